@@ -1,0 +1,1 @@
+"""Answers HTTP with coupled images drawn by exported models."""

@@ -1,0 +1,84 @@
+"""How a seed becomes a latent, and how one latent becomes another: the only place that says so.
+
+Axes: Z latent dimension, T frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.metadata import Prior
+
+MAX_SEED = 2**53 - 1  # exact in every JSON reader
+MIN_TRUNCATION = 0.1  # below this nearly every normal draw would be redrawn
+
+Latent = NDArray[np.float32]
+Method = Literal["slerp", "lerp"]
+
+
+def draw_latent(prior: Prior, seed: int, index: int = 0, truncation: float | None = None) -> Latent:
+    """Draw image `index` of `seed`: float32 [Z], the same in every batch, process and release.
+
+    `truncation` confines every value to [-truncation, truncation]: a normal prior redraws the values
+    outside it (the truncation trick of Brock et al. 2019, section 3.1), a uniform one is scaled.
+    """
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, index))))
+    if prior.distribution == "uniform":
+        scale = 1.0 if truncation is None else min(truncation, 1.0)
+        return generator.uniform(-scale, scale, prior.latent_dim).astype(np.float32)
+    latent = generator.standard_normal(prior.latent_dim)
+    if truncation is not None:
+        while (outside := np.abs(latent) > truncation).any():
+            latent[outside] = generator.standard_normal(int(outside.sum()))
+    return latent.astype(np.float32)
+
+
+def default_method(prior: Prior) -> Method:
+    """Spherical for a normal prior, whose mass lies near a sphere; linear for a uniform one."""
+    return "slerp" if prior.distribution == "normal" else "lerp"
+
+
+def interpolate(start: Latent, end: Latent, t: float, method: Method) -> Latent:
+    """Return the latent [Z] at `t` in [0, 1] between two; the end points are returned as they are.
+
+    Spherical interpolation is Shoemake's (1985) between the directions; parallel or zero latents,
+    which span no arc, are joined by a straight line.
+    """
+    if t == 0.0:
+        return start
+    if t == 1.0:
+        return end
+    a, b = start.astype(np.float64), end.astype(np.float64)
+    weight_a, weight_b = 1.0 - t, t
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    if method == "slerp" and norms > 0.0:
+        angle = float(np.arccos(np.clip(a @ b / norms, -1.0, 1.0)))
+        if np.sin(angle) > 1e-6:
+            weight_a = float(np.sin((1.0 - t) * angle) / np.sin(angle))
+            weight_b = float(np.sin(t * angle) / np.sin(angle))
+    mixed: Latent = (weight_a * a + weight_b * b).astype(np.float32)
+    return mixed
+
+
+def path(
+    keyframes: Sequence[Latent], steps: int, method: Method, loop: bool = False
+) -> list[tuple[float, Latent]]:
+    """Lead through all key frames: `steps` frames from each to the next, both counted, shared ones once.
+
+    Returns (t, latent [Z]) with t counted in key frames: t = 1.0 is the second key frame. With `loop`
+    the way back to the first is added, without repeating it at the end.
+    """
+    last = len(keyframes) if loop else len(keyframes) - 1
+    frames = []
+    for segment in range(last):
+        start, end = keyframes[segment], keyframes[(segment + 1) % len(keyframes)]
+        for step in range(steps - 1):
+            t = step / (steps - 1)
+            frames.append((segment + t, interpolate(start, end, t, method)))
+    if not loop:
+        frames.append((float(last), keyframes[last]))
+    return frames

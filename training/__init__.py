@@ -1,0 +1,1 @@
+"""Turns image sets into one self-describing ONNX file."""
