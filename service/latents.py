@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from service.metadata import Prior
 
 MAX_SEED = 2**53 - 1  # exact in every JSON reader
+MAX_INDEX = 2**32 - 1  # one word of a spawn key
 MIN_TRUNCATION = 0.1  # below this nearly every normal draw would be redrawn
 
 Latent = NDArray[np.float32]
@@ -26,7 +27,8 @@ def draw_latent(prior: Prior, seed: int, index: int = 0, truncation: float | Non
     `truncation` confines every value to [-truncation, truncation]: a normal prior redraws the values
     outside it (the truncation trick of Brock et al. 2019, section 3.1), a uniform one is scaled.
     """
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, index))))
+    # As entropy, (5, 3) would equal (5 + 3 * 2**32, 0); a spawn key is kept apart from the seed.
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(index,))))
     if prior.distribution == "uniform":
         scale = 1.0 if truncation is None else min(truncation, 1.0)
         return generator.uniform(-scale, scale, prior.latent_dim).astype(np.float32)
