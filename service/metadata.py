@@ -86,14 +86,15 @@ def parse_metadata(properties: dict[str, str]) -> ModelMetadata:
             raise MetadataError(f"schema_version {version!r} is unknown; this service knows {known}")
         return ModelMetadata.model_validate_json(text)
     except ValidationError as error:
-        raise MetadataError(_describe(error)) from error
+        raise MetadataError(describe_errors(error)) from error
 
 
 class _SchemaVersion(BaseModel):
     schema_version: JsonValue
 
 
-def _describe(error: ValidationError) -> str:
+def describe_errors(error: ValidationError) -> str:
+    """Say in one line which fields are wrong, what they were and what is allowed."""
     problems = (
         f"{'.'.join(map(str, e['loc'])) or 'metadata'} = {e['input']!r:.80}: {e['msg']}" for e in error.errors()
     )

@@ -1,0 +1,49 @@
+"""Files that appear whole or not at all, and the checkpoints among them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.errors import RunError
+
+KEPT = 2  # the last, and the one before it
+
+
+def write_whole(file: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` fill a file beside `file`, flush it to the disk, and only then rename it into place."""
+    aside = file.with_name(f".{file.name}.part")
+    try:
+        write(aside)
+        with aside.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the state after `step` as a whole file, and remove all but the last KEPT."""
+    file = folder / f"step_{step:08d}.pt"
+    write_whole(file, lambda aside: torch.save(state, aside))
+    for old in list_checkpoints(folder)[:-KEPT]:
+        old.unlink()
+    return file
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, the last one last."""
+    return sorted(folder.glob("step_*.pt"))
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any]:
+    """Read the last checkpoint in a folder onto the CPU. Raises RunError where there is none."""
+    files = list_checkpoints(folder)
+    if not files:
+        raise RunError(f"{folder} holds no checkpoint")
+    state: dict[str, Any] = torch.load(files[-1], map_location="cpu", weights_only=True)
+    return state

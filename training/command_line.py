@@ -1,0 +1,48 @@
+"""Command lines made from dataclasses: every field an option, its sentence the help."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+from pydantic import ValidationError
+
+from service.metadata import describe_errors
+from training.errors import ConfigError, TrainingError
+
+Options = TypeVar("Options")
+
+
+def verb(run: Callable[[Path, list[str]], None]) -> Callable[[], None]:
+    """Make a console entry of a verb that works on a target: its first argument, then options.
+
+    A user's error is printed as one line, and the exit status is 2.
+    """
+
+    @wraps(run)
+    def main() -> None:
+        try:
+            target, *options = sys.argv[1:] or ["--help"]
+            if target in ("-h", "--help"):
+                print(f"{(sys.modules[run.__module__].__doc__ or '').strip()}\n\nAdd --help to see all options.")
+            else:
+                run(Path(target), options)
+        except TrainingError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return main
+
+
+def parse(defaults: Options, arguments: list[str]) -> Options:
+    """Read the options of a verb over its defaults. Raises ConfigError, naming the field."""
+    try:
+        return tyro.cli(type(defaults), args=arguments, default=defaults, prog="[verb] TARGET")
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error)) from error

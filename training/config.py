@@ -1,0 +1,190 @@
+"""An experiment: frozen dataclasses with a sentence a field, read from TOML and checked where they are built."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from service.metadata import Name, Prior, describe_errors
+from training.architectures import DISCRIMINATORS, GENERATORS, Table
+from training.domains import TRANSFORMS
+from training.errors import ConfigError
+from training.losses import LOSSES
+from training.networks import INITIALISERS
+from training.penalties import PENALTIES
+
+
+def _one_of(choices: Collection[str]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return value
+
+    return AfterValidator(check)
+
+
+STRICT = ConfigDict(extra="forbid")
+Positive = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class DomainConfig:
+    """One image distribution: a source, a split of it and a transform."""
+
+    name: Name
+    """Lower-case name; the exported graph's output is called so."""
+    source: str
+    """Hub name (ylecun/mnist) or folder; a folder of its last part below $COGAN_DATA comes first."""
+    description: str = ""
+    """A sentence for those who see the images."""
+    transform: Annotated[str, _one_of(TRANSFORMS)] = "identity"
+    """What makes this domain's images of the source's."""
+    channels: Literal[1, 3] = 1
+    """1 for grey, 3 for RGB."""
+    image_column: str = "image"
+    """Column of the source that holds the images."""
+    label_column: str = "label"
+    """Column that holds the classes, where there is one; only measuring uses it."""
+    train_split: str = "train"
+    """Split that the domain learns from."""
+    test_split: str = "test"
+    """Split that it is measured against."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class NetworkConfig:
+    """What generator and discriminator have in common."""
+
+    width: Annotated[float, Field(gt=0)] = 1.0
+    """Multiplier of the table's channels."""
+    shared_layers: Annotated[int, Field(ge=0)] | None = None
+    """How many layers the domains share; all but the one next to the image where it is not said."""
+    initialisation: Annotated[str, _one_of(INITIALISERS)] = "normal"
+    """How the weights are drawn."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
+    """Adam's step size."""
+    betas: tuple[float, float] = (0.5, 0.99)
+    """Adam's decay rates of the first and second moment."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class GeneratorConfig(NetworkConfig):
+    """The coupled generator, its optimiser and its average."""
+
+    table: Annotated[str, _one_of(GENERATORS)] = "digit"
+    """Table of layers."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the averaged generator, the one that is sampled, measured and exported."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class DiscriminatorConfig(NetworkConfig):
+    """The coupled discriminator, its optimiser and its penalty."""
+
+    table: Annotated[str, _one_of(DISCRIMINATORS)] = "digit"
+    """Table of layers."""
+    penalty: Annotated[str, _one_of(PENALTIES)] = "none"
+    """Penalty on the gradient at real images."""
+    penalty_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Its weight."""
+    penalty_every: Positive = 8
+    """It is computed every so many steps, and weighted so many times more (Karras et al. 2020)."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Experiment:
+    """Everything that a run depends on."""
+
+    name: Name
+    """Name of the run folders and of the exported model."""
+    domains: Annotated[tuple[DomainConfig, ...], Field(min_length=1)]
+    """The image distributions that are coupled."""
+    data_license: str
+    """Licence of the images, carried into the exported file."""
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    """The generator."""
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    """The discriminator."""
+    prior: Literal["normal", "uniform"] = "normal"
+    """Distribution of the latents."""
+    latent_dim: Positive = 100
+    """Values in a latent."""
+    loss: Annotated[str, _one_of(LOSSES)] = "ce"
+    """Adversarial loss."""
+    batch_size: Positive = 64
+    """Images of each domain in a step."""
+    steps: Positive = 25_000
+    """Updates of discriminator and generator."""
+    warmdown: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Last share of the steps over which the learning rates fall linearly to nothing."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Fixes the weights, the images' order and the latents."""
+    log_every: Positive = 100
+    """Steps between two lines of metrics."""
+    sample_every: Positive = 1000
+    """Steps between two sheets of samples."""
+    checkpoint_every: Positive = 1000
+    """Steps between two checkpoints."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        names = [domain.name for domain in self.domains]
+        if len(set(names)) < len(names):
+            raise ValueError(f"domain names repeat: {names}")
+        for side, table in (("generator", self.generator_table), ("discriminator", self.discriminator_table)):
+            shared = getattr(self, side).shared_layers
+            if shared is not None and shared > len(table.layers):
+                raise ValueError(f"{side}.shared_layers = {shared}: its table has {len(table.layers)} layers")
+        if self.generator_table.size != self.discriminator_table.size:
+            raise ValueError(
+                f"generator.table draws {self.generator_table.size} pixels, "
+                f"discriminator.table looks at {self.discriminator_table.size}"
+            )
+        return self
+
+    @property
+    def generator_table(self) -> Table:
+        """The generator's layers."""
+        return GENERATORS[self.generator.table]
+
+    @property
+    def discriminator_table(self) -> Table:
+        """The discriminator's layers."""
+        return DISCRIMINATORS[self.discriminator.table]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of every domain's images, which the tables fix."""
+        return self.generator_table.size
+
+    @property
+    def latent_prior(self) -> Prior:
+        """The prior as an exported file states it."""
+        return Prior(distribution=self.prior, latent_dim=self.latent_dim)
+
+
+EXPERIMENT = TypeAdapter(Experiment)
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read an experiment from a TOML file. Raises ConfigError, naming the field and what is allowed."""
+    try:
+        return parse_experiment(tomllib.loads(path.read_text()))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_experiment(values: object) -> Experiment:
+    """Build an experiment of plain values. Raises ConfigError."""
+    try:
+        return EXPERIMENT.validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error)) from error

@@ -1,0 +1,36 @@
+"""What can be wrong with an experiment, its data or its run, each as one line for a person to read.
+
+TrainingError
+├── ConfigError      a field of the experiment
+├── DataError        a source of images
+├── RunError         a run folder or checkpoint
+├── DivergedError    losses that are no longer finite
+└── ExportError      a file that does not say what the network says
+"""
+
+from __future__ import annotations
+
+
+class TrainingError(Exception):
+    """The base of all errors that are the user's to mend; their text says how."""
+
+
+class ConfigError(TrainingError):
+    """An experiment that cannot be run: names the field, its value and what is allowed."""
+
+
+class DataError(TrainingError):
+    """Images that cannot be used: names the source and what is wrong with it."""
+
+
+class RunError(TrainingError):
+    """A run folder, checkpoint or classifier that is missing or does not fit."""
+
+
+class DivergedError(TrainingError):
+    """A loss became infinite or not a number."""
+
+
+class ExportError(TrainingError):
+    """An exported file that does not draw what its network draws."""
+

@@ -1,0 +1,131 @@
+"""Coupled generators and discriminators over any number of domains, built from tables of layers.
+
+Sharing is by identity: the trunk is one module, run once for all domains, so that coupled weights
+cannot drift apart. Axes: B batch, Z latent, C channels, H, W.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from training.architectures import Layer, Table
+
+Images = dict[str, Tensor]
+Shape = tuple[int, int, int]  # C, H, W
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "prelu": nn.PReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
+RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # of a last activation, and so of the images
+
+
+class CoupledGenerator(nn.Module):
+    """One trunk, and a head for each domain: latents [B, Z] -> {domain: images [B, C, H, W]}."""
+
+    def __init__(
+        self, table: Table, channels: dict[str, int], latent_dim: int, width: float, shared_layers: int
+    ) -> None:
+        super().__init__()
+        shared, own = table.layers[:shared_layers], table.layers[shared_layers:]
+        self.trunk, shape = build(shared, (latent_dim, 1, 1), width, {})
+        self.heads = nn.ModuleDict(
+            {name: build(own, shape, width, {"image": count})[0] for name, count in channels.items()}
+        )
+        self.image_range = RANGES[table.layers[-1].activation]
+
+    def forward(self, latent: Tensor) -> Images:
+        features = self.trunk(latent[:, :, None, None])
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+class CoupledDiscriminator(nn.Module):
+    """A stem for each domain, and one trunk: {domain: images [B, C, H, W]} -> {domain: logits [B]}."""
+
+    def __init__(self, table: Table, channels: dict[str, int], width: float, shared_layers: int) -> None:
+        super().__init__()
+        border = len(table.layers) - shared_layers
+        own, shared = table.layers[:border], table.layers[border:]
+        outputs = {"logit": 1}
+        stems, shapes = {}, []
+        for name, count in channels.items():
+            stems[name], shape = build(own, (count, *table.size), width, outputs)
+            shapes.append(shape)
+        self.stems = nn.ModuleDict(stems)
+        self.trunk, _ = build(shared, shapes[0], width, outputs)
+
+    def forward(self, images: Images) -> Images:
+        features = [self.stems[name](batch) for name, batch in images.items()]
+        logits = self.trunk(torch.cat(features)).flatten()
+        return dict(zip(images, logits.split([len(batch) for batch in images.values()]), strict=True))
+
+
+def build(
+    layers: Sequence[Layer], shape: Shape, width: float, outputs: dict[str, int]
+) -> tuple[nn.Sequential, Shape]:
+    """Build rows of a table on an input of `shape`; return the module and the shape it puts out.
+
+    `outputs` resolves the widths that are names; the others are multiplied by `width`.
+    """
+    modules: list[nn.Module] = []
+    for layer in layers:
+        out = outputs[layer.out] if isinstance(layer.out, str) else max(1, round(layer.out * width))
+        operation, shape = _operation(layer, shape, out)
+        modules += [*operation, *_finish(layer, out)]
+    return nn.Sequential(*modules), shape
+
+
+def _operation(layer: Layer, shape: Shape, out: int) -> tuple[list[nn.Module], Shape]:
+    channels, *sides = shape
+    bias = layer.norm == "none"  # a normalisation takes any bias away again
+    k, s, p = layer.kernel, layer.stride, layer.padding
+    if layer.operation == "linear":
+        return [nn.Flatten(), nn.Linear(math.prod(shape), out, bias=bias)], (out, 1, 1)
+    if layer.operation == "deconv":
+        height, width = ((side - 1) * s - 2 * p + k for side in sides)
+        return [nn.ConvTranspose2d(channels, out, k, s, p, bias=bias)], (out, height, width)
+    height, width = (((side + 2 * p - k) // s + 1) // layer.pool for side in sides)
+    pool = [nn.MaxPool2d(layer.pool)] if layer.pool > 1 else []
+    return [nn.Conv2d(channels, out, k, s, p, bias=bias), *pool], (out, height, width)
+
+
+def _finish(layer: Layer, out: int) -> list[nn.Module]:
+    modules: list[nn.Module] = []
+    if layer.norm == "batch":
+        modules.append((nn.BatchNorm1d if layer.operation == "linear" else nn.BatchNorm2d)(out))
+    if layer.activation != "none":
+        modules.append(ACTIVATIONS[layer.activation]())
+    if layer.dropout > 0.0:
+        modules.append(nn.Dropout(layer.dropout))
+    return modules
+
+
+def initialise(network: nn.Module, name: str) -> None:
+    """Draw the weights of every linear operation anew by the method of that name in INITIALISERS."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            INITIALISERS[name](module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _normal(weight: Tensor) -> None:
+    nn.init.normal_(weight, 0.0, 0.02)  # Radford et al. 2016, section 4
+
+
+def _xavier(weight: Tensor) -> None:
+    nn.init.xavier_uniform_(weight, math.sqrt(2))  # the official code's
+
+
+def _he(weight: Tensor) -> None:
+    nn.init.kaiming_normal_(weight, a=0.2)
+
+
+INITIALISERS: dict[str, Callable[[Tensor], None]] = {"normal": _normal, "xavier": _xavier, "he": _he}

@@ -1,0 +1,126 @@
+"""The numbered folder of a run: everything needed to understand, repeat, resume or export it.
+
+    runs/00003_digit_edge/
+        experiment.json     the whole experiment, versions, commit
+        metrics.jsonl       a line of losses and speed every `log_every` steps
+        events/             the same for TensorBoard
+        samples/            sheets: rows are latents, columns are domains
+        checkpoints/        resumable states
+        quality.json        what `evaluate` measured
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from training.checkpoint import write_whole
+from training.config import EXPERIMENT, Experiment, parse_experiment
+from training.errors import RunError
+
+LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime")
+
+
+class RunFolder:
+    """Reads and writes one run's files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+        self.quality_file = path / "quality.json"
+        self._experiment_file = path / "experiment.json"
+        self._metrics_file = path / "metrics.jsonl"
+
+    @classmethod
+    def create(cls, runs: Path, experiment: Experiment) -> RunFolder:
+        """Make the next numbered folder below `runs` and describe the experiment in it."""
+        runs.mkdir(parents=True, exist_ok=True)
+        numbers = (re.match(r"(\d{5})_", entry.name) for entry in runs.iterdir())
+        number = max((int(match[1]) for match in numbers if match), default=-1) + 1
+        run = cls(runs / f"{number:05d}_{experiment.name}")
+        for folder in (run.path, run.checkpoints, run.samples):
+            folder.mkdir()
+        write_json(run._experiment_file, {"experiment": EXPERIMENT.dump_python(experiment, mode="json"), **origin()})
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open an existing run. Raises RunError where there is none."""
+        run = cls(path)
+        if not run._experiment_file.is_file():
+            raise RunError(f"{path} is no run folder: it has no {run._experiment_file.name}")
+        return run
+
+    def description(self) -> dict[str, Any]:
+        """Return the experiment as plain values, the commit and the library versions."""
+        description: dict[str, Any] = json.loads(self._experiment_file.read_text())
+        return description
+
+    def experiment(self) -> Experiment:
+        """Return the experiment of the run."""
+        return parse_experiment(self.description()["experiment"])
+
+    def quality(self) -> dict[str, Any]:
+        """Return what `evaluate` measured. Raises RunError where it has not."""
+        if not self.quality_file.is_file():
+            raise RunError(f"{self.path} is not measured yet: python -m training.evaluate {self.path}")
+        quality: dict[str, Any] = json.loads(self.quality_file.read_text())
+        return quality
+
+    def open_log(self, step: int) -> MetricsLog:
+        """Open the metrics for writing after `step`, forgetting lines that a killed run wrote beyond it."""
+        lines = self._metrics_file.read_text().splitlines() if self._metrics_file.exists() else []
+        kept = [line for line in lines if _step_of(line) <= step]
+        write_whole(self._metrics_file, lambda aside: _write_lines(aside, kept))
+        return MetricsLog(self._metrics_file, self.path / "events", step)
+
+
+class MetricsLog:
+    """Writes each line of metrics twice: as JSON and as TensorBoard events."""
+
+    def __init__(self, file: Path, events: Path, step: int) -> None:
+        self._lines = file.open("a", buffering=1)
+        self._events = SummaryWriter(events, purge_step=step + 1)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Add the values at `step`."""
+        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        self._lines.close()
+        self._events.close()
+
+
+def write_json(file: Path, value: object) -> None:
+    """Write JSON for people, as a whole file."""
+    write_whole(file, lambda aside: _write_lines(aside, [json.dumps(value, indent=2)]))
+
+
+def origin() -> dict[str, Any]:
+    """Say what code and libraries are at work: the commit, and versions by name."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    found = subprocess.run(git, capture_output=True, text=True, check=False)
+    versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    return {"commit": found.stdout.strip() or "unknown", "versions": versions}
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):  # the line that a kill cut short
+        return 2**63
+
+
+def _write_lines(file: Path, lines: list[str]) -> None:
+    file.write_text("".join(f"{line}\n" for line in lines))

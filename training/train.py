@@ -1,0 +1,120 @@
+"""Train the networks of an experiment, or go on with a run that was stopped.
+
+    python -m training.train training/experiments/digit_edge.toml --steps 2000
+    python -m training.train runs/00003_digit_edge
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from lightning_fabric import Fabric
+from tqdm import tqdm
+from tyro.conf import arg
+
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.command_line import parse, verb
+from training.config import Experiment, load_experiment
+from training.datasets import load_training_sets
+from training.errors import ConfigError, DivergedError
+from training.machine import Machine
+from training.run_folder import MetricsLog, RunFolder
+from training.samples import draw, latents_of_seeds, save_sheet
+from training.trainer import Trainer
+
+SHEET_SEEDS = range(32)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What to train, where, and on what machine."""
+
+    experiment: Annotated[Experiment, arg(name="")]
+    runs: Path = Path("runs")
+    """Folder that the numbered run folder is made in."""
+    dry_run: bool = False
+    """Check everything, load the images, say what would be done, and stop."""
+    machine: Machine = field(default_factory=Machine)
+
+
+@verb
+def main(target: Path, arguments: list[str]) -> None:
+    """Begin a run of an experiment file, or resume a run folder."""
+    resumed = RunFolder.open(target) if target.is_dir() else None
+    experiment = resumed.experiment() if resumed else load_experiment(target)
+    options = parse(TrainOptions(experiment), arguments)
+    if resumed and options.experiment != experiment:
+        raise ConfigError(f"{target} goes on as it was begun: its experiment cannot be changed")
+    fabric = options.machine.fabric()
+    images = {name: loaded.images for name, loaded in load_training_sets(options.experiment).items()}
+    trainer = Trainer(options.experiment, images, fabric)
+    print(describe(trainer, {name: len(domain) for name, domain in images.items()}, fabric))
+    if options.dry_run:
+        return
+    folder = resumed or RunFolder.create(options.runs, options.experiment)
+    if resumed:
+        trainer.load_state_dict(load_checkpoint(folder.checkpoints))
+    run(trainer, folder)
+    print(f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
+
+
+def describe(trainer: Trainer, counts: dict[str, int], fabric: Fabric) -> str:
+    """Say in a few lines what a run will do."""
+    experiment = trainer.experiment
+    sizes = {
+        name: sum(weight.numel() for weight in network.parameters())
+        for name, network in (("generator", trainer.generator), ("discriminator", trainer.discriminator))
+    }
+    return "\n".join(
+        [
+            f"{experiment.name}: {experiment.steps} steps of {experiment.batch_size} images a domain "
+            f"on {fabric.device}, precision {fabric.strategy.precision.precision}",
+            *(f"  {name}: {count} images" for name, count in counts.items()),
+            *(f"  {name}: {size:,} parameters" for name, size in sizes.items()),
+        ]
+    )
+
+
+def run(trainer: Trainer, folder: RunFolder) -> None:
+    """Train to the last step, writing metrics, samples and checkpoints. Raises DivergedError."""
+    experiment = trainer.experiment
+    log = folder.open_log(trainer.steps_done)
+    steps = range(trainer.steps_done, experiment.steps)
+    with tqdm(steps, initial=trainer.steps_done, total=experiment.steps, unit="step", mininterval=1.0) as bar:
+        for done in (step + 1 for step in bar):
+            trainer.step()
+            last = done == experiment.steps
+            if last or done % experiment.log_every == 0:
+                bar.set_postfix(report(trainer, folder, log), refresh=False)
+            if last or done % experiment.sample_every == 0:
+                latents = latents_of_seeds(experiment.latent_prior, SHEET_SEEDS)
+                save_sheet(draw(trainer.average, latents), folder.samples / f"step_{done:08d}.png")
+            if last or done % experiment.checkpoint_every == 0:
+                check(trainer, folder)
+                save_checkpoint(folder.checkpoints, done, trainer.state_dict())
+    log.close()
+
+
+def report(trainer: Trainer, folder: RunFolder, log: MetricsLog) -> dict[str, float]:
+    """Write the mean losses since the last report, and return them."""
+    check(trainer, folder)
+    means = trainer.means.means()
+    trainer.means.reset()
+    log.write(trainer.steps_done, means)
+    return means
+
+
+def check(trainer: Trainer, folder: RunFolder) -> None:
+    """Raise DivergedError if a loss is no longer finite, before anything is built on it."""
+    if broken := trainer.means.not_finite():
+        raise DivergedError(
+            f"{', '.join(broken)} became infinite or not a number within the {trainer.experiment.log_every} "
+            f"steps before step {trainer.steps_done}; the last good checkpoints are in {folder.checkpoints}; "
+            "a lower learning rate or a gradient penalty may help"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The two updates of a coupled GAN and the state that they change.
+
+One forward of the generator serves both updates: its images, cut from the graph, teach the discriminator,
+and the same graph then carries the generator's gradient. Axes: B batch, Z latent, C channels, H, W.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from training.averages import RunningMeans, update_average
+from training.config import DiscriminatorConfig, Experiment, GeneratorConfig
+from training.construction import build_discriminator, build_generator
+from training.losses import LOSSES
+from training.networks import Images
+from training.penalties import PENALTIES
+from training.samples import from_bytes
+
+
+class Trainer:
+    """Networks, optimisers and random state of one run; `step` is the whole algorithm."""
+
+    def __init__(self, experiment: Experiment, images: Images, fabric: Fabric) -> None:
+        """Draw the networks anew. `images`: what each domain learns from, uint8 [N, C, H, W]."""
+        self.experiment = experiment
+        self.steps_done = 0
+        self.means = RunningMeans()
+        fabric.seed_everything(experiment.seed, verbose=False)
+        self.generator = build_generator(experiment).to(memory_format=torch.channels_last)
+        self.discriminator = build_discriminator(experiment).to(memory_format=torch.channels_last)
+        self.average = fabric.to_device(copy.deepcopy(self.generator).requires_grad_(False))
+        self._images = {name: fabric.to_device(domain) for name, domain in images.items()}
+        self._g_optimiser = _adam(self.generator, experiment.generator)
+        self._d_optimiser = _adam(self.discriminator, experiment.discriminator)
+        self._g, self._g_optimiser = fabric.setup(self.generator, self._g_optimiser)
+        self._d, self._d_optimiser = fabric.setup(self.discriminator, self._d_optimiser)
+        self._fabric = fabric
+        self._loss = LOSSES[experiment.loss]
+        self._penalty = PENALTIES[experiment.discriminator.penalty]
+
+    def step(self) -> None:
+        """Update the discriminator, then the generator, on one batch of each domain."""
+        self._set_learning_rates()
+        real = {name: self._draw_real(images) for name, images in self._images.items()}
+        fake = self._g(self._draw_latents())
+        self._update_discriminator(real, {name: batch.detach() for name, batch in fake.items()})
+        self._update_generator(real, fake)
+        self.steps_done += 1
+        warm = (1 + self.steps_done) / (10 + self.steps_done)  # a young average forgets its random start
+        update_average(self.average, self.generator, min(self.experiment.generator.ema, warm))
+
+    def _update_discriminator(self, real: Images, fake: Images) -> None:
+        config = self.experiment.discriminator
+        penalised = self._penalty is not None and self.steps_done % config.penalty_every == 0
+        if penalised:
+            real = {name: batch.requires_grad_() for name, batch in real.items()}
+        real_logits, fake_logits = self._d(real), self._d(fake)
+        loss = self._loss.discriminator(_flat(real_logits), _flat(fake_logits))
+        self.means.add(discriminator_loss=loss)
+        if penalised:
+            penalty = self._penalty(real, real_logits)
+            self.means.add(penalty=penalty)
+            loss = loss + config.penalty_weight * config.penalty_every * penalty
+        self.means.add(real_logit=_flat(real_logits).mean(), fake_logit=_flat(fake_logits).mean())
+        self._d_optimiser.zero_grad()
+        self._fabric.backward(loss)
+        self._d_optimiser.step()
+
+    def _update_generator(self, real: Images, fake: Images) -> None:
+        self.discriminator.requires_grad_(False)
+        with torch.no_grad():
+            real_logits = _flat(self._d(real)) if self._loss.needs_real else torch.empty(0)
+        loss = self._loss.generator(real_logits, _flat(self._d(fake)))
+        self.means.add(generator_loss=loss)
+        self._g_optimiser.zero_grad()
+        self._fabric.backward(loss)
+        self._g_optimiser.step()
+        self.discriminator.requires_grad_(True)
+
+    def _draw_real(self, images: Tensor) -> Tensor:
+        rows = torch.randint(len(images), (self.experiment.batch_size,), device=images.device)
+        return from_bytes(images[rows], self.generator.image_range)
+
+    def _draw_latents(self) -> Tensor:
+        shape = (self.experiment.batch_size, self.experiment.latent_dim)
+        if self.experiment.prior == "uniform":
+            return torch.rand(shape, device=self._fabric.device) * 2 - 1
+        return torch.randn(shape, device=self._fabric.device)
+
+    def _set_learning_rates(self) -> None:
+        experiment = self.experiment
+        falling = experiment.warmdown * experiment.steps  # steps
+        factor = min(1.0, (experiment.steps - self.steps_done) / falling) if falling else 1.0
+        for optimiser, config in (
+            (self._g_optimiser, experiment.generator),
+            (self._d_optimiser, experiment.discriminator),
+        ):
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate * factor
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next step depends on."""
+        return {
+            "steps_done": self.steps_done,
+            **{name: part.state_dict() for name, part in self._parts().items()},
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where the run that gave `state` stood."""
+        self.steps_done = state["steps_done"]
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["random"])
+        torch.cuda.set_rng_state_all(state["random_cuda"])
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "average": self.average,
+            "generator_optimiser": self._g_optimiser,
+            "discriminator_optimiser": self._d_optimiser,
+            "means": self.means,
+        }
+
+
+def _adam(network: nn.Module, config: GeneratorConfig | DiscriminatorConfig) -> Adam:
+    return Adam(network.parameters(), config.learning_rate, config.betas, fused=True)
+
+
+def _flat(logits: Images) -> Tensor:
+    return torch.cat(list(logits.values()))
