@@ -1,0 +1,51 @@
+# The service in one image: Python, the service's dependencies, the committed models. No torch, no training.
+#
+#   docker build -t cogan .                                       runs on the CPU
+#   docker build -t cogan:gpu --build-arg PROVIDER=gpu .          runs on an NVIDIA GPU
+#   docker run --rm -p 8000:8000 --read-only --tmpfs /tmp cogan
+
+ARG PYTHON=3.13
+ARG PROVIDER=cpu
+
+FROM python:${PYTHON}-slim AS build
+ARG PROVIDER
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+WORKDIR /src
+# The dependencies alone, beside an empty package: this layer outlives every change of the code.
+COPY pyproject.toml constraints.txt ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    mkdir service && touch service/__init__.py README.md \
+    && pip install -c constraints.txt ".[${PROVIDER}]"
+COPY README.md ./
+COPY service service
+RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps .
+
+FROM python:${PYTHON}-slim AS runtime
+RUN groupadd --gid 10001 cogan \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin cogan
+WORKDIR /app
+COPY docker/healthcheck.py ./
+COPY --from=build /opt/venv /opt/venv
+COPY models models
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    COGAN_HOST=0.0.0.0 COGAN_PORT=8000 COGAN_MODELS_DIR=/app/models
+
+FROM runtime AS runtime-cpu
+
+# The same slim base serves: onnxruntime-gpu[cuda,cudnn] brings CUDA and cuDNN as wheels, and the NVIDIA
+# container runtime brings the driver.
+FROM runtime AS runtime-gpu
+ENV COGAN_PROVIDER=cuda CUDA_CACHE_PATH=/tmp/cuda \
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+FROM runtime-${PROVIDER}
+LABEL org.opencontainers.image.title="cogan" \
+      org.opencontainers.image.description="Coupled images of several domains over HTTP" \
+      org.opencontainers.image.licenses="MIT"
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD ["python", "/app/healthcheck.py"]
+ENTRYPOINT ["python", "-m", "service"]
