@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Builds the containers, starts them, and checks from outside that they do what they are for.
+# Needs Docker with the compose plugin, and curl. Leaves nothing behind but the build cache.
+#
+#   docker/smoke.sh                        the service, Prometheus and Grafana
+#   docker/smoke.sh service prometheus     these only
+#
+# PORT, PROMETHEUS_PORT and GRAFANA_PORT choose the host's ports, MODELS another folder of models.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+services=("$@")
+(($#)) || services=(service prometheus grafana)
+export COMPOSE_PROJECT_NAME="cogan-smoke-$$"
+export PORT=${PORT:-18000} PROMETHEUS_PORT=${PROMETHEUS_PORT:-19090} GRAFANA_PORT=${GRAFANA_PORT:-13000}
+export GRAFANA_PASSWORD=smoke
+base=http://127.0.0.1:$PORT
+prometheus=http://127.0.0.1:$PROMETHEUS_PORT
+grafana=http://127.0.0.1:$GRAFANA_PORT
+work=$(mktemp -d)
+failures=0
+
+teardown() {
+  local status=$?
+  if ((status)); then docker compose logs --no-color --tail 50 || true; fi
+  docker compose down --volumes --remove-orphans --rmi local --timeout 10 >/dev/null 2>&1 || true
+  rm -rf "$work"
+}
+trap teardown EXIT
+
+check() { # SENTENCE COMMAND...: runs the command and says whether the sentence holds
+  if "${@:2}" >"$work/output" 2>&1; then
+    echo "ok    $1"
+  else
+    echo "FAIL  $1"
+    sed 's/^/      /' "$work/output"
+    failures=$((failures + 1))
+  fi
+}
+
+wanted() { [[ " ${services[*]} " == *" $1 "* ]]; }
+in_service() { docker compose exec -T service "$@"; }
+fetch() { curl --noproxy '*' --silent --show-error --max-time 30 "$@"; }
+
+within() { # SECONDS COMMAND...: repeats the command until it succeeds
+  local end=$((SECONDS + $1))
+  until "${@:2}"; do ((SECONDS < end)) || return 1; sleep 1; done
+}
+
+runs_unprivileged() { [[ $(in_service id -u) =~ ^[1-9] ]]; }
+cannot_write() { in_service touch /tmp/written && ! in_service touch "$1/written"; }
+has_no() { in_service python -c "import importlib.util as i, sys; sys.exit(i.find_spec('$1') is not None)"; }
+
+answers_with_pairs() {
+  fetch --fail -X POST "$base/generate" -H 'content-type: application/json' -d '{"seed": 7}' >"$work/pairs.json" &&
+    in_service python -c '
+import base64, io, json, sys
+from PIL import Image
+answer = json.load(sys.stdin)
+(pair,) = answer["pairs"]
+assert list(pair["images"]) == answer["domains"] != [], pair["images"].keys()
+for url in pair["images"].values():
+    head, _, text = url.partition(",")
+    assert head == "data:image/png;base64", head
+    with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as image:
+        image.load()
+        assert image.format == "PNG" and len(image.getcolors(65536)) > 1, image
+' <"$work/pairs.json"
+}
+
+repeats_itself() {
+  fetch --fail -D "$work/headers" -o "$work/first" "$base/generate?seed=7&format=png" &&
+    fetch --fail -o "$work/second" "$base/generate?seed=7&format=png" &&
+    [[ -s $work/first ]] && cmp "$work/first" "$work/second"
+}
+
+answers_304() {
+  local etag code
+  etag=$(awk 'tolower($1) == "etag:" {print $2}' "$work/headers" | tr -d '\r')
+  code=$(fetch -o "$work/body" -w '%{http_code}' -H "If-None-Match: $etag" "$base/generate?seed=7&format=png")
+  echo "ETag $etag is answered with $code"
+  [[ -n $etag && $code == 304 && ! -s $work/body ]]
+}
+
+prometheus_value() { # QUERY: the value of its only sample, or nothing
+  fetch --fail --get "$prometheus/api/v1/query" --data-urlencode "query=$1" |
+    sed -n 's/.*"value":\[[^,]*,"\([^"]*\)"\].*/\1/p'
+}
+prometheus_says() { [[ $(prometheus_value "$1") == "$2" ]]; }
+prometheus_counts() { local value; value=$(prometheus_value "$1"); [[ -n $value && $value != 0 ]]; }
+
+grafana_says() { fetch --fail -u "admin:$GRAFANA_PASSWORD" "$grafana$1" | tr -d ' \n' | grep -F "$2"; }
+
+stops_well() {
+  local container state
+  container=$(docker compose ps --quiet service)
+  docker compose stop service
+  state=$(docker inspect --format 'exit code {{.State.ExitCode}}, killed for memory: {{.State.OOMKilled}}' "$container")
+  echo "$state"
+  [[ $state == "exit code 0, killed for memory: false" ]]
+}
+
+docker compose build service
+docker compose up --detach --wait --wait-timeout 180 "${services[@]}"
+echo "ok    ${services[*]}: up, and healthy where there is a health check"
+
+if wanted service; then
+  check "the service does not run as root" runs_unprivileged
+  check "its file system cannot be written, /tmp can" cannot_write /app
+  check "its models cannot be written" cannot_write /app/models
+  check "its image holds no torch" has_no torch
+  check "its image holds no training code" has_no training
+  check "/readyz answers through the published port" fetch --fail "$base/readyz"
+  check "POST /generate answers with a PNG for every domain" answers_with_pairs
+  check "GET /generate gives the same bytes twice" repeats_itself
+  check "its ETag is answered with 304 and no body" answers_304
+fi
+if wanted prometheus; then
+  check "Prometheus' target is up" within 30 prometheus_says 'up{job="cogan"}' 1
+  check "Prometheus holds the service's counter" \
+    within 30 prometheus_counts 'sum(cogan_http_requests_total{route="/generate"})'
+fi
+if wanted grafana; then
+  check "Grafana is up" within 60 grafana_says /api/health '"database":"ok"'
+  check "Grafana has the data source, and reaches Prometheus by it" \
+    within 30 grafana_says /api/datasources/uid/prometheus/health '"status":"OK"'
+  check "Grafana has the dashboard" within 30 grafana_says /api/dashboards/uid/cogan '"uid":"cogan"'
+fi
+if wanted service; then
+  check "the service stops with exit code 0 when told to" stops_well
+fi
+
+((failures == 0)) && echo "all is well" || { echo "$failures failed"; exit 1; }
