@@ -7,27 +7,26 @@
 ARG PYTHON=3.13
 ARG PROVIDER=cpu
 
-FROM python:${PYTHON}-slim AS build
+FROM python:${PYTHON}-slim AS dependencies
 ARG PROVIDER
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-RUN python -m venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH
+RUN python -m venv --without-pip /opt/venv
 WORKDIR /src
-# The dependencies alone, beside an empty package: this layer outlives every change of the code.
 COPY pyproject.toml constraints.txt ./
+# Beside an empty package, which then goes: this layer outlives every change of the code.
 RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir service && touch service/__init__.py README.md \
-    && pip install -c constraints.txt ".[${PROVIDER}]"
-COPY README.md ./
-COPY service service
-RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps .
+    && pip --python /opt/venv/bin/python install -c constraints.txt ".[${PROVIDER}]" \
+    && pip --python /opt/venv/bin/python uninstall --yes cogan
 
 FROM python:${PYTHON}-slim AS runtime
 RUN groupadd --gid 10001 cogan \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin cogan
+COPY --from=dependencies /opt/venv /opt/venv
 WORKDIR /app
 COPY docker/healthcheck.py ./
-COPY --from=build /opt/venv /opt/venv
+COPY service service
+RUN python -m compileall -q service  # nothing can be written when it runs
 COPY models models
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     COGAN_HOST=0.0.0.0 COGAN_PORT=8000 COGAN_MODELS_DIR=/app/models
