@@ -1,0 +1,65 @@
+"""The health check of the image tells a ready service from one that is not."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+
+class _Answer(BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self) -> None:
+        """Answer /readyz with the class's status, anything else with 404."""
+        self.send_response(self.status if self.path == "/readyz" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Return the port of a server that answers /readyz with `_Answer.status`."""
+    with HTTPServer(("127.0.0.1", 0), _Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def exit_status(root: Path, port: int, **environment: str) -> int:
+    """Run the health check as the engine does and return its exit status."""
+    command = [sys.executable, str(root / "docker/healthcheck.py")]
+    variables = {**os.environ, "COGAN_PORT": str(port), **environment}
+    return subprocess.run(command, env=variables, timeout=30, check=False).returncode
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, 0), (503, 1)])
+def test_it_follows_readiness(
+    root: Path, port: int, status: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ready service is healthy; one that is loading or on its way out is not."""
+    monkeypatch.setattr(_Answer, "status", status)
+    assert exit_status(root, port) == expected
+
+
+def test_nobody_listening_is_unhealthy(root: Path) -> None:
+    """A refused connection is an answer, not a traceback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        assert exit_status(root, free.getsockname()[1]) == 1
+
+
+def test_it_asks_no_proxy(root: Path, port: int) -> None:
+    """The engine's proxy settings reach the container, but the check never leaves it."""
+    assert exit_status(root, port, http_proxy="http://127.0.0.1:1", no_proxy="") == 0
