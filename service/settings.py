@@ -1,0 +1,105 @@
+"""Settings of the service: environment variables that begin with COGAN_, checked when they are read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import SettingsError
+
+CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+
+
+def available_cpus(cgroup_limit: Path = CGROUP_LIMIT) -> int:
+    """Count the processors that this process may use: its affinity, cut by the container's limit."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = cgroup_limit.read_text().split()
+    except (OSError, ValueError):
+        return cpus
+    return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
+
+
+class Settings(BaseSettings):
+    """What an operator may choose; every field is read from COGAN_<FIELD>."""
+
+    model_config = SettingsConfigDict(env_prefix="COGAN_", frozen=True, extra="forbid", populate_by_name=True)
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(
+        default=8000,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices("COGAN_PORT", "PORT"),
+        description="Port to listen on, also read from PORT; 0 takes a free one.",
+    )
+    models_dir: Path = Field(
+        default=Path("models"), description="Folder that holds <name>/<version>/model.onnx."
+    )
+    default_model: str | None = Field(
+        default=None, description="Model of a request that names none; otherwise the first by name."
+    )
+    provider: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="What onnxruntime computes on; the service does not start without it."
+    )
+    threads: int = Field(
+        default_factory=available_cpus,
+        ge=1,
+        le=256,
+        description="Threads for networks, and as many for encoding; otherwise the processors at hand.",
+    )
+    max_batch: int = Field(
+        default=16, ge=1, le=1024, description="Most latents in one run; on a GPU every run is padded to it."
+    )
+    max_queue: int = Field(
+        default=512, ge=1, description="Most latents that wait for one model; more are refused with 429."
+    )
+    max_pairs: int = Field(default=64, ge=1, description="Most pairs in one answer of /generate.")
+    max_frames: int = Field(default=256, ge=2, description="Most frames in one answer of /interpolate.")
+    max_body_bytes: int = Field(default=2**20, ge=1, description="Largest request body in bytes.")
+    deadline_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a request may take until it is answered with 504.",
+    )
+    drain_delay_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=600,
+        description="Seconds from SIGTERM, when /readyz turns 503, until listening ends.",
+    )
+    cache_bytes: int = Field(
+        default=64 * 2**20, ge=0, description="Bytes of encoded answers to keep for repeats; 0 keeps none."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level of the log lines on stderr."
+    )
+
+    @model_validator(mode="after")
+    def _largest_answer_fits_the_queue(self) -> Settings:
+        largest = max(self.max_pairs, self.max_frames)
+        if self.max_queue < largest:
+            raise ValueError(f"COGAN_MAX_QUEUE = {self.max_queue} is less than the largest answer, {largest}")
+        return self
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment. Raises SettingsError, in one line that names the variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("; ".join(_describe(problem) for problem in error.errors())) from error
+
+
+def _describe(problem: object) -> str:
+    assert isinstance(problem, dict)
+    if not problem["loc"]:
+        return str(problem["ctx"]["error"])
+    field = str(problem["loc"][0]).lower().removeprefix("cogan_")
+    about = Settings.model_fields[field].description
+    return f"COGAN_{field.upper()} = {problem['input']!r:.80}: {problem['msg']} ({about})"
