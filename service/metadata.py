@@ -96,6 +96,7 @@ class _SchemaVersion(BaseModel):
 def describe_errors(error: ValidationError) -> str:
     """Say in one line which fields are wrong, what they were and what is allowed."""
     problems = (
-        f"{'.'.join(map(str, e['loc'])) or 'metadata'} = {e['input']!r:.80}: {e['msg']}" for e in error.errors()
+        f"{'.'.join(map(str, e['loc'])) or 'metadata'} = {e['input']!r:.80}: {e['msg']}"
+        for e in error.errors()
     )
     return "; ".join(problems)

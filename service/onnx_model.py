@@ -1,0 +1,161 @@
+"""One model file, opened and checked: latents in, images of every domain out.
+
+Axes: B batch, Z latent, H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort  # type: ignore[import-untyped]  # it has none
+from numpy.typing import NDArray
+
+from service.errors import ProviderMissing
+from service.metadata import LATENT_INPUT, MetadataError, ModelMetadata, parse_metadata
+
+Provider = Literal["cpu", "cuda"]
+Latents = NDArray[np.float32]
+Images = dict[str, NDArray[np.uint8]]
+
+PROVIDERS: dict[Provider, tuple[str, dict[str, Any]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    "cuda": (
+        "CUDAExecutionProvider",
+        {
+            "cudnn_conv_algo_search": "HEURISTIC",  # the default measures anew for every shape
+            "arena_extend_strategy": "kSameAsRequested",
+            "use_tf32": 0,  # the same bytes on every generation of GPU
+        },
+    ),
+}
+
+
+class ModelRefused(Exception):
+    """A model file cannot be served; the message says why."""
+
+
+def require_provider(provider: Provider) -> None:
+    """Raise ProviderMissing where onnxruntime lacks `provider`: it would fall back silently."""
+    if provider == "cuda":
+        ort.preload_dlls()
+    name = PROVIDERS[provider][0]
+    if name not in (available := ort.get_available_providers()):
+        raise ProviderMissing(
+            f"COGAN_PROVIDER = {provider!r} needs onnxruntime's {name}, but only {available} are there; "
+            "install the package with the extra 'gpu' and without 'cpu'"
+        )
+
+
+class OnnxModel:
+    """A generator that onnxruntime runs: `run` is safe to call from several threads at once."""
+
+    def __init__(self, path: Path, provider: Provider = "cpu", max_batch: int = 16) -> None:
+        """Open the file, check it against its metadata, and answer a warm-up.
+
+        Raises ModelRefused, saying what is wrong with the file, and ProviderMissing.
+        """
+        content = path.read_bytes()
+        self.provider: Provider = provider
+        self.max_batch = max_batch
+        self.digest = "sha256:" + hashlib.sha256(content).hexdigest()
+        self._session = _open(content, provider)
+        self.metadata = _read_metadata(self._session)
+        self.domains = tuple(domain.name for domain in self.metadata.domains)
+        _check_signature(self._session, self.metadata)
+        self._warm_up()
+
+    @property
+    def name(self) -> str:
+        """The model's name, by its metadata."""
+        return self.metadata.name
+
+    def run(self, latents: Latents) -> Images:
+        """Draw latents [B, Z], B at most `max_batch`: uint8 [B, H, W, C] for every domain.
+
+        On a GPU the batch is padded to `max_batch`: one shape, so that the same latent gives the same bytes
+        in whatever company it travels.
+        """
+        size = len(latents)
+        if self.provider == "cuda" and size < self.max_batch:
+            latents = np.pad(latents, ((0, self.max_batch - size), (0, 0)))
+        outputs = self._session.run(self.domains, {LATENT_INPUT: latents})
+        return {name: output[:size] for name, output in zip(self.domains, outputs, strict=True)}
+
+    def _warm_up(self) -> None:
+        for size in (self.max_batch, 1):
+            latents = np.zeros((size, self.metadata.prior.latent_dim), np.float32)
+            try:
+                images = self.run(latents)
+            except Exception as error:  # onnxruntime's errors share no base class
+                raise ModelRefused(f"a warm-up run of {size} latents failed: {_first_line(error)}") from error
+            for domain in self.metadata.domains:
+                found = images[domain.name]
+                expected = (size, domain.height, domain.width, domain.channels)
+                if found.dtype != np.uint8 or found.shape != expected:
+                    raise ModelRefused(
+                        f"output '{domain.name}' is {found.dtype} {list(found.shape)} for {size} latents; "
+                        f"the metadata promises uint8 {list(expected)}"
+                    )
+
+
+def _open(content: bytes, provider: Provider) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # runs are parallel; and explicit threads are not pinned to cores
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = ort.InferenceSession(content, options, providers=[PROVIDERS[provider]])
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise ModelRefused(f"onnxruntime cannot read the file: {_first_line(error)}") from error
+    if (active := session.get_providers()[0]) != PROVIDERS[provider][0]:
+        raise ProviderMissing(
+            f"COGAN_PROVIDER = {provider!r}, but onnxruntime fell back to {active}; "
+            "are the GPU's driver, CUDA and cuDNN there?"
+        )
+    return session
+
+
+def _read_metadata(session: ort.InferenceSession) -> ModelMetadata:
+    try:
+        return parse_metadata(session.get_modelmeta().custom_metadata_map)
+    except MetadataError as error:
+        raise ModelRefused(str(error)) from error
+
+
+def _check_signature(session: ort.InferenceSession, metadata: ModelMetadata) -> None:
+    """Compare what the graph declares with what the metadata promises."""
+    domains = metadata.domains
+    _check_names("inputs", [LATENT_INPUT], [node.name for node in session.get_inputs()])
+    _check_names(
+        "outputs", [domain.name for domain in domains], [node.name for node in session.get_outputs()]
+    )
+    _check_tensor(session.get_inputs()[0], "tensor(float)", [metadata.prior.latent_dim])
+    outputs = {node.name: node for node in session.get_outputs()}
+    for domain in domains:
+        _check_tensor(outputs[domain.name], "tensor(uint8)", [domain.height, domain.width, domain.channels])
+
+
+def _check_names(what: str, promised: list[str], found: list[str]) -> None:
+    if sorted(promised) != sorted(found):
+        raise ModelRefused(f"the graph's {what} are {found}; the metadata promises {promised}")
+
+
+def _check_tensor(node: Any, kind: str, shape: list[int]) -> None:
+    """Check an input or output; sizes that the graph leaves open are checked by the warm-up."""
+    differs = len(node.shape) != len(shape) + 1 or any(
+        isinstance(found, int) and found != size for found, size in zip(node.shape[1:], shape, strict=True)
+    )
+    if node.type != kind or differs or isinstance(node.shape[0], int):
+        raise ModelRefused(
+            f"'{node.name}' is {node.type} {node.shape}; the metadata promises {kind} {['batch', *shape]}"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{str(error).splitlines()[0]:.300}" if str(error) else type(error).__name__
