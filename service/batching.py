@@ -1,0 +1,184 @@
+"""Joins waiting requests into runs of a model: a bounded queue, deadlines, nothing computed for nobody.
+
+All state belongs to the event loop; only the runs themselves happen in worker threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from concurrent.futures import Executor
+
+import numpy as np
+
+from service.errors import DeadlineExceeded, QueueFull, RunFailed
+from service.metrics import Metrics
+from service.onnx_model import Images, Latents, OnnxModel
+
+logger = logging.getLogger("cogan.batching")
+
+
+class Entry:
+    """One request in the queue: its latents [B, Z], the images drawn so far, and who waits for them."""
+
+    def __init__(self, latents: Latents, model: OnnxModel) -> None:
+        self.latents = latents
+        self.images: Images = {
+            domain.name: np.empty((len(latents), domain.height, domain.width, domain.channels), np.uint8)
+            for domain in model.metadata.domains
+        }
+        self.taken = 0  # latents given to runs
+        self.drawn = 0  # latents whose images are here
+        self.queued_at = time.perf_counter()
+        self.waited = 0.0  # seconds until the first run took it
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def waiting(self) -> int:
+        """Latents not yet given to a run."""
+        return len(self.latents) - self.taken
+
+    def fail(self, error: Exception) -> None:
+        """Answer with an error, unless it is answered or abandoned already."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def receive(self, images: Images, start: int, stop: int) -> None:
+        """Take the images of latents `start` to `stop`; the last ones answer the request."""
+        for name, part in images.items():
+            self.images[name][start:stop] = part
+        self.drawn += stop - start
+        if self.drawn == len(self.latents) and not self.done.done():
+            self.done.set_result(None)
+
+
+Share = tuple[Entry, int, int]  # the entry, and which of its latents: start, stop
+
+
+class Batcher:
+    """The queue of one model. Greedy: a free worker takes what waits, up to the largest batch, at once."""
+
+    def __init__(
+        self, model: OnnxModel, workers: Executor, runs: int, max_queue: int, metrics: Metrics
+    ) -> None:
+        """Let at most `runs` of the model happen in `workers` at the same time."""
+        self.model = model
+        self._workers, self._runs, self._max_queue, self._metrics = workers, runs, max_queue, metrics
+        self._queue: deque[Entry] = deque()
+        self._depth = 0  # latents that wait
+        self._running: set[asyncio.Task[None]] = set()
+        self._latent_seconds = 0.0  # smoothed duration of a run divided by its size
+        metrics.queue_depth.labels(model.name).set_function(lambda: self._depth)
+
+    async def draw(self, latents: Latents, deadline: float) -> Entry:
+        """Wait until latents [B, Z] are drawn; the entry has their images, in their order.
+
+        `deadline` is in the event loop's time. Raises QueueFull at once, DeadlineExceeded at the deadline,
+        and RunFailed; a cancelled caller's latents are not drawn.
+        """
+        self._admit(len(latents))
+        entry = Entry(latents, self.model)
+        self._queue.append(entry)
+        self._depth += entry.waiting
+        alarm = asyncio.get_running_loop().call_at(deadline, self._expire, entry)
+        self._start_runs()
+        try:
+            await entry.done
+        except asyncio.CancelledError:
+            self._metrics.rejected.labels("cancelled").inc()
+            raise
+        finally:
+            alarm.cancel()
+            if entry.waiting:
+                self._drop(entry)
+        return entry
+
+    def _admit(self, size: int) -> None:
+        if self._depth + size <= self._max_queue:
+            return
+        self._metrics.rejected.labels("queue_full").inc()
+        wait = math.ceil(self._depth * self._latent_seconds / self._runs) or 1
+        raise QueueFull(
+            f"{self._depth} latents wait for model '{self.model.name}' and this request has {size}; "
+            f"the queue holds {self._max_queue}. Try again in {wait} s.",
+            headers={"Retry-After": str(wait)},
+        )
+
+    def _expire(self, entry: Entry) -> None:
+        self._metrics.rejected.labels("deadline").inc()
+        entry.fail(DeadlineExceeded(f"{len(entry.latents)} latents were not drawn before the deadline"))
+
+    def _start_runs(self) -> None:
+        while self._depth and (free := self._runs - len(self._running)):
+            batch = self._take(min(self.model.max_batch, math.ceil(self._depth / free)))
+            if batch:
+                task = asyncio.get_running_loop().create_task(self._run(batch))
+                self._running.add(task)
+                task.add_done_callback(self._end_run)
+
+    def _end_run(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._start_runs()
+
+    def _take(self, room: int) -> list[Share]:
+        """Take up to `room` latents from the head of the queue; who no longer waits is dropped."""
+        batch: list[Share] = []
+        while room and self._queue:
+            entry = self._queue[0]
+            if entry.done.done():
+                self._drop(entry)
+                continue
+            start, stop = entry.taken, entry.taken + min(room, entry.waiting)
+            if start == 0:
+                entry.waited = time.perf_counter() - entry.queued_at
+                self._metrics.queue_wait.observe(entry.waited)
+            entry.taken = stop
+            self._depth -= stop - start
+            room -= stop - start
+            if not entry.waiting:
+                self._queue.popleft()
+            batch.append((entry, start, stop))
+        return batch
+
+    def _drop(self, entry: Entry) -> None:
+        self._queue.remove(entry)
+        self._depth -= entry.waiting
+        entry.taken = len(entry.latents)
+
+    async def _run(self, batch: list[Share]) -> None:
+        latents = np.concatenate([entry.latents[start:stop] for entry, start, stop in batch])
+        try:
+            loop = asyncio.get_running_loop()
+            images, seconds = await loop.run_in_executor(self._workers, self._timed_run, latents)
+        except Exception as error:
+            await self._fail_or_part(batch, error)
+            return
+        self._record(len(latents), seconds)
+        offset = 0
+        for entry, start, stop in batch:
+            part = slice(offset, offset := offset + stop - start)
+            entry.receive({name: image[part] for name, image in images.items()}, start, stop)
+
+    async def _fail_or_part(self, batch: list[Share], error: Exception) -> None:
+        """Find who made a run fail: part the batch, so that only they are answered with an error."""
+        if len(batch) > 1:
+            for share in batch:
+                await self._run([share])
+            return
+        logger.error("a run of model '%s' failed", self.model.name, exc_info=error)
+        batch[0][0].fail(RunFailed(f"model '{self.model.name}' failed on this request's latents"))
+
+    def _timed_run(self, latents: Latents) -> tuple[Images, float]:
+        start = time.perf_counter()
+        return self.model.run(latents), time.perf_counter() - start
+
+    def _record(self, size: int, seconds: float) -> None:
+        metrics, model = self._metrics, self.model
+        metrics.batch_size.observe(size)
+        metrics.batches.labels(model.name).inc()
+        metrics.samples.labels(model.name).inc(size)
+        metrics.inference_duration.labels(model.name, model.metadata.version, model.provider).observe(seconds)
+        self._latent_seconds += 0.1 * (seconds / size - self._latent_seconds)
