@@ -1,0 +1,103 @@
+"""Bytes of pixels to files: PNG, sheets, animations, zip, npz. Equal pixels give equal files.
+
+Axes: B batch, H height, W width, C channels (1 grey or 3 RGB).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, __version__
+
+Pixels = NDArray[np.uint8]
+
+ENCODER_ID = f"1/{zlib.ZLIB_RUNTIME_VERSION}/{__version__}"  # part of every ETag: other encoders, other bytes
+FRAME_MS = 100
+
+
+def png(pixels: Pixels) -> bytes:
+    """Write pixels [H, W, C] as PNG: unfiltered, zlib level 1; 6 to 14 times Pillow's speed."""
+    height, width, channels = pixels.shape
+    rows = np.zeros((height, 1 + width * channels), np.uint8)  # each begins with its filter: 0, none
+    rows[:, 1:] = pixels.reshape(height, width * channels)
+    head = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows.tobytes(), 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def webp(pixels: Pixels) -> bytes:
+    """Write pixels [H, W, C] as lossless WebP, by its fastest method."""
+    return _save([pixels], "WEBP", lossless=True, method=0, quality=0)
+
+
+def sheet(images: Mapping[str, Pixels]) -> Pixels:
+    """Lay out images [B, H, W, C] of every domain as one [H, W, C]: rows are latents, columns domains.
+
+    Smaller images are centred on black; grey becomes RGB beside colour.
+    """
+    height = max(column.shape[1] for column in images.values())
+    channels = max(column.shape[3] for column in images.values())
+    columns = []
+    for column in images.values():
+        above = (height - column.shape[1]) // 2
+        below = height - column.shape[1] - above
+        padded = np.pad(column, ((0, 0), (above, below), (0, 0), (0, 0)))
+        columns.append(np.broadcast_to(padded, (*padded.shape[:3], channels)))
+    rows = np.concatenate(columns, axis=2)
+    return rows.reshape(-1, *rows.shape[2:])
+
+
+def frames(images: Mapping[str, Pixels]) -> list[Pixels]:
+    """Lay out images [B, H, W, C] of every domain as B frames [H, W, C], the domains side by side."""
+    sizes = {len(column) for column in images.values()}
+    return [sheet({name: column[i : i + 1] for name, column in images.items()}) for i in range(max(sizes))]
+
+
+def gif(pixels: Sequence[Pixels]) -> bytes:
+    """Write frames [H, W, C] as a GIF that repeats: grey exactly, colours by 256 of them a frame."""
+    return _save(pixels, "GIF", loop=0, duration=FRAME_MS, disposal=1, optimize=False)
+
+
+def animated_webp(pixels: Sequence[Pixels]) -> bytes:
+    """Write frames [H, W, C] as a lossless WebP that repeats."""
+    return _save(pixels, "WEBP", loop=0, duration=FRAME_MS, lossless=True, method=0, quality=0)
+
+
+def animated_png(pixels: Sequence[Pixels]) -> bytes:
+    """Write frames [H, W, C] as a PNG that repeats; a reader without animation shows the first frame."""
+    return _save(pixels, "PNG", loop=0, duration=FRAME_MS, compress_level=1)
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    """Pack files, already compressed by themselves, into a zip archive."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # always dated 1980: equal files, equal bytes
+    return buffer.getvalue()
+
+
+def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Pack arrays into an uncompressed npz, which `numpy.load` reads."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **dict(arrays))
+    return buffer.getvalue()
+
+
+def _save(pixels: Sequence[Pixels], kind: str, **options: Any) -> bytes:
+    first, *others = (Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame) for frame in pixels)
+    buffer = io.BytesIO()
+    if others:
+        options |= {"save_all": True, "append_images": others}
+    first.save(buffer, kind, **options)
+    return buffer.getvalue()
