@@ -1,0 +1,124 @@
+"""The use case: seeds or latents in, an encoded answer with their coupled images out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.batching import Batcher
+from service.cache import AnswerCache
+from service.encoding import FRAME_FORMATS, PAIR_FORMATS, Drawing, Format
+from service.errors import FieldError, InvalidRequest, NotReady, UnknownModel
+from service.latents import Latent
+from service.metrics import Metrics
+from service.onnx_model import OnnxModel
+from service.orders import Order
+
+FEW = 4  # latents that are drawn sooner than a thread takes over
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The bytes of an answer, and the seconds that each part of the work took."""
+
+    body: bytes
+    seconds: Mapping[str, float]
+
+
+class Generator:
+    """Answers orders from the models' batchers, or from the cache."""
+
+    def __init__(
+        self,
+        batchers: Mapping[str, Batcher],
+        default_model: str | None,
+        encoders: Executor,
+        cache: AnswerCache,
+        metrics: Metrics,
+    ) -> None:
+        self._batchers = batchers
+        self._default_model = default_model
+        self._encoders, self._cache, self._metrics = encoders, cache, metrics
+
+    def model(self, name: str | None, place: str = "body") -> OnnxModel:
+        """Return the model of this name, or the default one. Raises UnknownModel and NotReady."""
+        name = name if name is not None else self._default_model
+        if name is None:
+            raise NotReady("no model is served; /readyz says why", headers={"Retry-After": "5"})
+        if name not in self._batchers:
+            served = list(self._batchers)
+            raise UnknownModel(
+                f"no model {name!r:.80} is served; served are {', '.join(served) or 'none'}",
+                [FieldError("/model", name, served, place)],
+            )
+        return self._batchers[name].model
+
+    async def answer(self, order: Order, deadline: float) -> Answer:
+        """Draw and encode an order. Raises what Batcher.draw raises."""
+        if (body := self._cache.get(order.key)) is not None:
+            self._metrics.cache_hits.inc()
+            return Answer(body, {"cache": 0.0})
+        self._metrics.cache_misses.inc()
+        batcher = self._batchers[order.model]
+        loop = asyncio.get_running_loop()
+        prior = batcher.model.metadata.prior
+        if order.size <= FEW:
+            latents = order.latents(prior)
+        else:
+            latents = await loop.run_in_executor(self._encoders, order.latents, prior)
+        start = time.perf_counter()
+        entry = await batcher.draw(np.stack([latent for _, latent in latents]), deadline)
+        drawn = time.perf_counter()
+        drawing = Drawing(order, latents, {name: entry.images[name] for name in order.domains})
+        body = await loop.run_in_executor(self._encoders, self._encode, drawing)
+        self._cache.put(order.key, body)
+        return Answer(
+            body,
+            {
+                "queue": entry.waited,
+                "run": drawn - start - entry.waited,
+                "encode": time.perf_counter() - drawn,
+            },
+        )
+
+    def _encode(self, drawing: Drawing) -> bytes:
+        order = drawing.order
+        with self._metrics.encode_duration.labels(order.format).time():
+            return formats(walks=order.walk is not None)[order.format].encode(drawing)
+
+
+def formats(walks: bool) -> Mapping[str, Format]:
+    """Return the formats by name: those of interpolations or of pairs."""
+    return FRAME_FORMATS if walks else PAIR_FORMATS
+
+
+def check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) -> tuple[str, ...]:
+    """Return the domains to draw: all, or those asked for, each known and named once, or InvalidRequest."""
+    asked = tuple(domains) if domains is not None else model.domains
+    wrong = [
+        FieldError(f"/domains/{i}", name, list(model.domains), place)
+        for i, name in enumerate(asked)
+        if name not in model.domains or name in asked[:i]
+    ]
+    if wrong:
+        raise InvalidRequest(
+            f"the domains of model '{model.name}' are {', '.join(model.domains)}, each at most once", wrong
+        )
+    return asked
+
+
+def check_latents(model: OnnxModel, latents: Mapping[str, Sequence[float] | Latent]) -> None:
+    """Check the lengths of given latents, by their JSON pointers. Raises InvalidRequest."""
+    size = model.metadata.prior.latent_dim
+    wrong = [
+        FieldError(pointer, f"{len(values)} values", f"{size} values")
+        for pointer, values in latents.items()
+        if len(values) != size
+    ]
+    if wrong:
+        raise InvalidRequest(f"a latent of model '{model.name}' has {size} values", wrong)

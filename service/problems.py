@@ -1,0 +1,110 @@
+"""Turns whatever went wrong into a problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from service.errors import (
+    FieldError,
+    InternalError,
+    InvalidRequest,
+    MalformedBody,
+    RequestError,
+    UnknownPath,
+    UnsupportedMediaType,
+    WrongMethod,
+)
+from service.logs import REQUEST_ID
+
+MEDIA_TYPE = "application/problem+json"
+LONGEST_VALUE = 80
+_shortened = reprlib.Repr()  # short by its own defaults
+
+
+def problem_response(error: Exception, allowed_fields: list[str] | None = None) -> Response:
+    """Render any exception; what is no RequestError becomes one, an InternalError if need be.
+
+    `allowed_fields` are what an unknown field could have been.
+    """
+    problem = _as_request_error(error, allowed_fields or [])
+    body = {
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "errors": [
+            {"place": e.place, "pointer": e.pointer, "value": _shorten(e.value), "allowed": e.allowed}
+            for e in problem.errors
+        ],
+        "request_id": REQUEST_ID.get(),
+    }
+    return Response(json.dumps(body), problem.status, problem.headers, MEDIA_TYPE)
+
+
+def _as_request_error(error: Exception, allowed_fields: list[str]) -> RequestError:
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return _from_validation(error, allowed_fields)
+    if isinstance(error, HTTPException):
+        return _from_http(error)
+    return InternalError("the service failed; its log has the cause under this request_id")
+
+
+def _from_http(error: HTTPException) -> RequestError:
+    headers = dict(error.headers or {})
+    if error.status_code == 404:
+        return UnknownPath("there is nothing at this path; /docs lists what there is")
+    if error.status_code == 405:
+        return WrongMethod(f"allowed at this path: {headers.get('Allow', 'other methods')}", headers=headers)
+    if error.status_code == 400:  # FastAPI's answer to a body that Python's JSON parser gives up on
+        return MalformedBody("the body cannot be read as JSON")
+    return InternalError(str(error.detail), headers=headers)
+
+
+def _from_validation(error: RequestValidationError, allowed_fields: list[str]) -> RequestError:
+    problems = error.errors()
+    if problems[0]["type"] == "json_invalid":
+        where = f"{problems[0]['ctx']['error']} at character {problems[0]['loc'][-1]}"
+        return MalformedBody(f"the body is not JSON: {where}")
+    if isinstance(error.body, bytes):
+        return UnsupportedMediaType(
+            "the body must be JSON, under the header 'Content-Type: application/json'"
+        )
+    fields = [_field_error(problem, allowed_fields) for problem in problems]
+    first = fields[0]
+    name = first.pointer.removeprefix("/") or f"the {first.place}"
+    allowed = first.allowed if isinstance(first.allowed, str) else f"allowed are {', '.join(first.allowed)}"
+    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+    return InvalidRequest(f"{name}: {allowed}{more}", fields)
+
+
+def _field_error(problem: dict[str, Any], allowed_fields: list[str]) -> FieldError:
+    place, *path = problem["loc"]
+    pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+    nested = len(path) > 1
+    allowed: str | list[str] = str(problem["msg"])
+    if problem["type"] == "extra_forbidden" and not nested:
+        allowed = allowed_fields
+    value = None if problem["type"] == "missing" else problem["input"]
+    return FieldError(pointer, value, allowed, place)
+
+
+def _shorten(value: Any) -> Any:
+    """Return what JSON can carry, at most LONGEST_VALUE characters long."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + "…"
+    if isinstance(value, int) and abs(value) < 2**53:
+        return value
+    if isinstance(value, float) and abs(value) < float("inf"):  # NaN is not less
+        return value
+    return _shortened.repr(value)
