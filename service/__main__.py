@@ -1,0 +1,81 @@
+"""Serve the models: `python -m service`, set up by the variables that service/settings.py lists."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.errors import StartError
+from service.logs import configure_logs
+from service.settings import Settings, load_settings
+
+logger = logging.getLogger("cogan.server")
+
+
+class Server(uvicorn.Server):
+    """Drains on SIGTERM: not ready at once, listening for the delay, then every request answered."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=75,  # longer than proxies keep idle connections
+                timeout_graceful_shutdown=int(settings.deadline_s) + 5,
+            )
+        )
+        self._app, self._drain_delay_s = app, settings.drain_delay_s
+        self._close_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say where."""
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        logger.info("serving on %s", url, extra={"url": url, "models": self._app.state.models})
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
+        """Begin to drain on SIGTERM; a second signal, or Ctrl-C, skips the delay."""
+        self._app.state.readiness.draining = True
+        if sig == signal.SIGTERM and self._close_at is None:
+            self._close_at = time.monotonic() + self._drain_delay_s
+            return
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say whether to stop listening; asked ten times a second."""
+        drained = self._close_at is not None and time.monotonic() >= self._close_at
+        return await super().on_tick(counter) or drained
+
+
+def main() -> None:
+    """Serve until a signal; a wrong setting ends in one line and exit status 2."""
+    try:
+        settings = load_settings()
+        configure_logs(settings.log_level)
+        server = Server(create_app(settings), settings)
+    except StartError as error:
+        sys.exit(_complain(error))
+    server.run()
+
+
+def _complain(error: StartError) -> int:
+    print(f"cogan-serve: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()
