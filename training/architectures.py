@@ -41,21 +41,30 @@ class Table:
     layers: tuple[Layer, ...]
 
 
-def _up(out: Width, kernel: int, stride: int, padding: int, activation: Activation = "prelu") -> Layer:
+def _deconv(out: Width, kernel: int, stride: int, padding: int, activation: Activation) -> Layer:
     return Layer("deconv", out, kernel, stride, padding, norm="batch", activation=activation)
+
+
+def _digit(hidden: Activation, last: Activation) -> tuple[Layer, ...]:
+    return (
+        _deconv(1024, 4, 1, 0, hidden),  # 4x4
+        _deconv(512, 3, 2, 1, hidden),  # 7x7
+        _deconv(256, 3, 2, 1, hidden),  # 13x13
+        _deconv(128, 3, 2, 1, hidden),  # 25x25
+        Layer("deconv", "image", 6, 1, 1, activation=last),  # 28x28
+    )
 
 
 GENERATORS = {
     "digit": Table(
         "the digit generator of Liu & Tuzel 2016 (supplement, table 1): five deconvolutions to 28x28",
         (28, 28),
-        (
-            _up(1024, 4, 1, 0),  # 4x4
-            _up(512, 3, 2, 1),  # 7x7
-            _up(256, 3, 2, 1),  # 13x13
-            _up(128, 3, 2, 1),  # 25x25
-            Layer("deconv", "image", 6, 1, 1, activation="sigmoid"),  # 28x28
-        ),
+        _digit("prelu", "sigmoid"),
+    ),
+    "digit_leaky": Table(
+        "the same with LeakyReLU, whose backward costs a fifth of PReLU's, and tanh (Radford et al. 2016)",
+        (28, 28),
+        _digit("leaky_relu", "tanh"),
     ),
 }
 

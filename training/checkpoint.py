@@ -14,7 +14,7 @@ from training.errors import RunError
 KEPT = 2  # the last, and the one before it
 
 
-def write_whole(file: Path, write: Callable[[Path], None]) -> None:
+def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a file beside `file`, flush it to the disk, and only then rename it into place."""
     aside = file.with_name(f".{file.name}.part")
     try:

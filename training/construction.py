@@ -1,10 +1,12 @@
-"""The networks of an experiment, with freshly drawn weights."""
+"""The networks of an experiment: freshly drawn, or as a run left them."""
 
 from __future__ import annotations
 
 from training.architectures import Table
+from training.checkpoint import load_checkpoint
 from training.config import Experiment, NetworkConfig
 from training.networks import CoupledDiscriminator, CoupledGenerator, initialise
+from training.run_folder import RunFolder
 
 
 def build_generator(experiment: Experiment) -> CoupledGenerator:
@@ -23,6 +25,13 @@ def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
     discriminator = CoupledDiscriminator(table, _channels(experiment), config.width, shared)
     initialise(discriminator, config.initialisation)
     return discriminator
+
+
+def load_average(run: RunFolder) -> CoupledGenerator:
+    """Return the averaged generator of a run's last checkpoint, for use. Raises RunError where there is none."""
+    generator = build_generator(run.experiment())
+    generator.load_state_dict(load_checkpoint(run.checkpoints)["average"])
+    return generator.eval()
 
 
 def _shared_layers(config: NetworkConfig, table: Table) -> int:

@@ -60,7 +60,9 @@ class Trainer:
         penalised = self._penalty is not None and self.steps_done % config.penalty_every == 0
         if penalised:
             real = {name: batch.requires_grad_() for name, batch in real.items()}
-        real_logits, fake_logits = self._d(real), self._d(fake)
+        # a gradient's gradient wants full precision, which the bare network has
+        real_logits = self.discriminator(real) if penalised else self._d(real)
+        fake_logits = self._d(fake)
         loss = self._loss.discriminator(_flat(real_logits), _flat(fake_logits))
         self.means.add(discriminator_loss=loss)
         if penalised:

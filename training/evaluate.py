@@ -1,0 +1,120 @@
+"""Measure the pairs that a run draws, and write the result into its folder.
+
+    python -m training.evaluate runs/00003_digit_edge
+
+Latents are those of index 0 of seeds 0, 1, 2, ...; real images are the whole test split. What needs labels
+is left out, and said so, where a source has none.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.classifiers import Classifier, classifier_file, classify, load_classifier
+from training.command_line import parse, verb
+from training.config import DomainConfig, Experiment
+from training.construction import load_average
+from training.datasets import ImageSet, load_split, locate
+from training.domains import transform
+from training.metrics import class_agreement, class_balance, frechet_distance, pixel_agreement
+from training.networks import Images
+from training.run_folder import RunFolder, write_json
+from training.samples import draw, latents_of_seeds, save_sheet
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How much to measure, and with what."""
+
+    pairs: int = 10_000
+    """How many pairs are drawn, one of each seed from 0."""
+    classifiers: Path = Path("classifiers")
+    """Folder of the classifiers that `training.train_classifiers` made."""
+
+
+@verb
+def main(target: Path, arguments: list[str]) -> None:
+    """Measure the last checkpoint's averaged generator."""
+    options = parse(EvaluateOptions(), arguments)
+    run = RunFolder.open(target)
+    experiment = run.experiment()
+    generator = load_average(run)
+    pairs = draw(generator, latents_of_seeds(experiment.latent_prior, range(options.pairs)))
+    quality = measure(experiment, pairs, options.classifiers)
+    write_json(run.quality_file, quality)
+    save_sheet({name: images[:128] for name, images in pairs.items()}, run.path / "sheet.png", 8, 2)
+    print(json.dumps(quality, indent=2))
+
+
+def measure(experiment: Experiment, pairs: Images, classifiers: Path) -> dict[str, Any]:
+    """Return every measure that the experiment's data allow, as JSON."""
+    count = len(next(iter(pairs.values())))
+    real = {domain.name: load_split(domain, domain.test_split, experiment.size) for domain in experiment.domains}
+    quality = {"pairs": count, "latents": f"index 0 of seeds 0 to {count - 1}"}
+    quality["pixel_agreement"] = measure_pixels(experiment.domains, pairs, real)
+    unlabelled = [name for name, images in real.items() if images.labels is None]
+    if unlabelled:
+        return quality | {"not_measured": f"classes and Frechet distances: no labels for {', '.join(unlabelled)}"}
+    judges = {d.name: load_classifier(classifier_file(classifiers, d)) for d in experiment.domains}
+    return quality | measure_classes(pairs, judges) | {
+        "frechet_distance": measure_distances(experiment, pairs, real, judges)
+    }
+
+
+def measure_pixels(domains: tuple[DomainConfig, ...], pairs: Images, real: dict[str, ImageSet]) -> dict[str, Any]:
+    """Compare each domain that is a transform of another one with what the transform gives.
+
+    The floor compares the same real images with one another, each with its neighbour.
+    """
+    measured = {}
+    for domain in domains:
+        origin = _origin(domain, domains)
+        if origin is None:
+            continue
+        expected = transform(pairs[origin.name], domain.transform)
+        floor = pixel_agreement(real[domain.name].images, real[domain.name].images.roll(1, 0))
+        agreement = pixel_agreement(expected, pairs[domain.name])
+        measured[domain.name] = {"of": origin.name, **agreement, "floor": floor}
+    return measured
+
+
+def measure_classes(pairs: Images, judges: dict[str, Classifier]) -> dict[str, Any]:
+    """Ask each domain's classifier for the classes: do pairs agree with the first domain, are all drawn alike."""
+    classes = {name: classify(judges[name], images) for name, images in pairs.items()}
+    first, *others = pairs
+    return {
+        "class_agreement": {name: class_agreement(classes[first], classes[name]) for name in others},
+        "class_balance": {name: class_balance(classes[name], judges[name].classes) for name in pairs},
+        "classifier_accuracy": {name: float(judge.accuracy) for name, judge in judges.items()},
+    }
+
+
+def measure_distances(
+    experiment: Experiment, pairs: Images, real: dict[str, ImageSet], judges: dict[str, Classifier]
+) -> dict[str, Any]:
+    """Compare drawn images with real test images; the floor compares as many real training images with them."""
+    distances = {}
+    for domain in experiment.domains:
+        drawn, test = pairs[domain.name], real[domain.name].images
+        training = load_split(domain, domain.train_split, experiment.size).images[: len(drawn)]
+        judge = judges[domain.name]
+        distances[domain.name] = {
+            "drawn": frechet_distance(judge, test, drawn),
+            "floor": frechet_distance(judge, test, training),
+        }
+    return distances
+
+
+def _origin(domain: DomainConfig, domains: tuple[DomainConfig, ...]) -> DomainConfig | None:
+    """Return the domain that has the untransformed images of the same source, if it is another one."""
+    for other in domains:
+        if other.transform == "identity" and locate(other.source) == locate(domain.source) and other != domain:
+            return other
+    return None
+
+
+if __name__ == "__main__":
+    main()

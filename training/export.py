@@ -1,0 +1,106 @@
+"""Export the averaged generator of a run as one self-describing ONNX file, and prove it.
+
+    python -m training.export runs/00003_digit_edge
+
+Writes models/<name>/<version>/model.onnx, the next version where none is named, and config.pbtxt beside the
+versions, so that Triton Inference Server takes the same folder.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.metadata import Domain, ModelMetadata, Provenance
+from training.checkpoint import load_checkpoint, write_whole
+from training.command_line import parse, verb
+from training.construction import load_average
+from training.errors import ConfigError
+from training.onnx_file import prove, write_onnx
+from training.run_folder import RunFolder
+from training.triton import triton_config
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the model is called and where it goes."""
+
+    models: Path = Path("models")
+    """Model repository."""
+    name: str = ""
+    """Name of the model; the experiment's where it is not said."""
+    version: int = 0
+    """Version; the next where it is not said. An existing one is never overwritten."""
+
+
+@verb
+def main(target: Path, arguments: list[str]) -> None:
+    """Export a measured run."""
+    options = parse(ExportOptions(), arguments)
+    run = RunFolder.open(target)
+    file, report = export(run, options)
+    print(f"{file}: {file.stat().st_size / 1e6:.2f} MB; {report}")
+
+
+def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
+    """Write a run's model into the repository; return its file and what the proof found.
+
+    Nothing appears under its name before onnxruntime draws from it what PyTorch does. Raises RunError where
+    the run is not measured, ConfigError where the version exists, ExportError where the proof fails.
+    """
+    metadata = describe(run, options)
+    folder = options.models / metadata.name
+    version = folder / metadata.version
+    if version.exists():
+        raise ConfigError(f"{version} exists, and a version is never changed: name another")
+    aside = folder / f".{metadata.version}.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        generator = load_average(run)
+        write_onnx(generator, metadata, aside / "model.onnx")
+        report = prove(generator, metadata, aside / "model.onnx")
+        config = triton_config(metadata)
+        write_whole(folder / "config.pbtxt", lambda file: file.write_text(config))
+        aside.rename(version)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return version / "model.onnx", report
+
+
+def describe(run: RunFolder, options: ExportOptions) -> ModelMetadata:
+    """Collect what the file will say of itself. Raises RunError where the run is not measured."""
+    experiment, description = run.experiment(), run.description()
+    steps = load_checkpoint(run.checkpoints)["steps_done"]
+    name = options.name or experiment.name
+    height, width = experiment.size
+    return ModelMetadata(
+        name=name,
+        version=str(options.version or next_version(options.models / name)),
+        prior=experiment.latent_prior,
+        domains=tuple(
+            Domain(name=d.name, height=height, width=width, channels=d.channels, description=d.description)
+            for d in experiment.domains
+        ),
+        provenance=Provenance(
+            experiment=description["experiment"],
+            seed=experiment.seed,
+            steps=steps,
+            images_seen=steps * experiment.batch_size * len(experiment.domains),
+            commit=description["commit"],
+            versions=description["versions"],
+        ),
+        quality=run.quality(),
+        data_license=experiment.data_license,
+    )
+
+
+def next_version(folder: Path) -> int:
+    """Return the version after the highest in a model's folder; 1 where there is none."""
+    versions = [int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal()]
+    return max(versions, default=0) + 1
+
+
+if __name__ == "__main__":
+    main()

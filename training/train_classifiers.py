@@ -1,0 +1,60 @@
+"""Train the classifiers that judge an experiment's pairs, one on the real images of each domain.
+
+    python -m training.train_classifiers training/experiments/digit_edge.toml
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from training.classifiers import Classifier, accuracy, classifier_file, fit, save_classifier
+from training.command_line import parse, verb
+from training.config import DomainConfig, Experiment, load_experiment
+from training.datasets import load_split
+from training.errors import DataError
+
+
+@dataclass(frozen=True)
+class ClassifierOptions:
+    """How long to train, and where to write."""
+
+    classifiers: Path = Path("classifiers")
+    """Folder of the classifiers."""
+    table: str = "digit"
+    """Table of layers."""
+    epochs: int = 4
+    """Times that every training image is seen, on average."""
+    seed: int = 0
+    """Fixes the weights and the images' order."""
+
+
+@verb
+def main(target: Path, arguments: list[str]) -> None:
+    """Train one classifier a domain and print its accuracy on the real test images."""
+    options = parse(ClassifierOptions(), arguments)
+    experiment = load_experiment(target)
+    for domain in experiment.domains:
+        file = classifier_file(options.classifiers, domain)
+        classifier = train_classifier(domain, experiment, options)
+        save_classifier(classifier, file)
+        print(f"{domain.name}: {float(classifier.accuracy):.2%} of real test images are classified right; {file}")
+
+
+def train_classifier(domain: DomainConfig, experiment: Experiment, options: ClassifierOptions) -> Classifier:
+    """Train on the whole training split and measure on the whole test split. Raises DataError."""
+    training_set = load_split(domain, domain.train_split, experiment.size)
+    if training_set.labels is None:
+        raise DataError(f"domain {domain.name}: {domain.source!r} has no column {domain.label_column!r}")
+    torch.manual_seed(options.seed)
+    classifier = Classifier(options.table, domain.channels, int(training_set.labels.max()) + 1)
+    fit(classifier, training_set, options.epochs, options.seed)
+    test_set = load_split(domain, domain.test_split, experiment.size)
+    classifier.accuracy.fill_(accuracy(classifier, test_set))
+    return classifier
+
+
+if __name__ == "__main__":
+    main()
