@@ -70,7 +70,7 @@ GENERATORS = {
 
 DISCRIMINATORS = {
     "digit": Table(
-        "the digit discriminator of Liu & Tuzel 2016: max-pooling is its only non-linearity before the features",
+        "the digit discriminator of Liu & Tuzel 2016: only max-pooling before its features",
         (28, 28),
         (
             Layer("conv", 20, 5, pool=2),  # 12x12

@@ -33,7 +33,8 @@ class Classifier(nn.Module):
         self.last, _ = build(layers[-1:], shape, 1.0, {"classes": classes})
         self.num_features = shape[0]
         self.classes = classes
-        self.register_buffer("accuracy", torch.tensor(0.0))  # on real test images
+        self.accuracy: Tensor  # on real test images
+        self.register_buffer("accuracy", torch.tensor(0.0))
 
     def features(self, images: Tensor) -> Tensor:
         """Return the features [B, F] of uint8 images [B, C, H, W]."""
@@ -41,6 +42,7 @@ class Classifier(nn.Module):
         return features
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
         logits: Tensor = self.last(self.features(images))
         return logits
 

@@ -28,7 +28,9 @@ def verb(run: Callable[[Path, list[str]], None]) -> Callable[[], None]:
         try:
             target, *options = sys.argv[1:] or ["--help"]
             if target in ("-h", "--help"):
-                print(f"{(sys.modules[run.__module__].__doc__ or '').strip()}\n\nAdd --help to see all options.")
+                print(
+                    f"{(sys.modules[run.__module__].__doc__ or '').strip()}\n\nAdd --help to see all options."
+                )
             else:
                 run(Path(target), options)
         except TrainingError as error:

@@ -1,4 +1,4 @@
-"""An experiment: frozen dataclasses with a sentence a field, read from TOML and checked where they are built."""
+"""An experiment: frozen dataclasses with a sentence a field, read from TOML and checked when built."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
 
 
 def load_average(run: RunFolder) -> CoupledGenerator:
-    """Return the averaged generator of a run's last checkpoint, for use. Raises RunError where there is none."""
+    """Return the averaged generator of a run's last checkpoint. Raises RunError where there is none."""
     generator = build_generator(run.experiment())
     generator.load_state_dict(load_checkpoint(run.checkpoints)["average"])
     return generator.eval()

@@ -91,7 +91,9 @@ def _load(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]) 
         for row, image in enumerate(table[domain.image_column]):
             pixels[row] = _fit(image, size, domain.channels)
     except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"domain {domain.name}: an image of {domain.source!r} cannot be read: {error}") from error
+        raise DataError(
+            f"domain {domain.name}: an image of {domain.source!r} cannot be read: {error}"
+        ) from error
     images = torch.from_numpy(pixels).movedim(-1, 1).contiguous()
     labelled = domain.label_column in table.column_names
     labels = torch.tensor(_column(table, domain.label_column)) if labelled else None

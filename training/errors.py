@@ -33,4 +33,3 @@ class DivergedError(TrainingError):
 
 class ExportError(TrainingError):
     """An exported file that does not draw what its network draws."""
-

@@ -52,19 +52,27 @@ def main(target: Path, arguments: list[str]) -> None:
 def measure(experiment: Experiment, pairs: Images, classifiers: Path) -> dict[str, Any]:
     """Return every measure that the experiment's data allow, as JSON."""
     count = len(next(iter(pairs.values())))
-    real = {domain.name: load_split(domain, domain.test_split, experiment.size) for domain in experiment.domains}
+    real = {
+        domain.name: load_split(domain, domain.test_split, experiment.size) for domain in experiment.domains
+    }
     quality = {"pairs": count, "latents": f"index 0 of seeds 0 to {count - 1}"}
     quality["pixel_agreement"] = measure_pixels(experiment.domains, pairs, real)
     unlabelled = [name for name, images in real.items() if images.labels is None]
     if unlabelled:
-        return quality | {"not_measured": f"classes and Frechet distances: no labels for {', '.join(unlabelled)}"}
+        return quality | {
+            "not_measured": f"classes and Frechet distances: no labels for {', '.join(unlabelled)}"
+        }
     judges = {d.name: load_classifier(classifier_file(classifiers, d)) for d in experiment.domains}
-    return quality | measure_classes(pairs, judges) | {
-        "frechet_distance": measure_distances(experiment, pairs, real, judges)
-    }
+    return (
+        quality
+        | measure_classes(pairs, judges)
+        | {"frechet_distance": measure_distances(experiment, pairs, real, judges)}
+    )
 
 
-def measure_pixels(domains: tuple[DomainConfig, ...], pairs: Images, real: dict[str, ImageSet]) -> dict[str, Any]:
+def measure_pixels(
+    domains: tuple[DomainConfig, ...], pairs: Images, real: dict[str, ImageSet]
+) -> dict[str, Any]:
     """Compare each domain that is a transform of another one with what the transform gives.
 
     The floor compares the same real images with one another, each with its neighbour.
@@ -82,7 +90,7 @@ def measure_pixels(domains: tuple[DomainConfig, ...], pairs: Images, real: dict[
 
 
 def measure_classes(pairs: Images, judges: dict[str, Classifier]) -> dict[str, Any]:
-    """Ask each domain's classifier for the classes: do pairs agree with the first domain, are all drawn alike."""
+    """Ask each domain's classifier: do pairs agree with the first domain, and are all classes drawn?"""
     classes = {name: classify(judges[name], images) for name, images in pairs.items()}
     first, *others = pairs
     return {
@@ -95,7 +103,7 @@ def measure_classes(pairs: Images, judges: dict[str, Classifier]) -> dict[str, A
 def measure_distances(
     experiment: Experiment, pairs: Images, real: dict[str, ImageSet], judges: dict[str, Classifier]
 ) -> dict[str, Any]:
-    """Compare drawn images with real test images; the floor compares as many real training images with them."""
+    """Compare drawn images with real test images; the floor compares as many training images with them."""
     distances = {}
     for domain in experiment.domains:
         drawn, test = pairs[domain.name], real[domain.name].images
@@ -111,7 +119,11 @@ def measure_distances(
 def _origin(domain: DomainConfig, domains: tuple[DomainConfig, ...]) -> DomainConfig | None:
     """Return the domain that has the untransformed images of the same source, if it is another one."""
     for other in domains:
-        if other.transform == "identity" and locate(other.source) == locate(domain.source) and other != domain:
+        if (
+            other.transform == "identity"
+            and locate(other.source) == locate(domain.source)
+            and other != domain
+        ):
             return other
     return None
 

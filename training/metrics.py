@@ -35,7 +35,7 @@ def class_agreement(classes: Tensor, other_classes: Tensor) -> float:
 
 
 def class_balance(classes: Tensor, count: int) -> float:
-    """Return the entropy of the classes over that of equally many of each: 1 at best, 0 for one class only."""
+    """Return the entropy of the classes over its maximum: 1 for equally many of each, 0 for one alone."""
     shares = torch.bincount(classes, minlength=count).double() / len(classes)
     return float(torch.special.entr(shares).sum() / math.log(count))
 

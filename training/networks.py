@@ -42,6 +42,7 @@ class CoupledGenerator(nn.Module):
         self.image_range = RANGES[table.layers[-1].activation]
 
     def forward(self, latent: Tensor) -> Images:
+        """Draw the pairs of latents [B, Z]."""
         features = self.trunk(latent[:, :, None, None])
         return {name: head(features) for name, head in self.heads.items()}
 
@@ -62,6 +63,7 @@ class CoupledDiscriminator(nn.Module):
         self.trunk, _ = build(shared, shapes[0], width, outputs)
 
     def forward(self, images: Images) -> Images:
+        """Judge the images of each domain, [B, C, H, W]; batches may differ in length."""
         features = [self.stems[name](batch) for name, batch in images.items()]
         logits = self.trunk(torch.cat(features)).flatten()
         return dict(zip(images, logits.split([len(batch) for batch in images.values()]), strict=True))

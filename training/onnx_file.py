@@ -29,6 +29,7 @@ class Drawing(nn.Module):
         self.generator = generator
 
     def forward(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Draw pairs as the service sends them."""
         images = self.generator(latent).values()
         return tuple(to_bytes(batch, self.generator.image_range).permute(0, 2, 3, 1) for batch in images)
 
@@ -47,6 +48,7 @@ def write_onnx(generator: CoupledGenerator, metadata: ModelMetadata, file: Path)
             external_data=False,
             verbose=False,
         )
+    assert program is not None, "the dynamo exporter returns a program"
     model = program.model_proto
     for node in model.graph.node:  # traces of the source files that every operation came from
         node.ClearField("metadata_props")
@@ -72,7 +74,9 @@ def prove(generator: CoupledGenerator, metadata: ModelMetadata, file: Path) -> s
         for domain, wanted, got in zip(metadata.domains, expected, drawn, strict=True):
             difference = (wanted.int() - torch.from_numpy(got).int()).abs()
             if difference.max() > 1:
-                raise ExportError(f"{domain.name}, batch {batch}: bytes differ by up to {int(difference.max())}")
+                raise ExportError(
+                    f"{domain.name}, batch {batch}: bytes differ by up to {int(difference.max())}"
+                )
             apart += int(difference.sum())
             total += difference.numel()
     return f"onnxruntime draws what PyTorch does at batches {PROOF_BATCHES}, {apart} of {total} bytes 1 apart"

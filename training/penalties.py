@@ -1,4 +1,4 @@
-"""Penalties on the discriminator's gradient with respect to its images: siblings of one signature, by name."""
+"""Penalties on the gradient of the discriminator at its images: siblings of one signature, by name."""
 
 from __future__ import annotations
 

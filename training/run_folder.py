@@ -1,12 +1,12 @@
 """The numbered folder of a run: everything needed to understand, repeat, resume or export it.
 
-    runs/00003_digit_edge/
-        experiment.json     the whole experiment, versions, commit
-        metrics.jsonl       a line of losses and speed every `log_every` steps
-        events/             the same for TensorBoard
-        samples/            sheets: rows are latents, columns are domains
-        checkpoints/        resumable states
-        quality.json        what `evaluate` measured
+runs/00003_digit_edge/
+    experiment.json     the whole experiment, versions, commit
+    metrics.jsonl       a line of losses and speed every `log_every` steps
+    events/             the same for TensorBoard
+    samples/            sheets: rows are latents, columns are domains
+    checkpoints/        resumable states
+    quality.json        what `evaluate` measured
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class RunFolder:
         run = cls(runs / f"{number:05d}_{experiment.name}")
         for folder in (run.path, run.checkpoints, run.samples):
             folder.mkdir()
-        write_json(run._experiment_file, {"experiment": EXPERIMENT.dump_python(experiment, mode="json"), **origin()})
+        write_json(
+            run._experiment_file, {"experiment": EXPERIMENT.dump_python(experiment, mode="json"), **origin()}
+        )
         return run
 
     @classmethod

@@ -1,7 +1,7 @@
 """Train the networks of an experiment, or go on with a run that was stopped.
 
-    python -m training.train training/experiments/digit_edge.toml --steps 2000
-    python -m training.train runs/00003_digit_edge
+python -m training.train training/experiments/digit_edge.toml --steps 2000
+python -m training.train runs/00003_digit_edge
 """
 
 from __future__ import annotations

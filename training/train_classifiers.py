@@ -1,6 +1,6 @@
 """Train the classifiers that judge an experiment's pairs, one on the real images of each domain.
 
-    python -m training.train_classifiers training/experiments/digit_edge.toml
+python -m training.train_classifiers training/experiments/digit_edge.toml
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(target: Path, arguments: list[str]) -> None:
         file = classifier_file(options.classifiers, domain)
         classifier = train_classifier(domain, experiment, options)
         save_classifier(classifier, file)
-        print(f"{domain.name}: {float(classifier.accuracy):.2%} of real test images are classified right; {file}")
+        print(f"{domain.name}: {float(classifier.accuracy):.2%} of real test images classified right; {file}")
 
 
 def train_classifier(domain: DomainConfig, experiment: Experiment, options: ClassifierOptions) -> Classifier:

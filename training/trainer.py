@@ -32,8 +32,10 @@ class Trainer:
         self.steps_done = 0
         self.means = RunningMeans()
         fabric.seed_everything(experiment.seed, verbose=False)
-        self.generator = build_generator(experiment).to(memory_format=torch.channels_last)
-        self.discriminator = build_discriminator(experiment).to(memory_format=torch.channels_last)
+        self.generator = build_generator(experiment)
+        self.discriminator = build_discriminator(experiment)
+        for network in (self.generator, self.discriminator):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
         self.average = fabric.to_device(copy.deepcopy(self.generator).requires_grad_(False))
         self._images = {name: fabric.to_device(domain) for name, domain in images.items()}
         self._g_optimiser = _adam(self.generator, experiment.generator)
@@ -65,7 +67,7 @@ class Trainer:
         fake_logits = self._d(fake)
         loss = self._loss.discriminator(_flat(real_logits), _flat(fake_logits))
         self.means.add(discriminator_loss=loss)
-        if penalised:
+        if self._penalty and penalised:
             penalty = self._penalty(real, real_logits)
             self.means.add(penalty=penalty)
             loss = loss + config.penalty_weight * config.penalty_every * penalty

@@ -1,0 +1,40 @@
+# One verb a line; `make help` lists them.
+PYTHON ?= python3
+PORT ?= 8000
+SERVICE := .venv-service
+DEV := .venv
+PIP := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help serve test lint format models clean
+
+help:  ## list the verbs
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+$(SERVICE)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SERVICE)
+	$(SERVICE)/bin/python $(PIP) -e '.[cpu]'
+	@touch $@
+
+$(DEV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python $(PIP) -e '.[cpu,training,test,dev]'
+	@touch $@
+
+serve: $(SERVICE)/.done  ## serve the models of this folder on http://localhost:8000 (PORT changes it)
+	PORT=$(PORT) $(SERVICE)/bin/python -m service
+
+test: lint  ## check style, types and layers, and run every test
+	$(DEV)/bin/python -m pytest
+
+lint: $(DEV)/.done  ## check style, types and layers
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/mypy
+	$(DEV)/bin/lint-imports
+
+format: $(DEV)/.done  ## bring all files into the project's form
+	$(DEV)/bin/ruff format .
+	$(DEV)/bin/ruff check --fix .
+
+clean:  ## remove the environments and caches, but no run and no model
+	rm -rf $(SERVICE) $(DEV) .*_cache .hypothesis
