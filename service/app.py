@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Route
 
 from service.batching import Batcher
 from service.cache import AnswerCache
-from service.errors import RequestError, SettingsError
+from service.errors import RequestError, SettingsError, WrongMethod
 from service.generator import Generator
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
@@ -22,11 +22,11 @@ from service.model_repository import ModelRepository, open_repository
 from service.onnx_model import require_provider
 from service.problems import problem_response
 from service.readiness import Readiness
-from service.routes.documents import name_problem_type
-from service.routes.generate import generate_router
-from service.routes.health import health_router
-from service.routes.interpolate import interpolate_router
-from service.routes.models import models_router
+from service.routes.generate import GenerateRoutes
+from service.routes.health import HealthRoutes
+from service.routes.interpolate import InterpolateRoutes
+from service.routes.models import ModelRoutes
+from service.routes.openapi import document_truly
 from service.settings import Settings
 
 
@@ -35,22 +35,34 @@ def create_app(settings: Settings) -> FastAPI:
     require_provider(settings.provider)
     metrics = Metrics()
     repository = open_repository(settings.models_dir, settings.provider, settings.max_batch, metrics)
-    default_model = _default_model(settings, repository)
     readiness = Readiness(repository.trouble, metrics)
     runs = settings.threads if settings.provider == "cpu" else 1  # a GPU's session belongs to one thread
     workers = ThreadPoolExecutor(runs, thread_name_prefix="run")
     encoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="encode")
-    batchers = {
-        name: Batcher(model, workers, runs, settings.max_queue, metrics)
-        for name, model in repository.models.items()
-    }
-    generator = Generator(batchers, default_model, encoders, AnswerCache(settings.cache_bytes), metrics)
+    models = repository.models.values()
+    batchers = {model.name: Batcher(model, workers, runs, settings.max_queue, metrics) for model in models}
+    cache = AnswerCache(settings.cache_bytes)
+    generator = Generator(batchers, _default_model(settings, repository), encoders, cache, metrics)
+
+    app = _bare_app(workers, encoders)
+    GenerateRoutes(generator, settings).add_to(app)
+    InterpolateRoutes(generator, settings).add_to(app)
+    ModelRoutes(generator, repository).add_to(app)
+    HealthRoutes(readiness, metrics).add_to(app)
+    limit = settings.max_body_bytes
+    app.add_middleware(RequestMiddleware, metrics=metrics, readiness=readiness, max_body_bytes=limit)
+    app.state.readiness, app.state.models = readiness, list(repository.models)
+    return app
+
+
+def _bare_app(*pools: Executor) -> FastAPI:
+    """Build an app without routes, whose errors are problems, and which ends with its thread pools."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        workers.shutdown(cancel_futures=True)
-        encoders.shutdown(cancel_futures=True)
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
 
     app = FastAPI(
         title="CoGAN",
@@ -59,17 +71,9 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    app.include_router(generate_router(generator, settings))
-    app.include_router(interpolate_router(generator, settings))
-    app.include_router(models_router(generator, repository, default_model))
-    app.include_router(health_router(readiness, metrics))
-    app.add_middleware(
-        RequestMiddleware, metrics=metrics, readiness=readiness, max_body_bytes=settings.max_body_bytes
-    )
     for error in (RequestError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _handle)
-    app.state.readiness, app.state.models = readiness, list(repository.models)
-    _document_truly(app)
+    document_truly(app)
     return app
 
 
@@ -80,14 +84,16 @@ def _default_model(settings: Settings, repository: ModelRepository) -> str | Non
     return next((name for name in served if asked in (None, name)), None)
 
 
-async def _handle(_: Request, error: Exception) -> Response:
+async def _handle(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        error = _wrong_method(request)
     return problem_response(error)
 
 
-def _document_truly(app: FastAPI) -> None:
-    write = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        return name_problem_type(write())
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI documents this way of extending it
+def _wrong_method(request: Request) -> WrongMethod:
+    """Name the methods of all routes of a path; Starlette names those of the first."""
+    path = request.scope["route"].path
+    routes = [route for route in request.app.routes if isinstance(route, Route) and route.path == path]
+    methods = {method for route in routes for method in route.methods or ()}
+    allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+    return WrongMethod(f"allowed at this path: {allowed}", headers={"Allow": allowed})

@@ -11,6 +11,7 @@ import math
 import time
 from collections import deque
 from concurrent.futures import Executor
+from contextvars import Context
 
 import numpy as np
 
@@ -115,7 +116,7 @@ class Batcher:
         while self._depth and (free := self._runs - len(self._running)):
             batch = self._take(min(self.model.max_batch, math.ceil(self._depth / free)))
             if batch:
-                task = asyncio.get_running_loop().create_task(self._run(batch))
+                task = asyncio.get_running_loop().create_task(self._run(batch), context=Context())
                 self._running.add(task)
                 task.add_done_callback(self._end_run)
 

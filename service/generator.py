@@ -14,10 +14,10 @@ from service.batching import Batcher
 from service.cache import AnswerCache
 from service.encoding import FRAME_FORMATS, PAIR_FORMATS, Drawing, Format
 from service.errors import FieldError, InvalidRequest, NotReady, UnknownModel
-from service.latents import Latent
 from service.metrics import Metrics
 from service.onnx_model import OnnxModel
-from service.orders import Order
+from service.orders import Order, Source, Walk
+from service.schemas import Choice
 
 FEW = 4  # latents that are drawn sooner than a thread takes over
 
@@ -42,21 +42,42 @@ class Generator:
         metrics: Metrics,
     ) -> None:
         self._batchers = batchers
-        self._default_model = default_model
+        self.default_model = default_model
         self._encoders, self._cache, self._metrics = encoders, cache, metrics
 
     def model(self, name: str | None, place: str = "body") -> OnnxModel:
         """Return the model of this name, or the default one. Raises UnknownModel and NotReady."""
-        name = name if name is not None else self._default_model
-        if name is None:
+        name = name if name is not None else self.default_model
+        if name is None or not self._batchers:
             raise NotReady("no model is served; /readyz says why", headers={"Retry-After": "5"})
         if name not in self._batchers:
             served = list(self._batchers)
+            pointer = "/name" if place == "path" else "/model"
             raise UnknownModel(
-                f"no model {name!r:.80} is served; served are {', '.join(served) or 'none'}",
-                [FieldError("/model", name, served, place)],
+                f"no model {name!r:.80} is served; served are {', '.join(served)}",
+                [FieldError(pointer, name, served, place)],
             )
         return self._batchers[name].model
+
+    def order(
+        self, choice: Choice, *, sources: Sequence[Source], walk: Walk | None, format_: str, place: str
+    ) -> Order:
+        """Bring what was chosen into one normal form.
+
+        Raises UnknownModel, NotReady, and InvalidRequest for a domain or latent that does not fit.
+        """
+        model = self.model(choice.model, place)
+        _check_latents(model, sources, "/latents/{}" if walk is None else "/keyframes/{}/latent")
+        return Order(
+            model=model.name,
+            version=model.metadata.version,
+            digest=model.digest,
+            domains=_check_domains(model, choice.domains, place),
+            sources=tuple(sources),
+            truncation=choice.truncation,
+            walk=walk,
+            format=format_,
+        )
 
     async def answer(self, order: Order, deadline: float) -> Answer:
         """Draw and encode an order. Raises what Batcher.draw raises."""
@@ -97,8 +118,8 @@ def formats(walks: bool) -> Mapping[str, Format]:
     return FRAME_FORMATS if walks else PAIR_FORMATS
 
 
-def check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) -> tuple[str, ...]:
-    """Return the domains to draw: all, or those asked for, each known and named once, or InvalidRequest."""
+def _check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) -> tuple[str, ...]:
+    """Return the domains to draw: all, or those asked for, each known and named once."""
     asked = tuple(domains) if domains is not None else model.domains
     wrong = [
         FieldError(f"/domains/{i}", name, list(model.domains), place)
@@ -112,13 +133,12 @@ def check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) -
     return asked
 
 
-def check_latents(model: OnnxModel, latents: Mapping[str, Sequence[float] | Latent]) -> None:
-    """Check the lengths of given latents, by their JSON pointers. Raises InvalidRequest."""
+def _check_latents(model: OnnxModel, sources: Sequence[Source], pointer: str) -> None:
     size = model.metadata.prior.latent_dim
     wrong = [
-        FieldError(pointer, f"{len(values)} values", f"{size} values")
-        for pointer, values in latents.items()
-        if len(values) != size
+        FieldError(pointer.format(i), f"{len(source.values)} values", f"{size} values")
+        for i, source in enumerate(sources)
+        if source.values is not None and len(source.values) != size
     ]
     if wrong:
         raise InvalidRequest(f"a latent of model '{model.name}' has {size} values", wrong)

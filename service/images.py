@@ -59,8 +59,9 @@ def sheet(images: Mapping[str, Pixels]) -> Pixels:
 
 def frames(images: Mapping[str, Pixels]) -> list[Pixels]:
     """Lay out images [B, H, W, C] of every domain as B frames [H, W, C], the domains side by side."""
-    sizes = {len(column) for column in images.values()}
-    return [sheet({name: column[i : i + 1] for name, column in images.items()}) for i in range(max(sizes))]
+    rows = sheet(images)
+    height = max(column.shape[1] for column in images.values())
+    return list(rows.reshape(-1, height, *rows.shape[1:]))
 
 
 def gif(pixels: Sequence[Pixels]) -> bytes:

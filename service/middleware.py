@@ -78,7 +78,7 @@ class RequestMiddleware:
         if route not in QUIET_ROUTES:
             duration_ms = round(seconds * 1e3, 3)
             extra = {"method": method, "route": route, "status": status, "duration_ms": duration_ms}
-            logger.info("request", extra=extra)
+            logger.info("%s %s %d", method, route, status, extra=extra)
 
 
 class _Reply:

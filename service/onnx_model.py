@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime as ort  # type: ignore[import-untyped]  # it has none
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import ProviderMissing

@@ -19,21 +19,18 @@ from service.errors import (
     RequestError,
     UnknownPath,
     UnsupportedMediaType,
-    WrongMethod,
 )
 from service.logs import REQUEST_ID
 
 MEDIA_TYPE = "application/problem+json"
 LONGEST_VALUE = 80
+PLAINER = {"missing": "Required", "model_attributes_type": "Input should be a JSON object"}
 _shortened = reprlib.Repr()  # short by its own defaults
 
 
-def problem_response(error: Exception, allowed_fields: list[str] | None = None) -> Response:
-    """Render any exception; what is no RequestError becomes one, an InternalError if need be.
-
-    `allowed_fields` are what an unknown field could have been.
-    """
-    problem = _as_request_error(error, allowed_fields or [])
+def problem_response(error: Exception) -> Response:
+    """Render any exception; what is no RequestError becomes one, an InternalError if need be."""
+    problem = _as_request_error(error)
     body = {
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
@@ -48,28 +45,25 @@ def problem_response(error: Exception, allowed_fields: list[str] | None = None) 
     return Response(json.dumps(body), problem.status, problem.headers, MEDIA_TYPE)
 
 
-def _as_request_error(error: Exception, allowed_fields: list[str]) -> RequestError:
+def _as_request_error(error: Exception) -> RequestError:
     if isinstance(error, RequestError):
         return error
     if isinstance(error, RequestValidationError):
-        return _from_validation(error, allowed_fields)
+        return _from_validation(error)
     if isinstance(error, HTTPException):
         return _from_http(error)
     return InternalError("the service failed; its log has the cause under this request_id")
 
 
 def _from_http(error: HTTPException) -> RequestError:
-    headers = dict(error.headers or {})
     if error.status_code == 404:
         return UnknownPath("there is nothing at this path; /docs lists what there is")
-    if error.status_code == 405:
-        return WrongMethod(f"allowed at this path: {headers.get('Allow', 'other methods')}", headers=headers)
     if error.status_code == 400:  # FastAPI's answer to a body that Python's JSON parser gives up on
         return MalformedBody("the body cannot be read as JSON")
-    return InternalError(str(error.detail), headers=headers)
+    return InternalError(str(error.detail))
 
 
-def _from_validation(error: RequestValidationError, allowed_fields: list[str]) -> RequestError:
+def _from_validation(error: RequestValidationError) -> RequestError:
     problems = error.errors()
     if problems[0]["type"] == "json_invalid":
         where = f"{problems[0]['ctx']['error']} at character {problems[0]['loc'][-1]}"
@@ -78,22 +72,25 @@ def _from_validation(error: RequestValidationError, allowed_fields: list[str]) -
         return UnsupportedMediaType(
             "the body must be JSON, under the header 'Content-Type: application/json'"
         )
-    fields = [_field_error(problem, allowed_fields) for problem in problems]
+    fields = [_field_error(problem) for problem in problems]
     first = fields[0]
-    name = first.pointer.removeprefix("/") or f"the {first.place}"
-    allowed = first.allowed if isinstance(first.allowed, str) else f"allowed are {', '.join(first.allowed)}"
+    name = f"{first.place} {first.pointer}".strip()
+    allowed = (
+        first.allowed if isinstance(first.allowed, str) else f"unknown; known are {', '.join(first.allowed)}"
+    )
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
     return InvalidRequest(f"{name}: {allowed}{more}", fields)
 
 
-def _field_error(problem: dict[str, Any], allowed_fields: list[str]) -> FieldError:
+def _field_error(problem: dict[str, Any]) -> FieldError:
     place, *path = problem["loc"]
-    pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
-    nested = len(path) > 1
-    allowed: str | list[str] = str(problem["msg"])
-    if problem["type"] == "extra_forbidden" and not nested:
-        allowed = allowed_fields
-    value = None if problem["type"] == "missing" else problem["input"]
+    value, allowed = problem["input"], PLAINER.get(problem["type"], problem["msg"])
+    if problem["type"] == "unknown_field":
+        name, allowed = problem["ctx"]["field"], problem["ctx"]["known"]
+        path, value = [*path, name], value[name]
+    if problem["type"] == "missing":
+        value = None
+    pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1")[:LONGEST_VALUE] for step in path)
     return FieldError(pointer, value, allowed, place)
 
 

@@ -21,10 +21,25 @@ Steps = Annotated[
 ]
 
 
-class _Choice(BaseModel):
-    """What every request for images may choose. A body takes JSON's types as they are, a query converts."""
+class _Request(BaseModel):
+    """Takes no field that it does not know. A body takes JSON types as they are; a query converts."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_fields(cls, data: object) -> object:
+        """Name the fields that there are, which pydantic's own message does not."""
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        unknown = [name for name in data if name not in known] if isinstance(data, dict) else []
+        if unknown:
+            context = {"field": unknown[0], "known": known}
+            raise PydanticCustomError("unknown_field", "Unknown field '{field}'", context)
+        return data
+
+
+class Choice(_Request):
+    """What every request for images may choose."""
 
     model: str | None = Field(default=None, description="Name of the model; otherwise the default one.")
     domains: list[str] | None = Field(
@@ -34,13 +49,13 @@ class _Choice(BaseModel):
         default=None,
         ge=MIN_TRUNCATION,
         allow_inf_nan=False,
-        description="Bound on every value of a drawn latent: lower is more typical and less varied.",
+        description="Bound on every value of a latent drawn from a seed: lower is more typical, less varied.",
     )
 
 
-class _PairChoice(_Choice):
+class _PairChoice(Choice):
     seed: Seed | None = Field(
-        default=None, description="Seed of the images; otherwise one is drawn and returned."
+        default=None, examples=[7], description="Seed of the images; otherwise one is drawn and returned."
     )
     seeds: list[Seed] | None = Field(default=None, min_length=1, description="Several seeds instead of one.")
     count: int = Field(default=1, ge=1, description="Images 0 to count - 1 of every seed.")
@@ -62,7 +77,10 @@ class GenerateQuery(_PairChoice):
 class GenerateRequest(_PairChoice):
     """Body of POST /generate."""
 
-    model_config = ConfigDict(strict=True, json_schema_extra={"examples": [{"seed": 7, "count": 2}]})
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={"examples": [{"seed": 7, "count": 2}, {"seeds": [1, 2, 3], "format": "png"}, {}]},
+    )
 
     latents: list[Latent] | None = Field(
         default=None,
@@ -80,7 +98,7 @@ class GenerateRequest(_PairChoice):
         return self
 
 
-class _FrameChoice(_Choice):
+class _FrameChoice(Choice):
     steps: Steps = 8
     method: Method | None = Field(
         default=None,
@@ -99,10 +117,10 @@ class InterpolateQuery(_FrameChoice):
     end: Seed = Field(alias="to", description="Seed of the last frame.", examples=[2])
 
 
-class Keyframe(BaseModel):
+class Keyframe(_Request):
     """A latent that the way leads through: image `index` of a seed, or given values."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(strict=True)
 
     seed: Seed | None = None
     index: int = Field(default=0, ge=0, le=MAX_INDEX)

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         default=10.0,
         gt=0,
         le=3600,
-        description="Seconds that a request may take until it is answered with 504.",
+        description="Seconds that a request may wait for its images until it is answered with 504.",
     )
     drain_delay_s: float = Field(
         default=0.0,

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import FastAPI, Request, Response
 from prometheus_client.exposition import choose_encoder
 
 from service.errors import NotReady
 from service.metrics import Metrics
 from service.readiness import Readiness
-from service.routes.documents import problems
+from service.routes.openapi import problems
 from service.schemas import Health
 
 
-def health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
-    """Build the routes that machines ask."""
-    router = APIRouter(tags=["health"])
+class HealthRoutes:
+    """What machines ask every few seconds."""
 
-    @router.get("/livez", summary="Whether the process answers")
-    async def live() -> Health:
+    def __init__(self, readiness: Readiness, metrics: Metrics) -> None:
+        self._readiness, self._metrics = readiness, metrics
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add the routes to an app."""
+        app.get("/livez", tags=["health"])(self.live)
+        app.get("/readyz", tags=["health"], responses=problems(503))(self.ready)
+        app.get("/metrics", tags=["health"], response_class=Response)(self.expose)
+
+    async def live(self) -> Health:
         """Answer while the process can, whatever its models do."""
         return Health(status="alive")
 
-    @router.get("/readyz", summary="Whether to send requests here", responses=problems(503))
-    async def ready() -> Health:
+    async def ready(self) -> Health:
         """Answer 200 once a model has answered its warm-up, until the service is told to end."""
-        if readiness.trouble is not None:
-            raise NotReady(readiness.trouble, headers={"Retry-After": "5"})
+        if self._readiness.trouble is not None:
+            raise NotReady(self._readiness.trouble, headers={"Retry-After": "5"})
         return Health(status="ready")
 
-    @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
-    async def expose(request: Request) -> Response:
-        """Answer in the text format that `Accept` prefers."""
+    async def expose(self, request: Request) -> Response:
+        """Answer the metrics in the text format that `Accept` prefers."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(metrics.registry), media_type=media_type)
-
-    return router
+        return Response(encode(self._metrics.registry), media_type=media_type)

@@ -5,69 +5,73 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import Body, FastAPI, Query, Request, Response
 
 from service.encoding import FRAME_FORMATS
 from service.errors import FieldError, TooLarge
-from service.generator import Generator, check_domains, check_latents
+from service.generator import Generator
 from service.latents import default_method
-from service.orders import Order, Source, Walk
+from service.orders import Source, Walk
 from service.routes.answers import answer_order
-from service.routes.documents import image_responses
 from service.routes.negotiation import choose_format
+from service.routes.openapi import BODY_RESPONSES, QUERY_RESPONSES, image_responses
 from service.schemas import InterpolateAnswer, InterpolateQuery, InterpolateRequest, Keyframe
 from service.settings import Settings
 
 
-def interpolate_router(generator: Generator, settings: Settings) -> APIRouter:
-    """Build the routes of /interpolate."""
-    router = APIRouter(tags=["images"], default_response_class=Response)
-    responses = image_responses(InterpolateAnswer, FRAME_FORMATS)
+class InterpolateRoutes:
+    """Equal requests have equal bytes for an answer, by GET and by POST."""
 
-    async def answer(
+    def __init__(self, generator: Generator, settings: Settings) -> None:
+        self._generator, self._settings = generator, settings
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add the routes to an app."""
+        responses = image_responses(InterpolateAnswer, FRAME_FORMATS)
+        app.get(
+            "/interpolate", tags=["images"], response_class=Response, responses=responses | QUERY_RESPONSES
+        )(self.interpolate_by_query)
+        app.post(
+            "/interpolate", tags=["images"], response_class=Response, responses=responses | BODY_RESPONSES
+        )(self.interpolate)
+
+    async def interpolate_by_query(
+        self, request: Request, query: Annotated[InterpolateQuery, Query()]
+    ) -> Response:
+        """Draw the coupled images on the way from one seed to another. The answer has an ETag."""
+        ends = [Keyframe(seed=query.start), Keyframe(seed=query.end)]
+        return await self._answer(request, query, ends, "query")
+
+    async def interpolate(self, request: Request, body: Annotated[InterpolateRequest, Body()]) -> Response:
+        """Draw the coupled images on the way through key frames, each a seed or a latent."""
+        return await self._answer(request, body, body.keyframes, "body")
+
+    async def _answer(
+        self,
         request: Request,
         choice: InterpolateQuery | InterpolateRequest,
         keyframes: Sequence[Keyframe],
         place: str,
     ) -> Response:
-        name = choose_format(choice.format, request.headers.get("accept"), FRAME_FORMATS)
-        model = generator.model(choice.model, place)
-        method = choice.method or default_method(model.metadata.prior)
-        order = Order(
-            model=model.name,
-            version=model.metadata.version,
-            digest=model.digest,
-            domains=check_domains(model, choice.domains, place),
-            sources=tuple(_source(i, keyframe) for i, keyframe in enumerate(keyframes)),
-            truncation=choice.truncation,
-            walk=Walk(choice.steps, method, choice.loop),
-            format=name,
+        model = self._generator.model(choice.model, place)
+        walk = Walk(choice.steps, choice.method or default_method(model.metadata.prior), choice.loop)
+        self._check_size(walk.frames(len(keyframes)), place)
+        order = self._generator.order(
+            choice,
+            sources=[_source(i, keyframe) for i, keyframe in enumerate(keyframes)],
+            walk=walk,
+            format_=choose_format(choice.format, request.headers.get("accept"), FRAME_FORMATS),
+            place=place,
         )
-        _check_size(order.size, choice.steps, settings.max_frames, place)
-        given = {f"/keyframes/{s.index}/latent": s.values for s in order.sources if s.values is not None}
-        check_latents(model, given)
-        return await answer_order(request, generator, order, settings.deadline_s)
+        return await answer_order(request, self._generator, order, self._settings.deadline_s)
 
-    @router.get("/interpolate", responses=responses, summary="Images on the way between two seeds")
-    async def interpolate_by_query(request: Request, query: Annotated[InterpolateQuery, Query()]) -> Response:
-        """Answer equal queries with equal bytes, so with an ETag."""
-        return await answer(request, query, [Keyframe(seed=query.start), Keyframe(seed=query.end)], "query")
-
-    @router.post("/interpolate", responses=responses, summary="Images on the way through key frames")
-    async def interpolate(request: Request, body: Annotated[InterpolateRequest, Body()]) -> Response:
-        """Lead through key frames, each a seed or a latent."""
-        return await answer(request, body, body.keyframes, "body")
-
-    return router
+    def _check_size(self, size: int, place: str) -> None:
+        if size > (limit := self._settings.max_frames):
+            wrong = FieldError("/steps", size, f"at most {limit} frames in one answer", place)
+            raise TooLarge(f"one answer has at most {limit} frames; ask for fewer steps", [wrong])
 
 
 def _source(i: int, keyframe: Keyframe) -> Source:
     if keyframe.latent is not None:
         return Source(i, values=tuple(keyframe.latent))
     return Source(keyframe.index, keyframe.seed)
-
-
-def _check_size(size: int, steps: int, limit: int, place: str) -> None:
-    if size > limit:
-        error = FieldError("/steps", steps, f"at most {limit} frames in one answer", place)
-        raise TooLarge(f"{size:.6g} frames in one answer are more than {limit}; ask for fewer steps", [error])

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import FastAPI
 
 from service.generator import Generator
 from service.model_repository import ModelRepository
 from service.onnx_model import OnnxModel
-from service.routes.documents import problems
+from service.routes.openapi import problems
 from service.schemas import ModelCard, ModelList, RefusedModel
 
 
-def models_router(generator: Generator, repository: ModelRepository, default_model: str | None) -> APIRouter:
-    """Build the routes of /models."""
-    router = APIRouter(tags=["models"])
+class ModelRoutes:
+    """What the service can draw."""
 
-    @router.get("/models", summary="Every model")
-    async def list_models() -> ModelList:
+    def __init__(self, generator: Generator, repository: ModelRepository) -> None:
+        self._generator, self._repository = generator, repository
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add the routes to an app."""
+        app.get("/models", tags=["models"])(self.list_models)
+        app.get("/models/{name}", tags=["models"], responses=problems(404, 503))(self.describe_model)
+
+    async def list_models(self) -> ModelList:
         """List the served models by name, and the files that were refused, with the reasons."""
-        refused = [RefusedModel(path=one.path, reason=one.reason) for one in repository.refused]
-        cards = [_card(model) for model in repository.models.values()]
-        return ModelList(default=default_model, models=cards, refused=refused)
+        return ModelList(
+            default=self._generator.default_model,
+            models=[_card(model) for model in self._repository.models.values()],
+            refused=[RefusedModel(path=one.path, reason=one.reason) for one in self._repository.refused],
+        )
 
-    @router.get("/models/{name}", summary="One model", responses=problems(404))
-    async def describe_model(name: str) -> ModelCard:
+    async def describe_model(self, name: str) -> ModelCard:
         """Describe a model: prior, domains, where it comes from, and its measured quality."""
-        return _card(generator.model(name, "path"))
-
-    return router
+        return _card(self._generator.model(name, "path"))
 
 
 def _card(model: OnnxModel) -> ModelCard:
