@@ -90,7 +90,7 @@ def measure_pixels(
 
 
 def measure_classes(pairs: Images, judges: dict[str, Classifier]) -> dict[str, Any]:
-    """Ask each domain's classifier: do pairs agree with the first domain, and are all classes drawn?"""
+    """Ask each domain's classifier whether pairs agree with the first domain and all classes are drawn."""
     classes = {name: classify(judges[name], images) for name, images in pairs.items()}
     first, *others = pairs
     return {

@@ -36,7 +36,8 @@ class Trainer:
         self.discriminator = build_discriminator(experiment)
         for network in (self.generator, self.discriminator):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
-        self.average = fabric.to_device(copy.deepcopy(self.generator).requires_grad_(False))
+        self.average = copy.deepcopy(self.generator).requires_grad_(False)
+        fabric.to_device(self.average)
         self._images = {name: fabric.to_device(domain) for name, domain in images.items()}
         self._g_optimiser = _adam(self.generator, experiment.generator)
         self._d_optimiser = _adam(self.discriminator, experiment.discriminator)
