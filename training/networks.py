@@ -130,4 +130,13 @@ def _he(weight: Tensor) -> None:
     nn.init.kaiming_normal_(weight, a=0.2)
 
 
-INITIALISERS: dict[str, Callable[[Tensor], None]] = {"normal": _normal, "xavier": _xavier, "he": _he}
+def _uniform(weight: Tensor) -> None:
+    nn.init.kaiming_uniform_(weight, a=math.sqrt(5))  # PyTorch's own
+
+
+INITIALISERS: dict[str, Callable[[Tensor], None]] = {
+    "normal": _normal,
+    "xavier": _xavier,
+    "he": _he,
+    "uniform": _uniform,
+}
