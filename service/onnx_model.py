@@ -107,7 +107,7 @@ def _open(content: bytes, provider: Provider) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised; its own log lines are not JSON
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = ort.InferenceSession(content, options, providers=[PROVIDERS[provider]])

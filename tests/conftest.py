@@ -41,26 +41,20 @@ def describe_model(name: str, version: str, shapes: dict[str, Shape], **changes:
     return ModelMetadata(**(fields | changes))
 
 
-def build_graph(shapes: dict[str, Shape], latent_dim: int = LATENT_DIM, work: int = 0) -> onnx.ModelProto:
+def build_graph(shapes: dict[str, Shape], turns: int = 0) -> onnx.ModelProto:
     """Build latent [B, Z] -> MatMul, Sigmoid, x 255, Cast, Reshape -> uint8 [B, H, W, C] for every domain.
 
-    `work` puts so many 512 x 512 products before it, to make a run slow.
+    A run fails where a latent's first value is 50 or more, and is slowed down by so many `turns` of a loop,
+    about a microsecond each.
     """
     rng = np.random.default_rng(7)
-    nodes, weights, outputs = [], [], []
-    latent = "latent"
-    for i in range(work):
-        size = (latent_dim if i == 0 else 512, 512)
-        weights.append(numpy_helper.from_array(rng.normal(0, 0.1, size).astype(np.float32), f"work_{i}"))
-        nodes.append(helper.make_node("MatMul", [latent, f"work_{i}"], [f"worked_{i}_sum"]))
-        nodes.append(helper.make_node("Tanh", [f"worked_{i}_sum"], [latent := f"worked_{i}"]))
-    weights.append(numpy_helper.from_array(np.float32(255), "white"))
+    nodes, weights, outputs = _guard(), _guard_weights(turns), []
     for name, (height, width, channels) in shapes.items():
-        weight = rng.normal(0, 1, (512 if work else latent_dim, height * width * channels)).astype(np.float32)
+        weight = rng.normal(0, 1, (LATENT_DIM, height * width * channels)).astype(np.float32)
         weights.append(numpy_helper.from_array(weight, f"{name}_weight"))
         weights.append(numpy_helper.from_array(np.array([-1, height, width, channels]), f"{name}_shape"))
         nodes += [
-            helper.make_node("MatMul", [latent, f"{name}_weight"], [f"{name}_sum"]),
+            helper.make_node("MatMul", ["guarded", f"{name}_weight"], [f"{name}_sum"]),
             helper.make_node("Sigmoid", [f"{name}_sum"], [f"{name}_share"]),
             helper.make_node("Mul", [f"{name}_share", "white"], [f"{name}_level"]),
             helper.make_node("Cast", [f"{name}_level"], [f"{name}_flat"], to=TensorProto.UINT8),
@@ -68,9 +62,49 @@ def build_graph(shapes: dict[str, Shape], latent_dim: int = LATENT_DIM, work: in
         ]
         shape = ["batch", height, width, channels]
         outputs.append(helper.make_tensor_value_info(name, TensorProto.UINT8, shape))
-    inputs = [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["batch", latent_dim])]
+    inputs = [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["batch", LATENT_DIM])]
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def _guard() -> list[onnx.NodeProto]:
+    """Look up the first value in a table of zeros, which fails past its end; turn; add the zeros."""
+    boolean = helper.make_tensor_value_info("go_on", TensorProto.BOOL, [])
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["go_on_next"]),
+            helper.make_node("Neg", ["zero"], ["zero_next"]),
+        ],
+        "turn",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            boolean,
+            helper.make_tensor_value_info("zero", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go_on_next", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("zero_next", TensorProto.FLOAT, None),
+        ],
+    )
+    return [
+        helper.make_node("Slice", ["latent", "from", "to", "axis"], ["first"]),
+        helper.make_node("Cast", ["first"], ["place"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "place"], ["looked_up"]),
+        helper.make_node("Loop", ["turns", "", "looked_up"], ["turned"], body=body),
+        helper.make_node("Add", ["latent", "turned"], ["guarded"]),
+    ]
+
+
+def _guard_weights(turns: int) -> list[onnx.TensorProto]:
+    arrays = {
+        "from": np.array([0]),
+        "to": np.array([1]),
+        "axis": np.array([1]),
+        "table": np.zeros(50, np.float32),
+        "turns": np.array(turns),
+        "white": np.array(255, np.float32),
+    }
+    return [numpy_helper.from_array(array, name) for name, array in arrays.items()]
 
 
 @pytest.fixture
@@ -89,12 +123,12 @@ def tiny_model(models_dir: Path) -> MakeModel:
         domains: Sequence[str] = ("digit", "edge"),
         name: str = "tiny",
         version: str = "1",
-        work: int = 0,
+        turns: int = 0,
         **changes: Any,
     ) -> Path:
         """Write models/<name>/<version>/model.onnx; `changes` replace fields of its metadata."""
         shapes = domain_shapes(domains)
-        model = build_graph(shapes, work=work)
+        model = build_graph(shapes, turns)
         metadata = describe_model(name, version, shapes, **changes)
         helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
         path = models_dir / name / version / "model.onnx"

@@ -1,0 +1,66 @@
+"""Settings come from the environment, and a wrong one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.errors import SettingsError
+from service.settings import Settings, available_cpus, load_settings
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove settings of whoever runs the tests."""
+    for field in Settings.model_fields:
+        monkeypatch.delenv(f"COGAN_{field.upper()}", raising=False)
+    monkeypatch.delenv("PORT", raising=False)
+
+
+@pytest.mark.parametrize("variable", ["COGAN_PORT", "PORT"])
+def test_port_has_two_names(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """The port is read from COGAN_PORT, and from PORT, which platforms set."""
+    monkeypatch.setenv(variable, "9000")
+    assert load_settings().port == 9000
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("COGAN_PORT", "http"),
+        ("PORT", "99999"),
+        ("COGAN_PROVIDER", "tpu"),
+        ("COGAN_THREADS", "0"),
+        ("COGAN_DEADLINE_S", "-1"),
+        ("COGAN_MAX_QUEUE", "8"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """One line says which variable is wrong, what it was, and what is allowed."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"{variable} = '?{value}'?.*[a-z]") as caught:
+        load_settings()
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_are_frozen() -> None:
+    """Nothing changes a setting after the start."""
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]  # the very mistake
+
+
+def test_every_setting_has_a_sentence() -> None:
+    """An operator learns from the field itself what it does."""
+    assert all((field.description or "").endswith(".") for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(("limit", "cpus"), [("100000 100000", 1), ("50000 100000", 1), ("junk", None)])
+def test_threads_follow_the_containers_limit(tmp_path: Path, limit: str, cpus: int | None) -> None:
+    """A container's processor quota bounds the threads; without one, the affinity does."""
+    file = tmp_path / "cpu.max"
+    file.write_text(limit)
+    assert available_cpus(file) == (cpus or available_cpus(tmp_path / "none"))
