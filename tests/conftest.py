@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from service.metadata import METADATA_KEY, Domain, ModelMetadata, Prior, Provenance
 
@@ -105,6 +109,32 @@ def _guard_weights(turns: int) -> list[onnx.TensorProto]:
         "white": np.array(255, np.float32),
     }
     return [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+
+
+def pytest_configure() -> None:
+    """Keep the Hugging Face libraries, which read this when imported, off the network and the home folder."""
+    os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="cogan-tests-")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_unconfigure() -> None:
+    """Remove their cache."""
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of scikit-learn's digits, <split>/<label>/<i>.png of 28x28: 300 train, 100 test."""
+    from sklearn.datasets import load_digits  # the service's tests run without it
+
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    source = load_digits()
+    for i in range(400):
+        place = folder / ("train" if i < 300 else "test") / str(source.target[i])
+        place.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray((source.images[i] * (255 / 16)).astype(np.uint8))
+        small.resize((28, 28), Image.Resampling.BICUBIC).save(place / f"{i}.png")
+    return folder
 
 
 @pytest.fixture
