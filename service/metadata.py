@@ -95,8 +95,8 @@ class _SchemaVersion(BaseModel):
 
 def describe_errors(error: ValidationError) -> str:
     """Say in one line which fields are wrong, what they were and what is allowed."""
-    problems = (
-        f"{'.'.join(map(str, e['loc'])) or 'metadata'} = {e['input']!r:.80}: {e['msg']}"
-        for e in error.errors()
-    )
+    problems = []
+    for e in error.errors():
+        where = f"{'.'.join(map(str, e['loc']))} = {e['input']!r:.80}: " if e["loc"] else ""
+        problems.append(where + e["msg"].removeprefix("Value error, "))
     return "; ".join(problems)
