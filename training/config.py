@@ -10,8 +10,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+from torch import nn
 
-from service.metadata import Name, Prior, describe_errors
+from service.metadata import LATENT_INPUT, Name, Prior, describe_errors
 from training.architectures import DISCRIMINATORS, GENERATORS, Table
 from training.domains import TRANSFORMS
 from training.errors import ConfigError
@@ -29,8 +30,10 @@ def _one_of(choices: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Positive = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+RESERVED = {LATENT_INPUT, *dir(nn.ModuleDict())}  # taken in the exported graph and in the networks
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -69,7 +72,7 @@ class NetworkConfig:
     """How the weights are drawn."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     """Adam's step size."""
-    betas: tuple[float, float] = (0.5, 0.99)
+    betas: tuple[Decay, Decay] = (0.5, 0.99)
     """Adam's decay rates of the first and second moment."""
 
 
@@ -79,7 +82,7 @@ class GeneratorConfig(NetworkConfig):
 
     table: Annotated[str, _one_of(GENERATORS)] = "digit"
     """Table of layers."""
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    ema: Decay = 0.999
     """Decay of the averaged generator, the one that is sampled, measured and exported."""
 
 
@@ -123,7 +126,7 @@ class Experiment:
     """Updates of discriminator and generator."""
     warmdown: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Last share of the steps over which the learning rates fall linearly to nothing."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Fixes the weights, the images' order and the latents."""
     log_every: Positive = 100
     """Steps between two lines of metrics."""
@@ -137,10 +140,16 @@ class Experiment:
         names = [domain.name for domain in self.domains]
         if len(set(names)) < len(names):
             raise ValueError(f"domain names repeat: {names}")
+        if reserved := RESERVED & set(names):
+            raise ValueError(f"domain names {sorted(reserved)} have a meaning of their own: take others")
         for side, table in (("generator", self.generator_table), ("discriminator", self.discriminator_table)):
             shared = getattr(self, side).shared_layers
             if shared is not None and shared > len(table.layers):
                 raise ValueError(f"{side}.shared_layers = {shared}: its table has {len(table.layers)} layers")
+            if shared == len(table.layers) and len({domain.channels for domain in self.domains}) > 1:
+                raise ValueError(
+                    f"{side}.shared_layers = {shared}: grey and RGB domains cannot share all layers"
+                )
         if self.generator_table.size != self.discriminator_table.size:
             raise ValueError(
                 f"generator.table draws {self.generator_table.size} pixels, "
@@ -176,7 +185,7 @@ def load_experiment(path: Path) -> Experiment:
     """Read an experiment from a TOML file. Raises ConfigError, naming the field and what is allowed."""
     try:
         return parse_experiment(tomllib.loads(path.read_text()))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -35,7 +35,8 @@ class CoupledGenerator(nn.Module):
     ) -> None:
         super().__init__()
         shared, own = table.layers[:shared_layers], table.layers[shared_layers:]
-        self.trunk, shape = build(shared, (latent_dim, 1, 1), width, {})
+        image = {"image": next(iter(channels.values()))}  # all domains' alike where every layer is shared
+        self.trunk, shape = build(shared, (latent_dim, 1, 1), width, image)
         self.heads = nn.ModuleDict(
             {name: build(own, shape, width, {"image": count})[0] for name, count in channels.items()}
         )
