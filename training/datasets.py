@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from training.config import DomainConfig, Experiment
@@ -47,6 +46,8 @@ def load_training_sets(experiment: Experiment) -> dict[str, ImageSet]:
         names = sharers[locate(domain.source), domain.train_split]
         shares = share_out(len(table), len(names), experiment.seed)
         share = shares[names.index(domain.name)]
+        if not len(share):
+            raise DataError(f"domain {domain.name}: {domain.source!r} has {len(table)} images for {names}")
         loaded[domain.name] = _load(table.select(share), domain, experiment.size)
     return loaded
 
@@ -66,7 +67,8 @@ def locate(source: str) -> str:
     """Return the source's folder below $COGAN_DATA, the folder of that path, or else its hub name."""
     root = os.environ.get(DATA_ROOT)
     folders = [Path(root, Path(source).name)] if root else []
-    return next((str(folder) for folder in [*folders, Path(source)] if folder.is_dir()), source)
+    found = (str(folder.resolve()) for folder in [*folders, Path(source)] if folder.is_dir())
+    return next(found, source)
 
 
 def _open(domain: DomainConfig, split: str) -> datasets.Dataset:
@@ -82,27 +84,40 @@ def _open(domain: DomainConfig, split: str) -> datasets.Dataset:
             f"domain {domain.name}: image_column {domain.image_column!r} is not among the columns "
             f"{table.column_names} of {domain.source!r}"
         )
-    return table.cast_column(domain.image_column, datasets.Image())
+    try:
+        return table.cast_column(domain.image_column, datasets.Image(decode=False))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise DataError(
+            f"domain {domain.name}: image_column {domain.image_column!r} of {domain.source!r} holds "
+            f"{table.features[domain.image_column]}, not images"
+        ) from error
 
 
 def _load(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]) -> ImageSet:
     pixels = np.empty((len(table), *size, domain.channels), np.uint8)
-    try:
-        for row, image in enumerate(table[domain.image_column]):
-            pixels[row] = _fit(image, size, domain.channels)
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(
-            f"domain {domain.name}: an image of {domain.source!r} cannot be read: {error}"
-        ) from error
+    decoder = datasets.Image()
+    for row, cell in enumerate(table[domain.image_column]):
+        try:
+            pixels[row] = _fit(decoder.decode_example(cell), size, domain.channels)
+        except (OSError, SyntaxError, AttributeError) as error:  # no image, a broken one, an empty cell
+            which = (cell and cell["path"]) or f"number {row}"
+            raise DataError(
+                f"domain {domain.name}: image {which} of {domain.source!r} cannot be read: {error}"
+            ) from error
     images = torch.from_numpy(pixels).movedim(-1, 1).contiguous()
-    labelled = domain.label_column in table.column_names
-    labels = torch.tensor(_column(table, domain.label_column)) if labelled else None
-    return ImageSet(transform(images, domain.transform), labels)
+    return ImageSet(transform(images, domain.transform), _labels(table, domain))
 
 
-def _column(table: datasets.Dataset, name: str) -> Sequence[int]:
-    values: Sequence[int] = table[name][:]
-    return values
+def _labels(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
+    if domain.label_column not in table.column_names:
+        return None
+    try:
+        return torch.tensor(table[domain.label_column][:], dtype=torch.int64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"domain {domain.name}: label_column {domain.label_column!r} of {domain.source!r} holds "
+            f"{table.features[domain.label_column]}, not whole numbers"
+        ) from error
 
 
 def _fit(image: Image.Image, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
