@@ -45,9 +45,13 @@ def draw(generator: CoupledGenerator, latents: Tensor, batch: int = 256) -> Imag
 
 
 def sheet(pairs: Images, columns: int = 1) -> Image.Image:
-    """Lay pairs out as rows of a sheet, one domain beside the other, in so many columns of pairs."""
+    """Lay pairs out as rows of a sheet, one domain beside the other, in so many columns of pairs.
+
+    The last row is filled up with black.
+    """
     wide = max(images.shape[1] for images in pairs.values())
     strips = torch.cat([images.expand(-1, wide, -1, -1) for images in pairs.values()], dim=3)
+    strips = torch.cat([strips, strips.new_zeros(-len(strips) % columns, *strips.shape[1:])])
     rows = [torch.cat(list(row), dim=2) for row in strips.split(columns)]
     pixels = torch.cat(rows, dim=1).movedim(0, -1).squeeze(-1)
     return Image.fromarray(pixels.numpy())
