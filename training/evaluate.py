@@ -9,15 +9,17 @@ is left out, and said so, where a source has none.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
 from training.classifiers import Classifier, classifier_file, classify, load_classifier
 from training.command_line import parse, verb
-from training.config import DomainConfig, Experiment
+from training.config import DomainConfig, Experiment, Positive
 from training.construction import load_average
-from training.datasets import ImageSet, load_split, locate
+from training.datasets import ImageSet, load_split, locate, share_out
 from training.domains import transform
 from training.metrics import class_agreement, class_balance, frechet_distance, pixel_agreement
 from training.networks import Images
@@ -29,7 +31,7 @@ from training.samples import draw, latents_of_seeds, save_sheet
 class EvaluateOptions:
     """How much to measure, and with what."""
 
-    pairs: int = 10_000
+    pairs: Positive = 10_000
     """How many pairs are drawn, one of each seed from 0."""
     classifiers: Path = Path("classifiers")
     """Folder of the classifiers that `training.train_classifiers` made."""
@@ -75,7 +77,7 @@ def measure_pixels(
 ) -> dict[str, Any]:
     """Compare each domain that is a transform of another one with what the transform gives.
 
-    The floor compares the same real images with one another, each with its neighbour.
+    The floor compares real images of the domain, each with another one at random.
     """
     measured = {}
     for domain in domains:
@@ -83,7 +85,8 @@ def measure_pixels(
         if origin is None:
             continue
         expected = transform(pairs[origin.name], domain.transform)
-        floor = pixel_agreement(real[domain.name].images, real[domain.name].images.roll(1, 0))
+        mixed = _shuffle(real[domain.name].images)  # folders are sorted by class
+        floor = pixel_agreement(mixed, mixed.roll(1, 0))
         agreement = pixel_agreement(expected, pairs[domain.name])
         measured[domain.name] = {"of": origin.name, **agreement, "floor": floor}
     return measured
@@ -107,13 +110,17 @@ def measure_distances(
     distances = {}
     for domain in experiment.domains:
         drawn, test = pairs[domain.name], real[domain.name].images
-        training = load_split(domain, domain.train_split, experiment.size).images[: len(drawn)]
+        training = load_split(domain, domain.train_split, experiment.size).images
         judge = judges[domain.name]
         distances[domain.name] = {
             "drawn": frechet_distance(judge, test, drawn),
-            "floor": frechet_distance(judge, test, training),
+            "floor": frechet_distance(judge, test, _shuffle(training)[: len(drawn)]),
         }
     return distances
+
+
+def _shuffle(images: Tensor) -> Tensor:
+    return images[share_out(len(images), shares=1, seed=0)[0]]
 
 
 def _origin(domain: DomainConfig, domains: tuple[DomainConfig, ...]) -> DomainConfig | None:
