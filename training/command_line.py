@@ -34,7 +34,7 @@ def verb(run: Callable[[Path, list[str]], None]) -> Callable[[], None]:
             else:
                 run(Path(target), options)
         except TrainingError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print("error:", *str(error).split(), file=sys.stderr)  # libraries' own errors have many lines
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)

@@ -21,7 +21,9 @@ from training.networks import INITIALISERS
 from training.penalties import PENALTIES
 
 
-def _one_of(choices: Collection[str]) -> AfterValidator:
+def one_of(choices: Collection[str]) -> AfterValidator:
+    """Make the check of a field that takes one of some names."""
+
     def check(value: str) -> str:
         if value not in choices:
             raise ValueError(f"must be one of {', '.join(choices)}")
@@ -46,7 +48,7 @@ class DomainConfig:
     """Hub name (ylecun/mnist) or folder; a folder of its last part below $COGAN_DATA comes first."""
     description: str = ""
     """A sentence for those who see the images."""
-    transform: Annotated[str, _one_of(TRANSFORMS)] = "identity"
+    transform: Annotated[str, one_of(TRANSFORMS)] = "identity"
     """What makes this domain's images of the source's."""
     channels: Literal[1, 3] = 1
     """1 for grey, 3 for RGB."""
@@ -68,7 +70,7 @@ class NetworkConfig:
     """Multiplier of the table's channels."""
     shared_layers: Annotated[int, Field(ge=0)] | None = None
     """How many layers the domains share; all but the one next to the image where it is not said."""
-    initialisation: Annotated[str, _one_of(INITIALISERS)] = "normal"
+    initialisation: Annotated[str, one_of(INITIALISERS)] = "normal"
     """How the weights are drawn."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     """Adam's step size."""
@@ -80,7 +82,7 @@ class NetworkConfig:
 class GeneratorConfig(NetworkConfig):
     """The coupled generator, its optimiser and its average."""
 
-    table: Annotated[str, _one_of(GENERATORS)] = "digit"
+    table: Annotated[str, one_of(GENERATORS)] = "digit"
     """Table of layers."""
     ema: Decay = 0.999
     """Decay of the averaged generator, the one that is sampled, measured and exported."""
@@ -90,9 +92,9 @@ class GeneratorConfig(NetworkConfig):
 class DiscriminatorConfig(NetworkConfig):
     """The coupled discriminator, its optimiser and its penalty."""
 
-    table: Annotated[str, _one_of(DISCRIMINATORS)] = "digit"
+    table: Annotated[str, one_of(DISCRIMINATORS)] = "digit"
     """Table of layers."""
-    penalty: Annotated[str, _one_of(PENALTIES)] = "none"
+    penalty: Annotated[str, one_of(PENALTIES)] = "none"
     """Penalty on the gradient at real images."""
     penalty_weight: Annotated[float, Field(ge=0)] = 1.0
     """Its weight."""
@@ -118,7 +120,7 @@ class Experiment:
     """Distribution of the latents."""
     latent_dim: Positive = 100
     """Values in a latent."""
-    loss: Annotated[str, _one_of(LOSSES)] = "ce"
+    loss: Annotated[str, one_of(LOSSES)] = "ce"
     """Adversarial loss."""
     batch_size: Positive = 64
     """Images of each domain in a step."""

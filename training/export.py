@@ -9,12 +9,14 @@ versions, so that Triton Inference Server takes the same folder.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
-from service.metadata import Domain, ModelMetadata, Provenance
+from pydantic.dataclasses import dataclass
+
+from service.metadata import Domain, ModelMetadata, Name, Provenance
 from training.checkpoint import load_checkpoint, write_whole
 from training.command_line import parse, verb
+from training.config import Positive
 from training.construction import load_average
 from training.errors import ConfigError
 from training.onnx_file import prove, write_onnx
@@ -28,9 +30,9 @@ class ExportOptions:
 
     models: Path = Path("models")
     """Model repository."""
-    name: str = ""
+    name: Name | None = None
     """Name of the model; the experiment's where it is not said."""
-    version: int = 0
+    version: Positive | None = None
     """Version; the next where it is not said. An existing one is never overwritten."""
 
 
@@ -66,6 +68,8 @@ def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
         aside.rename(version)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
     return version / "model.onnx", report
 
 

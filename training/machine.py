@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from lightning_fabric import Fabric
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from training.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,14 @@ class Machine:
     """Kind of device; auto takes the best there is."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Of the networks' arithmetic."""
-    threads: int = 0
+    threads: Annotated[int, Field(ge=0)] = 0
     """Threads of the CPU; 0 leaves their number to PyTorch."""
 
     def fabric(self) -> Fabric:
-        """Take hold of the device."""
+        """Take hold of the device. Raises ConfigError where there is none of its kind."""
         if self.threads:
             torch.set_num_threads(self.threads)
-        return Fabric(accelerator=self.accelerator, devices=1, precision=self.precision)
+        try:
+            return Fabric(accelerator=self.accelerator, devices=1, precision=self.precision)
+        except RuntimeError as error:
+            raise ConfigError(f"machine.accelerator = {self.accelerator!r}: {error}") from error

@@ -5,14 +5,17 @@ python -m training.train_classifiers training/experiments/digit_edge.toml
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from training.architectures import CLASSIFIERS
 from training.classifiers import Classifier, accuracy, classifier_file, fit, save_classifier
 from training.command_line import parse, verb
-from training.config import DomainConfig, Experiment, load_experiment
+from training.config import DomainConfig, Experiment, Positive, load_experiment, one_of
 from training.datasets import load_split
 from training.errors import DataError
 
@@ -23,11 +26,11 @@ class ClassifierOptions:
 
     classifiers: Path = Path("classifiers")
     """Folder of the classifiers."""
-    table: str = "digit"
+    table: Annotated[str, one_of(CLASSIFIERS)] = "digit"
     """Table of layers."""
-    epochs: int = 4
+    epochs: Positive = 4
     """Times that every training image is seen, on average."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Fixes the weights and the images' order."""
 
 
