@@ -15,6 +15,7 @@ from typing import Any
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from training.checkpoint import load_checkpoint
 from training.classifiers import Classifier, classifier_file, classify, load_classifier
 from training.command_line import parse, verb
 from training.config import DomainConfig, Experiment, Positive
@@ -45,7 +46,8 @@ def main(target: Path, arguments: list[str]) -> None:
     experiment = run.experiment()
     generator = load_average(run)
     pairs = draw(generator, latents_of_seeds(experiment.latent_prior, range(options.pairs)))
-    quality = measure(experiment, pairs, options.classifiers)
+    steps = load_checkpoint(run.checkpoints)["steps_done"]
+    quality = {"steps": steps, **measure(experiment, pairs, options.classifiers)}
     write_json(run.quality_file, quality)
     save_sheet({name: images[:128] for name, images in pairs.items()}, run.path / "sheet.png", 8, 2)
     print(json.dumps(quality, indent=2))

@@ -95,7 +95,7 @@ def describe(run: RunFolder, options: ExportOptions) -> ModelMetadata:
             commit=description["commit"],
             versions=description["versions"],
         ),
-        quality=run.quality(),
+        quality=run.quality(steps),
         data_license=experiment.data_license,
     )
 

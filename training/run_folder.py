@@ -2,7 +2,7 @@
 
 runs/00003_digit_edge/
     experiment.json     the whole experiment, versions, commit
-    metrics.jsonl       a line of losses and speed every `log_every` steps
+    metrics.jsonl       a line of mean losses every `log_every` steps
     events/             the same for TensorBoard
     samples/            sheets: rows are latents, columns are domains
     checkpoints/        resumable states
@@ -70,11 +70,15 @@ class RunFolder:
         """Return the experiment of the run."""
         return parse_experiment(self.description()["experiment"])
 
-    def quality(self) -> dict[str, Any]:
-        """Return what `evaluate` measured. Raises RunError where it has not."""
-        if not self.quality_file.is_file():
-            raise RunError(f"{self.path} is not measured yet: python -m training.evaluate {self.path}")
-        quality: dict[str, Any] = json.loads(self.quality_file.read_text())
+    def quality(self, steps: int) -> dict[str, Any]:
+        """Return what `evaluate` measured after so many steps. Raises RunError where it has not."""
+        quality: dict[str, Any] = {}
+        if self.quality_file.is_file():
+            quality = json.loads(self.quality_file.read_text())
+        if quality.get("steps") != steps:
+            raise RunError(
+                f"{self.path} is not measured after step {steps}: python -m training.evaluate {self.path}"
+            )
         return quality
 
     def open_log(self, step: int) -> MetricsLog:
