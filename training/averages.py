@@ -21,6 +21,11 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
         mine[name].copy_(theirs[name])
 
 
+def is_finite(network: nn.Module) -> bool:
+    """Say whether all weights of a network are finite numbers."""
+    return all(bool(weight.isfinite().all()) for weight in network.parameters())
+
+
 class RunningMeans:
     """Means of named scalars, kept on their device so that adding one waits for nothing."""
 

@@ -4,7 +4,7 @@ TrainingError
 ├── ConfigError      a field of the experiment
 ├── DataError        a source of images
 ├── RunError         a run folder or checkpoint
-├── DivergedError    losses that are no longer finite
+├── DivergedError    losses or weights that are no longer finite
 └── ExportError      a file that does not say what the network says
 """
 
@@ -28,7 +28,7 @@ class RunError(TrainingError):
 
 
 class DivergedError(TrainingError):
-    """A loss became infinite or not a number."""
+    """A loss or a weight became infinite or not a number."""
 
 
 class ExportError(TrainingError):

@@ -6,6 +6,7 @@ python -m training.train runs/00003_digit_edge
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from lightning_fabric import Fabric
 from tqdm import tqdm
 from tyro.conf import arg
 
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from training.command_line import parse, verb
 from training.config import Experiment, load_experiment
 from training.datasets import load_training_sets
@@ -54,9 +55,10 @@ def main(target: Path, arguments: list[str]) -> None:
     if options.dry_run:
         return
     folder = resumed or RunFolder.create(options.runs, options.experiment)
-    if resumed:
+    if list_checkpoints(folder.checkpoints):  # a run killed before its first one begins anew
         trainer.load_state_dict(load_checkpoint(folder.checkpoints))
-    run(trainer, folder)
+    with closing(folder.open_log(trainer.steps_done)) as log:
+        run(trainer, folder, log)
     print(f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
 
 
@@ -77,10 +79,9 @@ def describe(trainer: Trainer, counts: dict[str, int], fabric: Fabric) -> str:
     )
 
 
-def run(trainer: Trainer, folder: RunFolder) -> None:
+def run(trainer: Trainer, folder: RunFolder, log: MetricsLog) -> None:
     """Train to the last step, writing metrics, samples and checkpoints. Raises DivergedError."""
     experiment = trainer.experiment
-    log = folder.open_log(trainer.steps_done)
     steps = range(trainer.steps_done, experiment.steps)
     with tqdm(steps, initial=trainer.steps_done, total=experiment.steps, unit="step", mininterval=1.0) as bar:
         for done in (step + 1 for step in bar):
@@ -94,7 +95,6 @@ def run(trainer: Trainer, folder: RunFolder) -> None:
             if last or done % experiment.checkpoint_every == 0:
                 check(trainer, folder)
                 save_checkpoint(folder.checkpoints, done, trainer.state_dict())
-    log.close()
 
 
 def report(trainer: Trainer, folder: RunFolder, log: MetricsLog) -> dict[str, float]:
@@ -107,8 +107,8 @@ def report(trainer: Trainer, folder: RunFolder, log: MetricsLog) -> dict[str, fl
 
 
 def check(trainer: Trainer, folder: RunFolder) -> None:
-    """Raise DivergedError if a loss is no longer finite, before anything is built on it."""
-    if broken := trainer.means.not_finite():
+    """Raise DivergedError if a loss or a weight is no longer finite, before anything is built on it."""
+    if broken := trainer.not_finite():
         raise DivergedError(
             f"{', '.join(broken)} became infinite or not a number within the {trainer.experiment.log_every} "
             f"steps before step {trainer.steps_done}; the last good checkpoints are in {folder.checkpoints}; "

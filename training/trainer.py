@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from training.averages import RunningMeans, update_average
+from training.averages import RunningMeans, is_finite, update_average
 from training.config import DiscriminatorConfig, Experiment, GeneratorConfig
 from training.construction import build_discriminator, build_generator
 from training.losses import LOSSES
@@ -108,6 +108,12 @@ class Trainer:
         ):
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * factor
+
+    def not_finite(self) -> list[str]:
+        """Name the mean losses and the networks that are no longer finite numbers."""
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        broken = [name for name, network in networks.items() if not is_finite(network)]
+        return self.means.not_finite() + broken
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next step depends on."""
