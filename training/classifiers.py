@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ def fit(classifier: Classifier, training_set: ImageSet, epochs: int, seed: int) 
     """Train on labelled images by Adam under a one-cycle learning rate (Smith & Topin 2018)."""
     torch.manual_seed(seed)
     images, labels = training_set.images, _labels(training_set)
-    steps = epochs * len(images) // BATCH
+    steps = math.ceil(epochs * len(images) / BATCH)
     optimiser = torch.optim.Adam(classifier.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_LEARNING_RATE, total_steps=steps)
     classifier.train()
