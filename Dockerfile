@@ -11,13 +11,12 @@ FROM python:${PYTHON}-slim AS dependencies
 ARG PROVIDER
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv --without-pip /opt/venv
-WORKDIR /src
+WORKDIR /app
 COPY pyproject.toml constraints.txt ./
-# Beside an empty package, which then goes: this layer outlives every change of the code.
+# Editable: the environment points to /app, where the code comes later, so that this layer outlives its changes.
 RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir service && touch service/__init__.py README.md \
-    && pip --python /opt/venv/bin/python install -c constraints.txt ".[${PROVIDER}]" \
-    && pip --python /opt/venv/bin/python uninstall --yes cogan
+    && pip --python /opt/venv/bin/python install -c constraints.txt --editable ".[${PROVIDER}]"
 
 FROM python:${PYTHON}-slim AS runtime
 RUN groupadd --gid 10001 cogan \
