@@ -42,9 +42,14 @@ wanted() { [[ " ${services[*]} " == *" $1 "* ]]; }
 in_service() { docker compose exec -T service "$@"; }
 fetch() { curl --noproxy '*' --silent --show-error --max-time 30 "$@"; }
 
-within() { # SECONDS COMMAND...: repeats the command until it succeeds
-  local end=$((SECONDS + $1))
-  until "${@:2}"; do ((SECONDS < end)) || return 1; sleep 1; done
+within() { # SECONDS COMMAND...: repeats the command until it succeeds; prints what the last attempt printed
+  local end=$((SECONDS + $1)) status=0
+  until "${@:2}" >"$work/attempt" 2>&1; do
+    ((SECONDS < end)) || { status=1; break; }
+    sleep 1
+  done
+  cat "$work/attempt"
+  return "$status"
 }
 
 runs_unprivileged() { [[ $(in_service id -u) =~ ^[1-9] ]]; }
@@ -89,6 +94,22 @@ prometheus_value() { # QUERY: the value of its only sample, or nothing
 prometheus_says() { [[ $(prometheus_value "$1") == "$2" ]]; }
 prometheus_counts() { local value; value=$(prometheus_value "$1"); [[ -n $value && $value != 0 ]]; }
 
+dashboard_is_filled() { # asks Prometheus every query of the dashboard, from within the compose network
+  in_service python -c '
+import json, sys, urllib.parse, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+empty = []
+for panel in json.load(sys.stdin)["panels"]:
+    for target in panel["targets"]:
+        query = target["expr"].replace("$__rate_interval", "1m").replace("$route", ".*")
+        url = "http://prometheus:9090/api/v1/query?" + urllib.parse.urlencode({"query": query})
+        with opener.open(url, timeout=5) as answer:  # an error where the query is wrong
+            if not json.load(answer)["data"]["result"]:
+                empty.append(query)
+sys.exit("\n".join(empty) or None)
+' <docker/grafana/dashboards/cogan.json
+}
+
 grafana_says() { fetch --fail -u "admin:$GRAFANA_PASSWORD" "$grafana$1" | tr -d ' \n' | grep -F "$2"; }
 
 stops_well() {
@@ -119,6 +140,9 @@ if wanted prometheus; then
   check "Prometheus' target is up" within 30 prometheus_says 'up{job="cogan"}' 1
   check "Prometheus holds the service's counter" \
     within 30 prometheus_counts 'sum(cogan_http_requests_total{route="/generate"})'
+fi
+if wanted service && wanted prometheus; then
+  check "every query of the dashboard has an answer" within 60 dashboard_is_filled
 fi
 if wanted grafana; then
   check "Grafana is up" within 60 grafana_says /api/health '"database":"ok"'
