@@ -73,6 +73,7 @@ class Batcher:
         self._running: set[asyncio.Task[None]] = set()
         self._latent_seconds = 0.0  # smoothed duration of a run divided by its size
         metrics.queue_depth.labels(model.name).set_function(lambda: self._depth)
+        metrics.batches.labels(model.name), metrics.samples.labels(model.name)  # there from the start, as 0
 
     async def draw(self, latents: Latents, deadline: float) -> Entry:
         """Wait until latents [B, Z] are drawn; the entry has their images, in their order.

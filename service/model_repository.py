@@ -58,10 +58,9 @@ def open_repository(folder: Path, provider: Provider, max_batch: int, metrics: M
             repository.refused.append(Refused(path.relative_to(folder).as_posix(), str(error)))
             logger.error("model refused: %s: %s", path, error)
             continue
-        if model is not None:
-            repository.models[name] = model
-            metrics.model_load.labels(name).set(time.perf_counter() - start)
-            metrics.model_info.labels(name, model.metadata.version, model.digest, provider).set(1)
+        repository.models[name] = model
+        metrics.model_load.labels(name).set(time.perf_counter() - start)
+        metrics.model_info.labels(name, model.metadata.version, model.digest, provider).set(1)
     metrics.models_refused.set(len(repository.refused))
     return repository
 
@@ -78,8 +77,8 @@ def _find(folder: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def _open_as(name: str, path: Path, provider: Provider, max_batch: int) -> OnnxModel | None:
-    """Open a file and check that it lies where its name and version say; None where it draws no images."""
+def _open_as(name: str, path: Path, provider: Provider, max_batch: int) -> OnnxModel:
+    """Open a file, and check that it lies where its name and version say."""
     version = path.parent.name
     if not VERSION.fullmatch(version):
         raise ModelRefused(f"the version folder is named '{version}'; allowed are whole numbers from 1")

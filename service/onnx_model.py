@@ -64,6 +64,8 @@ class OnnxModel:
         self._session = _open(content, provider)
         self.metadata = _read_metadata(self._session)
         self.domains = tuple(domain.name for domain in self.metadata.domains)
+        if self.metadata.kind != "generator":
+            raise ModelRefused(f"its kind is '{self.metadata.kind}'; only a 'generator' is served")
         _check_signature(self._session, self.metadata)
         self._warm_up()
 

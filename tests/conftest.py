@@ -64,7 +64,7 @@ def build_graph(shapes: dict[str, Shape], turns: int = 0) -> onnx.ModelProto:
             helper.make_node("Cast", [f"{name}_level"], [f"{name}_flat"], to=TensorProto.UINT8),
             helper.make_node("Reshape", [f"{name}_flat", f"{name}_shape"], [name]),
         ]
-        shape = ["batch", height, width, channels]
+        shape: list[str | int | None] = ["batch", height, width, channels]
         outputs.append(helper.make_tensor_value_info(name, TensorProto.UINT8, shape))
     inputs = [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["batch", LATENT_DIM])]
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, weights)

@@ -50,7 +50,7 @@ def test_a_wrong_setting_is_named_with_its_value(
 def test_settings_are_frozen() -> None:
     """Nothing changes a setting after the start."""
     with pytest.raises(ValidationError, match="frozen"):
-        Settings().port = 1  # type: ignore[misc]  # the very mistake
+        Settings().port = 1
 
 
 def test_every_setting_has_a_sentence() -> None:

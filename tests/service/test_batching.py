@@ -1,0 +1,168 @@
+"""Requests join in runs, and nobody notices but by the speed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.batching import Batcher, Entry
+from service.errors import DeadlineExceeded, QueueFull, RunFailed
+from service.metrics import Metrics
+from service.onnx_model import Latents, OnnxModel
+
+pytestmark = pytest.mark.anyio
+SLOW = 100_000  # turns: at least a tenth of a second
+POISON = np.full((1, 8), 60, np.float32)  # a run of it fails
+
+
+def latents(size: int, seed: int = 0) -> Latents:
+    """Draw latents [size, 8]."""
+    return np.random.default_rng(seed).normal(size=(size, 8)).astype(np.float32)
+
+
+def later(seconds: float = 30.0) -> float:
+    """Return a deadline."""
+    return asyncio.get_running_loop().time() + seconds
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Return fresh metrics."""
+    return Metrics()
+
+
+@pytest.fixture
+def make_batcher(tiny_model: Callable[..., Path], metrics: Metrics) -> Callable[..., Batcher]:
+    """Return what makes a batcher of a tiny model."""
+
+    def make(turns: int = 0, max_batch: int = 16, runs: int = 1, max_queue: int = 64) -> Batcher:
+        model = OnnxModel(tiny_model(turns=turns), max_batch=max_batch)
+        return Batcher(model, ThreadPoolExecutor(runs), runs, max_queue, metrics)
+
+    return make
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    """Read a metric."""
+    found = metrics.registry.get_sample_value(name, labels)
+    assert found is not None
+    return found
+
+
+def same(entry: Entry, batcher: Batcher, size: int, seed: int) -> bool:
+    """Compare an entry's images with those of its latents drawn one by one."""
+    rows = [batcher.model.run(latent[None]) for latent in latents(size, seed)]
+    return all(
+        np.array_equal(entry.images[name], np.concatenate([row[name] for row in rows]))
+        for name in batcher.model.domains
+    )
+
+
+@pytest.mark.parametrize("max_batch", range(1, 9))
+@pytest.mark.parametrize("runs", [1, 2])
+async def test_bytes_do_not_depend_on_the_batch(
+    make_batcher: Callable[..., Batcher], max_batch: int, runs: int
+) -> None:
+    """Requests of all sizes at once, split and joined in batches of any size, get what each gets alone."""
+    batcher = make_batcher(max_batch=max_batch, runs=runs, max_queue=100)
+    sizes = [1, 3, 8, 2, 13, 1, 5]
+    entries = await asyncio.gather(*(batcher.draw(latents(size, size), later()) for size in sizes))
+    assert all(same(entry, batcher, size, size) for entry, size in zip(entries, sizes, strict=True))
+
+
+async def test_what_waits_is_joined(make_batcher: Callable[..., Batcher], metrics: Metrics) -> None:
+    """While one run is busy, others wait, and are then drawn in one."""
+    batcher = make_batcher(turns=SLOW)
+    await asyncio.gather(*(batcher.draw(latents(1), later()) for _ in range(9)))
+    assert value(metrics, "cogan_batches_total", model="tiny") == 2
+    assert value(metrics, "cogan_samples_total", model="tiny") == 9
+
+
+async def test_queue_is_bounded_in_latents(make_batcher: Callable[..., Batcher], metrics: Metrics) -> None:
+    """What does not fit is refused at once, and told when to come again; what fits is drawn."""
+    batcher = make_batcher(turns=SLOW, max_queue=10)
+    first = asyncio.create_task(batcher.draw(latents(1), later()))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(batcher.draw(latents(10), later()))
+    await asyncio.sleep(0)
+    assert value(metrics, "cogan_queue_depth", model="tiny") == 10
+    with pytest.raises(QueueFull) as caught:
+        await batcher.draw(latents(1), later())
+    assert int(caught.value.headers["Retry-After"]) >= 1
+    assert value(metrics, "cogan_rejected_total", reason="queue_full") == 1
+    await asyncio.gather(first, waiting)
+    assert value(metrics, "cogan_queue_depth", model="tiny") == 0
+
+
+async def test_expired_requests_are_not_drawn(make_batcher: Callable[..., Batcher], metrics: Metrics) -> None:
+    """A request that waits past its deadline fails at the deadline, and its latents cost nothing."""
+    batcher = make_batcher(turns=SLOW)
+    first = asyncio.create_task(batcher.draw(latents(1), later()))
+    await asyncio.sleep(0)
+    with pytest.raises(DeadlineExceeded):
+        await batcher.draw(latents(5), later(0.01))
+    assert not first.done()
+    assert value(metrics, "cogan_queue_depth", model="tiny") == 0
+    await first
+    assert value(metrics, "cogan_samples_total", model="tiny") == 1
+    assert value(metrics, "cogan_rejected_total", reason="deadline") == 1
+
+
+async def test_cancelled_requests_are_not_drawn(
+    make_batcher: Callable[..., Batcher], metrics: Metrics
+) -> None:
+    """Whoever leaves makes room at once, and those behind are drawn."""
+    batcher = make_batcher(turns=SLOW, max_queue=10)
+    first = asyncio.create_task(batcher.draw(latents(1), later()))
+    leaving = [asyncio.create_task(batcher.draw(latents(2), later())) for _ in range(5)]
+    await asyncio.sleep(0)
+    for task in leaving:
+        task.cancel()
+    await asyncio.wait(leaving)
+    staying = asyncio.create_task(batcher.draw(latents(10, 1), later()))
+    await first
+    assert same(await staying, batcher, 10, 1)
+    assert value(metrics, "cogan_samples_total", model="tiny") == 11
+    assert value(metrics, "cogan_rejected_total", reason="cancelled") == 5
+
+
+async def test_a_cancelled_request_may_be_in_a_run(make_batcher: Callable[..., Batcher]) -> None:
+    """Leaving while being drawn hurts nobody in the same run, nor the next."""
+    batcher = make_batcher(turns=SLOW)
+    first = asyncio.create_task(batcher.draw(latents(1), later()))
+    await asyncio.sleep(0)
+    leaving = asyncio.create_task(batcher.draw(latents(1), later()))
+    staying = asyncio.create_task(batcher.draw(latents(3, 1), later()))
+    await first
+    leaving.cancel()
+    assert same(await staying, batcher, 3, 1)
+    assert same(await batcher.draw(latents(2, 2), later()), batcher, 2, 2)
+
+
+async def test_a_failing_run_fails_only_who_caused_it(make_batcher: Callable[..., Batcher]) -> None:
+    """In a run that fails, the others are drawn again without the one at fault, and the batcher goes on."""
+    batcher = make_batcher(turns=SLOW)
+    first = asyncio.create_task(batcher.draw(latents(1), later()))
+    await asyncio.sleep(0)
+    poisoned = asyncio.create_task(batcher.draw(POISON, later()))
+    innocent = asyncio.create_task(batcher.draw(latents(3, 1), later()))
+    with pytest.raises(RunFailed):
+        await poisoned
+    assert same(await innocent, batcher, 3, 1)
+    await first
+    assert same(await batcher.draw(latents(2, 2), later()), batcher, 2, 2)
+
+
+async def test_a_request_that_fails_in_part_fails_whole(
+    make_batcher: Callable[..., Batcher], metrics: Metrics
+) -> None:
+    """Of a request over several runs, one failing run fails it all, and the rest is not drawn."""
+    batcher = make_batcher(max_batch=2)
+    with pytest.raises(RunFailed):
+        await batcher.draw(np.concatenate([POISON, latents(20)]), later())
+    assert value(metrics, "cogan_queue_depth", model="tiny") == 0

@@ -1,0 +1,177 @@
+"""/generate answers equal requests with equal bytes, in every format."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from base64 import b64decode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.latents import MAX_SEED
+
+pytestmark = pytest.mark.anyio
+
+
+def pixels(file: bytes | str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Decode an image file or a data URL."""
+    content = b64decode(file.removeprefix("data:image/png;base64,")) if isinstance(file, str) else file
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+@pytest.mark.parametrize("domains", [("only",), ("digit", "edge"), ("a", "b", "c"), tuple("abcde")])
+async def test_json_has_an_image_of_every_domain(
+    tiny_model: Callable[..., Path], connect: Callable[..., httpx.AsyncClient], domains: tuple[str, ...]
+) -> None:
+    """Whatever the number of domains, each pair has one PNG of each, in its own size."""
+    tiny_model(domains)
+    answer = (await connect().post("/generate", json={"seed": 7, "count": 2})).json()
+    assert (answer["model"], answer["version"], answer["domains"]) == ("tiny", "1", list(domains))
+    assert [(pair["seed"], pair["index"]) for pair in answer["pairs"]] == [(7, 0), (7, 1)]
+    for pair in answer["pairs"]:
+        shapes = {name: pixels(url).shape[:2] for name, url in pair["images"].items()}
+        assert shapes == {name: (8 + 2 * i, 6 + 3 * i) for i, name in enumerate(domains)}
+
+
+async def test_get_and_post_answer_alike(client: httpx.AsyncClient) -> None:
+    """The same question has the same bytes by either method, alone or among others."""
+    by_query = await client.get("/generate", params={"seeds": [7, 8], "count": 2, "truncation": 0.5})
+    by_body = await client.post("/generate", json={"seeds": [7, 8], "count": 2, "truncation": 0.5})
+    assert by_query.content == by_body.content
+    alone = await client.get("/generate", params={"seed": 8, "truncation": 0.5})
+    assert by_query.json()["pairs"][2] == alone.json()["pairs"][0]
+
+
+async def test_bytes_survive_a_restart(
+    client: httpx.AsyncClient, connect: Callable[..., httpx.AsyncClient]
+) -> None:
+    """Another process of the same model answers with the same bytes, with any threads and batches."""
+    first = await client.get("/generate?seed=7&count=20&format=npz")
+    other = await connect(threads=1, max_batch=3, cache_bytes=0).get("/generate?seed=7&count=20&format=npz")
+    assert first.content == other.content
+
+
+async def test_domains_come_in_the_order_asked(client: httpx.AsyncClient) -> None:
+    """A choice of domains is a choice of order as well."""
+    answer = (await client.get("/generate?seed=7&domains=edge&domains=digit")).json()
+    assert list(answer["pairs"][0]["images"]) == answer["domains"] == ["edge", "digit"]
+    alone = (await client.get("/generate?seed=7&domains=digit")).json()
+    assert alone["pairs"][0]["images"]["digit"] == answer["pairs"][0]["images"]["digit"]
+
+
+async def test_given_latents_have_an_index_and_no_seed(client: httpx.AsyncClient) -> None:
+    """The latents of a seed, sent back, are the seed's images."""
+    npz = await client.get("/generate?seed=7&count=2&format=npz")
+    latents = np.load(io.BytesIO(npz.content))["latent"]
+    answer = (await client.post("/generate", json={"latents": latents.tolist()})).json()
+    seeded = (await client.get("/generate?seed=7&count=2")).json()
+    assert [pair.get("seed") for pair in answer["pairs"]] == [None, None]
+    assert [pair["images"] for pair in answer["pairs"]] == [pair["images"] for pair in seeded["pairs"]]
+
+
+@pytest.mark.parametrize("form", ["png", "webp"])
+@pytest.mark.parametrize("by", ["format", "accept"])
+async def test_sheets_have_rows_of_latents(client: httpx.AsyncClient, form: str, by: str) -> None:
+    """A sheet is 3 latents high and 2 domains wide, asked for by name or by `Accept`."""
+    asked = {"params": {"format": form}} if by == "format" else {"headers": {"accept": f"image/{form}"}}
+    params = {"seed": 7, "count": 3} | asked.get("params", {})
+    answer = await client.get("/generate", params=params, headers=asked.get("headers"))
+    assert answer.headers["content-type"] == f"image/{form}"
+    assert pixels(answer.content).shape == (3 * 10, 6 + 9, 3)
+
+
+async def test_archives_hold_the_images_of_the_json(client: httpx.AsyncClient) -> None:
+    """A zip has a PNG for every image, an npz an array for every domain, of the same pixels."""
+    pairs = (await client.get("/generate?seed=7&count=2")).json()["pairs"]
+    zipped = await client.get("/generate?seed=7&count=2&format=zip")
+    npz = np.load(io.BytesIO((await client.get("/generate?seed=7&count=2&format=npz")).content))
+    assert zipped.headers["content-disposition"] == 'attachment; filename="tiny.zip"'
+    assert sorted(npz) == ["digit", "edge", "latent"]
+    with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
+        assert len(archive.namelist()) == 4
+        for i, pair in enumerate(pairs):
+            for name, url in pair["images"].items():
+                assert np.array_equal(pixels(archive.read(f"7-{i}/{name}.png")), pixels(url))
+                assert np.array_equal(npz[name][i].squeeze(), pixels(url))
+
+
+@pytest.mark.parametrize("form", ["json", "png", "webp", "zip", "npz"])
+async def test_every_format_is_the_same_from_the_cache(client: httpx.AsyncClient, form: str) -> None:
+    """A repeated question is answered from the cache, with the same bytes."""
+    first = await client.post("/generate", json={"seed": 1, "format": form})
+    second = await client.post("/generate", json={"seed": 1, "format": form})
+    assert first.content == second.content
+    assert "run;dur=" in first.headers["server-timing"]
+    assert "cache" in second.headers["server-timing"]
+
+
+async def test_a_known_answer_is_304_without_a_run(
+    client: httpx.AsyncClient,
+) -> None:
+    """A GET with a seed has a strong ETag, and whoever sends it back is spared the answer and the run."""
+    etag = (await client.head("/generate?seed=7")).headers["etag"]
+    assert etag.startswith('"')
+    before = await drawn(client)
+    for tag in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        answer = await client.get("/generate?seed=7", headers={"if-none-match": tag})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
+        assert (answer.headers["cache-control"], answer.headers["vary"]) == ("no-cache", "Accept")
+    fresh = await client.get("/generate?seed=987", headers={"if-none-match": etag})
+    assert fresh.status_code == 200
+    assert await drawn(client) == before + 1
+
+
+async def drawn(client: httpx.AsyncClient) -> float:
+    """Read how many latents were drawn."""
+    lines = (await client.get("/metrics")).text.splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith("cogan_samples_total"))
+
+
+async def test_etag_names_the_bytes(
+    client: httpx.AsyncClient, connect: Callable[..., httpx.AsyncClient]
+) -> None:
+    """Equal bytes have equal tags however they are asked for, here or elsewhere; other bytes have others."""
+    tags = [
+        (await client.get(f"/generate?{query}")).headers["etag"]
+        for query in ("seed=7", "seeds=7&count=1&model=tiny&format=json", "seed=7&format=png", "seed=8")
+    ]
+    assert tags[0] == tags[1] == (await connect().get("/generate?seed=7")).headers["etag"]
+    assert len(set(tags)) == 3
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_without_a_seed_one_is_drawn_and_returned(client: httpx.AsyncClient, method: str) -> None:
+    """The answer says where it is found again, and is not to be stored itself."""
+    body: dict[str, Any] = {"json": {"count": 2}} if method == "POST" else {"params": {"count": 2}}
+    answer = await client.request(method, "/generate", **body)
+    assert answer.headers["cache-control"] == "no-store"
+    assert "etag" not in answer.headers
+    assert 0 <= answer.json()["pairs"][0]["seed"] <= MAX_SEED
+    again = await client.get(answer.headers["content-location"])
+    assert again.content == answer.content
+    other = await client.request(method, "/generate", **body)
+    assert other.json()["pairs"][0]["seed"] != answer.json()["pairs"][0]["seed"]
+
+
+async def test_limits_themselves_are_allowed(client: httpx.AsyncClient) -> None:
+    """The largest seed and the most pairs are answered."""
+    answer = await client.post("/generate", json={"seed": MAX_SEED, "count": 64})
+    assert len(answer.json()["pairs"]) == 64
+
+
+async def test_default_model_is_the_first_or_the_one_set(
+    tiny_model: Callable[..., Path], connect: Callable[..., httpx.AsyncClient]
+) -> None:
+    """A request that names no model has the default one; a request that names one has that."""
+    for name in ("ant", "bee"):
+        tiny_model(name=name)
+    assert (await connect().get("/generate?seed=1")).json()["model"] == "ant"
+    client = connect(default_model="bee")
+    assert (await client.get("/generate?seed=1")).json()["model"] == "bee"
+    assert (await client.get("/generate?seed=1&model=ant")).json()["model"] == "ant"

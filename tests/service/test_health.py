@@ -1,0 +1,93 @@
+"""/livez, /readyz and /metrics tell machines the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.app import create_app
+from service.errors import SettingsError
+from service.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_ready_with_a_model(client: httpx.AsyncClient) -> None:
+    """A model that answered its warm-up makes the service ready."""
+    assert (await client.get("/livez")).json() == {"status": "alive"}
+    assert (await client.get("/readyz")).json() == {"status": "ready"}
+
+
+async def test_without_a_model_it_lives_and_says_why_it_is_not_ready(
+    tiny_model: Callable[..., Path], connect: Callable[..., httpx.AsyncClient]
+) -> None:
+    """The service starts without any model, so that its answers and logs can say what is wrong."""
+    tiny_model(name="bad").write_bytes(b"junk")
+    client = connect()
+    assert (await client.get("/livez")).status_code == 200
+    answer = await client.get("/readyz")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert "bad/1/model.onnx: onnxruntime cannot read the file" in answer.json()["detail"]
+    for question in ("/generate?seed=1", "/generate?seed=1&model=bad", "/models/bad"):
+        assert (await client.get(question)).status_code == 503
+
+
+async def test_metrics_count_by_route_template(client: httpx.AsyncClient) -> None:
+    """Labels are templates and known words, never what a client wrote."""
+    await client.get("/models/tiny")
+    await client.get("/models/nobody")
+    await client.get("/secret/path")
+    await client.request("BREW", "/generate")
+    text = (await client.get("/metrics")).text
+    for line in (
+        'cogan_http_requests_total{code="200",method="GET",route="/models/{name}"} 1.0',
+        'cogan_http_requests_total{code="404",method="GET",route="/models/{name}"} 1.0',
+        'cogan_http_requests_total{code="404",method="GET",route="unmatched"} 1.0',
+        'cogan_http_requests_total{code="405",method="OTHER",route="/generate"} 1.0',
+        "cogan_ready 1.0",
+        "cogan_requests_in_flight 1.0",
+    ):
+        assert line in text
+    assert "nobody" not in text
+    assert "secret" not in text
+
+
+async def test_metrics_have_the_names_that_dashboards_use(client: httpx.AsyncClient) -> None:
+    """A renamed metric breaks somebody's dashboard."""
+    await client.get("/generate?seed=1")
+    await client.get("/generate?seed=1")
+    text = (await client.get("/metrics")).text
+    names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE cogan")}
+    assert {name for name in names if not name.endswith("_created")} == {
+        "cogan_batch_size",
+        "cogan_batches_total",
+        "cogan_cache_hits_total",
+        "cogan_cache_misses_total",
+        "cogan_encode_duration_seconds",
+        "cogan_http_request_duration_seconds",
+        "cogan_http_requests_total",
+        "cogan_inference_duration_seconds",
+        "cogan_model_info",
+        "cogan_model_load_seconds",
+        "cogan_models_refused",
+        "cogan_queue_depth",
+        "cogan_queue_wait_seconds",
+        "cogan_ready",
+        "cogan_rejected_total",
+        "cogan_requests_in_flight",
+        "cogan_samples_total",
+    }
+    assert "cogan_cache_hits_total 1.0" in text
+    assert 'cogan_inference_duration_seconds_count{model="tiny",provider="cpu",version="1"} 1.0' in text
+
+
+def test_a_default_model_that_is_not_served_stops_the_start(
+    tiny_model: Callable[..., Path], models_dir: Path
+) -> None:
+    """A misspelt default is found at the start, not by the first client."""
+    tiny_model(name="ant")
+    with pytest.raises(SettingsError, match="'bee' is not served; served are ant"):
+        create_app(Settings(models_dir=models_dir, default_model="bee"))

@@ -1,0 +1,156 @@
+"""The real process: it starts in one line, drains on SIGTERM, and notices clients that leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+START = 30.0  # seconds, for a busy machine
+
+
+class Service:
+    """A running service, its address, and its log lines so far."""
+
+    def __init__(self, models_dir: Path, **settings: object) -> None:
+        variables = {f"COGAN_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = os.environ | {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PORT": "0"} | variables
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service"], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        self.lines: list[dict[str, Any]] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        self.url = self.wait_for(lambda line: "url" in line)["url"]
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stream:
+            self.lines.extend(json.loads(line) for line in stream)
+
+    def wait_for(self, found: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Return the first log line of a kind."""
+        end = time.monotonic() + START
+        while time.monotonic() < end:
+            if matching := [line for line in list(self.lines) if found(line)]:
+                return matching[0]
+            time.sleep(0.02)
+        raise TimeoutError(f"not in {self.lines}")
+
+    def stop(self) -> None:
+        """Kill whatever is left."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+
+
+@pytest.fixture
+def start(models_dir: Path) -> Iterator[Callable[..., Service]]:
+    """Return what starts a service; its arguments are settings."""
+    services: list[Service] = []
+
+    def start(**settings: object) -> Service:
+        services.append(Service(models_dir, **settings))
+        return services[-1]
+
+    yield start
+    for service in services:
+        service.stop()
+
+
+def test_start_says_where_and_what(tiny_model: Callable[..., Path], start: Callable[..., Service]) -> None:
+    """One line has the address and the models; then it answers."""
+    tiny_model()
+    service = start()
+    line = service.wait_for(lambda line: "url" in line)
+    assert (line["models"], line["level"]) == (["tiny"], "info")
+    assert httpx.get(f"{service.url}/generate?seed=7").status_code == 200
+
+
+def test_sigterm_drains(tiny_model: Callable[..., Path], start: Callable[..., Service]) -> None:
+    """Readiness fails first; what is asked before or during the delay is answered; then it exits 0."""
+    tiny_model(turns=200_000)
+    service = start(drain_delay_s=1, threads=1, max_batch=1, cache_bytes=0)
+    with ThreadPoolExecutor(4) as pool:
+        accepted = [pool.submit(httpx.get, f"{service.url}/generate?seed={i}", timeout=30) for i in range(3)]
+        time.sleep(0.2)
+        service.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        ready = httpx.get(f"{service.url}/readyz")
+        late = httpx.get(f"{service.url}/generate?seed=9", timeout=30)
+        assert [answer.result().status_code for answer in accepted] == [200] * 3
+    assert (ready.status_code, ready.headers["connection"]) == (503, "close")
+    assert "on its way out" in ready.json()["detail"]
+    assert late.status_code == 200
+    assert service.process.wait(15) == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{service.url}/livez")
+
+
+def test_ctrl_c_skips_the_delay(tiny_model: Callable[..., Path], start: Callable[..., Service]) -> None:
+    """A person at a terminal does not wait for a load balancer."""
+    tiny_model()
+    service = start(drain_delay_s=60)
+    service.process.send_signal(signal.SIGINT)
+    assert service.process.wait(15) == 0
+
+
+def test_clients_that_leave_are_not_drawn(
+    tiny_model: Callable[..., Path], start: Callable[..., Service]
+) -> None:
+    """Of twenty clients that close their sockets at once, those still waiting cost no run."""
+    tiny_model(turns=400_000)
+    service = start(threads=1, max_batch=1)
+    host, port = service.url.removeprefix("http://").split(":")
+    clients = [socket.create_connection((host, int(port))) for _ in range(20)]
+    for i, client in enumerate(clients):
+        client.sendall(f"GET /generate?seed={i} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    time.sleep(0.3)
+    for client in clients:
+        client.close()
+    service.wait_for(lambda _: sum(line.get("status") == 499 for line in service.lines) == 20)
+    text = httpx.get(f"{service.url}/metrics").text
+    assert 'cogan_queue_depth{model="tiny"} 0.0' in text
+    assert "cogan_requests_in_flight 1.0" in text
+    drawn = next(line for line in text.splitlines() if line.startswith("cogan_samples_total"))
+    assert float(drawn.split()[-1]) <= 3
+    assert httpx.get(f"{service.url}/generate?seed=100", timeout=30).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"COGAN_PORT": "http"}, "COGAN_PORT = 'http': Input should be a valid integer"),
+        ({"COGAN_PROVIDER": "cuda"}, "COGAN_PROVIDER = 'cuda' needs onnxruntime's CUDAExecutionProvider"),
+        ({"COGAN_DEFAULT_MODEL": "nobody"}, "COGAN_DEFAULT_MODEL = 'nobody' is not served; served are tiny"),
+    ],
+)
+def test_a_wrong_setting_ends_in_one_line(
+    tiny_model: Callable[..., Path], models_dir: Path, settings: dict[str, str], complaint: str
+) -> None:
+    """No traceback: one line that says what is wrong, and exit status 2."""
+    tiny_model()
+    environment = os.environ | {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PORT": "0"} | settings
+    ended = subprocess.run(
+        [sys.executable, "-m", "service"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=START,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert complaint in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
