@@ -17,6 +17,10 @@ from PIL import Image
 
 from service.metadata import METADATA_KEY, Domain, ModelMetadata, Prior, Provenance
 
+# The Hugging Face libraries read these when imported: no network, and nothing in the home folder.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="cogan-tests-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 LATENT_DIM = 8
 Shape = tuple[int, int, int]  # height, width, channels
 MakeModel = Callable[..., Path]
@@ -111,14 +115,8 @@ def _guard_weights(turns: int) -> list[onnx.TensorProto]:
     return [numpy_helper.from_array(array, name) for name, array in arrays.items()]
 
 
-def pytest_configure() -> None:
-    """Keep the Hugging Face libraries, which read this when imported, off the network and the home folder."""
-    os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="cogan-tests-")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-
-
 def pytest_unconfigure() -> None:
-    """Remove their cache."""
+    """Remove what the Hugging Face libraries kept."""
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 
