@@ -43,8 +43,16 @@ class Server(uvicorn.Server):
         """Listen, and say where."""
         await super().startup(sockets)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        logger.info("serving on %s", url, extra={"url": url, "models": self._app.state.models})
+        url, models = f"http://{f'[{host}]' if ':' in host else host}:{port}", self._app.state.models
+        logger.info(
+            "serving %s on %s", ", ".join(models) or "no model", url, extra={"url": url, "models": models}
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End listening, and answer all that was accepted."""
+        logger.info("listening ends; accepted requests are answered")
+        await super().shutdown(sockets)
+        logger.info("ended")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
         """Begin to drain on SIGTERM; a second signal, or Ctrl-C, skips the delay."""

@@ -73,7 +73,8 @@ class Batcher:
         self._running: set[asyncio.Task[None]] = set()
         self._latent_seconds = 0.0  # smoothed duration of a run divided by its size
         metrics.queue_depth.labels(model.name).set_function(lambda: self._depth)
-        metrics.batches.labels(model.name), metrics.samples.labels(model.name)  # there from the start, as 0
+        for counter in (metrics.batches, metrics.samples):
+            counter.labels(model.name)  # there from the start, as 0
 
     async def draw(self, latents: Latents, deadline: float) -> Entry:
         """Wait until latents [B, Z] are drawn; the entry has their images, in their order.
@@ -168,7 +169,8 @@ class Batcher:
         """Find who made a run fail: part the batch, so that only they are answered with an error."""
         if len(batch) > 1:
             for share in batch:
-                await self._run([share])
+                if not share[0].done.done():
+                    await self._run([share])
             return
         logger.error("a run of model '%s' failed", self.model.name, exc_info=error)
         batch[0][0].fail(RunFailed(f"model '{self.model.name}' failed on this request's latents"))

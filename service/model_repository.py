@@ -62,6 +62,8 @@ def open_repository(folder: Path, provider: Provider, max_batch: int, metrics: M
         metrics.model_load.labels(name).set(time.perf_counter() - start)
         metrics.model_info.labels(name, model.metadata.version, model.digest, provider).set(1)
     metrics.models_refused.set(len(repository.refused))
+    if repository.trouble:
+        logger.error("no model is served: %s", repository.trouble)
     return repository
 
 

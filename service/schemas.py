@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,9 +17,6 @@ FrameFormat = Literal["json", "gif", "webp", "png", "zip", "npz"]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 LatentValue = Annotated[float, Field(ge=-MAX_LATENT_VALUE, le=MAX_LATENT_VALUE, allow_inf_nan=False)]
 Latent = Annotated[list[LatentValue], Field(min_length=1)]
-Steps = Annotated[
-    int, Field(ge=2, description="Frames from one key frame to the next, both counted.", examples=[8])
-]
 
 
 class _Request(BaseModel):
@@ -30,12 +28,17 @@ class _Request(BaseModel):
     @classmethod
     def _known_fields(cls, data: object) -> object:
         """Name the fields that there are, which pydantic's own message does not."""
-        known = [field.alias or name for name, field in cls.model_fields.items()]
+        known = _field_names(cls)
         unknown = [name for name in data if name not in known] if isinstance(data, dict) else []
         if unknown:
             context = {"field": unknown[0], "known": known}
             raise PydanticCustomError("unknown_field", "Unknown field '{field}'", context)
         return data
+
+
+@cache
+def _field_names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 class Choice(_Request):
@@ -99,7 +102,9 @@ class GenerateRequest(_PairChoice):
 
 
 class _FrameChoice(Choice):
-    steps: Steps = 8
+    steps: int = Field(
+        default=8, ge=2, examples=[8], description="Frames from one key frame to the next, both counted."
+    )
     method: Method | None = Field(
         default=None,
         description="slerp or lerp; otherwise slerp for a normal prior and lerp for a uniform one.",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import AliasChoices, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import SettingsError
@@ -96,8 +97,7 @@ def load_settings() -> Settings:
         raise SettingsError("; ".join(_describe(problem) for problem in error.errors())) from error
 
 
-def _describe(problem: object) -> str:
-    assert isinstance(problem, dict)
+def _describe(problem: ErrorDetails) -> str:
     if not problem["loc"]:
         return str(problem["ctx"]["error"])
     field = str(problem["loc"][0]).lower().removeprefix("cogan_")

@@ -49,8 +49,9 @@ class GenerateRoutes:
     ) -> Response:
         latents = choice.latents if isinstance(choice, GenerateRequest) else None
         seeds = choice.seeds if choice.seed is None else [choice.seed]
-        size = len(latents or seeds or [None]) * choice.count
-        self._check_size(size, "/count" if choice.count > 1 else "/latents" if latents else "/seeds", place)
+        self._check_size(
+            choice.count, "latents" if latents else "seeds", len(latents or seeds or [None]), place
+        )
         seedless = latents is None and seeds is None
         order = self._generator.order(
             choice,
@@ -62,9 +63,11 @@ class GenerateRoutes:
         url = _url(order, choice.count) if seedless else None
         return await answer_order(request, self._generator, order, self._settings.deadline_s, url)
 
-    def _check_size(self, size: int, pointer: str, place: str) -> None:
-        if size > (limit := self._settings.max_pairs):
-            wrong = FieldError(pointer, size, f"at most {limit} pairs in one answer", place)
+    def _check_size(self, given: int, count: int, place: str) -> None:
+        if given * count > (limit := self._settings.max_pairs):
+            wrong = FieldError(
+                "/count", count, f"at most {limit // given} for {given} seeds or latents", place
+            )
             raise TooLarge(f"one answer has at most {limit} pairs; ask several times", [wrong])
 
 

@@ -55,7 +55,7 @@ class InterpolateRoutes:
     ) -> Response:
         model = self._generator.model(choice.model, place)
         walk = Walk(choice.steps, choice.method or default_method(model.metadata.prior), choice.loop)
-        self._check_size(walk.frames(len(keyframes)), place)
+        self._check_size(walk, len(keyframes), place)
         order = self._generator.order(
             choice,
             sources=[_source(i, keyframe) for i, keyframe in enumerate(keyframes)],
@@ -65,9 +65,9 @@ class InterpolateRoutes:
         )
         return await answer_order(request, self._generator, order, self._settings.deadline_s)
 
-    def _check_size(self, size: int, place: str) -> None:
-        if size > (limit := self._settings.max_frames):
-            wrong = FieldError("/steps", size, f"at most {limit} frames in one answer", place)
+    def _check_size(self, walk: Walk, keyframes: int, place: str) -> None:
+        if walk.frames(keyframes) > (limit := self._settings.max_frames):
+            wrong = FieldError("/steps", walk.steps, f"at most {limit} frames in one answer", place)
             raise TooLarge(f"one answer has at most {limit} frames; ask for fewer steps", [wrong])
 
 

@@ -122,10 +122,10 @@ async def test_an_unknown_model_is_404_with_the_served_ones(client: httpx.AsyncC
 @pytest.mark.parametrize(
     ("path", "body", "limit"),
     [
-        ("/generate", {"seed": 1, "count": 65}, "64 pairs"),
-        ("/generate", {"seed": 1, "count": HUGE}, "64 pairs"),
-        ("/generate", {"seeds": list(range(33)), "count": 2}, "64 pairs"),
-        ("/generate", {"latents": [[0]] * 65}, "64 pairs"),
+        ("/generate", {"seed": 1, "count": 65}, "at most 64 for each of 1 seeds"),
+        ("/generate", {"seed": 1, "count": HUGE}, "at most 64 for each of 1 seeds"),
+        ("/generate", {"seeds": list(range(32)), "count": 3}, "at most 2 for each of 32 seeds"),
+        ("/generate", {"latents": [[0]] * 65}, "at most 64"),
         ("/interpolate", {"keyframes": [{"seed": 1}, {"seed": 2}], "steps": 257}, "256 frames"),
         ("/interpolate", {"keyframes": [{"seed": 1}, {"seed": 2}], "steps": HUGE}, "256 frames"),
         ("/interpolate", {"keyframes": [{"seed": 1}] * 3, "steps": 87, "loop": True}, "256 frames"),
@@ -134,6 +134,7 @@ async def test_an_unknown_model_is_404_with_the_served_ones(client: httpx.AsyncC
 async def test_too_many_images_are_413(client: httpx.AsyncClient, path: str, body: Any, limit: str) -> None:
     """An answer over the limit is refused before anything is computed, and the limit is said."""
     problem = check_problem(await client.post(path, json=body), 413, "too_large")
+    assert "256 frames" in problem["detail"] or "64 pairs" in problem["detail"]
     assert limit in problem["errors"][0]["allowed"]
 
 

@@ -44,6 +44,15 @@ def test_bytes_are_the_same_in_every_batch(tiny_model: Callable[..., Path]) -> N
             assert all(np.array_equal(images[name][i], expected[name][0]) for name in model.domains)
 
 
+def test_padding_does_not_show(tiny_model: Callable[..., Path]) -> None:
+    """Padded to one size, as on a GPU, a batch has the images that it has unpadded."""
+    plain, padded = (OnnxModel(path, max_batch=8) for path in [tiny_model()] * 2)
+    padded.provider = "cuda"  # its session stays on the CPU
+    latents = np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)
+    for name, image in plain.run(latents).items():
+        assert np.array_equal(padded.run(latents)[name], image)
+
+
 def leave_out_an_output(model: onnx.ModelProto) -> None:
     """Drop the last domain."""
     del model.graph.output[-1]

@@ -30,7 +30,7 @@ def test_port_has_two_names(monkeypatch: pytest.MonkeyPatch, variable: str) -> N
     ("variable", "value"),
     [
         ("COGAN_PORT", "http"),
-        ("PORT", "99999"),
+        ("COGAN_PORT", "99999"),
         ("COGAN_PROVIDER", "tpu"),
         ("COGAN_THREADS", "0"),
         ("COGAN_DEADLINE_S", "-1"),
@@ -42,7 +42,7 @@ def test_a_wrong_setting_is_named_with_its_value(
 ) -> None:
     """One line says which variable is wrong, what it was, and what is allowed."""
     monkeypatch.setenv(variable, value)
-    with pytest.raises(SettingsError, match=f"{variable} = '?{value}'?.*[a-z]") as caught:
+    with pytest.raises(SettingsError, match=f"^{variable} = '?{value}'?.*[a-z]") as caught:
         load_settings()
     assert "\n" not in str(caught.value)
 
