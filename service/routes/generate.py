@@ -63,11 +63,11 @@ class GenerateRoutes:
         url = _url(order, choice.count) if seedless else None
         return await answer_order(request, self._generator, order, self._settings.deadline_s, url)
 
-    def _check_size(self, given: int, count: int, place: str) -> None:
+    def _check_size(self, count: int, name: str, given: int, place: str) -> None:
         if given * count > (limit := self._settings.max_pairs):
-            wrong = FieldError(
-                "/count", count, f"at most {limit // given} for {given} seeds or latents", place
-            )
+            wrong = FieldError("/count", count, f"at most {limit // given} for each of {given} {name}", place)
+            if given > limit:
+                wrong = FieldError(f"/{name}", f"{given} {name}", f"at most {limit}", place)
             raise TooLarge(f"one answer has at most {limit} pairs; ask several times", [wrong])
 
 
