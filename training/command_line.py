@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import tyro
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from service.metadata import describe_errors
 from training.errors import ConfigError, TrainingError
@@ -45,6 +45,7 @@ def verb(run: Callable[[Path, list[str]], None]) -> Callable[[], None]:
 def parse(defaults: Options, arguments: list[str]) -> Options:
     """Read the options of a verb over its defaults. Raises ConfigError, naming the field."""
     try:
-        return tyro.cli(type(defaults), args=arguments, default=defaults, prog="[verb] TARGET")
+        options = tyro.cli(type(defaults), args=arguments, default=defaults, prog="[verb] TARGET")
+        return TypeAdapter(type(options)).validate_python(vars(options))  # for tyro a type alone is right
     except ValidationError as error:
         raise ConfigError(describe_errors(error)) from error

@@ -9,10 +9,10 @@ is left out, and said so, where a source has none.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from training.checkpoint import load_checkpoint

@@ -9,9 +9,8 @@ versions, so that Triton Inference Server takes the same folder.
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic.dataclasses import dataclass
 
 from service.metadata import Domain, ModelMetadata, Name, Provenance
 from training.checkpoint import load_checkpoint, write_whole

@@ -5,12 +5,12 @@ python -m training.train_classifiers training/experiments/digit_edge.toml
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 
 from training.architectures import CLASSIFIERS
 from training.classifiers import Classifier, accuracy, classifier_file, fit, save_classifier
