@@ -1,0 +1,100 @@
+"""Tiny experiments on a folder of digits: real runs of seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from training.config import Experiment, parse_experiment
+from training.datasets import load_training_sets
+from training.machine import Machine
+from training.trainer import Trainer
+
+KINDS: dict[str, dict[str, object]] = {
+    "edge": {"transform": "edge"},
+    "negative": {"transform": "negative"},
+    "colour": {"channels": 3},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def fabric() -> Fabric:
+    """Return the CPU."""
+    return Machine(accelerator="cpu", threads=1).fabric()
+
+
+@pytest.fixture(scope="session")
+def make_experiment(digits_folder: Path) -> Callable[..., Experiment]:
+    """Return what builds an experiment on the digits, with networks of a few channels."""
+
+    def make(names: Sequence[str] = ("digit", "edge"), **changes: Any) -> Experiment:
+        """Build it; `changes` replace fields, those of the networks within theirs."""
+        generator = {"table": "digit_leaky", "width": 1 / 128} | changes.pop("generator", {})
+        discriminator = {"table": "digit_strided", "width": 1 / 64} | changes.pop("discriminator", {})
+        domains = [{"name": name, "source": str(digits_folder), **KINDS.get(name, {})} for name in names]
+        fields = {"name": "tiny", "data_license": "made for tests", "domains": domains, "latent_dim": 8}
+        fields |= {"batch_size": 4, "generator": generator, "discriminator": discriminator}
+        return parse_experiment(fields | changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_trainer(fabric: Fabric) -> Callable[[Experiment], Trainer]:
+    """Return what builds the trainer of an experiment on its images."""
+
+    def make(experiment: Experiment) -> Trainer:
+        sets = load_training_sets(experiment)
+        return Trainer(experiment, {name: loaded.images for name, loaded in sets.items()}, fabric)
+
+    return make
+
+
+@pytest.fixture
+def run_verb(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return what runs a verb's console entry with the arguments of a command line."""
+
+    def run(verb: ModuleType, *arguments: object) -> None:
+        monkeypatch.setattr("sys.argv", [verb.__name__, *map(str, arguments)])
+        verb.main()
+
+    return run
+
+
+@pytest.fixture
+def write_experiment(tmp_path: Path, digits_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an experiment file on the digits below $COGAN_DATA: three domains, five steps."""
+    monkeypatch.setenv("COGAN_DATA", str(digits_folder.parent))
+    file = tmp_path / "tiny.toml"
+    domains = "".join(
+        f'[[domains]]\nname = "{name}"\nsource = "someone/digits"\ntransform = "{transform}"\n'
+        for name, transform in (("digit", "identity"), ("edge", "edge"), ("negative", "negative"))
+    )
+    file.write_text(
+        f"""name = "tiny"
+data_license = "made for tests"
+latent_dim = 8
+batch_size = 4
+steps = 5
+{domains}
+[generator]
+table = "digit_leaky"
+width = 0.01
+[discriminator]
+table = "digit_strided"
+width = 0.02
+penalty = "r1"
+"""
+    )
+    return file

@@ -1,0 +1,92 @@
+"""Losses and penalties against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training.losses import LOSSES
+from training.penalties import gradient_norm
+
+
+def test_cross_entropy_of_an_undecided_discriminator() -> None:
+    """At zero logits the discriminator pays 2 ln 2 and the generator ln 2."""
+    zero = torch.zeros(5)
+    assert float(LOSSES["ce"].discriminator(zero, zero)) == pytest.approx(2 * math.log(2))
+    assert float(LOSSES["ce"].generator(zero, zero)) == pytest.approx(math.log(2))
+
+
+def test_relativistic_loss_of_equal_images() -> None:
+    """Where real and fake have equal logits, whatever they are, both sides pay ln 2."""
+    logits = torch.tensor([-3.0, 0.0, 2.0])
+    assert float(LOSSES["relativistic"].discriminator(logits, logits)) == pytest.approx(math.log(2))
+    assert float(LOSSES["relativistic"].generator(logits, logits)) == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_pull_the_two_sides_apart(name: str) -> None:
+    """The discriminator wants real logits up and fake ones down; the generator wants fake ones up."""
+    real, fake = torch.randn(2, 7, generator=torch.Generator().manual_seed(0)).requires_grad_().unbind()
+    loss = LOSSES[name]
+    of_real, of_fake = torch.autograd.grad(loss.discriminator(real, fake), (real, fake))
+    assert (of_real < 0).all()
+    assert (of_fake > 0).all()
+    (of_fake,) = torch.autograd.grad(loss.generator(real, fake), fake)
+    assert (of_fake < 0).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_says_whether_it_needs_real_logits(name: str) -> None:
+    """The generator's side depends on real logits exactly where the loss says so."""
+    loss, fake = LOSSES[name], torch.zeros(3)
+    differs = not torch.equal(loss.generator(torch.zeros(3), fake), loss.generator(torch.ones(3), fake))
+    assert differs == loss.needs_real
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_stay_finite_at_extreme_logits(name: str) -> None:
+    """A discriminator that is very sure gives large losses, not infinite ones."""
+    sure, loss = torch.full((2,), 1e4), LOSSES[name]
+    for real, fake in ((sure, -sure), (-sure, sure)):
+        assert loss.discriminator(real, fake).isfinite()
+        assert loss.generator(real, fake).isfinite()
+
+
+def test_the_penalty_of_a_linear_discriminator() -> None:
+    """Its gradient is its weight at every image, so the penalty is half the weight's squared norm."""
+    linear = nn.Linear(3 * 4 * 4, 1)
+    images = {"digit": torch.randn(5, 3, 4, 4), "edge": torch.randn(2, 3, 4, 4)}
+    images = {name: batch.requires_grad_() for name, batch in images.items()}
+    logits = {name: linear(batch.flatten(1)).flatten() for name, batch in images.items()}
+    expected = linear.weight.square().sum() / 2
+    torch.testing.assert_close(gradient_norm(images, logits), expected)
+
+
+def test_the_penalty_agrees_with_finite_differences() -> None:
+    """The penalty of a curved discriminator, and its slope in a weight, are what small steps measure."""
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(4, 4, dtype=torch.float64, generator=generator)
+    image = torch.randn(1, 1, 2, 2, dtype=torch.float64, generator=generator)
+
+    def logit(values: Tensor, scale: Tensor) -> Tensor:
+        return torch.tanh(values.reshape(1, 4) @ weight * scale).sum(1)
+
+    def measured(scale: float) -> float:
+        """Half the squared norm of the gradient, by central differences."""
+        step, total = 1e-5, 0.0
+        for place in torch.eye(4, dtype=torch.float64).reshape(4, 1, 1, 2, 2):
+            ahead, behind = (
+                logit(image + side * step * place, torch.tensor(scale)).item() for side in (1, -1)
+            )
+            total += ((ahead - behind) / (2 * step)) ** 2 / 2
+        return total
+
+    scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    leaf = image.clone().requires_grad_()
+    penalty = gradient_norm({"digit": leaf}, {"digit": logit(leaf, scale)})
+    assert penalty.item() == pytest.approx(measured(0.7), rel=1e-6)
+    (slope,) = torch.autograd.grad(penalty, scale)
+    assert slope.item() == pytest.approx((measured(0.701) - measured(0.699)) / 0.002, rel=1e-4)

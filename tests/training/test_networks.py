@@ -1,0 +1,142 @@
+"""Networks from tables, over any number of domains by the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from training.architectures import DISCRIMINATORS, GENERATORS
+from training.config import Experiment
+from training.construction import build_discriminator, build_generator
+from training.networks import CoupledDiscriminator, CoupledGenerator
+
+MakeExperiment = Callable[..., Experiment]
+NAMES = ("digit", "edge", "negative", "twin", "colour")
+COUNTS = (1, 2, 3, 5)
+
+
+def count(network: nn.Module) -> int:
+    """Count the weights of a network."""
+    return sum(weight.numel() for weight in network.parameters())
+
+
+@pytest.mark.parametrize("domains", COUNTS)
+@pytest.mark.parametrize("table", GENERATORS)
+def test_a_generator_draws_every_domain(make_experiment: MakeExperiment, domains: int, table: str) -> None:
+    """One latent batch gives one image batch a domain, named by it, of its channels and in the range."""
+    experiment = make_experiment(NAMES[:domains], generator={"table": table})
+    generator = build_generator(experiment)
+    images = generator(torch.randn(6, experiment.latent_dim))
+    assert {name: tuple(batch.shape) for name, batch in images.items()} == {
+        domain.name: (6, domain.channels, 28, 28) for domain in experiment.domains
+    }
+    low, high = generator.image_range
+    assert (low, high) == ((0, 1) if table == "digit" else (-1, 1))
+    for batch in images.values():
+        assert batch.min() >= low
+        assert batch.max() <= high
+
+
+@pytest.mark.parametrize("domains", COUNTS)
+@pytest.mark.parametrize("table", DISCRIMINATORS)
+def test_a_discriminator_judges_every_domain(
+    make_experiment: MakeExperiment, domains: int, table: str
+) -> None:
+    """Every image gets one logit, in batches of different lengths, and the same in any company."""
+    experiment = make_experiment(NAMES[:domains], discriminator={"table": table})
+    discriminator = build_discriminator(experiment)
+    images = {d.name: torch.randn(2 + i, d.channels, 28, 28) for i, d in enumerate(experiment.domains)}
+    logits = discriminator(images)
+    assert {name: tuple(batch.shape) for name, batch in logits.items()} == {
+        name: (len(batch),) for name, batch in images.items()
+    }
+    for name, batch in images.items():
+        torch.testing.assert_close(discriminator({name: batch})[name], logits[name])
+
+
+@pytest.mark.parametrize("domains", COUNTS)
+def test_the_trunk_runs_once_a_batch(make_experiment: MakeExperiment, domains: int) -> None:
+    """However many domains there are, the shared layers of both networks work once for all of them."""
+    experiment = make_experiment(NAMES[:domains])
+    calls = []
+    generator, discriminator = build_generator(experiment), build_discriminator(experiment)
+    generator.trunk.register_forward_hook(lambda *_: calls.append("generator"))
+    discriminator.trunk.register_forward_hook(lambda *_: calls.append("discriminator"))
+    discriminator(generator(torch.randn(3, experiment.latent_dim)))
+    assert calls == ["generator", "discriminator"]
+
+
+@pytest.mark.parametrize("shared", range(6))
+def test_any_number_of_generator_layers_is_shared(make_experiment: MakeExperiment, shared: int) -> None:
+    """From none to all layers are shared, and what is shared has the weights of one domain's network."""
+    experiment = make_experiment(generator={"shared_layers": shared})
+    alone = build_generator(make_experiment(["digit"], generator={"shared_layers": shared}))
+    generator = build_generator(experiment)
+    head = alone.heads["digit"]
+    assert count(alone) == count(build_generator(make_experiment(["digit"])))
+    assert count(generator) == count(alone.trunk) + 2 * count(head)
+    generator.eval()
+    images = generator(torch.randn(2, experiment.latent_dim))
+    assert torch.equal(images["digit"], images["edge"]) == (shared == 5)
+
+
+@pytest.mark.parametrize("shared", range(5))
+def test_any_number_of_discriminator_layers_is_shared(make_experiment: MakeExperiment, shared: int) -> None:
+    """From none to all layers are shared; the border counts from the logit."""
+    discriminator = build_discriminator(make_experiment(discriminator={"shared_layers": shared}))
+    stem = discriminator.stems["digit"]
+    weighty = (nn.Conv2d, nn.Linear)
+    assert sum(isinstance(module, weighty) for module in discriminator.trunk) == shared
+    assert sum(isinstance(module, weighty) for module in stem.modules()) == 4 - shared
+    images = torch.randn(2, 1, 28, 28)
+    logits = discriminator({"digit": images, "edge": images})
+    assert torch.equal(logits["digit"], logits["edge"]) == (shared == 4)
+
+
+def test_shared_weights_are_the_same_object(make_experiment: MakeExperiment) -> None:
+    """A step that only one domain's loss takes moves the trunk of all, and no other head."""
+    experiment = make_experiment(("digit", "edge"))
+    generator = build_generator(experiment)
+    generator(torch.randn(3, experiment.latent_dim))["digit"].sum().backward()
+    assert all(weight.grad is not None for weight in generator.trunk.parameters())
+    assert all(weight.grad is not None for weight in generator.heads["digit"].parameters())
+    assert all(weight.grad is None for weight in generator.heads["edge"].parameters())
+
+
+def test_the_paper_generator_has_its_weights() -> None:
+    """REFERENCE counts 7,842,694: 7,833,476 shared and two heads of 4,609; ours adds an affine norm's."""
+    channels = {"digit": 1, "edge": 1}
+    generator = CoupledGenerator(GENERATORS["digit"], channels, latent_dim=100, width=1, shared_layers=4)
+    convolutions = 100 * 1024 * 16 + 9 * (1024 * 512 + 512 * 256 + 256 * 128)
+    assert convolutions == 7_831_552
+    channels_out = 1024 + 512 + 256 + 128
+    norms, slopes = 2 * channels_out, 4  # a scale and a shift a channel; a PReLU's slope a layer
+    assert count(generator.trunk) == convolutions + norms + slopes
+    assert convolutions + channels_out + slopes == 7_833_476  # theirs: a bias, and a norm without weights
+    assert {count(head) for head in generator.heads.values()} == {128 * 36 + 1} == {4_609}
+
+
+def test_the_paper_discriminator_has_its_weights() -> None:
+    """REFERENCE counts 427,593 with two logits; one logit saves 501 of them."""
+    channels = {"digit": 1, "edge": 1}
+    discriminator = CoupledDiscriminator(DISCRIMINATORS["digit"], channels, width=1, shared_layers=3)
+    stem = 20 * 25 + 20
+    shared = (50 * 20 * 25 + 50) + (500 * 50 * 16 + 500) + 1 + (500 + 1)  # the 1 is PReLU's slope
+    assert [count(one) for one in discriminator.stems.values()] == [stem, stem]
+    assert count(discriminator.trunk) == shared
+    assert count(discriminator) == 2 * stem + shared == 427_593 - 501
+
+
+@pytest.mark.parametrize("name", ["normal", "xavier", "he", "uniform"])
+def test_every_initialisation_draws_all_weights(make_experiment: MakeExperiment, name: str) -> None:
+    """Weights are spread around zero, and biases are zero."""
+    discriminator = build_discriminator(make_experiment(discriminator={"initialisation": name}))
+    for module in discriminator.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            assert module.weight.std() > 0.005
+            assert module.weight.abs().max() < 3
+            assert module.bias is not None
+            assert not module.bias.any()
