@@ -1,0 +1,100 @@
+"""The verbs' options, help and errors, through their console entries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from training import evaluate, export, train, train_classifiers
+from training.config import DomainConfig, Experiment, GeneratorConfig, NetworkConfig
+
+RunVerb = Callable[..., None]
+VERBS = [train, evaluate, export, train_classifiers]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
+def test_help_shows_the_command(
+    run_verb: RunVerb, verb: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a target the help is the exact command and what it does."""
+    run_verb(verb, "--help")
+    assert f"python -m {verb.__name__} " in capsys.readouterr().out
+
+
+def test_help_lists_every_field(
+    run_verb: RunVerb, write_experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each field of the experiment is an option, with the sentence that stands below it."""
+    with pytest.raises(SystemExit, match="0"):
+        run_verb(train, write_experiment, "--help")
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    plain = [field.name for field in fields(Experiment)]
+    plain = [name for name in plain if name not in ("domains", "generator", "discriminator")]
+    prefixed = [f"generator.{field.name}" for field in fields(GeneratorConfig)]
+    prefixed += [f"discriminator.{field.name}" for field in fields(NetworkConfig)]
+    prefixed += [f"domains.2.{field.name}" for field in fields(DomainConfig)]
+    for name in plain + prefixed:
+        assert f"--{name.replace('_', '-')}" in shown
+    for sentence in ("Decay of the averaged generator", "Licence of the images", "1 for grey, 3 for RGB."):
+        assert sentence in shown
+
+
+def test_a_dry_run_writes_nothing(
+    run_verb: RunVerb, write_experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It loads the images, says what would be done and stops."""
+    run_verb(train, write_experiment, "--dry-run", "--runs", tmp_path / "runs")
+    said = capsys.readouterr().out
+    assert "tiny: 5 steps of 4 images a domain" in said
+    assert "negative: 100 images" in said
+    assert list(tmp_path.iterdir()) == [write_experiment]
+
+
+def test_options_override_the_file(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> None:
+    """What the command line says counts, and the run folder keeps it."""
+    overrides = ["--steps", 2, "--generator.learning-rate", 0.01, "--domains.1.description", "rings"]
+    run_verb(train, write_experiment, "--runs", tmp_path / "runs", *overrides)
+    kept = json.loads((tmp_path / "runs/00000_tiny/experiment.json").read_text())["experiment"]
+    assert kept["steps"] == 2
+    assert kept["generator"]["learning_rate"] == 0.01
+    assert [domain["description"] for domain in kept["domains"]] == ["", "rings", ""]
+    assert kept["batch_size"] == 4
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "said"),
+    [
+        (train, ["nowhere.toml"], "nowhere.toml"),
+        (train, ["{experiment}", "--loss", "hinge"], "loss = 'hinge': must be one of"),
+        (train, ["{experiment}", "--domains.0.source", "no/such"], "'no/such'"),
+        (train, ["{experiment}", "--machine.accelerator", "cuda"], "machine.accelerator = 'cuda'"),
+        (train, ["{folder}"], "is no run folder"),
+        (evaluate, ["{folder}", "--pairs", "0"], "pairs = 0"),
+        (export, ["{folder}", "--name", "Big Name"], "name = 'Big Name'"),
+        (export, ["{folder}"], "is no run folder"),
+        (train_classifiers, ["{experiment}", "--table", "deep"], "table = 'deep': must be one of digit"),
+    ],
+)
+def test_a_users_error_is_one_line(
+    run_verb: RunVerb,
+    write_experiment: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    verb: ModuleType,
+    arguments: list[str],
+    said: str,
+) -> None:
+    """It goes to stderr, the exit status is 2, and nothing is written."""
+    arguments = [one.format(experiment=write_experiment, folder=tmp_path) for one in arguments]
+    with pytest.raises(SystemExit, match="2"):
+        run_verb(verb, *arguments)
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert said in error
+    assert list(tmp_path.iterdir()) == [write_experiment]

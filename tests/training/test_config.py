@@ -1,0 +1,97 @@
+"""Experiments: what is read, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training import config
+from training.config import EXPERIMENT, load_experiment, parse_experiment
+from training.construction import build_discriminator, build_generator
+from training.errors import ConfigError
+
+FILES = sorted((Path(config.__file__).parent / "experiments").glob("*.toml"))
+DIGIT = {"name": "digit", "source": "ylecun/mnist"}
+COLOUR = {"name": "colour", "source": "uoft-cs/cifar10", "channels": 3}
+FIELDS: dict[str, Any] = {"name": "a", "data_license": "none", "domains": [DIGIT]}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_experiment_builds_its_networks(file: Path) -> None:
+    """What is committed can be run, is named after its file and says what each domain shows."""
+    experiment = load_experiment(file)
+    build_generator(experiment)
+    build_discriminator(experiment)
+    assert experiment.name == file.stem
+    assert all(domain.description for domain in experiment.domains)
+
+
+def test_an_experiment_survives_its_run_folder() -> None:
+    """Plain values of an experiment, as JSON keeps them, give the same experiment."""
+    experiment = load_experiment(FILES[0])
+    assert parse_experiment(EXPERIMENT.dump_python(experiment, mode="json")) == experiment
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"stepps": 3}, ["stepps = 3", "Unexpected"]),
+        ({"domains": [DIGIT | {"colour": "red"}]}, ["domains.0.colour = 'red'", "Unexpected"]),
+        ({"steps": "many"}, ["steps = 'many'", "valid integer"]),
+        ({"steps": 0}, ["steps = 0", "greater than or equal to 1"]),
+        ({"warmdown": 1.5}, ["warmdown = 1.5", "less than or equal to 1"]),
+        ({"seed": -1}, ["seed = -1", "greater than or equal to 0"]),
+        ({"prior": "gauss"}, ["prior = 'gauss'", "'normal' or 'uniform'"]),
+        ({"loss": "hinge"}, ["loss = 'hinge'", "must be one of ce, relativistic"]),
+        ({"generator": {"table": "big"}}, ["generator.table = 'big'", "digit, digit_leaky"]),
+        ({"generator": {"width": float("inf")}}, ["generator.width = inf", "finite"]),
+        ({"generator": {"betas": [0.5, 1.5]}}, ["generator.betas.1 = 1.5", "less than 1"]),
+        ({"generator": {"shared_layers": 6}}, ["generator.shared_layers = 6", "has 5 layers"]),
+        ({"discriminator": {"penalty": "r3"}}, ["discriminator.penalty = 'r3'", "none, r1"]),
+        ({"discriminator": {"shared_layers": 5}}, ["discriminator.shared_layers = 5", "has 4 layers"]),
+        (
+            {"domains": [DIGIT | {"transform": "x"}]},
+            ["domains.0.transform = 'x'", "identity, edge, negative"],
+        ),
+        ({"domains": [DIGIT | {"channels": 2}]}, ["domains.0.channels = 2", "1 or 3"]),
+        ({"domains": [DIGIT | {"name": "Digit 1"}]}, ["domains.0.name = 'Digit 1'", "[a-z]"]),
+        ({"domains": []}, ["domains", "at least 1"]),
+        ({"domains": [DIGIT, DIGIT]}, ["domain names repeat: ['digit', 'digit']"]),
+        ({"domains": [DIGIT | {"name": "latent"}]}, ["['latent']", "take others"]),
+        ({"domains": [DIGIT | {"name": "half"}]}, ["['half']", "take others"]),
+        (
+            {"domains": [DIGIT, COLOUR], "generator": {"shared_layers": 5}},
+            ["generator.shared_layers = 5", "grey and RGB"],
+        ),
+    ],
+    ids=str,
+)
+def test_a_wrong_field_is_named(changes: dict[str, Any], said: list[str]) -> None:
+    """The error says which field, what it was and what is allowed, in one line."""
+    with pytest.raises(ConfigError) as caught:
+        parse_experiment(FIELDS | changes)
+    assert "\n" not in str(caught.value)
+    assert all(part in str(caught.value) for part in said)
+
+
+def test_a_missing_field_is_named() -> None:
+    """What has no default must be said."""
+    with pytest.raises(ConfigError, match=r"data_license.*required"):
+        parse_experiment({"name": "a", "domains": [DIGIT]})
+
+
+@pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe\x00", b'name = "a"'])
+def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes) -> None:
+    """Neither broken TOML nor bytes that are no text nor a half experiment ends in a traceback."""
+    file = tmp_path / "broken.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"broken\.toml"):
+        load_experiment(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """A wrong path is the user's to mend."""
+    with pytest.raises(ConfigError, match=r"nowhere\.toml"):
+        load_experiment(tmp_path / "nowhere.toml")
