@@ -70,6 +70,7 @@ def _bare_app(*pools: Executor) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     for error in (RequestError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _handle)

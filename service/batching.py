@@ -93,6 +93,9 @@ class Batcher:
         except asyncio.CancelledError:
             self._metrics.rejected.labels("cancelled").inc()
             raise
+        except RunFailed as failure:
+            logger.exception("a run failed", exc_info=failure.__cause__)
+            raise
         finally:
             alarm.cancel()
             if entry.waiting:
@@ -172,8 +175,9 @@ class Batcher:
                 if not share[0].done.done():
                     await self._run([share])
             return
-        logger.error("a run of model '%s' failed", self.model.name, exc_info=error)
-        batch[0][0].fail(RunFailed(f"model '{self.model.name}' failed on this request's latents"))
+        failure = RunFailed(f"model '{self.model.name}' failed on this request's latents")
+        failure.__cause__ = error
+        batch[0][0].fail(failure)
 
     def _timed_run(self, latents: Latents) -> tuple[Images, float]:
         start = time.perf_counter()

@@ -128,8 +128,7 @@ async def _watched(
     """Let a request be answered, and cancel that when the client leaves."""
     answering = asyncio.current_task()
     assert answering is not None
-    left = asyncio.Event()
-    unread = [body]
+    left, unread = asyncio.Event(), [body]
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":

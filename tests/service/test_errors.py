@@ -203,8 +203,11 @@ async def test_a_full_queue_is_429_and_a_passed_deadline_504(
     assert int(full[0].headers["retry-after"]) >= 1
 
 
-async def test_a_failing_run_is_500_without_its_inside(client: httpx.AsyncClient) -> None:
+async def test_a_failing_run_is_500_without_its_inside(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
     """What the model stumbled over is in the log, not in the answer; the next request is answered."""
     answer = await client.post("/generate", json={"latents": [[60] + [0] * 7]})
     assert "onnx" not in check_problem(answer, 500, "run_failed")["detail"].lower()
+    assert "indices element out of data bounds" in caplog.text
     assert (await client.get("/generate?seed=1")).status_code == 200
