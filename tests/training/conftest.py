@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from training.config import Experiment, parse_experiment
 from training.datasets import load_training_sets
@@ -52,11 +53,14 @@ def make_experiment(digits_folder: Path) -> Callable[..., Experiment]:
 
 @pytest.fixture(scope="session")
 def make_trainer(fabric: Fabric) -> Callable[[Experiment], Trainer]:
-    """Return what builds the trainer of an experiment on its images."""
+    """Return what builds the trainer of an experiment on its images, each domain's read once."""
+    known: dict[object, dict[str, Tensor]] = {}
 
     def make(experiment: Experiment) -> Trainer:
-        sets = load_training_sets(experiment)
-        return Trainer(experiment, {name: loaded.images for name, loaded in sets.items()}, fabric)
+        if experiment.domains not in known:
+            sets = load_training_sets(experiment)
+            known[experiment.domains] = {name: loaded.images for name, loaded in sets.items()}
+        return Trainer(experiment, known[experiment.domains], fabric)
 
     return make
 
