@@ -1,0 +1,84 @@
+"""Sheets of samples, and the way from a network's range to bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from service.latents import draw_latent
+from service.metadata import Prior
+from training.config import Experiment
+from training.construction import build_generator
+from training.samples import draw, from_bytes, latents_of_seeds, save_sheet, sheet, to_bytes
+
+MakeExperiment = Callable[..., Experiment]
+
+
+@pytest.mark.parametrize("image_range", [(0.0, 1.0), (-1.0, 1.0)])
+def test_bytes_survive_the_networks_range(image_range: tuple[float, float]) -> None:
+    """Every level goes to the network's range and back, and its ends are black and white."""
+    levels = torch.arange(256, dtype=torch.uint8)
+    values = from_bytes(levels, image_range)
+    assert (float(values[0]), float(values[-1])) == pytest.approx(image_range)
+    assert torch.equal(to_bytes(values, image_range), levels)
+
+
+def test_values_beyond_the_range_are_cut_off() -> None:
+    """A byte is the nearest level, never one that wrapped around."""
+    values = torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0])
+    assert to_bytes(values, (-1.0, 1.0)).tolist() == [0, 0, 128, 255, 255]
+
+
+def test_latents_are_the_services() -> None:
+    """A seed draws here what the service draws for it."""
+    prior = Prior(distribution="uniform", latent_dim=5)
+    latents = latents_of_seeds(prior, range(3, 6))
+    assert latents.dtype == torch.float32
+    assert np.array_equal(latents.numpy(), np.stack([draw_latent(prior, seed) for seed in (3, 4, 5)]))
+
+
+def test_a_latent_is_drawn_alike_in_any_batch(make_experiment: MakeExperiment) -> None:
+    """Drawing is in evaluation mode, whatever mode the generator is in, and leaves it as it was."""
+    experiment = make_experiment(("digit", "colour"))
+    generator = build_generator(experiment).train()
+    latents = latents_of_seeds(experiment.latent_prior, range(5))
+    together, apart = draw(generator, latents), draw(generator, latents, batch=2)
+    assert generator.training
+    assert {name: tuple(images.shape) for name, images in together.items()} == {
+        "digit": (5, 1, 28, 28),
+        "colour": (5, 3, 28, 28),
+    }
+    for name, images in together.items():
+        assert (images.int() - apart[name].int()).abs().max() <= 1  # sums in another order round differently
+
+
+def test_rows_are_latents_and_columns_are_domains(tmp_path: Path) -> None:
+    """Three pairs of two domains make a sheet of three rows and two columns."""
+    pairs = {
+        name: torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 4, 5)
+        for name, levels in {"digit": [10, 20, 30], "edge": [110, 120, 130]}.items()
+    }
+    save_sheet(pairs, tmp_path / "sheet.png", scale=2)
+    pixels = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert pixels.shape == (3 * 4 * 2, 2 * 5 * 2)
+    assert pixels[::8, ::10].tolist() == [[10, 110], [20, 120], [30, 130]]
+
+
+def test_grey_and_colour_share_a_sheet() -> None:
+    """Where one domain is RGB the sheet is, and grey stays grey."""
+    grey = torch.full((1, 1, 2, 2), 50, dtype=torch.uint8)
+    colour = torch.tensor([1, 2, 3], dtype=torch.uint8)[None, :, None, None].expand(1, 3, 2, 2)
+    pixels = np.asarray(sheet({"digit": grey, "colour": colour}))
+    assert pixels[0, [0, 2]].tolist() == [[50, 50, 50], [1, 2, 3]]
+
+
+def test_the_last_row_is_filled_up() -> None:
+    """Five pairs in two columns of pairs make three rows, the last place black."""
+    images = torch.full((5, 1, 2, 2), 9, dtype=torch.uint8)
+    pixels = np.asarray(sheet({"digit": images}, columns=2))
+    assert pixels[::2, ::2].tolist() == [[9, 9], [9, 9], [9, 0]]
