@@ -5,7 +5,7 @@ SERVICE := .venv-service
 DEV := .venv
 PIP := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help serve test lint format models clean
+.PHONY: help serve setup test lint format bench clean
 
 help:  ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -13,6 +13,10 @@ help:  ## list the verbs
 $(SERVICE)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(SERVICE)
 	$(SERVICE)/bin/python $(PIP) -e '.[cpu]'
+	@touch $@
+
+$(SERVICE)/.tested: $(SERVICE)/.done
+	$(SERVICE)/bin/python $(PIP) -e '.[cpu,test]'
 	@touch $@
 
 $(DEV)/.done: pyproject.toml constraints.txt
@@ -23,8 +27,14 @@ $(DEV)/.done: pyproject.toml constraints.txt
 serve: $(SERVICE)/.done  ## serve the models of this folder on http://localhost:8000 (PORT changes it)
 	PORT=$(PORT) $(SERVICE)/bin/python -m service
 
-test: lint  ## check style, types and layers, and run every test
-	$(DEV)/bin/python -m pytest
+setup: $(DEV)/.done  ## install training, tests and tools into .venv
+
+test: lint $(SERVICE)/.tested  ## check style, types and layers, and run every test
+	$(SERVICE)/bin/python -m pytest -q tests/service
+	$(DEV)/bin/python -m pytest --ignore tests/service
+
+bench: $(DEV)/.done  ## compare a training step with the plain way of writing it
+	$(DEV)/bin/python tests/benchmarks/training_speed.py training/experiments/digit_edge.toml
 
 lint: $(DEV)/.done  ## check style, types and layers
 	$(DEV)/bin/ruff format --check .

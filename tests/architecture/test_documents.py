@@ -1,0 +1,119 @@
+"""What the documents promise: commands run, settings are as described."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+QUICK = "--steps 2 --batch-size 4 --generator.width 0.02 --discriminator.width 0.1 --machine.accelerator cpu"
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def _commands(program: str) -> list[str]:
+    lines = "".join(_blocks("sh")).splitlines()
+    return [line for line in lines if line.startswith(f"{program} ")]
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    """Serve the committed models by `python -m service` on a free port of this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "service"], cwd=ROOT, env={**os.environ, "PORT": str(port)}
+    )
+    try:
+        _wait_until_ready(f"http://127.0.0.1:{port}/readyz")
+        yield f"localhost:{port}"
+    finally:
+        server.terminate()
+        assert server.wait(30) == 0
+
+
+def _wait_until_ready(url: str) -> None:
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.1)
+    pytest.fail(f"{url} did not answer within 30 s")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("command", _commands("curl"))
+def test_every_curl_of_the_readme_is_answered(command: str, served: str, tmp_path: Path) -> None:
+    """Each request of the README succeeds on the committed models, word for word but for the port."""
+    words = shlex.split(command.replace("localhost:8000", served))
+    answer = subprocess.run(
+        [*words, "--fail-with-body", "--silent", "--show-error"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout or any(tmp_path.iterdir())
+
+
+def test_the_readme_trains_on_two_folders_of_images(tmp_path: Path) -> None:
+    """The README's experiment and its three commands turn two folders of pictures into a model."""
+    random = np.random.default_rng(0)
+    for domain in ("day", "night"):
+        for split in ("train", "test"):
+            folder = tmp_path / "pictures" / domain / split
+            folder.mkdir(parents=True)
+            for number in range(8):
+                Image.fromarray(random.integers(0, 255, (30, 40, 3), np.uint8)).save(folder / f"{number}.png")
+    (tmp_path / "pictures.toml").write_text(_blocks("toml")[0])
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hub"), "PYTHONPATH": str(ROOT)}
+    commands = [command for command in _commands("python") if "pictures" in command]
+    assert [command.split()[2] for command in commands] == [
+        f"training.{verb}" for verb in ("train", "evaluate", "export")
+    ]
+    for command in commands:
+        quick = QUICK if "training.train" in command else ""
+        words = shlex.split(f"{command} {quick}")
+        subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "models/pictures/1/model.onnx").is_file()
+
+
+def test_the_documents_name_files_that_exist() -> None:
+    """Every link of the documents to a file of the project leads somewhere."""
+    for document in ROOT.glob("*.md"):
+        for link in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            assert "://" in link or (ROOT / link).exists(), f"{document.name}: {link}"
+
+
+def test_the_settings_are_described_as_they_are() -> None:
+    """docs/settings.md has exactly the settings of the service, with their sentences and defaults."""
+    text = (ROOT / "docs/settings.md").read_text()
+    rows = [_row(name) for name in Settings.model_fields]
+    assert [line for line in text.splitlines() if line.startswith("| `")] == rows, "\n".join(rows)
+
+
+def _row(name: str) -> str:
+    field = Settings.model_fields[name]
+    default = "by machine" if field.default_factory else field.default
+    return f"| `COGAN_{name.upper()}` | {default} | {field.description} |"
