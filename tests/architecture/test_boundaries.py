@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,16 @@ def test_the_service_loads_nothing_that_only_training_needs() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert not heavy & set(loaded.stdout.split())
+
+
+def test_training_takes_the_contract_alone_from_the_service() -> None:
+    """Training imports how a seed becomes a latent and what a file says of itself, nothing else of the service."""
+    imported = {
+        module
+        for file in (ROOT / "training").rglob("*.py")
+        for module in re.findall(r"^(?:from|import) (service\S*)", file.read_text(), re.MULTILINE)
+    }
+    assert imported == {"service.latents", "service.metadata"}
 
 
 @pytest.mark.parametrize("file", ALL_FILES, ids=lambda file: str(file.relative_to(ROOT)))
