@@ -71,6 +71,16 @@ def test_training_starts_only_when_asked_for(compose: Document) -> None:
     assert compose["services"]["training"]["profiles"] == ["training"]
 
 
+def test_training_writes_only_where_results_go(compose: Document, root: Path) -> None:
+    """The checkout and the data are read-only; results land in folders of their own on the host."""
+    mounts = compose["services"]["training"]["volumes"]
+    assert mounts[0] == ".:/app:ro"
+    written = {mount["target"]: mount["source"] for mount in mounts[1:] if not mount.get("read_only")}
+    assert written == {f"/app/{name}": f"./{name}" for name in ("runs", "classifiers", "models")}
+    ignored = (root / ".gitignore").read_text().splitlines()
+    assert {"runs/", "classifiers/", "data/"} <= set(ignored)
+
+
 def test_mounted_files_of_the_repository_exist(compose: Document, root: Path) -> None:
     """A path below docker/ that a container mounts is there: the engine would make an empty folder of it."""
     mounts = [str(mount) for service in compose["services"].values() for mount in service.get("volumes", ())]
