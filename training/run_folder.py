@@ -15,7 +15,8 @@ import json
 import platform
 import re
 import subprocess
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from training.checkpoint import write_whole
 from training.config import EXPERIMENT, Experiment, parse_experiment
 from training.errors import RunError
 
-LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime")
+LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 
 
 class RunFolder:
@@ -117,7 +118,10 @@ def origin() -> dict[str, Any]:
     """Say what code and libraries are at work: the commit, and versions by name."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     found = subprocess.run(git, capture_output=True, text=True, check=False)
-    versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     return {"commit": found.stdout.strip() or "unknown", "versions": versions}
 
 
