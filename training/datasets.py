@@ -109,10 +109,11 @@ def _load(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]) 
 
 
 def _labels(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
-    if domain.label_column not in table.column_names:
+    labels = table[domain.label_column][:] if domain.label_column in table.column_names else [None]
+    if None in labels:  # an image folder without classes has a column of nothing
         return None
     try:
-        return torch.tensor(table[domain.label_column][:], dtype=torch.int64)
+        return torch.tensor(labels, dtype=torch.int64)
     except (TypeError, ValueError) as error:
         raise DataError(
             f"domain {domain.name}: label_column {domain.label_column!r} of {domain.source!r} holds "
