@@ -45,7 +45,8 @@ def verb(run: Callable[[Path, list[str]], None]) -> Callable[[], None]:
 def parse(defaults: Options, arguments: list[str]) -> Options:
     """Read the options of a verb over its defaults. Raises ConfigError, naming the field."""
     try:
-        options = tyro.cli(type(defaults), args=arguments, default=defaults, prog=f"{Path(sys.argv[0]).stem} TARGET")
+        prog = f"{Path(sys.argv[0]).stem} TARGET"
+        options = tyro.cli(type(defaults), args=arguments, default=defaults, prog=prog)
         return TypeAdapter(type(options)).validate_python(vars(options))  # for tyro a type alone is right
     except ValidationError as error:
         raise ConfigError(describe_errors(error)) from error
