@@ -9,25 +9,24 @@ from lightning_fabric import Fabric
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from training.config import Precision
 from training.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The device, its precision and its threads."""
+    """The device and its threads: what a run may change without becoming another."""
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Kind of device; auto takes the best there is."""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Of the networks' arithmetic."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Threads of the CPU; 0 leaves their number to PyTorch."""
 
-    def fabric(self) -> Fabric:
+    def fabric(self, precision: Precision) -> Fabric:
         """Take hold of the device. Raises ConfigError where there is none of its kind."""
         if self.threads:
             torch.set_num_threads(self.threads)
         try:
-            return Fabric(accelerator=self.accelerator, devices=1, precision=self.precision)
+            return Fabric(accelerator=self.accelerator, devices=1, precision=precision)
         except RuntimeError as error:
             raise ConfigError(f"machine.accelerator = {self.accelerator!r}: {error}") from error
