@@ -32,6 +32,7 @@ def one_of(choices: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+Precision = Literal["32-true", "bf16-mixed"]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Positive = Annotated[int, Field(ge=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -128,6 +129,8 @@ class Experiment:
     """Updates of discriminator and generator."""
     warmdown: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Last share of the steps over which the learning rates fall linearly to nothing."""
+    precision: Precision = "32-true"
+    """Of the networks' arithmetic; bf16-mixed is faster where the processor or GPU has bfloat16."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Fixes the weights, the images' order and the latents."""
     log_every: Positive = 100

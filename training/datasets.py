@@ -109,8 +109,8 @@ def _load(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]) 
 
 
 def _labels(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
-    labels = table[domain.label_column][:] if domain.label_column in table.column_names else [None]
-    if None in labels:  # an image folder without classes has a column of nothing
+    labels = table[domain.label_column][:] if domain.label_column in table.column_names else []
+    if None in labels or len(set(labels)) < 2:  # as a folder of images without folders of classes has it
         return None
     try:
         return torch.tensor(labels, dtype=torch.int64)

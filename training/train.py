@@ -48,7 +48,7 @@ def main(target: Path, arguments: list[str]) -> None:
     options = parse(TrainOptions(experiment), arguments)
     if resumed and options.experiment != experiment:
         raise ConfigError(f"{target} goes on as it was begun: its experiment cannot be changed")
-    fabric = options.machine.fabric()
+    fabric = options.machine.fabric(options.experiment.precision)
     images = {name: loaded.images for name, loaded in load_training_sets(options.experiment).items()}
     trainer = Trainer(options.experiment, images, fabric)
     print(describe(trainer, {name: len(domain) for name, domain in images.items()}, fabric))
@@ -72,7 +72,7 @@ def describe(trainer: Trainer, counts: dict[str, int], fabric: Fabric) -> str:
     return "\n".join(
         [
             f"{experiment.name}: {experiment.steps} steps of {experiment.batch_size} images a domain "
-            f"on {fabric.device}, precision {fabric.strategy.precision.precision}",
+            f"on {fabric.device}, precision {experiment.precision}",
             *(f"  {name}: {count} images" for name, count in counts.items()),
             *(f"  {name}: {size:,} parameters" for name, size in sizes.items()),
         ]
