@@ -1,0 +1,173 @@
+"""Whole runs: what they write, how they end, and that a killed one goes on exactly."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from training import train
+from training.checkpoint import list_checkpoints, load_checkpoint
+from training.config import Experiment
+from training.errors import DivergedError
+from training.run_folder import RunFolder
+from training.trainer import Trainer
+
+RunVerb = Callable[..., None]
+MakeExperiment = Callable[..., Experiment]
+MakeTrainer = Callable[[Experiment], Trainer]
+ROOT = Path(__file__).parents[2]
+STEPS = 100
+LONG = ["--steps", STEPS, "--log-every", 10, "--checkpoint-every", 15, "--warmdown", 0.5]
+LONG += ["--machine.threads", 1, "--machine.accelerator", "cpu"]
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """Read the lines of metrics of a run."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same(a: object, b: object, where: str = "") -> None:
+    """Compare two states to the bit, naming the first place where they differ."""
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict) and isinstance(b, dict):
+        assert a.keys() == b.keys(), where
+        for name in a:
+            assert_same(a[name], b[name], f"{where}.{name}")
+    elif isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        assert len(a) == len(b), where
+        for i, (one, other) in enumerate(zip(a, b, strict=True)):
+            assert_same(one, other, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
+def begin_and_kill(arguments: list[str], run: Path) -> None:
+    """Train in a process of its own, and kill it with SIGKILL soon after its second checkpoint."""
+    command = [sys.executable, "-m", "training.train", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list_checkpoints(run / "checkpoints")) < 2:
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_a_killed_run_goes_on_exactly(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> None:
+    """Killed by SIGKILL and resumed in another process, a run equals one that ran through, to the bit."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run_verb(train, write_experiment, "--runs", whole, *LONG)
+    run = killed / "00000_tiny"
+    begin_and_kill([str(write_experiment), "--runs", str(killed), *map(str, LONG)], run)
+    assert load_checkpoint(run / "checkpoints")["steps_done"] < STEPS
+    resume = [sys.executable, "-m", "training.train", str(run), "--machine.threads", "1"]
+    subprocess.run(resume, cwd=ROOT, check=True, capture_output=True)
+
+    expected, resumed = (load_checkpoint(path / "checkpoints") for path in (whole / "00000_tiny", run))
+    assert resumed["steps_done"] == STEPS
+    assert_same(resumed, expected)
+    assert metrics(run) == metrics(whole / "00000_tiny")
+    sheets = [folder / "samples" / f"step_{STEPS:08d}.png" for folder in (run, whole / "00000_tiny")]
+    assert sheets[0].read_bytes() == sheets[1].read_bytes()
+
+
+def test_a_run_writes_all_it_promises(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> None:
+    """Metrics, sheets and checkpoints come at their steps, and all of them at the last."""
+    every = ["--log-every", 2, "--sample-every", 3, "--checkpoint-every", 4]
+    run_verb(train, write_experiment, "--runs", tmp_path, *every)
+    run = tmp_path / "00000_tiny"
+    assert [line["step"] for line in metrics(run)] == [2, 4, 5]
+    names = ["discriminator_loss", "penalty", "real_logit", "fake_logit", "generator_loss"]
+    assert set(metrics(run)[0]) == {"step", *names}  # the penalty was due at the first step alone
+    assert set(metrics(run)[1]) == {"step", *names} - {"penalty"}
+    assert sorted(file.name for file in (run / "samples").iterdir()) == [
+        "step_00000003.png",
+        "step_00000005.png",
+    ]
+    assert [file.name for file in list_checkpoints(run / "checkpoints")] == [
+        "step_00000004.pt",
+        "step_00000005.pt",
+    ]
+    with Image.open(run / "samples" / "step_00000005.png") as sheet:
+        assert sheet.size == (3 * 28, 32 * 28)  # columns are domains, rows are latents
+
+
+def test_a_run_without_a_checkpoint_begins_anew(
+    run_verb: RunVerb, write_experiment: Path, tmp_path: Path
+) -> None:
+    """A run killed before its first checkpoint is resumed like any other."""
+    run_verb(train, write_experiment, "--runs", tmp_path)
+    run = tmp_path / "00000_tiny"
+    state, lines = load_checkpoint(run / "checkpoints"), metrics(run)
+    for file in list_checkpoints(run / "checkpoints"):
+        file.unlink()
+    run_verb(train, run)
+    assert_same(load_checkpoint(run / "checkpoints"), state)
+    assert metrics(run) == lines
+
+
+def test_a_resumed_run_keeps_its_experiment(
+    run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option that would change the experiment of a run is refused."""
+    run = RunFolder.create(tmp_path, make_experiment())
+    with pytest.raises(SystemExit, match="2"):
+        run_verb(train, run.path, "--steps", 9)
+    assert "cannot be changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["generator", "discriminator"])
+def test_a_diverged_run_stops_before_it_saves(
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer, tmp_path: Path, part: str
+) -> None:
+    """A weight that is not a number stops the run, names what broke and leaves the good checkpoint."""
+    experiment = make_experiment(steps=10, log_every=4, checkpoint_every=2)
+    trainer, folder = make_trainer(experiment), RunFolder.create(tmp_path, experiment)
+
+    def break_after_five(*_: object) -> None:
+        if trainer.steps_done == 5:
+            with torch.no_grad():
+                next(getattr(trainer, part).parameters()).fill_(float("nan"))
+
+    trainer.generator.register_forward_pre_hook(break_after_five)
+    with (
+        closing(folder.open_log(0)) as log,
+        pytest.raises(DivergedError, match=f"{part}.+lower learning rate"),
+    ):
+        train.run(trainer, folder, log)
+    assert [file.name for file in list_checkpoints(folder.checkpoints)] == [
+        "step_00000002.pt",
+        "step_00000004.pt",
+    ]
+    assert [line["step"] for line in metrics(folder.path)] == [4]
+    again = make_trainer(experiment)
+    again.load_state_dict(load_checkpoint(folder.checkpoints))
+    assert again.steps_done == 4
+    assert again.not_finite() == []
+    again.step()
+    assert again.not_finite() == []
+
+
+def test_weights_that_broke_in_the_last_update_are_not_saved(
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    """All losses may still be finite when a gradient has just spoilt a weight."""
+    trainer = make_trainer(make_experiment())
+    trainer.step()
+    folder = RunFolder(tmp_path)
+    train.check(trainer, folder)
+    with torch.no_grad():
+        next(trainer.generator.parameters()).fill_(float("inf"))
+    with pytest.raises(DivergedError, match=r"^generator became infinite"):
+        train.check(trainer, folder)
