@@ -32,7 +32,7 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def fabric() -> Fabric:
     """Return the CPU."""
-    return Machine(accelerator="cpu", threads=1).fabric()
+    return Machine(accelerator="cpu", threads=1).fabric("32-true")
 
 
 @pytest.fixture(scope="session")

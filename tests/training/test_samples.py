@@ -64,7 +64,8 @@ def test_rows_are_latents_and_columns_are_domains(tmp_path: Path) -> None:
         for name, levels in {"digit": [10, 20, 30], "edge": [110, 120, 130]}.items()
     }
     save_sheet(pairs, tmp_path / "sheet.png", scale=2)
-    pixels = np.asarray(Image.open(tmp_path / "sheet.png"))
+    with Image.open(tmp_path / "sheet.png") as image:
+        pixels = np.asarray(image)
     assert pixels.shape == (3 * 4 * 2, 2 * 5 * 2)
     assert pixels[::8, ::10].tolist() == [[10, 110], [20, 120], [30, 130]]
 

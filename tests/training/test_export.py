@@ -1,0 +1,162 @@
+"""Exported files: proven, self-describing, and written whole or not at all."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import training
+from service.metadata import parse_metadata
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.config import Experiment
+from training.construction import load_average
+from training.errors import ConfigError, ExportError, RunError
+from training.export import ExportOptions, describe, export, next_version
+from training.onnx_file import Drawing
+from training.run_folder import RunFolder, write_json
+from training.samples import latents_of_seeds
+from training.trainer import Trainer
+
+MakeExperiment = Callable[..., Experiment]
+MakeTrainer = Callable[[Experiment], Trainer]
+NAMES = ("digit", "edge", "colour")
+QUALITY = {"steps": 1, "class_agreement": {"edge": 0.5}}
+WIDE = {"width": 1 / 16}  # eight channels before the heads
+
+
+@pytest.fixture(scope="session")
+def make_run(
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], RunFolder]:
+    """Return what makes a measured run of so many domains, one step long."""
+
+    def make(domains: int) -> RunFolder:
+        experiment = make_experiment(NAMES[:domains], generator=WIDE)
+        run, trainer = RunFolder.create(tmp_path_factory.mktemp("runs"), experiment), make_trainer(experiment)
+        trainer.step()
+        save_checkpoint(run.checkpoints, 1, trainer.state_dict())
+        write_json(run.quality_file, QUALITY)
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def coupled(make_run: Callable[[int], RunFolder]) -> RunFolder:
+    """Return a run of two domains."""
+    return make_run(2)
+
+
+def spoil(run: RunFolder) -> None:
+    """Make a run's images depend on how floats are rounded, so that no other arithmetic draws the same.
+
+    Equal features with opposite, huge weights cancel but for their rounding errors.
+    """
+    state = load_checkpoint(run.checkpoints)
+    average = load_average(run)
+    *_, features, norm, _activation = average.trunk
+    head = next(average.heads["edge"].parameters())
+    with torch.no_grad():
+        features.weight[:, 4:] = features.weight[:, :4]
+        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            values[4:] = values[:4]
+        head.normal_(0, 1e10, generator=torch.Generator().manual_seed(0))
+        head[4:] = -head[:4]
+    save_checkpoint(run.checkpoints, 2, state | {"average": average.state_dict()})
+
+
+@pytest.mark.parametrize("domains", [1, 2, 3])
+def test_onnxruntime_draws_what_torch_draws(
+    make_run: Callable[[int], RunFolder], tmp_path: Path, domains: int
+) -> None:
+    """At every batch size each output is uint8 [B, H, W, C] with torch's bytes, at most 1 apart."""
+    run = make_run(domains)
+    file, report = export(run, ExportOptions(models=tmp_path))
+    assert file == tmp_path / "tiny" / "1" / "model.onnx"
+    assert "batches (1, 2, 7, 64)" in report
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == list(NAMES[:domains])
+    drawing = Drawing(load_average(run))
+    for batch in (1, 2, 7, 64):
+        latents = latents_of_seeds(run.experiment().latent_prior, range(100, 100 + batch))
+        with torch.inference_mode():
+            expected = drawing(latents)
+        drawn = session.run(None, {"latent": latents.numpy()})
+        for name, wanted, got in zip(NAMES, expected, drawn, strict=False):
+            assert got.dtype == "uint8"
+            assert got.shape == (batch, 28, 28, 3 if name == "colour" else 1)
+            assert (wanted.int() - torch.from_numpy(got).int()).abs().max() <= 1
+
+
+def test_a_file_says_all_of_itself(coupled: RunFolder, tmp_path: Path) -> None:
+    """The service reads back what was written, Triton is told the same, and no source is named."""
+    file, _ = export(coupled, ExportOptions(models=tmp_path, name="pairs"))
+    model = onnx.load(file)
+    metadata = parse_metadata({entry.key: entry.value for entry in model.metadata_props})
+    assert metadata == describe(coupled, ExportOptions(models=tmp_path, name="pairs", version=1))
+    assert [domain.name for domain in metadata.domains] == ["digit", "edge"]
+    assert metadata.quality == QUALITY
+    provenance = metadata.provenance
+    assert (provenance.steps, provenance.images_seen) == (1, 1 * 4 * 2)
+    assert provenance.experiment["latent_dim"] == metadata.prior.latent_dim == 8
+    assert (tmp_path / "pairs" / "config.pbtxt").read_text() == TRITON
+    content = file.read_bytes()
+    for trace in (str(Path(training.__file__).parents[1]), sys.prefix, ".py"):
+        assert trace.encode() not in content
+
+
+def test_versions_count_up_and_are_never_changed(coupled: RunFolder, tmp_path: Path) -> None:
+    """Without a number the next one is taken; an existing one is refused and stays as it is."""
+    assert next_version(tmp_path / "tiny") == 1
+    (tmp_path / "tiny" / "9").mkdir(parents=True)
+    assert next_version(tmp_path / "tiny") == 10
+    with pytest.raises(ConfigError, match=r"tiny/9 exists"):
+        export(coupled, ExportOptions(models=tmp_path, version=9))
+    assert describe(coupled, ExportOptions(models=tmp_path)).version == "10"
+    assert [entry.name for entry in (tmp_path / "tiny").iterdir()] == ["9"]
+
+
+def test_a_failed_proof_leaves_nothing(make_run: Callable[[int], RunFolder], tmp_path: Path) -> None:
+    """A file that draws other bytes never gets its name, and what stood there before is untouched."""
+    run = make_run(2)
+    good, _ = export(run, ExportOptions(models=tmp_path, name="good"))
+    spoil(run)
+    write_json(run.quality_file, QUALITY)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for name in ("good", "bad"):
+        with pytest.raises(ExportError, match=r"edge, batch \d+: bytes differ by up to \d+"):
+            export(run, ExportOptions(models=tmp_path, name=name))
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["good"]
+    assert sorted(entry.name for entry in good.parents[1].iterdir()) == ["1", "config.pbtxt"]
+
+
+def test_an_unmeasured_run_is_refused(make_experiment: MakeExperiment, tmp_path: Path) -> None:
+    """A run without quality names the command that measures it, and one without a checkpoint says so."""
+    run = RunFolder.create(tmp_path, make_experiment())
+    with pytest.raises(RunError, match="holds no checkpoint"):
+        export(run, ExportOptions(models=tmp_path / "models"))
+    save_checkpoint(run.checkpoints, 7, {"steps_done": 7})
+    with pytest.raises(RunError, match=r"not measured after step 7: python -m training\.evaluate .+_tiny"):
+        export(run, ExportOptions(models=tmp_path / "models"))
+    assert not (tmp_path / "models").exists()
+
+
+TRITON = """\
+name: "pairs"
+backend: "onnxruntime"
+max_batch_size: 64
+input [ { name: "latent" data_type: TYPE_FP32 dims: [ 8 ] } ]
+output [
+  { name: "digit" data_type: TYPE_UINT8 dims: [ 28, 28, 1 ] },
+  { name: "edge" data_type: TYPE_UINT8 dims: [ 28, 28, 1 ] }
+]
+version_policy: { latest { num_versions: 1 } }
+dynamic_batching { }
+"""
