@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
@@ -21,7 +22,10 @@ logger = logging.getLogger("cogan.server")
 
 
 class Server(uvicorn.Server):
-    """Drains on SIGTERM: not ready at once, listening for the delay, then every request answered."""
+    """Drains on SIGTERM: not ready at once, listening for the delay, then every request answered.
+
+    On SIGHUP it looks at the models folder again, while it serves.
+    """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         super().__init__(
@@ -38,12 +42,14 @@ class Server(uvicorn.Server):
         )
         self._app, self._drain_delay_s = app, settings.drain_delay_s
         self._close_at: float | None = None
+        self._reloading: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say where."""
         await super().startup(sockets)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        url, models = f"http://{f'[{host}]' if ':' in host else host}:{port}", self._app.state.models
+        url, models = f"http://{f'[{host}]' if ':' in host else host}:{port}", self._names()
         logger.info(
             "serving %s on %s", ", ".join(models) or "no model", url, extra={"url": url, "models": models}
         )
@@ -53,6 +59,14 @@ class Server(uvicorn.Server):
         logger.info("listening ends; accepted requests are answered")
         await super().shutdown(sockets)
         logger.info("ended")
+
+    def _names(self) -> list[str]:
+        return [model.name for model in self._app.state.registry.models]
+
+    def _reload(self) -> None:
+        task = asyncio.create_task(self._app.state.registry.reload())
+        self._reloading.add(task)  # the loop itself would not keep it alive
+        task.add_done_callback(self._reloading.discard)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
         """Begin to drain on SIGTERM; a second signal, or Ctrl-C, skips the delay."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -18,8 +18,9 @@ from service.errors import RequestError, SettingsError, WrongMethod
 from service.generator import Generator
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
-from service.model_repository import ModelRepository, open_repository
-from service.onnx_model import require_provider
+from service.model_registry import ModelRegistry
+from service.model_repository import ModelRepository
+from service.onnx_model import OnnxModel, require_provider
 from service.problems import problem_response
 from service.readiness import Readiness
 from service.routes.generate import GenerateRoutes
@@ -34,24 +35,26 @@ def create_app(settings: Settings) -> FastAPI:
     """Open the models and build the app around them. Raises StartError."""
     require_provider(settings.provider)
     metrics = Metrics()
-    repository = open_repository(settings.models_dir, settings.provider, settings.max_batch, metrics)
-    readiness = Readiness(repository.trouble, metrics)
     runs = settings.threads if settings.provider == "cpu" else 1  # a GPU's session belongs to one thread
     workers = ThreadPoolExecutor(runs, thread_name_prefix="run")
     encoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="encode")
-    models = repository.models.values()
-    batchers = {model.name: Batcher(model, workers, runs, settings.max_queue, metrics) for model in models}
-    cache = AnswerCache(settings.cache_bytes)
-    generator = Generator(batchers, _default_model(settings, repository), encoders, cache, metrics)
+    loader = ThreadPoolExecutor(1, thread_name_prefix="load")
 
-    app = _bare_app(workers, encoders)
+    def make_batcher(model: OnnxModel) -> Batcher:
+        return Batcher(model, workers, runs, settings.max_queue, metrics)
+
+    registry = _open_models(settings, make_batcher, loader, metrics)
+    readiness = Readiness(lambda: registry.trouble, metrics)
+    generator = Generator(registry, encoders, AnswerCache(settings.cache_bytes), metrics)
+
+    app = _bare_app(workers, encoders, loader)
     GenerateRoutes(generator, settings).add_to(app)
     InterpolateRoutes(generator, settings).add_to(app)
-    ModelRoutes(generator, repository).add_to(app)
+    ModelRoutes(registry).add_to(app)
     HealthRoutes(readiness, metrics).add_to(app)
     limit = settings.max_body_bytes
     app.add_middleware(RequestMiddleware, metrics=metrics, readiness=readiness, max_body_bytes=limit)
-    app.state.readiness, app.state.models = readiness, list(repository.models)
+    app.state.readiness, app.state.registry = readiness, registry
     return app
 
 
@@ -78,11 +81,17 @@ def _bare_app(*pools: Executor) -> FastAPI:
     return app
 
 
-def _default_model(settings: Settings, repository: ModelRepository) -> str | None:
-    asked, served = settings.default_model, list(repository.models)
+def _open_models(
+    settings: Settings, make_batcher: Callable[[OnnxModel], Batcher], loader: Executor, metrics: Metrics
+) -> ModelRegistry:
+    """Open what the models folder holds. Raises StartError, also where the default model is not served."""
+    repository = ModelRepository(settings.models_dir, settings.provider, settings.max_batch)
+    registry = ModelRegistry(repository, make_batcher, settings.default_model, loader, metrics)
+    registry.open_all()
+    asked, served = settings.default_model, [model.name for model in registry.models]
     if asked is not None and served and asked not in served:
         raise SettingsError(f"COGAN_DEFAULT_MODEL = {asked!r} is not served; served are {', '.join(served)}")
-    return next((name for name in served if asked in (None, name)), None)
+    return registry
 
 
 async def _handle(request: Request, error: Exception) -> Response:

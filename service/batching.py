@@ -25,8 +25,8 @@ logger = logging.getLogger("cogan.batching")
 class Entry:
     """One request in the queue: its latents [B, Z], the images drawn so far, and who waits for them."""
 
-    def __init__(self, latents: Latents, model: OnnxModel) -> None:
-        self.latents = latents
+    def __init__(self, model: OnnxModel, latents: Latents) -> None:
+        self.model, self.latents = model, latents
         self.images: Images = {
             domain.name: np.empty((len(latents), domain.height, domain.width, domain.channels), np.uint8)
             for domain in model.metadata.domains
@@ -66,7 +66,7 @@ class Batcher:
         self, model: OnnxModel, workers: Executor, runs: int, max_queue: int, metrics: Metrics
     ) -> None:
         """Let at most `runs` of the model happen in `workers` at the same time."""
-        self.model = model
+        self.model = model  # may be exchanged at any time: a run has entries of one model alone
         self._workers, self._runs, self._max_queue, self._metrics = workers, runs, max_queue, metrics
         self._queue: deque[Entry] = deque()
         self._depth = 0  # latents that wait
@@ -76,14 +76,14 @@ class Batcher:
         for counter in (metrics.batches, metrics.samples):
             counter.labels(model.name)  # there from the start, as 0
 
-    async def draw(self, latents: Latents, deadline: float) -> Entry:
-        """Wait until latents [B, Z] are drawn; the entry has their images, in their order.
+    async def draw(self, model: OnnxModel, latents: Latents, deadline: float) -> Entry:
+        """Wait until `model` has drawn latents [B, Z]; the entry has their images, in their order.
 
         `deadline` is in the event loop's time. Raises QueueFull at once, DeadlineExceeded at the deadline,
         and RunFailed; a cancelled caller's latents are not drawn.
         """
         self._admit(len(latents))
-        entry = Entry(latents, self.model)
+        entry = Entry(model, latents)
         self._queue.append(entry)
         self._depth += entry.waiting
         alarm = asyncio.get_running_loop().call_at(deadline, self._expire, entry)
@@ -130,13 +130,15 @@ class Batcher:
         self._start_runs()
 
     def _take(self, room: int) -> list[Share]:
-        """Take up to `room` latents from the head of the queue; who no longer waits is dropped."""
+        """Take up to `room` latents of one model from the queue's head; who no longer waits is dropped."""
         batch: list[Share] = []
         while room and self._queue:
             entry = self._queue[0]
             if entry.done.done():
                 self._drop(entry)
                 continue
+            if batch and entry.model is not batch[0][0].model:
+                break
             start, stop = entry.taken, entry.taken + min(room, entry.waiting)
             if start == 0:
                 entry.waited = time.perf_counter() - entry.queued_at
@@ -155,14 +157,15 @@ class Batcher:
         entry.taken = len(entry.latents)
 
     async def _run(self, batch: list[Share]) -> None:
+        model = batch[0][0].model
         latents = np.concatenate([entry.latents[start:stop] for entry, start, stop in batch])
         try:
             loop = asyncio.get_running_loop()
-            images, seconds = await loop.run_in_executor(self._workers, self._timed_run, latents)
+            images, seconds = await loop.run_in_executor(self._workers, _timed_run, model, latents)
         except Exception as error:
             await self._fail_or_part(batch, error)
             return
-        self._record(len(latents), seconds)
+        self._record(model, len(latents), seconds)
         offset = 0
         for entry, start, stop in batch:
             part = slice(offset, offset := offset + stop - start)
@@ -179,14 +182,15 @@ class Batcher:
         failure.__cause__ = error
         batch[0][0].fail(failure)
 
-    def _timed_run(self, latents: Latents) -> tuple[Images, float]:
-        start = time.perf_counter()
-        return self.model.run(latents), time.perf_counter() - start
-
-    def _record(self, size: int, seconds: float) -> None:
-        metrics, model = self._metrics, self.model
+    def _record(self, model: OnnxModel, size: int, seconds: float) -> None:
+        metrics = self._metrics
         metrics.batch_size.observe(size)
         metrics.batches.labels(model.name).inc()
         metrics.samples.labels(model.name).inc(size)
-        metrics.inference_duration.labels(model.name, model.metadata.version, model.provider).observe(seconds)
+        metrics.inference_duration.labels(model.name, model.version, model.provider).observe(seconds)
         self._latent_seconds += 0.1 * (seconds / size - self._latent_seconds)
+
+
+def _timed_run(model: OnnxModel, latents: Latents) -> tuple[Images, float]:
+    start = time.perf_counter()
+    return model.run(latents), time.perf_counter() - start

@@ -39,9 +39,9 @@ class Format:
 def _json(drawing: Drawing) -> bytes:
     order = drawing.order
     head = {
-        "model": order.model,
-        "version": order.version,
-        "digest": order.digest,
+        "model": order.model.name,
+        "version": order.model.version,
+        "digest": order.model.digest,
         "domains": order.domains,
     }
     origins = [{"t": t} for t, _ in drawing.latents] if order.walk else [_origin(s) for s in order.sources]

@@ -13,6 +13,7 @@ ServiceError
     ├── TooLarge                413  body, pairs or frames over the limit
     ├── UnsupportedMediaType    415  a body that says it is not JSON
     ├── InvalidRequest          422  a field is wrong
+    ├── LoadRefused             422  a model file that cannot be served
     ├── QueueFull               429  too many wait already
     ├── RunFailed               500  the model failed on this request
     ├── InternalError           500  a defect of the service
@@ -114,6 +115,12 @@ class InvalidRequest(RequestError):
     """A field is missing, unknown or out of range."""
 
     status, code = 422, "invalid_request"
+
+
+class LoadRefused(RequestError):
+    """The model that was to be loaded is refused; what was served before still is."""
+
+    status, code = 422, "load_refused"
 
 
 class QueueFull(RequestError):

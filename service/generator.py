@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.batching import Batcher
 from service.cache import AnswerCache
 from service.encoding import FRAME_FORMATS, PAIR_FORMATS, Drawing, Format
-from service.errors import FieldError, InvalidRequest, NotReady, UnknownModel
+from service.errors import FieldError, InvalidRequest
 from service.metrics import Metrics
+from service.model_registry import ModelRegistry
 from service.onnx_model import OnnxModel
 from service.orders import Order, Source, Walk
 from service.schemas import Choice
@@ -31,33 +31,17 @@ class Answer:
 
 
 class Generator:
-    """Answers orders from the models' batchers, or from the cache."""
+    """Answers orders by the models that they were taken for, or from the cache."""
 
     def __init__(
-        self,
-        batchers: Mapping[str, Batcher],
-        default_model: str | None,
-        encoders: Executor,
-        cache: AnswerCache,
-        metrics: Metrics,
+        self, registry: ModelRegistry, encoders: Executor, cache: AnswerCache, metrics: Metrics
     ) -> None:
-        self._batchers = batchers
-        self.default_model = default_model
+        self._registry = registry
         self._encoders, self._cache, self._metrics = encoders, cache, metrics
 
     def model(self, name: str | None, place: str = "body") -> OnnxModel:
         """Return the model of this name, or the default one. Raises UnknownModel and NotReady."""
-        name = name if name is not None else self.default_model
-        if name is None or not self._batchers:
-            raise NotReady("no model is served; /readyz says why", headers={"Retry-After": "5"})
-        if name not in self._batchers:
-            served = list(self._batchers)
-            pointer = "/name" if place == "path" else "/model"
-            raise UnknownModel(
-                f"no model {name!r:.80} is served; served are {', '.join(served)}",
-                [FieldError(pointer, name, served, place)],
-            )
-        return self._batchers[name].model
+        return self._registry.model(name, place=place)
 
     def order(
         self, choice: Choice, *, sources: Sequence[Source], walk: Walk | None, format_: str, place: str
@@ -69,9 +53,7 @@ class Generator:
         model = self.model(choice.model, place)
         _check_latents(model, sources, "/latents/{}" if walk is None else "/keyframes/{}/latent")
         return Order(
-            model=model.name,
-            version=model.metadata.version,
-            digest=model.digest,
+            model=model,
             domains=_check_domains(model, choice.domains, place),
             sources=tuple(sources),
             truncation=choice.truncation,
@@ -85,15 +67,15 @@ class Generator:
             self._metrics.cache_hits.inc()
             return Answer(body, {"cache": 0.0})
         self._metrics.cache_misses.inc()
-        batcher = self._batchers[order.model]
+        batcher = self._registry.batcher(order.model.name)
         loop = asyncio.get_running_loop()
-        prior = batcher.model.metadata.prior
+        prior = order.model.metadata.prior
         if order.size <= FEW:
             latents = order.latents(prior)
         else:
             latents = await loop.run_in_executor(self._encoders, order.latents, prior)
         start = time.perf_counter()
-        entry = await batcher.draw(np.stack([latent for _, latent in latents]), deadline)
+        entry = await batcher.draw(order.model, np.stack([latent for _, latent in latents]), deadline)
         drawn = time.perf_counter()
         drawing = Drawing(order, latents, {name: entry.images[name] for name in order.domains})
         body = await loop.run_in_executor(self._encoders, self._encode, drawing)

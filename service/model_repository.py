@@ -2,92 +2,92 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from service.metrics import Metrics
-from service.onnx_model import ModelRefused, OnnxModel, Provider
+from service.onnx_model import ModelRefused, OnnxModel, Provider, file_digest
 
-logger = logging.getLogger("cogan.models")
 MODEL_FILE = "model.onnx"
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A model file that is not served: its path, and what is wrong with it."""
+    """A file or folder that is not served: its path below the models folder, and what is wrong with it."""
 
     path: str
     reason: str
 
 
-@dataclass
+@dataclass(frozen=True)
+class Opening:
+    """What came of opening a model: what to serve, if anything, what was refused, and the seconds it took."""
+
+    model: OnnxModel | None
+    refused: tuple[Refused, ...]
+    seconds: float
+
+
 class ModelRepository:
-    """What a folder of models holds: the highest version of every model, and what was refused."""
+    """A folder of models. It remembers nothing: every answer is what lies there now."""
 
-    folder: Path
-    models: dict[str, OnnxModel] = field(default_factory=dict)
-    refused: list[Refused] = field(default_factory=list)
+    def __init__(self, folder: Path, provider: Provider, max_batch: int) -> None:
+        self.folder, self._provider, self._max_batch = folder, provider, max_batch
 
-    @property
-    def trouble(self) -> str | None:
-        """Why no model can answer; None where one can."""
-        if self.models:
-            return None
-        if not self.folder.is_dir():
-            return f"the models folder {self.folder} does not exist"
-        if not self.refused:
-            return f"the models folder {self.folder} holds no <name>/<version>/{MODEL_FILE}"
-        return "every model was refused: " + "; ".join(f"{one.path}: {one.reason}" for one in self.refused)
-
-
-def open_repository(folder: Path, provider: Provider, max_batch: int, metrics: Metrics) -> ModelRepository:
-    """Open every model in the folder, by name; one that is refused does not hinder the others.
-
-    Raises ProviderMissing where the provider is not there.
-    """
-    repository = ModelRepository(folder)
-    for name, path in _find(folder):
-        start = time.perf_counter()
+    def names(self) -> list[str]:
+        """List the folders that have a model file, by name; of a folder that cannot be read, none."""
         try:
-            model = _open_as(name, path, provider, max_batch)
-        except (ModelRefused, OSError) as error:
-            repository.refused.append(Refused(path.relative_to(folder).as_posix(), str(error)))
-            logger.error("model refused: %s: %s", path, error)
-            continue
-        repository.models[name] = model
-        metrics.model_load.labels(name).set(time.perf_counter() - start)
-        metrics.model_info.labels(name, model.metadata.version, model.digest, provider).set(1)
-    metrics.models_refused.set(len(repository.refused))
-    if repository.trouble:
-        logger.error("no model is served: %s", repository.trouble)
-    return repository
+            folders = sorted(folder.name for folder in self.folder.iterdir())
+        except OSError:
+            return []
+        return [name for name in folders if not name.startswith(".") and self.versions(name)]
 
+    def versions(self, name: str) -> list[str]:
+        """List a model's version folders, the highest first; a wrongly named one where there is no other."""
+        found = sorted(file.parent.name for file in (self.folder / name).glob(f"*/{MODEL_FILE}"))
+        valid = [version for version in found if VERSION.fullmatch(version)]
+        return sorted(valid, key=int, reverse=True) or found[:1]
 
-def _find(folder: Path) -> list[tuple[str, Path]]:
-    """List the file of the highest version of every model; a folder without any model file is none."""
-    found = []
-    for model in sorted(folder.iterdir()) if folder.is_dir() else []:
-        files = sorted(model.glob(f"*/{MODEL_FILE}")) if not model.name.startswith(".") else []
-        versions = [file for file in files if VERSION.fullmatch(file.parent.name)]
-        if files:
-            highest = max(versions, key=lambda file: int(file.parent.name), default=files[0])
-            found.append((model.name, highest))
-    return found
+    def absence(self) -> str:
+        """Say why there are no names."""
+        try:
+            next(self.folder.iterdir(), None)
+        except OSError as error:
+            return f"the models folder {self.folder} cannot be read: {error.strerror}"
+        return f"the models folder {self.folder} holds no <name>/<version>/{MODEL_FILE}"
 
+    def open(self, name: str, served: OnnxModel | None) -> Opening:
+        """Open the highest version that can be served, and warm it up.
 
-def _open_as(name: str, path: Path, provider: Provider, max_batch: int) -> OnnxModel:
-    """Open a file, and check that it lies where its name and version say."""
-    version = path.parent.name
-    if not VERSION.fullmatch(version):
-        raise ModelRefused(f"the version folder is named '{version}'; allowed are whole numbers from 1")
-    model = OnnxModel(path, provider, max_batch)
-    metadata = model.metadata
-    if (metadata.name, metadata.version) != (name, version):
-        raise ModelRefused(
-            f"its metadata says {metadata.name}/{metadata.version}, but its folder is {name}/{version}"
-        )
-    return model
+        What is refused never takes away the model `served` now: it is returned where it is the highest still,
+        and where that is refused. Raises ProviderMissing.
+        """
+        start = time.perf_counter()
+        model, refused = None, []
+        for version in self.versions(name):
+            try:
+                model = self._open_version(name, version, served)
+                break
+            except (ModelRefused, OSError) as error:
+                refused.append(Refused(f"{name}/{version}/{MODEL_FILE}", str(error)))
+                if served is not None:
+                    break
+        if model is None and not refused:
+            refused = [Refused(name, f"it holds no <version>/{MODEL_FILE} any more")]
+        return Opening(model or served, tuple(refused), time.perf_counter() - start)
+
+    def _open_version(self, name: str, version: str, served: OnnxModel | None) -> OnnxModel:
+        """Open a file, unless it is the one served, and check that it lies where its name and version say."""
+        if not VERSION.fullmatch(version):
+            raise ModelRefused(f"the version folder is named '{version}'; allowed are whole numbers from 1")
+        path = self.folder / name / version / MODEL_FILE
+        if served is not None and (served.version, served.digest) == (version, file_digest(path)):
+            return served
+        model = OnnxModel(path, self._provider, self._max_batch)
+        if (model.name, model.version) != (name, version):
+            raise ModelRefused(
+                f"its metadata says {model.name}/{model.version}, but its folder is {name}/{version}"
+            )
+        return model

@@ -49,6 +49,11 @@ def require_provider(provider: Provider) -> None:
         )
 
 
+def file_digest(path: Path) -> str:
+    """Return a file's digest, as a model opened from it has it."""
+    return _digest(path.read_bytes())
+
+
 class OnnxModel:
     """A generator that onnxruntime runs: `run` is safe to call from several threads at once."""
 
@@ -60,7 +65,7 @@ class OnnxModel:
         content = path.read_bytes()
         self.provider: Provider = provider
         self.max_batch = max_batch
-        self.digest = "sha256:" + hashlib.sha256(content).hexdigest()
+        self.digest = _digest(content)
         self._session = _open(content, provider)
         self.metadata = _read_metadata(self._session)
         self.domains = tuple(domain.name for domain in self.metadata.domains)
@@ -73,6 +78,14 @@ class OnnxModel:
     def name(self) -> str:
         """The model's name, by its metadata."""
         return self.metadata.name
+
+    @property
+    def version(self) -> str:
+        """The model's version, by its metadata."""
+        return self.metadata.version
+
+    def __repr__(self) -> str:
+        return f"OnnxModel({self.digest})"
 
     def run(self, latents: Latents) -> Images:
         """Draw latents [B, Z], B at most `max_batch`: uint8 [B, H, W, C] for every domain.
@@ -101,6 +114,10 @@ class OnnxModel:
                         f"output '{domain.name}' is {found.dtype} {list(found.shape)} for {size} latents; "
                         f"the metadata promises uint8 {list(expected)}"
                     )
+
+
+def _digest(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
 def _open(content: bytes, provider: Provider) -> ort.InferenceSession:

@@ -11,6 +11,7 @@ import numpy as np
 from service.images import ENCODER_ID
 from service.latents import Latent, Method, draw_latent, path
 from service.metadata import Prior
+from service.onnx_model import OnnxModel
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,12 @@ class Walk:
 
 @dataclass(frozen=True)
 class Order:
-    """Images of these domains of these latents, or along a walk through them, in this format."""
+    """Images of these domains of these latents, or along a walk through them, in this format.
 
-    model: str
-    version: str
-    digest: str
+    It holds the model itself: whatever is loaded meanwhile, this one draws it.
+    """
+
+    model: OnnxModel
     domains: tuple[str, ...]
     sources: tuple[Source, ...]
     truncation: float | None

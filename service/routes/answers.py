@@ -29,7 +29,7 @@ async def answer_order(
     answer = await generator.answer(order, asyncio.get_running_loop().time() + deadline_s)
     headers["Server-Timing"] = ", ".join(f"{part};dur={s * 1e3:.3f}" for part, s in answer.seconds.items())
     if order.format in ("zip", "npz"):
-        headers["Content-Disposition"] = f'attachment; filename="{order.model}.{order.format}"'
+        headers["Content-Disposition"] = f'attachment; filename="{order.model.name}.{order.format}"'
     media_type = formats(order.walk is not None)[order.format].media_type
     return Response(answer.body, headers=headers, media_type=media_type)
 

@@ -79,7 +79,7 @@ def _sources(latents: list[list[float]] | None, seeds: list[int], count: int) ->
 
 def _url(order: Order, count: int) -> str:
     """Return where the answer to a drawn seed is found again."""
-    query: dict[str, object] = {"model": order.model, "seed": order.sources[0].seed, "count": count}
+    query: dict[str, object] = {"model": order.model.name, "seed": order.sources[0].seed, "count": count}
     query |= {"domains": order.domains, "format": order.format}
     if order.truncation is not None:
         query["truncation"] = order.truncation

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from service.generator import Generator
-from service.model_repository import ModelRepository
+from service.model_registry import ModelRegistry
 from service.onnx_model import OnnxModel
 from service.routes.openapi import problems
 from service.schemas import ModelCard, ModelList, RefusedModel
@@ -14,8 +13,8 @@ from service.schemas import ModelCard, ModelList, RefusedModel
 class ModelRoutes:
     """What the service can draw."""
 
-    def __init__(self, generator: Generator, repository: ModelRepository) -> None:
-        self._generator, self._repository = generator, repository
+    def __init__(self, registry: ModelRegistry) -> None:
+        self._registry = registry
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app."""
@@ -25,14 +24,14 @@ class ModelRoutes:
     async def list_models(self) -> ModelList:
         """List the served models by name, and the files that were refused, with the reasons."""
         return ModelList(
-            default=self._generator.default_model,
-            models=[_card(model) for model in self._repository.models.values()],
-            refused=[RefusedModel(path=one.path, reason=one.reason) for one in self._repository.refused],
+            default=self._registry.default,
+            models=[_card(model) for model in self._registry.models],
+            refused=[RefusedModel(path=one.path, reason=one.reason) for one in self._registry.refused],
         )
 
     async def describe_model(self, name: str) -> ModelCard:
         """Describe a model: prior, domains, where it comes from, and its measured quality."""
-        return _card(self._generator.model(name, "path"))
+        return _card(self._registry.model(name, place="path"))
 
 
 def _card(model: OnnxModel) -> ModelCard:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,11 @@ def start(models_dir: Path) -> Iterator[Callable[..., Service]]:
         service.stop()
 
 
+def says(message: str, line: dict[str, Any]) -> bool:
+    """Whether a log line begins so."""
+    return str(line["message"]).startswith(message)
+
+
 def test_start_says_where_and_what(tiny_model: Callable[..., Path], start: Callable[..., Service]) -> None:
     """One line has the address and the models; then it answers."""
     tiny_model()
@@ -97,6 +103,22 @@ def test_sigterm_drains(tiny_model: Callable[..., Path], start: Callable[..., Se
     assert service.process.wait(15) == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{service.url}/livez")
+
+
+def test_sighup_looks_at_the_models_again(
+    tiny_model: Callable[..., Path], start: Callable[..., Service]
+) -> None:
+    """A new version is served without a restart, and a broken one after it changes nothing."""
+    tiny_model()
+    service = start()
+    for version, served in (("2", "2"), ("3", "2")):
+        path = tiny_model(version=version)
+        if version != served:
+            path.write_bytes(b"junk")
+        message = f"model {'served' if version == served else 'refused'}: tiny/{version}"
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for(partial(says, message))
+        assert httpx.get(f"{service.url}/generate?seed=7").json()["version"] == served
 
 
 def test_ctrl_c_skips_the_delay(tiny_model: Callable[..., Path], start: Callable[..., Service]) -> None:
