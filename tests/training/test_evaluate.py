@@ -80,8 +80,14 @@ def test_a_classifier_learns_and_is_kept(digits_folder: Path, tmp_path: Path) ->
 
 def test_classifiers_of_different_images_have_different_files(tmp_path: Path) -> None:
     """The name tells apart all that a domain's images depend on."""
-    base = {"name": "digit", "source": "a/mnist"}
-    changes = [{}, {"transform": "edge"}, {"channels": 3}, {"train_split": "test"}, {"source": "a/usps"}]
+    base: dict[str, Any] = {"name": "digit", "source": "a/mnist"}
+    changes: list[dict[str, Any]] = [
+        {},
+        {"transform": "edge"},
+        {"channels": 3},
+        {"train_split": "test"},
+        {"source": "a/usps"},
+    ]
     files = {classifier_file(tmp_path, DomainConfig(**(base | change))) for change in changes}
     assert len(files) == len(changes)
     assert classifier_file(tmp_path, DomainConfig(**(base | {"name": "other"}))) in files

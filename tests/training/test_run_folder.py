@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing import event_accumulator  # type: ignore[import-untyped]
 
 from training.config import Experiment
 from training.errors import RunError
@@ -49,7 +49,7 @@ def test_metrics_are_lines_and_events(make_experiment: MakeExperiment, tmp_path:
         log.write(20, {"loss": 0.25})
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert lines == [{"step": 10, "loss": 0.5, "penalty": 2.0}, {"step": 20, "loss": 0.25}]
-    events = EventAccumulator(str(run.path / "events")).Reload()
+    events = event_accumulator.EventAccumulator(str(run.path / "events")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(10, 0.5), (20, 0.25)]
     assert [(event.step, event.value) for event in events.Scalars("penalty")] == [(10, 2.0)]
 
@@ -68,7 +68,7 @@ def test_lines_beyond_the_checkpoint_are_forgotten(
     with closing(run.open_log(20)) as log:
         log.write(30, {"loss": 2.0})
     assert steps_of(run) == [10, 20, 30]
-    events = EventAccumulator(str(run.path / "events")).Reload()
+    events = event_accumulator.EventAccumulator(str(run.path / "events")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(10, 1), (20, 1), (30, 2)]
 
 
