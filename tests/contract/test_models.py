@@ -1,0 +1,85 @@
+"""The committed models: they open, they are small, and they are as good as they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+
+from service.metadata import ModelMetadata, parse_metadata
+from training.domains import transform
+from training.metrics import pixel_agreement
+from training.samples import latents_of_seeds
+
+MODELS = Path(__file__).parents[2] / "models"
+FILES = sorted(MODELS.glob("*/*/model.onnx"))
+LEAST_PIXELS = {"edge": 0.952, "negative": 0.967}  # the figures of Liu & Tuzel 2016, section 4
+LEAST_CLASSES, LEAST_BALANCE = 0.95, 0.98
+MOST_BYTES = 8_000_000
+
+each_model = pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parts[-3]}-{file.parts[-2]}")
+
+
+def open_model(file: Path) -> tuple[onnxruntime.InferenceSession, ModelMetadata]:
+    """Open a file on one thread, and read what it says of itself."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return session, parse_metadata(session.get_modelmeta().custom_metadata_map)
+
+
+def pixels_of(metadata: ModelMetadata) -> dict[str, dict[str, Any]]:
+    """Return the recorded pixel agreement of every domain that has one."""
+    recorded: Any = metadata.quality["pixel_agreement"]
+    assert isinstance(recorded, dict)
+    return recorded
+
+
+def test_the_models_are_there() -> None:
+    """The service has the three models of the paper's tasks to show."""
+    assert {file.parts[-3] for file in FILES} >= {"digit_edge", "digit_negative", "digit_edge_negative"}
+
+
+@each_model
+def test_a_model_is_small_and_in_its_place(file: Path) -> None:
+    """It weighs at most 8 MB, and lies where its name and version say, with Triton's configuration."""
+    _, metadata = open_model(file)
+    assert file.stat().st_size <= MOST_BYTES
+    assert (metadata.name, metadata.version) == (file.parts[-3], file.parts[-2])
+    assert (file.parents[1] / "config.pbtxt").is_file()
+
+
+@each_model
+def test_a_model_meets_its_figures(file: Path) -> None:
+    """On 10,000 pairs, pixels and classes agree at least as the paper's do, and all classes are drawn."""
+    quality: Any = open_model(file)[1].quality
+    assert quality["pairs"] == 10_000
+    assert set(quality["pixel_agreement"]) == set(quality["class_agreement"])
+    for name, measured in quality["pixel_agreement"].items():
+        assert measured["binarised"] >= LEAST_PIXELS[name], name
+    assert min(quality["class_agreement"].values()) >= LEAST_CLASSES
+    assert min(quality["class_balance"].values()) >= LEAST_BALANCE
+
+
+@each_model
+def test_a_models_pixels_agree_as_recorded(file: Path) -> None:
+    """Drawn anew from seeds 0 to 999, its pairs agree as its metadata says, within 0.01."""
+    session, metadata = open_model(file)
+    names = [domain.name for domain in metadata.domains]
+    parts = [
+        session.run(names, {"latent": part.numpy()})
+        for part in latents_of_seeds(metadata.prior, range(1000)).split(100)
+    ]
+    drawn = {
+        name: torch.cat([torch.from_numpy(part[i]) for part in parts]).movedim(-1, 1)
+        for i, name in enumerate(names)
+    }
+    domains: Any = metadata.provenance.experiment["domains"]
+    transforms = {domain["name"]: domain["transform"] for domain in domains}
+    for name, recorded in pixels_of(metadata).items():
+        expected = transform(drawn[recorded["of"]], transforms[name])
+        again = pixel_agreement(expected, drawn[name])
+        assert again["binarised"] == pytest.approx(recorded["binarised"], abs=0.01)
