@@ -116,13 +116,20 @@ def write_json(file: Path, value: object) -> None:
 
 def origin() -> dict[str, Any]:
     """Say what code and libraries are at work: the commit, and versions by name."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    found = subprocess.run(git, capture_output=True, text=True, check=False)
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
-    return {"commit": found.stdout.strip() or "unknown", "versions": versions}
+    return {"commit": commit(), "versions": versions}
+
+
+def commit() -> str:
+    """Name the commit of the code, with -dirty behind it where files differ; unknown outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _step_of(line: str) -> int:
