@@ -5,7 +5,7 @@ SERVICE := .venv-service
 DEV := .venv
 PIP := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help serve setup test lint format bench clean
+.PHONY: help serve setup test stress lint format bench clean
 
 help:  ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -32,6 +32,9 @@ setup: $(DEV)/.done  ## install training, tests and tools into .venv
 test: lint $(SERVICE)/.tested  ## check style, types and layers, and run every test
 	$(SERVICE)/bin/python -m pytest -q tests/service
 	$(DEV)/bin/python -m pytest --ignore tests/service
+
+stress: $(SERVICE)/.tested  ## load the service for minutes, well and badly
+	$(SERVICE)/bin/python -m pytest -q -m stress tests/stress
 
 bench: $(DEV)/.done  ## compare a training step with the plain way of writing it
 	$(DEV)/bin/python tests/benchmarks/training_speed.py training/experiments/digit_edge.toml

@@ -47,7 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
     readiness = Readiness(lambda: registry.trouble, metrics)
     generator = Generator(registry, encoders, AnswerCache(settings.cache_bytes), metrics)
 
-    app = _bare_app(workers, encoders, loader)
+    app = _bare_app(settings, workers, encoders, loader)
     GenerateRoutes(generator, settings).add_to(app)
     InterpolateRoutes(generator, settings).add_to(app)
     ModelRoutes(registry).add_to(app)
@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _bare_app(*pools: Executor) -> FastAPI:
+def _bare_app(settings: Settings, *pools: Executor) -> FastAPI:
     """Build an app without routes, whose errors are problems, and which ends with its thread pools."""
 
     @asynccontextmanager
@@ -77,7 +77,7 @@ def _bare_app(*pools: Executor) -> FastAPI:
     )
     for error in (RequestError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _handle)
-    document_truly(app)
+    document_truly(app, settings)
     return app
 
 

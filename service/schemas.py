@@ -1,20 +1,27 @@
-"""Wire types: what requests and answers look like, and so what the OpenAPI document says."""
+"""Wire types of requests: what may be asked, and so what the OpenAPI document says of it."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.latents import MAX_INDEX, MAX_SEED, MIN_TRUNCATION, Method
-from service.metadata import ModelMetadata
 
 MAX_LATENT_VALUE = 100.0  # far outside any prior, and well inside float32
 PairFormat = Literal["json", "png", "webp", "zip", "npz"]
 FrameFormat = Literal["json", "gif", "webp", "png", "zip", "npz"]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+
+
+def _whole(value: object) -> object:
+    """Take 7.0 for 7, as JSON does; what is not whole stays, and is refused as a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)  # the last of a type's marks: what follows it is not in the document
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED), WHOLE]
 LatentValue = Annotated[float, Field(ge=-MAX_LATENT_VALUE, le=MAX_LATENT_VALUE, allow_inf_nan=False)]
 Latent = Annotated[list[LatentValue], Field(min_length=1)]
 
@@ -46,7 +53,10 @@ class Choice(_Request):
 
     model: str | None = Field(default=None, description="Name of the model; otherwise the default one.")
     domains: list[str] | None = Field(
-        default=None, min_length=1, description="Names of the domains to draw, in this order; otherwise all."
+        default=None,
+        min_length=1,
+        json_schema_extra={"uniqueItems": True},
+        description="Names of the domains to draw, in this order; otherwise all.",
     )
     truncation: float | None = Field(
         default=None,
@@ -61,7 +71,9 @@ class _PairChoice(Choice):
         default=None, examples=[7], description="Seed of the images; otherwise one is drawn and returned."
     )
     seeds: list[Seed] | None = Field(default=None, min_length=1, description="Several seeds instead of one.")
-    count: int = Field(default=1, ge=1, description="Images 0 to count - 1 of every seed.")
+    count: Annotated[int, Field(ge=1), WHOLE] = Field(
+        default=1, description="Images 0 to count - 1 of every seed."
+    )
     format: PairFormat | None = Field(
         default=None, description="Form of the answer; otherwise what `Accept` prefers, or json."
     )
@@ -82,7 +94,14 @@ class GenerateRequest(_PairChoice):
 
     model_config = ConfigDict(
         strict=True,
-        json_schema_extra={"examples": [{"seed": 7, "count": 2}, {"seeds": [1, 2, 3], "format": "png"}, {}]},
+        json_schema_extra={
+            "examples": [{"seed": 7, "count": 2}, {"seeds": [1, 2, 3], "format": "png"}, {}],
+            "anyOf": [
+                {"properties": {"latents": {"type": "null"}, "seed": {"type": "null"}}},
+                {"properties": {"latents": {"type": "null"}, "seeds": {"type": "null"}}},
+                {"properties": dict.fromkeys(("seed", "seeds", "count", "truncation"), False)},
+            ],
+        },
     )
 
     latents: list[Latent] | None = Field(
@@ -102,8 +121,8 @@ class GenerateRequest(_PairChoice):
 
 
 class _FrameChoice(Choice):
-    steps: int = Field(
-        default=8, ge=2, examples=[8], description="Frames from one key frame to the next, both counted."
+    steps: Annotated[int, Field(ge=2), WHOLE] = Field(
+        default=8, examples=[8], description="Frames from one key frame to the next, both counted."
     )
     method: Method | None = Field(
         default=None,
@@ -125,10 +144,24 @@ class InterpolateQuery(_FrameChoice):
 class Keyframe(_Request):
     """A latent that the way leads through: image `index` of a seed, or given values."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={
+            "oneOf": [
+                {
+                    "required": ["seed"],
+                    "properties": {"seed": {"type": "integer"}, "latent": {"type": "null"}},
+                },
+                {
+                    "required": ["latent"],
+                    "properties": {"latent": {"type": "array"}, "seed": {"type": "null"}, "index": False},
+                },
+            ]
+        },
+    )
 
     seed: Seed | None = None
-    index: int = Field(default=0, ge=0, le=MAX_INDEX)
+    index: Annotated[int, Field(ge=0, le=MAX_INDEX), WHOLE] = 0
     latent: Latent | None = None
 
     @model_validator(mode="after")
@@ -146,85 +179,3 @@ class InterpolateRequest(_FrameChoice):
     )
 
     keyframes: list[Keyframe] = Field(min_length=2)
-
-
-class Pair(BaseModel):
-    """The coupled images of one latent, as data URLs of PNGs."""
-
-    seed: int | None = Field(default=None, description="Absent where the latent was given.")
-    index: int = Field(description="Which image of the seed, or which of the given latents.")
-    images: dict[str, str] = Field(description="A data URL for every domain.")
-
-
-class _Drawn(BaseModel):
-    model: str
-    version: str
-    digest: str = Field(description="sha256 of the model file.")
-    domains: list[str]
-
-
-class GenerateAnswer(_Drawn):
-    """Answer of /generate as JSON."""
-
-    pairs: list[Pair]
-
-
-class Frame(BaseModel):
-    """One frame: t = 1.0 is the second key frame."""
-
-    t: float
-    images: dict[str, str] = Field(description="A data URL for every domain.")
-
-
-class InterpolateAnswer(_Drawn):
-    """Answer of /interpolate as JSON."""
-
-    frames: list[Frame]
-
-
-class ModelCard(ModelMetadata):
-    """A served model: the metadata of its file, and how it is served."""
-
-    digest: str = Field(description="sha256 of the model file.")
-    provider: Literal["cpu", "cuda"]
-
-
-class RefusedModel(BaseModel):
-    """A model file that is not served."""
-
-    path: str
-    reason: str
-
-
-class ModelList(BaseModel):
-    """Answer of /models."""
-
-    default: str | None = Field(description="Model of a request that names none.")
-    models: list[ModelCard]
-    refused: list[RefusedModel]
-
-
-class Health(BaseModel):
-    """Answer of /livez and /readyz."""
-
-    status: Literal["alive", "ready"]
-
-
-class WrongField(BaseModel):
-    """One wrong field of a request."""
-
-    place: Literal["body", "query", "path", "header"]
-    pointer: str = Field(description="JSON pointer to the field.")
-    value: str | int | float | bool | None = Field(description="The value as sent, shortened.")
-    allowed: str | list[str]
-
-
-class Problem(BaseModel):
-    """An error, as RFC 9457 has it."""
-
-    title: str
-    status: int
-    detail: str
-    code: str
-    errors: list[WrongField]
-    request_id: str | None

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from fastapi import Body, FastAPI, Query, Request, Response
 
+from service.answer_schemas import GenerateAnswer
 from service.encoding import PAIR_FORMATS
 from service.errors import FieldError, TooLarge
 from service.generator import Generator
@@ -16,7 +17,8 @@ from service.orders import Order, Source
 from service.routes.answers import answer_order
 from service.routes.negotiation import choose_format
 from service.routes.openapi import BODY_RESPONSES, QUERY_RESPONSES, image_responses
-from service.schemas import GenerateAnswer, GenerateQuery, GenerateRequest
+from service.routes.queries import refuse_repeats
+from service.schemas import GenerateQuery, GenerateRequest
 from service.settings import Settings
 
 
@@ -38,6 +40,7 @@ class GenerateRoutes:
 
     async def generate_by_query(self, request: Request, query: Annotated[GenerateQuery, Query()]) -> Response:
         """Draw the coupled images of seeds. With a seed the answer has an ETag; without, one is drawn."""
+        refuse_repeats(request, "seeds", "domains")
         return await self._answer(request, query, "query")
 
     async def generate(self, request: Request, body: Annotated[GenerateRequest, Body()]) -> Response:

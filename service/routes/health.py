@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import FastAPI, Request, Response
 from prometheus_client.exposition import choose_encoder
 
+from service.answer_schemas import Health
 from service.errors import NotReady
 from service.metrics import Metrics
 from service.readiness import Readiness
 from service.routes.openapi import problems
-from service.schemas import Health
 
 
 class HealthRoutes:

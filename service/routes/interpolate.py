@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Body, FastAPI, Query, Request, Response
 
+from service.answer_schemas import InterpolateAnswer
 from service.encoding import FRAME_FORMATS
 from service.errors import FieldError, TooLarge
 from service.generator import Generator
@@ -15,7 +16,8 @@ from service.orders import Source, Walk
 from service.routes.answers import answer_order
 from service.routes.negotiation import choose_format
 from service.routes.openapi import BODY_RESPONSES, QUERY_RESPONSES, image_responses
-from service.schemas import InterpolateAnswer, InterpolateQuery, InterpolateRequest, Keyframe
+from service.routes.queries import refuse_repeats
+from service.schemas import InterpolateQuery, InterpolateRequest, Keyframe
 from service.settings import Settings
 
 
@@ -39,6 +41,7 @@ class InterpolateRoutes:
         self, request: Request, query: Annotated[InterpolateQuery, Query()]
     ) -> Response:
         """Draw the coupled images on the way from one seed to another. The answer has an ETag."""
+        refuse_repeats(request, "domains")
         ends = [Keyframe(seed=query.start), Keyframe(seed=query.end)]
         return await self._answer(request, query, ends, "query")
 

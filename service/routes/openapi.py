@@ -9,11 +9,13 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from service.answer_schemas import Problem
 from service.encoding import Format
 from service.problems import MEDIA_TYPE
-from service.schemas import Problem
+from service.settings import Settings
 
 Responses = dict[int | str, dict[str, Any]]
+Limits = dict[str, tuple[str, int]]
 
 
 def problems(*statuses: int) -> Responses:
@@ -35,12 +37,14 @@ QUERY_RESPONSES: Responses = {304: {"description": "The client has this answer"}
 BODY_RESPONSES = problems(400, 415)
 
 
-def document_truly(app: FastAPI) -> None:
-    """Correct what FastAPI writes of errors: their media type, and a 422 of a shape that no answer has."""
+def document_truly(app: FastAPI, settings: Settings) -> None:
+    """Say what FastAPI does not know: the limits that are set, and the form that errors have."""
     write = app.openapi
+    limits = _limits(settings)
 
     def openapi() -> dict[str, Any]:
         document = write()
+        _set_limits(document, limits)
         for operations in document["paths"].values():
             for operation in operations.values():
                 operation["responses"] = dict(_corrected(operation["responses"]))
@@ -49,6 +53,30 @@ def document_truly(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way of extending it
+
+
+def _limits(settings: Settings) -> Limits:
+    """Return the keyword and value that bound a field, by the field's name."""
+    pairs, frames = settings.max_pairs, settings.max_frames
+    return {
+        "count": ("maximum", pairs),
+        "seeds": ("maxItems", pairs),
+        "latents": ("maxItems", pairs),
+        "steps": ("maximum", frames),
+        "keyframes": ("maxItems", frames),
+    }
+
+
+def _set_limits(document: dict[str, Any], limits: Limits) -> None:
+    """Bound every field of a request that has a limit."""
+    requests = [schema for name, schema in document["components"]["schemas"].items() if "Request" in name]
+    fields = [field for schema in requests for field in schema["properties"].items()]
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    fields += [(p["name"], p["schema"]) for operation in operations for p in operation.get("parameters", ())]
+    for name, schema in fields:
+        if name in limits:
+            keyword, value = limits[name]
+            schema[keyword] = value
 
 
 def _corrected(responses: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from service.app import create_app
 from service.settings import Settings
+from tests.running import Service, services
 
 
 @pytest.fixture
@@ -35,3 +36,10 @@ def client(tiny_model: Callable[..., Path], connect: Callable[..., httpx.AsyncCl
     """Return a client of an app with one model of two domains."""
     tiny_model(("digit", "edge"))
     return connect()
+
+
+@pytest.fixture
+def start(models_dir: Path) -> Iterator[Callable[..., Service]]:
+    """Return what starts a service; its arguments are settings."""
+    with services(models_dir) as start:
+        yield start

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,56 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-START = 30.0  # seconds, for a busy machine
-
-
-class Service:
-    """A running service, its address, and its log lines so far."""
-
-    def __init__(self, models_dir: Path, **settings: object) -> None:
-        variables = {f"COGAN_{name.upper()}": str(value) for name, value in settings.items()}
-        environment = os.environ | {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PORT": "0"} | variables
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "service"], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        self.lines: list[dict[str, Any]] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-        self.url = self.wait_for(lambda line: "url" in line)["url"]
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        with self.process.stderr as stream:
-            self.lines.extend(json.loads(line) for line in stream)
-
-    def wait_for(self, found: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Return the first log line of a kind."""
-        end = time.monotonic() + START
-        while time.monotonic() < end:
-            if matching := [line for line in list(self.lines) if found(line)]:
-                return matching[0]
-            time.sleep(0.02)
-        raise TimeoutError(f"not in {self.lines}")
-
-    def stop(self) -> None:
-        """Kill whatever is left."""
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-
-
-@pytest.fixture
-def start(models_dir: Path) -> Iterator[Callable[..., Service]]:
-    """Return what starts a service; its arguments are settings."""
-    services: list[Service] = []
-
-    def start(**settings: object) -> Service:
-        services.append(Service(models_dir, **settings))
-        return services[-1]
-
-    yield start
-    for service in services:
-        service.stop()
+from tests.running import START, Service
 
 
 def says(message: str, line: dict[str, Any]) -> bool:

@@ -1,0 +1,24 @@
+"""What a query may hold beyond what its schema says: no parameter twice, unless it is a list."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fastapi import Request
+
+from service.errors import FieldError, InvalidRequest
+
+
+def refuse_repeats(request: Request, *lists: str) -> None:
+    """Raise InvalidRequest where a parameter is repeated that is none of `lists`; FastAPI takes the last."""
+    query = request.query_params
+    if len(given := query.multi_items()) == len(query):
+        return
+    wrong = [
+        FieldError(f"/{name}", query.getlist(name), "once", "query")
+        for name, times in Counter(name for name, _ in given).items()
+        if times > 1 and name not in lists
+    ]
+    if wrong:
+        names = ", ".join(repr(error.pointer[1:]) for error in wrong)
+        raise InvalidRequest(f"{names} is given several times; allowed is once", wrong)

@@ -1,0 +1,67 @@
+"""Schemathesis on a running service: every check, every operation of its OpenAPI document.
+
+What the document cannot say is made to hold here, rule by rule, in the requests that it calls valid.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import schemathesis
+
+from tests.conftest import LATENT_DIM
+
+ROOT = Path(__file__).parents[1]
+CONFIG = Path(__file__).with_suffix(".toml")
+ALWAYS = ["--checks", "all", "--continue-on-failure", "--no-shrink", "--suppress-health-check", "all"]
+DOMAINS = ["digit", "edge"]  # of the model that the service under test has
+
+
+def fuzz(url: str, *options: str, limit_s: float) -> int:
+    """Run schemathesis with all checks and return how many cases it made; fail with its findings."""
+    program = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)]
+    with tempfile.TemporaryDirectory() as folder:  # where it keeps what it learns
+        ran = subprocess.run(
+            [*program, "run", f"{url}/openapi.json", *ALWAYS, *options],
+            cwd=folder,
+            env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.fuzzing", "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            check=False,
+        )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    cases = re.search(r"(\d+) generated", ran.stdout)
+    assert cases, ran.stdout
+    return int(cases[1])
+
+
+@schemathesis.hook
+def before_call(_: schemathesis.HookContext, case: schemathesis.Case[Any], __: dict[str, Any]) -> None:
+    """Make what should be accepted keep the rules that OpenAPI has no words for."""
+    if case.meta is None or case.meta.generation.mode.is_positive:
+        for request in (case.query, case.body):
+            if isinstance(request, dict):
+                _keep_the_rules(request)
+
+
+def _keep_the_rules(request: dict[str, Any]) -> None:
+    if request.get("domains"):  # they are the model's, whichever is served
+        request["domains"] = DOMAINS[: len(request["domains"])]
+    if request.get("seeds"):
+        request["count"] = 1  # seeds x count is bounded
+        request.pop("seed", None)  # a query has one source
+    for latent in [*(request.get("latents") or ()), *_given(request)]:
+        latent[:] = [0.0] * LATENT_DIM  # its length is the model's
+    if len(request.get("keyframes", "ab")) * int(request.get("steps", 8)) > 256:
+        request |= {"steps": 2, "loop": False}  # keyframes x steps is bounded
+
+
+def _given(request: dict[str, Any]) -> list[list[float]]:
+    return [frame["latent"] for frame in request.get("keyframes", ()) if frame.get("latent")]

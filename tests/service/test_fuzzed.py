@@ -1,0 +1,17 @@
+"""Schemathesis finds nothing, in a short form; tests/stress/ has the long one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.fuzzing import fuzz
+from tests.running import Service
+
+
+def test_a_service_does_what_its_document_says(
+    tiny_model: Callable[..., Path], start: Callable[..., Service]
+) -> None:
+    """Whatever is sent by the OpenAPI document or against it: no 5xx, every answer as described."""
+    tiny_model()
+    assert fuzz(start().url, "--phases", "examples,coverage", limit_s=100) > 300

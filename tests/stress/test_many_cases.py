@@ -1,0 +1,28 @@
+"""Schemathesis for minutes, with links followed from answer to request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fuzzing import fuzz
+from tests.running import Service, services
+
+
+@pytest.fixture
+def start(models_dir: Path) -> Iterator[Callable[..., Service]]:
+    """Return what starts a service; its arguments are settings."""
+    with services(models_dir) as start:
+        yield start
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(600)
+def test_thousands_of_cases_find_nothing(
+    tiny_model: Callable[..., Path], start: Callable[..., Service]
+) -> None:
+    """At least 5,000 cases of every kind: no 5xx, every answer as the OpenAPI document describes it."""
+    tiny_model()
+    assert fuzz(start().url, "--max-examples", "500", "--max-time", "240", limit_s=500) >= 5000
