@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from service.metadata import METADATA_KEY, Domain, ModelMetadata, Prior, Provena
 # The Hugging Face libraries read these when imported: no network, and nothing in the home folder.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="cogan-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
 LATENT_DIM = 8
 Shape = tuple[int, int, int]  # height, width, channels
@@ -113,11 +115,6 @@ def _guard_weights(turns: int) -> list[onnx.TensorProto]:
         "white": np.array(255, np.float32),
     }
     return [numpy_helper.from_array(array, name) for name, array in arrays.items()]
-
-
-def pytest_unconfigure() -> None:
-    """Remove what the Hugging Face libraries kept."""
-    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
