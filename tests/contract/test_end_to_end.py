@@ -94,6 +94,7 @@ def drawn_by_torch(
 
 
 @pytest.mark.anyio
+@pytest.mark.timeout(300)  # every verb at work
 async def test_a_folder_of_images_becomes_pairs_over_http(
     run_verb: RunVerb, digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ def numbered(tmp_path: Path) -> Path:
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.Value("int64"), "word": datasets.Value("string")}
     )
-    columns = {"image": images, "label": list(range(21)), "word": ["a"] * 21}
+    columns = {"image": images, "label": list(range(21)), "word": ["one", "two", "three"] * 7}
     for split in ("train", "test"):
         file = tmp_path / "numbered" / f"{split}-00000-of-00001.parquet"
         file.parent.mkdir(exist_ok=True)

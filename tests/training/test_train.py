@@ -57,13 +57,16 @@ def assert_same(a: object, b: object, where: str = "") -> None:
 def begin_and_kill(arguments: list[str], run: Path) -> None:
     """Train in a process of its own, and kill it with SIGKILL soon after its second checkpoint."""
     command = [sys.executable, "-m", "training.train", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and len(list_checkpoints(run / "checkpoints")) < 2:
-        time.sleep(0.002)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            while process.poll() is None and len(list_checkpoints(run / "checkpoints")) < 2:
+                time.sleep(0.002)
+        finally:
+            process.kill()
+    assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.timeout(300)  # three trainings, two of them in processes of their own
 def test_a_killed_run_goes_on_exactly(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> None:
     """Killed by SIGKILL and resumed in another process, a run equals one that ran through, to the bit."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
