@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
+from service.connections import connection_class
 from service.errors import StartError
 from service.logs import configure_logs
 from service.settings import Settings, load_settings
@@ -36,6 +37,8 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                http=connection_class(settings),
+                ws="none",
                 timeout_keep_alive=75,  # longer than proxies keep idle connections
                 timeout_graceful_shutdown=int(settings.deadline_s) + 5,
             )

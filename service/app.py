@@ -52,8 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
     InterpolateRoutes(generator, settings).add_to(app)
     ModelRoutes(registry).add_to(app)
     HealthRoutes(readiness, metrics).add_to(app)
-    limit = settings.max_body_bytes
-    app.add_middleware(RequestMiddleware, metrics=metrics, readiness=readiness, max_body_bytes=limit)
+    app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics, readiness=readiness)
     app.state.readiness, app.state.registry = readiness, registry
     return app
 

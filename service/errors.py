@@ -5,16 +5,19 @@ ServiceError
 │   ├── SettingsError           a setting is wrong
 │   └── ProviderMissing         a GPU was asked for and is not there
 └── RequestError                answered as a problem+json with the class's status and code
+    ├── MalformedRequest        400  not HTTP
     ├── MalformedBody           400  not JSON
     ├── UnknownPath             404  no such route
     ├── UnknownModel            404  no such model
     ├── WrongMethod             405  the route has other methods
     ├── NotAcceptable           406  no format that `Accept` allows
+    ├── SlowBody                408  a body that does not arrive
     ├── TooLarge                413  body, pairs or frames over the limit
     ├── UnsupportedMediaType    415  a body that says it is not JSON
     ├── InvalidRequest          422  a field is wrong
     ├── LoadRefused             422  a model file that cannot be served
     ├── QueueFull               429  too many wait already
+    ├── HeadTooLarge            431  headers over the limit
     ├── RunFailed               500  the model failed on this request
     ├── InternalError           500  a defect of the service
     ├── NotReady                503  no model, or on the way out
@@ -69,6 +72,12 @@ class RequestError(ServiceError):
         self.headers = headers or {}
 
 
+class MalformedRequest(RequestError):
+    """What came is not HTTP."""
+
+    status, code = 400, "malformed_request"
+
+
 class MalformedBody(RequestError):
     """The body is not JSON."""
 
@@ -99,6 +108,12 @@ class NotAcceptable(RequestError):
     status, code = 406, "not_acceptable"
 
 
+class SlowBody(RequestError):
+    """The body did not arrive in time."""
+
+    status, code = 408, "slow_body"
+
+
 class TooLarge(RequestError):
     """The body, or the number of pairs or frames, is over the limit."""
 
@@ -127,6 +142,12 @@ class QueueFull(RequestError):
     """More latents wait than the queue may hold."""
 
     status, code = 429, "queue_full"
+
+
+class HeadTooLarge(RequestError):
+    """The request line and the headers are over the limit."""
+
+    status, code = 431, "head_too_large"
 
 
 class RunFailed(RequestError):

@@ -5,24 +5,26 @@ Pure ASGI: Starlette's BaseHTTPMiddleware would hide a client's disconnect.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import TooLarge
-from service.logs import REQUEST_ID
+from service.bodies import read_body, watched
+from service.errors import RequestError
+from service.logs import REQUEST_ID, TRACE_ID
 from service.metrics import Metrics
 from service.problems import problem_response
 from service.readiness import Readiness
+from service.settings import Settings
 
 logger = logging.getLogger("cogan.access")
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 QUIET_ROUTES = {"/livez", "/readyz", "/metrics"}  # asked every few seconds by machines
 CLIENT_LEFT = 499  # as nginx logs it
@@ -31,9 +33,9 @@ CLIENT_LEFT = 499  # as nginx logs it
 class RequestMiddleware:
     """Outermost layer: gives a request its id, and sees to it that it is answered, counted and logged."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, readiness: Readiness, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics, readiness: Readiness) -> None:
         self._app, self._metrics, self._readiness = app, metrics, readiness
-        self._max_body_bytes = max_body_bytes
+        self._max_body_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; what is not HTTP passes."""
@@ -45,6 +47,7 @@ class RequestMiddleware:
         if not SANE_ID.fullmatch(request_id):
             request_id = b"%032x" % random.getrandbits(128)  # unguessable it need not be
         token = REQUEST_ID.set(request_id.decode())
+        trace = TRACE_ID.set(_trace_id(headers.get(b"traceparent")))
         start = time.perf_counter()
         reply = _Reply(send, request_id, self._readiness.draining, scope["method"] == "HEAD")
         inner = dict(scope, method="GET") if reply.headless else scope
@@ -54,17 +57,18 @@ class RequestMiddleware:
         finally:
             self._metrics.in_flight.dec()
             self._record(inner, scope["method"], reply.status, time.perf_counter() - start)
+            TRACE_ID.reset(trace)
             REQUEST_ID.reset(token)
 
     async def _answer(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, reply: _Reply
     ) -> None:
         try:
-            body = await _read_body(receive, headers, self._max_body_bytes)
+            body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s)
             if body is not None:
-                await _watched(receive, body, reply, lambda replay: self._app(scope, replay, reply))
+                await watched(receive, body, reply, lambda replay: self._app(scope, replay, reply))
         except Exception as error:
-            if not isinstance(error, TooLarge):
+            if not isinstance(error, RequestError):
                 logger.exception("request failed")
             if reply.started:
                 raise
@@ -105,50 +109,7 @@ class _Reply:
         await self._send(message)
 
 
-async def _read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes | None:
-    """Read a request's whole body; None where the client left meanwhile. Raises TooLarge."""
-    body = b""
-    size = int(headers.get(b"content-length", b"0"))
-    while size <= limit:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += message.get("body", b"")
-        size = max(size, len(body))
-        if not message.get("more_body", False):
-            break
-    if size > limit:
-        raise TooLarge(f"the body is larger than {limit} bytes", headers={"Connection": "close"})
-    return body
-
-
-async def _watched(
-    receive: Receive, body: bytes, reply: _Reply, answer: Callable[[Receive], Awaitable[Any]]
-) -> None:
-    """Let a request be answered, and cancel that when the client leaves."""
-    answering = asyncio.current_task()
-    assert answering is not None
-    left, unread = asyncio.Event(), [body]
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        left.set()
-        if not reply.ended:
-            answering.cancel()
-
-    async def replay() -> Message:
-        if unread:
-            return {"type": "http.request", "body": unread.pop(), "more_body": False}
-        await left.wait()
-        return {"type": "http.disconnect"}
-
-    watching = asyncio.create_task(watch())
-    try:
-        await answer(replay)
-    except asyncio.CancelledError:
-        if not left.is_set():
-            raise
-        answering.uncancel()
-    finally:
-        watching.cancel()
+def _trace_id(traceparent: bytes | None) -> str | None:
+    """Return the trace that a request is part of, as W3C Trace Context has it; None for what is none."""
+    parsed = TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    return parsed[1].decode() if parsed else None

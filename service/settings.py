@@ -62,6 +62,24 @@ class Settings(BaseSettings):
     max_pairs: int = Field(default=64, ge=1, description="Most pairs in one answer of /generate.")
     max_frames: int = Field(default=256, ge=2, description="Most frames in one answer of /interpolate.")
     max_body_bytes: int = Field(default=2**20, ge=1, description="Largest request body in bytes.")
+    head_timeout_s: float = Field(
+        default=20.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a request's head may take to arrive until its connection is closed.",
+    )
+    body_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a request's body may take to arrive until it is answered with 408.",
+    )
+    send_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="Seconds in which a client may take nothing of its answer until its connection is cut.",
+    )
     deadline_s: float = Field(
         default=10.0,
         gt=0,

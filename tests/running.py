@@ -1,17 +1,22 @@
-"""The real process, started and stopped around a test."""
+"""The real service around a test: a process, or a server in the test's own loop."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+
+from service.__main__ import Server
+from service.app import create_app
+from service.settings import Settings
 
 START = 30.0  # seconds, for a busy machine
 
@@ -65,3 +70,18 @@ def services(models_dir: Path) -> Iterator[Callable[..., Service]]:
     finally:
         for service in started:
             service.stop()
+
+
+@asynccontextmanager
+async def listening(models_dir: Path, **settings: Any) -> AsyncIterator[int]:
+    """Give the port of a service that listens in this loop, and end it."""
+    chosen = Settings(models_dir=models_dir, **({"port": 0, "threads": 1} | settings))
+    server = Server(create_app(chosen), chosen)
+    serving = asyncio.create_task(server.serve())
+    try:
+        while not server.started:
+            await asyncio.sleep(0.01)
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving

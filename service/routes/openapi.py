@@ -34,7 +34,7 @@ def image_responses(answer: type[BaseModel], formats: Mapping[str, Format]) -> R
 
 
 QUERY_RESPONSES: Responses = {304: {"description": "The client has this answer"}}
-BODY_RESPONSES = problems(400, 415)
+BODY_RESPONSES = problems(400, 408, 415)
 
 
 def document_truly(app: FastAPI, settings: Settings) -> None:

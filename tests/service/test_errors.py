@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -139,6 +140,27 @@ async def test_too_many_images_are_413(client: httpx.AsyncClient, path: str, bod
     problem = check_problem(await client.post(path, json=body), 413, "too_large")
     assert "256 frames" in problem["detail"] or "64 pairs" in problem["detail"]
     assert limit in problem["errors"][0]["allowed"]
+
+
+@pytest.mark.parametrize(
+    "name", ["..%2ftiny", "..%2f..%2fetc%2fpasswd", "%2e%2e%2ftiny", "tiny%2f..%2ftiny", "%00", "tiny%00"]
+)
+async def test_a_name_is_never_a_path(client: httpx.AsyncClient, name: str) -> None:
+    """What leads out of the models folder, or into it by another way, is no model."""
+    for answer in (
+        await client.get(f"/models/{name}"),
+        await client.get(f"/generate?seed=1&model={name}"),
+        await client.post("/generate", json={"model": unquote(name)}),
+    ):
+        assert answer.json()["code"] in ("unknown_model", "unknown_path")
+        check_problem(answer, 404, answer.json()["code"])
+
+
+@pytest.mark.parametrize("seed", [7.0, 7])
+async def test_whole_numbers_may_have_a_point(client: httpx.AsyncClient, seed: float) -> None:
+    """JSON has one kind of number: 7.0 is 7, as the document's word `integer` says."""
+    answer = await client.post("/generate", json={"seed": seed})
+    assert answer.json()["pairs"][0]["seed"] == 7
 
 
 async def chunks(size: int) -> AsyncIterator[bytes]:

@@ -32,15 +32,45 @@ async def test_a_sane_request_id_is_kept(client: httpx.AsyncClient, sent: str, k
     assert answer.headers["x-request-id"]
 
 
-async def test_requests_are_logged_once(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A line has the route's template, never the path; health and metrics have none."""
+@pytest.fixture
+def stream(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> io.StringIO:
+    """Return what the access log is written to."""
     stream, access = io.StringIO(), logging.getLogger("cogan.access")
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
     monkeypatch.setattr(access, "handlers", [handler])
     caplog.set_level(logging.INFO, access.name)
+    return stream
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "trace_id"),
+    [
+        (f"00-{TRACE}-00f067aa0ba902b7-01", TRACE),
+        (f"cc-{TRACE}-00f067aa0ba902b7-01-more", TRACE),
+        (f"ff-{TRACE}-00f067aa0ba902b7-01", None),
+        (f"00-{'0' * 32}-00f067aa0ba902b7-01", None),
+        (f"00-{TRACE}-{'0' * 16}-01", None),
+        (f"00-{TRACE.upper()}-00f067aa0ba902b7-01", None),
+        ("nonsense", None),
+    ],
+)
+async def test_the_trace_is_logged(
+    client: httpx.AsyncClient, stream: io.StringIO, traceparent: str, trace_id: str | None
+) -> None:
+    """A line has the trace of `traceparent`, so that it is found from the caller's side; not the next one."""
+    await client.get("/models", headers={"traceparent": traceparent})
+    await client.get("/models")
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert first.get("trace_id") == trace_id
+    assert "trace_id" not in second
+
+
+async def test_requests_are_logged_once(client: httpx.AsyncClient, stream: io.StringIO) -> None:
+    """A line has the route's template, never the path; health and metrics have none."""
     for path in ("/models/secret", "/livez", "/readyz", "/metrics"):
         await client.get(path, headers={"x-request-id": "me"})
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]

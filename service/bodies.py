@@ -1,0 +1,80 @@
+"""A request's body, read whole within limits; and a watch on the client, who may leave before the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from starlette.types import Message, Receive
+
+from service.errors import SlowBody, TooLarge
+
+
+class Reply(Protocol):
+    """What is known of an answer on its way."""
+
+    ended: bool
+
+
+async def read_body(
+    receive: Receive, headers: dict[bytes, bytes], limit: int, timeout_s: float
+) -> bytes | None:
+    """Read a request's whole body; None where the client left meanwhile. Raises TooLarge and SlowBody."""
+    if (size := int(headers.get(b"content-length", b"0"))) > limit:
+        raise _too_large(limit)
+    if not size and b"transfer-encoding" not in headers:
+        return b"" if (await receive())["type"] == "http.request" else None
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _read(receive, limit)
+    except TimeoutError:
+        detail = f"the body did not arrive within {timeout_s:g} seconds"
+        raise SlowBody(detail, headers={"Connection": "close"}) from None
+
+
+async def _read(receive: Receive, limit: int) -> bytes | None:
+    body = bytearray()
+    while (message := await receive())["type"] == "http.request":
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return bytes(body)
+    return None
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the body is larger than {limit} bytes", headers={"Connection": "close"})
+
+
+async def watched(
+    receive: Receive, body: bytes, reply: Reply, answer: Callable[[Receive], Awaitable[Any]]
+) -> None:
+    """Let a request be answered, and cancel that when the client leaves."""
+    answering = asyncio.current_task()
+    assert answering is not None
+    left, unread = asyncio.Event(), [body]
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+        if not reply.ended:
+            answering.cancel()
+
+    async def replay() -> Message:
+        if unread:
+            return {"type": "http.request", "body": unread.pop(), "more_body": False}
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    watching = asyncio.create_task(watch())
+    try:
+        await answer(replay)
+    except asyncio.CancelledError:
+        if not left.is_set():
+            raise
+        answering.uncancel()
+    finally:
+        watching.cancel()
