@@ -3,6 +3,8 @@ PYTHON ?= python3
 PORT ?= 8000
 SERVICE := .venv-service
 DEV := .venv
+BENCH := .venv-bench
+BENCHMARK := tests/benchmarks/serving
 PIP := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help serve setup test stress lint format bench clean
@@ -24,6 +26,13 @@ $(DEV)/.done: pyproject.toml constraints.txt
 	$(DEV)/bin/python $(PIP) -e '.[cpu,training,test,dev]'
 	@touch $@
 
+$(BENCH)/.done: $(BENCHMARK)/requirements.txt $(BENCHMARK)/requirements-ray.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r $(BENCHMARK)/requirements.txt
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r $(BENCHMARK)/requirements-ray.txt \
+		|| echo "Ray Serve has no package for this machine: the benchmark skips it"
+	@touch $@
+
 serve: $(SERVICE)/.done  ## serve the models of this folder on http://localhost:8000 (PORT changes it)
 	PORT=$(PORT) $(SERVICE)/bin/python -m service
 
@@ -36,8 +45,9 @@ test: lint $(SERVICE)/.tested  ## check style, types and layers, and run every t
 stress: $(SERVICE)/.tested  ## load the service for minutes, well and badly
 	$(SERVICE)/bin/python -m pytest -q -m stress tests/stress
 
-bench: $(DEV)/.done  ## compare a training step with the plain way of writing it
+bench: $(DEV)/.done $(SERVICE)/.done $(BENCH)/.done  ## compare a training step with a plain one, and the service with its peers
 	$(DEV)/bin/python tests/benchmarks/training_speed.py training/experiments/digit_edge.toml
+	$(BENCH)/bin/python -m tests.benchmarks.serving
 
 lint: $(DEV)/.done  ## check style, types and layers
 	$(DEV)/bin/ruff format --check .
@@ -50,4 +60,4 @@ format: $(DEV)/.done  ## bring all files into the project's form
 	$(DEV)/bin/ruff check --fix .
 
 clean:  ## remove the environments and caches, but no run and no model
-	rm -rf $(SERVICE) $(DEV) .*_cache .hypothesis
+	rm -rf $(SERVICE) $(DEV) $(BENCH) .*_cache .hypothesis
