@@ -19,4 +19,6 @@ def is_ready(port: int, timeout_s: float = 3.0) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if is_ready(int(os.environ.get("COGAN_PORT", "8000"))) else 1)
+    sys.exit(
+        0 if is_ready(int(os.environ.get("COGAN_HEALTH_PORT") or os.environ.get("COGAN_PORT", "8000"))) else 1
+    )

@@ -8,6 +8,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
@@ -20,6 +22,47 @@ from service.logs import configure_logs
 from service.settings import Settings, load_settings
 
 logger = logging.getLogger("cogan.server")
+
+
+class HealthServer(uvicorn.Server):
+    """The port that has the health routes alone; it lives as long as the server that it tells of."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        assert settings.health_port is not None
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.health_port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                http=connection_class(settings),
+                ws="none",
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the other server."""
+        yield
+
+    async def begin(self) -> None:
+        """Listen; where that fails, the process ends as uvicorn ends it."""
+        self._serving = asyncio.create_task(self.serve())
+        while not self.started:
+            await asyncio.sleep(0.01)
+
+    async def end(self) -> None:
+        """End listening."""
+        self.should_exit = True
+        await self._serving
+
+
+def _url(server: uvicorn.Server) -> str:
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class Server(uvicorn.Server):
@@ -39,28 +82,33 @@ class Server(uvicorn.Server):
                 server_header=False,
                 http=connection_class(settings),
                 ws="none",
+                forwarded_allow_ips=settings.trusted_proxies,
                 timeout_keep_alive=75,  # longer than proxies keep idle connections
                 timeout_graceful_shutdown=int(settings.deadline_s) + 5,
             )
         )
         self._app, self._drain_delay_s = app, settings.drain_delay_s
         self._close_at: float | None = None
+        self._health = HealthServer(app.state.health, settings) if app.state.health is not app else None
         self._reloading: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say where."""
         await super().startup(sockets)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        url, models = f"http://{f'[{host}]' if ':' in host else host}:{port}", self._names()
-        logger.info(
-            "serving %s on %s", ", ".join(models) or "no model", url, extra={"url": url, "models": models}
-        )
+        url, models = _url(self), self._names()
+        extra: dict[str, object] = {"url": url, "models": models}
+        if self._health is not None:
+            await self._health.begin()
+            extra["health_url"] = _url(self._health)
+        logger.info("serving %s on %s", ", ".join(models) or "no model", url, extra=extra)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End listening, and answer all that was accepted."""
         logger.info("listening ends; accepted requests are answered")
         await super().shutdown(sockets)
+        if self._health is not None:
+            await self._health.end()
         logger.info("ended")
 
     def _names(self) -> list[str]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.routing import Route
 
 from service.batching import Batcher
 from service.cache import AnswerCache
 from service.errors import RequestError, SettingsError, WrongMethod
+from service.gate import make_gate
 from service.generator import Generator
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
@@ -29,6 +33,13 @@ from service.routes.interpolate import InterpolateRoutes
 from service.routes.models import ModelRoutes
 from service.routes.openapi import document_truly
 from service.settings import Settings
+
+CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "POST"],
+    "allow_headers": ["Authorization", "X-API-Key", "X-Request-Id", "Traceparent", "If-None-Match"],
+    "expose_headers": ["X-Request-Id", "ETag", "Retry-After", "Server-Timing", "Content-Location"],
+    "max_age": 600,
+}
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -51,10 +62,22 @@ def create_app(settings: Settings) -> FastAPI:
     GenerateRoutes(generator, settings).add_to(app)
     InterpolateRoutes(generator, settings).add_to(app)
     ModelRoutes(registry).add_to(app)
-    HealthRoutes(readiness, metrics).add_to(app)
-    app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics, readiness=readiness)
+    HealthRoutes(readiness, metrics).add_to(_guard(app, settings, metrics, readiness))
     app.state.readiness, app.state.registry = readiness, registry
     return app
+
+
+def _guard(app: FastAPI, settings: Settings, metrics: Metrics, readiness: Readiness) -> FastAPI:
+    """Put what is set in front of an app; return the app for health, the same or one of its own."""
+    protect = partial(RequestMiddleware, settings=settings, metrics=metrics, readiness=readiness)
+    app.add_middleware(protect, gate=make_gate(settings, metrics))
+    if settings.cors_origins is not None:
+        origins = [origin.strip() for origin in settings.cors_origins.split(",")]
+        app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)  # outermost: errors are read, too
+    app.state.health = health = app if settings.health_port is None else _bare_app(settings)
+    if health is not app:
+        health.add_middleware(protect, gate=None)
+    return health
 
 
 def _bare_app(settings: Settings, *pools: Executor) -> FastAPI:

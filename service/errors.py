@@ -7,6 +7,7 @@ ServiceError
 └── RequestError                answered as a problem+json with the class's status and code
     ├── MalformedRequest        400  not HTTP
     ├── MalformedBody           400  not JSON
+    ├── Unauthorized            401  no key, or a wrong one
     ├── UnknownPath             404  no such route
     ├── UnknownModel            404  no such model
     ├── WrongMethod             405  the route has other methods
@@ -17,6 +18,7 @@ ServiceError
     ├── InvalidRequest          422  a field is wrong
     ├── LoadRefused             422  a model file that cannot be served
     ├── QueueFull               429  too many wait already
+    ├── RateLimited             429  more often than one may
     ├── HeadTooLarge            431  headers over the limit
     ├── RunFailed               500  the model failed on this request
     ├── InternalError           500  a defect of the service
@@ -84,6 +86,12 @@ class MalformedBody(RequestError):
     status, code = 400, "malformed_body"
 
 
+class Unauthorized(RequestError):
+    """The key is missing or wrong."""
+
+    status, code = 401, "unauthorized"
+
+
 class UnknownPath(RequestError):
     """No route has this path."""
 
@@ -142,6 +150,12 @@ class QueueFull(RequestError):
     """More latents wait than the queue may hold."""
 
     status, code = 429, "queue_full"
+
+
+class RateLimited(RequestError):
+    """The key or the address asks more often than it may."""
+
+    status, code = 429, "rate_limited"
 
 
 class HeadTooLarge(RequestError):

@@ -35,11 +35,11 @@ class Metrics:
         self.in_flight = Gauge("cogan_requests_in_flight", "Requests being answered.", registry=registry)
         self.rejected = Counter(
             "cogan_rejected_total",
-            "Requests that the queue turned away or dropped.",
+            "Requests that the queue or the rate limit turned away or dropped.",
             ["reason"],
             registry=registry,
         )
-        for reason in ("queue_full", "deadline", "cancelled"):
+        for reason in ("queue_full", "deadline", "cancelled", "rate_limit"):
             self.rejected.labels(reason)
 
     def _engine(self, registry: CollectorRegistry) -> None:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.bodies import read_body, watched
 from service.errors import RequestError
+from service.gate import Gate
 from service.logs import REQUEST_ID, TRACE_ID
 from service.metrics import Metrics
 from service.problems import problem_response
@@ -27,14 +28,23 @@ TRACEPARENT = re.compile(
 )
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 QUIET_ROUTES = {"/livez", "/readyz", "/metrics"}  # asked every few seconds by machines
+SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]
 CLIENT_LEFT = 499  # as nginx logs it
 
 
 class RequestMiddleware:
     """Outermost layer: gives a request its id, and sees to it that it is answered, counted and logged."""
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics, readiness: Readiness) -> None:
+    def __init__(
+        self, app: ASGIApp, *, settings: Settings, metrics: Metrics, readiness: Readiness, gate: Gate | None
+    ) -> None:
         self._app, self._metrics, self._readiness = app, metrics, readiness
+        self._gate = gate
         self._max_body_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,6 +74,8 @@ class RequestMiddleware:
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, reply: _Reply
     ) -> None:
         try:
+            if self._gate is not None:
+                self._gate.admit(scope, headers)
             body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s)
             if body is not None:
                 await watched(receive, body, reply, lambda replay: self._app(scope, replay, reply))
@@ -98,7 +110,7 @@ class _Reply:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started, self.status = True, message["status"]
-            extra = [(b"x-request-id", self._request_id)]
+            extra = [(b"x-request-id", self._request_id), *SECURITY_HEADERS]
             if self._closing:
                 extra.append((b"connection", b"close"))
             message = {**message, "headers": [*message.get("headers", ()), *extra]}

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, ValidationError, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -62,6 +62,31 @@ class Settings(BaseSettings):
     max_pairs: int = Field(default=64, ge=1, description="Most pairs in one answer of /generate.")
     max_frames: int = Field(default=256, ge=2, description="Most frames in one answer of /interpolate.")
     max_body_bytes: int = Field(default=2**20, ge=1, description="Largest request body in bytes.")
+    health_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Another port for /livez, /readyz and /metrics, which the first then has not.",
+    )
+    api_keys: SecretStr | None = Field(
+        default=None,
+        description="Keys separated by commas, one of which every request needs but those for health.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="File of more keys, one a line, read at the start; lines with # are none."
+    )
+    rate_limit: float = Field(
+        default=0.0, ge=0, description="Requests a second of one key, or of one address; 0 is no limit."
+    )
+    rate_burst: int = Field(
+        default=20, ge=1, description="Requests at once of one key or address that has not asked for a while."
+    )
+    trusted_proxies: str = Field(
+        default="127.0.0.1", description="Addresses whose X-Forwarded-For is believed, separated by commas."
+    )
+    cors_origins: str | None = Field(
+        default=None, description="Origins of pages that may ask, separated by commas; * for all."
+    )
     head_timeout_s: float = Field(
         default=20.0,
         gt=0,

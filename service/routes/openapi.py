@@ -11,10 +11,15 @@ from pydantic import BaseModel
 
 from service.answer_schemas import Problem
 from service.encoding import Format
+from service.gate import PUBLIC
 from service.problems import MEDIA_TYPE
 from service.settings import Settings
 
 Responses = dict[int | str, dict[str, Any]]
+KEY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 Limits = dict[str, tuple[str, int]]
 
 
@@ -45,6 +50,7 @@ def document_truly(app: FastAPI, settings: Settings) -> None:
     def openapi() -> dict[str, Any]:
         document = write()
         _set_limits(document, limits)
+        _set_gate(document, settings)
         for operations in document["paths"].values():
             for operation in operations.values():
                 operation["responses"] = dict(_corrected(operation["responses"]))
@@ -77,6 +83,22 @@ def _set_limits(document: dict[str, Any], limits: Limits) -> None:
         if name in limits:
             keyword, value = limits[name]
             schema[keyword] = value
+
+
+def _set_gate(document: dict[str, Any], settings: Settings) -> None:
+    """Say which keys an operation needs, and that it may be refused, where that is set."""
+    keyed = settings.api_keys is not None or settings.api_keys_file is not None
+    statuses = ([401] if keyed else []) + ([429] if settings.rate_limit else [])
+    guarded = [operations for path, operations in document["paths"].items() if path not in PUBLIC]
+    for operation in (operation for operations in guarded for operation in operations.values()):
+        for status in statuses:
+            content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+            described = {"description": HTTPStatus(status).phrase, "content": content}
+            operation["responses"].setdefault(str(status), described)
+        if keyed:
+            operation["security"] = [{scheme: []} for scheme in KEY_SCHEMES]
+    if keyed:
+        document["components"]["securitySchemes"] = KEY_SCHEMES
 
 
 def _corrected(responses: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -21,6 +21,12 @@ GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
 
 
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """Run on the loop that the service runs on."""
+    return "asyncio", {"use_uvloop": True}
+
+
 async def talk(port: int, pieces: Iterable[bytes], pause: float = 0.0) -> tuple[bytes, float]:
     """Send pieces until they end or the service has enough; return what it said until it closed, and when."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from service.app import create_app
 from service.errors import SettingsError
 from service.settings import Settings
+from tests.running import Service
 
 pytestmark = pytest.mark.anyio
 
@@ -91,3 +93,15 @@ def test_a_default_model_that_is_not_served_stops_the_start(
     tiny_model(name="ant")
     with pytest.raises(SettingsError, match="'bee' is not served; served are ant"):
         create_app(Settings(models_dir=models_dir, default_model="bee"))
+
+
+def test_health_may_have_its_own_port(tiny_model: Callable[..., Path], start: Callable[..., Service]) -> None:
+    """Then it is there alone, needs no key, and tells of the whole service; it ends with it."""
+    tiny_model()
+    service = start(api_keys="0123456789abcdef", health_port=0)
+    line = service.wait_for(lambda line: "url" in line)
+    for path in ("/livez", "/readyz", "/metrics"):
+        assert httpx.get(service.url + path, headers={"x-api-key": "0123456789abcdef"}).status_code == 404
+        assert httpx.get(line["health_url"] + path).status_code == 200
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(15) == 0
