@@ -89,3 +89,4 @@ class Problem(BaseModel):
     code: str
     errors: list[WrongField]
     request_id: str | None
+    error: str = Field(default="", description="The detail once more, below /v2 alone.")

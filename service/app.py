@@ -29,9 +29,12 @@ from service.problems import problem_response
 from service.readiness import Readiness
 from service.routes.generate import GenerateRoutes
 from service.routes.health import HealthRoutes
+from service.routes.inference_protocol import InferenceRoutes
 from service.routes.interpolate import InterpolateRoutes
+from service.routes.model_control import ModelControlRoutes
 from service.routes.models import ModelRoutes
 from service.routes.openapi import document_truly
+from service.routes.statistics import StatisticsRoutes
 from service.settings import Settings
 
 CORS: dict[str, Any] = {
@@ -59,9 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     generator = Generator(registry, encoders, AnswerCache(settings.cache_bytes), metrics)
 
     app = _bare_app(settings, workers, encoders, loader)
-    GenerateRoutes(generator, settings).add_to(app)
-    InterpolateRoutes(generator, settings).add_to(app)
-    ModelRoutes(registry).add_to(app)
+    _add_routes(app, settings, registry, generator, readiness)
     HealthRoutes(readiness, metrics).add_to(_guard(app, settings, metrics, readiness))
     app.state.readiness, app.state.registry = readiness, registry
     return app
@@ -103,6 +104,22 @@ def _bare_app(settings: Settings, *pools: Executor) -> FastAPI:
     return app
 
 
+def _add_routes(
+    app: FastAPI,
+    settings: Settings,
+    registry: ModelRegistry,
+    generator: Generator,
+    readiness: Readiness,
+) -> None:
+    GenerateRoutes(generator, settings).add_to(app)
+    InterpolateRoutes(generator, settings).add_to(app)
+    ModelRoutes(registry).add_to(app)
+    StatisticsRoutes(registry).add_to(app)
+    InferenceRoutes(registry, generator, readiness, settings).add_to(app)
+    if settings.model_control:
+        ModelControlRoutes(registry).add_to(app)
+
+
 def _open_models(
     settings: Settings, make_batcher: Callable[[OnnxModel], Batcher], loader: Executor, metrics: Metrics
 ) -> ModelRegistry:
@@ -119,7 +136,7 @@ def _open_models(
 async def _handle(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
         error = _wrong_method(request)
-    return problem_response(error)
+    return problem_response(error, request.scope["path"])
 
 
 def _wrong_method(request: Request) -> WrongMethod:

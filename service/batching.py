@@ -82,7 +82,7 @@ class Batcher:
         `deadline` is in the event loop's time. Raises QueueFull at once, DeadlineExceeded at the deadline,
         and RunFailed; a cancelled caller's latents are not drawn.
         """
-        self._admit(len(latents))
+        self._admit(model, len(latents))
         entry = Entry(model, latents)
         self._queue.append(entry)
         self._depth += entry.waiting
@@ -100,11 +100,13 @@ class Batcher:
             alarm.cancel()
             if entry.waiting:
                 self._drop(entry)
+            self._count(entry)
         return entry
 
-    def _admit(self, size: int) -> None:
+    def _admit(self, model: OnnxModel, size: int) -> None:
         if self._depth + size <= self._max_queue:
             return
+        model.statistics.fail.add(0.0)
         self._metrics.rejected.labels("queue_full").inc()
         wait = math.ceil(self._depth * self._latent_seconds / self._runs) or 1
         raise QueueFull(
@@ -112,6 +114,13 @@ class Batcher:
             f"the queue holds {self._max_queue}. Try again in {wait} s.",
             headers={"Retry-After": str(wait)},
         )
+
+    def _count(self, entry: Entry) -> None:
+        seconds, statistics = time.perf_counter() - entry.queued_at, entry.model.statistics
+        if entry.drawn == len(entry.latents):
+            statistics.answered(seconds, entry.waited)
+        else:
+            statistics.fail.add(seconds)
 
     def _expire(self, entry: Entry) -> None:
         self._metrics.rejected.labels("deadline").inc()
@@ -184,6 +193,7 @@ class Batcher:
 
     def _record(self, model: OnnxModel, size: int, seconds: float) -> None:
         metrics = self._metrics
+        model.statistics.ran(size, seconds)
         metrics.batch_size.observe(size)
         metrics.batches.labels(model.name).inc()
         metrics.samples.labels(model.name).inc(size)

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
+from service.batching import Batcher
 from service.cache import AnswerCache
 from service.encoding import FRAME_FORMATS, PAIR_FORMATS, Drawing, Format
 from service.errors import FieldError, InvalidRequest
+from service.inference import Inference, InferenceAnswer, write_inference
+from service.latents import Latent
 from service.metrics import Metrics
 from service.model_registry import ModelRegistry
-from service.onnx_model import OnnxModel
+from service.onnx_model import Images, Latents, OnnxModel
 from service.orders import Order, Source, Walk
 from service.schemas import Choice
 
 FEW = 4  # latents that are drawn sooner than a thread takes over
+
+
+Seconds = Mapping[str, float]  # that each part of the work took
+Encoded = TypeVar("Encoded")
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Answer:
     """The bytes of an answer, and the seconds that each part of the work took."""
 
     body: bytes
-    seconds: Mapping[str, float]
+    seconds: Seconds
 
 
 class Generator:
@@ -63,9 +72,9 @@ class Generator:
 
     async def answer(self, order: Order, deadline: float) -> Answer:
         """Draw and encode an order. Raises what Batcher.draw raises."""
-        if (body := self._cache.get(order.key)) is not None:
+        if (kept := self._cache.get(order.key)) is not None:
             self._metrics.cache_hits.inc()
-            return Answer(body, {"cache": 0.0})
+            return Answer(kept, {"cache": 0.0})
         self._metrics.cache_misses.inc()
         batcher = self._registry.batcher(order.model.name)
         loop = asyncio.get_running_loop()
@@ -74,25 +83,44 @@ class Generator:
             latents = order.latents(prior)
         else:
             latents = await loop.run_in_executor(self._encoders, order.latents, prior)
-        start = time.perf_counter()
-        entry = await batcher.draw(order.model, np.stack([latent for _, latent in latents]), deadline)
-        drawn = time.perf_counter()
-        drawing = Drawing(order, latents, {name: entry.images[name] for name in order.domains})
-        body = await loop.run_in_executor(self._encoders, self._encode, drawing)
+        stacked = np.stack([latent for _, latent in latents])
+        encode = partial(self._encode, order, latents)
+        body, seconds = await self._draw(batcher, order.model, stacked, deadline, encode)
         self._cache.put(order.key, body)
-        return Answer(
-            body,
-            {
-                "queue": entry.waited,
-                "run": drawn - start - entry.waited,
-                "encode": time.perf_counter() - drawn,
-            },
-        )
+        return Answer(body, seconds)
 
-    def _encode(self, drawing: Drawing) -> bytes:
-        order = drawing.order
+    async def infer(
+        self, model: OnnxModel, inference: Inference, deadline: float
+    ) -> tuple[InferenceAnswer, Seconds]:
+        """Draw and encode a request of the Open Inference Protocol. Raises what Batcher.draw raises."""
+        batcher = self._registry.batcher(model.name)
+        write = partial(self._write, inference, model)
+        return await self._draw(batcher, model, inference.latents, deadline, write)
+
+    async def _draw(
+        self,
+        batcher: Batcher,
+        model: OnnxModel,
+        latents: Latents,
+        deadline: float,
+        encode: Callable[[Images], Encoded],
+    ) -> tuple[Encoded, Seconds]:
+        start = time.perf_counter()
+        entry = await batcher.draw(model, latents, deadline)
+        drawn = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        encoded = await loop.run_in_executor(self._encoders, encode, entry.images)
+        run, encoding = drawn - start - entry.waited, time.perf_counter() - drawn
+        return encoded, {"queue": entry.waited, "run": run, "encode": encoding}
+
+    def _encode(self, order: Order, latents: Sequence[tuple[float, Latent]], images: Images) -> bytes:
+        drawing = Drawing(order, latents, {name: images[name] for name in order.domains})
         with self._metrics.encode_duration.labels(order.format).time():
             return formats(walks=order.walk is not None)[order.format].encode(drawing)
+
+    def _write(self, inference: Inference, model: OnnxModel, images: Images) -> InferenceAnswer:
+        with self._metrics.encode_duration.labels("tensors").time():
+            return write_inference(inference, model, images)
 
 
 def formats(walks: bool) -> Mapping[str, Format]:

@@ -27,7 +27,13 @@ TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
 )
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-QUIET_ROUTES = {"/livez", "/readyz", "/metrics"}  # asked every few seconds by machines
+QUIET_ROUTES = {
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/v2/health/live",
+    "/v2/health/ready",
+}  # asked every few seconds by machines
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -84,7 +90,7 @@ class RequestMiddleware:
                 logger.exception("request failed")
             if reply.started:
                 raise
-            await problem_response(error)(scope, receive, reply)
+            await problem_response(error, scope["path"])(scope, receive, reply)
 
     def _record(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")

@@ -32,7 +32,7 @@ class ModelRegistry:
         metrics: Metrics,
     ) -> None:
         """`default` names the model of requests that name none; otherwise it is the first by name."""
-        self._repository, self._make_batcher, self._default = repository, make_batcher, default
+        self.repository, self._make_batcher, self._default = repository, make_batcher, default
         self._loader, self._metrics = loader, metrics
         self._batchers: dict[str, Batcher] = {}
         self._refused: dict[str, tuple[Refused, ...]] = {}
@@ -89,39 +89,40 @@ class ModelRegistry:
 
         Raises ProviderMissing where the provider is not there.
         """
-        self._absence = self._repository.absence()
-        for name in self._repository.names():
-            self._settle(name, self._repository.open(name, None))
+        self._absence = self.repository.absence()
+        for name in self.repository.names():
+            self._settle(name, self.repository.open(name, None))
         if self.trouble:
             logger.error("no model is served: %s", self.trouble)
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str) -> OnnxModel:
         """Serve the highest version of a model, new or anew. Raises UnknownModel, and LoadRefused.
 
         Where it is refused, what was served before goes on being served.
         """
         loop = asyncio.get_running_loop()
         async with self._changing:
-            names = await loop.run_in_executor(self._loader, self._repository.names)
+            names = await loop.run_in_executor(self._loader, self.repository.names)
             if name not in names and name not in self._batchers:
                 raise _unknown(name, names, "path")
             opening = await self._renew(name)
-        if opening.refused:
+        if opening.refused or opening.model is None:
             reasons = "; ".join(f"{one.path}: {one.reason}" for one in opening.refused)
             now = f"version {opening.model.version} is served" if opening.model else "no version is served"
             raise LoadRefused(f"{reasons}; {now}")
+        return opening.model
 
     async def reload(self) -> None:
         """Serve the highest version of every model in the folder. Nothing that is served is taken away."""
         loop = asyncio.get_running_loop()
         async with self._changing:
-            self._absence = await loop.run_in_executor(self._loader, self._repository.absence)
-            names = await loop.run_in_executor(self._loader, self._repository.names)
+            self._absence = await loop.run_in_executor(self._loader, self.repository.absence)
+            names = await loop.run_in_executor(self._loader, self.repository.names)
             for name in sorted({*names, *self._batchers}):
                 await self._renew(name)
         logger.info("models looked at again", extra={"models": [model.name for model in self.models]})
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, name: str) -> OnnxModel:
         """Serve a model no longer; what was asked before is still drawn. Raises UnknownModel."""
         async with self._changing:
             batcher = self._batchers.pop(name, None)
@@ -134,13 +135,14 @@ class ModelRegistry:
             self._metrics.model_load.remove(name)
             self._metrics.queue_depth.remove(name)
         logger.info("model unloaded: %s/%s", name, batcher.model.version)
+        return batcher.model
 
     async def _renew(self, name: str) -> Opening:
         """Open a model off the event loop, then serve it; at this time a missing provider ends nothing."""
         served = self._batchers[name].model if name in self._batchers else None
         loop = asyncio.get_running_loop()
         try:
-            opening = await loop.run_in_executor(self._loader, self._repository.open, name, served)
+            opening = await loop.run_in_executor(self._loader, self.repository.open, name, served)
         except ProviderMissing as error:
             opening = Opening(served, (Refused(name, str(error)),), 0.0)
         self._settle(name, opening)

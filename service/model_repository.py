@@ -50,6 +50,10 @@ class ModelRepository:
         valid = [version for version in found if VERSION.fullmatch(version)]
         return sorted(valid, key=int, reverse=True) or found[:1]
 
+    def places(self) -> list[tuple[str, str]]:
+        """List all names with their versions."""
+        return [(name, version) for name in self.names() for version in self.versions(name)]
+
     def absence(self) -> str:
         """Say why there are no names."""
         try:

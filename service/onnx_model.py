@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from service.errors import ProviderMissing
 from service.metadata import LATENT_INPUT, MetadataError, ModelMetadata, parse_metadata
+from service.statistics import Statistics
 
 Provider = Literal["cpu", "cuda"]
 Latents = NDArray[np.float32]
@@ -66,6 +67,7 @@ class OnnxModel:
         self.provider: Provider = provider
         self.max_batch = max_batch
         self.digest = _digest(content)
+        self.statistics = Statistics()  # of whoever runs it
         self._session = _open(content, provider)
         self.metadata = _read_metadata(self._session)
         self.domains = tuple(domain.name for domain in self.metadata.domains)

@@ -23,15 +23,19 @@ from service.errors import (
 from service.logs import REQUEST_ID
 
 MEDIA_TYPE = "application/problem+json"
+PROTOCOL_PATH = "/v2"
 LONGEST_VALUE = 80
 PLAINER = {"missing": "Required", "model_attributes_type": "Input should be a JSON object"}
 _shortened = reprlib.Repr()  # short by its own defaults
 
 
-def problem_response(error: Exception) -> Response:
-    """Render any exception; what is no RequestError becomes one, an InternalError if need be."""
+def problem_response(error: Exception, path: str = "") -> Response:
+    """Render any exception; what is no RequestError becomes one, an InternalError if need be.
+
+    Below /v2 it has the member `error` too, which clients of the Open Inference Protocol read.
+    """
     problem = _as_request_error(error)
-    body = {
+    body: dict[str, Any] = {
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "detail": problem.detail,
@@ -42,6 +46,8 @@ def problem_response(error: Exception) -> Response:
         ],
         "request_id": REQUEST_ID.get(),
     }
+    if path.startswith(PROTOCOL_PATH):
+        body["error"] = problem.detail
     return Response(json.dumps(body), problem.status, problem.headers, MEDIA_TYPE)
 
 

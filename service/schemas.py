@@ -26,7 +26,7 @@ LatentValue = Annotated[float, Field(ge=-MAX_LATENT_VALUE, le=MAX_LATENT_VALUE, 
 Latent = Annotated[list[LatentValue], Field(min_length=1)]
 
 
-class _Request(BaseModel):
+class ClosedModel(BaseModel):
     """Takes no field that it does not know. A body takes JSON types as they are; a query converts."""
 
     model_config = ConfigDict(extra="forbid")
@@ -48,7 +48,7 @@ def _field_names(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-class Choice(_Request):
+class Choice(ClosedModel):
     """What every request for images may choose."""
 
     model: str | None = Field(default=None, description="Name of the model; otherwise the default one.")
@@ -141,7 +141,7 @@ class InterpolateQuery(_FrameChoice):
     end: Seed = Field(alias="to", description="Seed of the last frame.", examples=[2])
 
 
-class Keyframe(_Request):
+class Keyframe(ClosedModel):
     """A latent that the way leads through: image `index` of a seed, or given values."""
 
     model_config = ConfigDict(

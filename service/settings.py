@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     provider: Literal["cpu", "cuda"] = Field(
         default="cpu", description="What onnxruntime computes on; the service does not start without it."
     )
+    model_control: bool = Field(
+        default=True, description="Whether requests below /v2/repository may load and unload models."
+    )
     threads: int = Field(
         default_factory=available_cpus,
         ge=1,

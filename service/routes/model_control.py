@@ -1,0 +1,78 @@
+"""/v2/repository: which models there are, and loading and unloading them while the service runs."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import FastAPI, Request
+
+from service.inference import parse_body
+from service.model_registry import ModelRegistry
+from service.model_repository import MODEL_FILE
+from service.repository_schemas import IndexEntry, IndexRequest, LoadRequest, UnloadRequest
+from service.routes.openapi import problems
+from service.routes.protocol_paths import TAGS, json_body
+
+REPOSITORY = "/v2/repository"
+
+
+class ModelControlRoutes:
+    """The protocol's repository extension. Versions are never edited in place: a change is a new version."""
+
+    def __init__(self, registry: ModelRegistry) -> None:
+        self._registry = registry
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add the routes to an app."""
+        below = f"{REPOSITORY}/models/{{name}}"
+        for path, endpoint, body, statuses in (
+            (f"{REPOSITORY}/index", self.list_repository, IndexRequest, (400, 422)),
+            (f"{below}/load", self.load_model, LoadRequest, (400, 404, 422)),
+            (f"{below}/unload", self.unload_model, UnloadRequest, (400, 404, 422)),
+        ):
+            app.post(
+                path,
+                tags=TAGS,
+                responses=problems(*statuses),
+                openapi_extra=json_body(body, required=False),
+            )(endpoint)
+
+    async def list_repository(self, request: Request) -> list[IndexEntry]:
+        """List every version in the models folder and in memory: served, refused or not loaded."""
+        wanted = parse_body(IndexRequest, await request.body())
+        found = await asyncio.to_thread(self._registry.repository.places)
+        refused = {one.path: one.reason for one in self._registry.refused}
+        served = [(model.name, model.version) for model in self._registry.models]
+        entries = [_served(name, version) for name, version in served]
+        if not wanted.ready:
+            entries += [
+                IndexEntry(
+                    name=name, version=version, state="UNAVAILABLE", reason=_reason(refused, name, version)
+                )
+                for name, version in found
+                if (name, version) not in served
+            ]
+        return sorted(entries, key=lambda entry: (entry.name, len(entry.version), entry.version))
+
+    async def load_model(self, request: Request, name: str) -> IndexEntry:
+        """Load the highest version of a model, new or anew; the one before it answers until then.
+
+        A version that is refused changes nothing: the answer says why.
+        """
+        parse_body(LoadRequest, await request.body())
+        model = await self._registry.load(name)
+        return _served(model.name, model.version)
+
+    async def unload_model(self, request: Request, name: str) -> IndexEntry:
+        """Serve a model no longer; what was accepted is answered."""
+        parse_body(UnloadRequest, await request.body())
+        model = await self._registry.unload(name)
+        return IndexEntry(name=model.name, version=model.version, state="UNAVAILABLE", reason="unloaded")
+
+
+def _served(name: str, version: str) -> IndexEntry:
+    return IndexEntry(name=name, version=version, state="READY", reason="")
+
+
+def _reason(refused: dict[str, str], name: str, version: str) -> str:
+    return refused.get(f"{name}/{version}/{MODEL_FILE}", "not loaded")

@@ -1,0 +1,71 @@
+"""/v2/models/stats: what models have done since they were loaded, as the protocol's extension tells it."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+
+from service.inference_schemas import (
+    BatchStatistics,
+    InferenceStatistics,
+    ModelStatistics,
+    Spent,
+    StatisticsAnswer,
+)
+from service.model_registry import ModelRegistry
+from service.onnx_model import OnnxModel
+from service.routes.openapi import problems
+from service.routes.protocol_paths import TAGS, add_for_versions, named_model
+from service.statistics import Span
+
+NOTHING = Spent(count=0, ns=0)
+
+
+class StatisticsRoutes:
+    """Counts of requests and runs, whether they came by this protocol or not."""
+
+    def __init__(self, registry: ModelRegistry) -> None:
+        self._registry = registry
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add the routes to an app, before those of models by name."""
+        app.get("/v2/models/stats", tags=TAGS)(self.count_all)
+        add_for_versions(app.get, "/stats", self.count_one, responses=problems(404, 503))
+
+    async def count_all(self) -> StatisticsAnswer:
+        """Tell what every served model has done."""
+        return StatisticsAnswer(model_stats=[_count(model) for model in self._registry.models])
+
+    async def count_one(self, request: Request, name: str) -> StatisticsAnswer:
+        """Tell what one model has done."""
+        return StatisticsAnswer(model_stats=[_count(named_model(self._registry, request, name))])
+
+
+def _count(model: OnnxModel) -> ModelStatistics:
+    done = model.statistics
+    return ModelStatistics(
+        name=model.name,
+        version=model.version,
+        last_inference=int(done.last_run * 1000),
+        inference_count=done.latents,
+        execution_count=sum(span.count for span in done.runs.values()),
+        inference_stats=InferenceStatistics(
+            success=_spent(done.success),
+            fail=_spent(done.fail),
+            queue=_spent(done.queue),
+            compute_input=NOTHING,
+            compute_infer=_spent(done.infer),
+            compute_output=NOTHING,
+            cache_hit=NOTHING,
+            cache_miss=NOTHING,
+        ),
+        batch_stats=[
+            BatchStatistics(
+                batch_size=size, compute_input=NOTHING, compute_infer=_spent(span), compute_output=NOTHING
+            )
+            for size, span in sorted(done.runs.items())
+        ],
+    )
+
+
+def _spent(span: Span) -> Spent:
+    return Spent(count=span.count, ns=int(span.seconds * 1e9))

@@ -1,0 +1,47 @@
+"""What a model has done since it was opened, counted as the Open Inference Protocol tells it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Span:
+    """How often something happened, and the seconds that it took altogether."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one more."""
+        self.count += 1
+        self.seconds += seconds
+
+
+@dataclass
+class Statistics:
+    """Counts of requests and of runs; only the event loop changes them."""
+
+    success: Span = field(default_factory=Span)  # requests answered
+    fail: Span = field(default_factory=Span)  # requests refused, too late, abandoned or failed
+    queue: Span = field(default_factory=Span)  # waits of those answered
+    infer: Span = field(default_factory=Span)  # what was left of their time
+    runs: dict[int, Span] = field(default_factory=dict)  # by latents in a run
+    last_run: float = 0.0  # seconds since 1970
+
+    @property
+    def latents(self) -> int:
+        """Latents drawn."""
+        return sum(size * span.count for size, span in self.runs.items())
+
+    def answered(self, seconds: float, waited: float) -> None:
+        """Count a request that was drawn."""
+        self.success.add(seconds)
+        self.queue.add(waited)
+        self.infer.add(seconds - waited)
+
+    def ran(self, size: int, seconds: float) -> None:
+        """Count a run of `size` latents."""
+        self.runs.setdefault(size, Span()).add(seconds)
+        self.last_run = time.time()
