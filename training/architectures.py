@@ -67,7 +67,7 @@ GENERATORS = {
         _digit("leaky_relu", "tanh"),
     ),
     "digit_mapped": Table(
-        "digit_leaky behind three layers that map the latent (Karras et al. 2019), so that classes part sharply",
+        "digit_leaky behind three layers that map the latent (Karras et al. 2019), to part classes sharply",
         (28, 28),
         (*[_deconv(1024, 1, 1, 0, "leaky_relu")] * 3, *_digit("leaky_relu", "tanh")),
     ),
