@@ -36,9 +36,10 @@ def _throughput(axes: Axes, samples: list[Sample], limit: dict[str, list[float]]
         axes.errorbar(connections, rates, yerr=(low, high), label=arm, **_style(arm))
     for name, rates in limit.items():
         if name.startswith("pillow"):
-            axes.axhline(statistics.median(rates), color="0.6", linestyle=":")
+            rate = statistics.median(rates)
+            axes.axhline(rate, color="0.6", linestyle=":")
             axes.annotate(
-                f"no HTTP, {name.removeprefix('pillow, ')}", (1, statistics.median(rates)), color="0.4"
+                name.replace("pillow", "no HTTP"), (1, rate), color="0.4", va="bottom", size="small"
             )
     axes.set(xscale="log", ylim=(0, None), xlabel="connections", ylabel="requests per second")
     axes.set_xticks(connections, labels=connections)
