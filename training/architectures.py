@@ -45,12 +45,12 @@ def _deconv(out: Width, kernel: int, stride: int, padding: int, activation: Acti
     return Layer("deconv", out, kernel, stride, padding, norm="batch", activation=activation)
 
 
-def _digit(hidden: Activation, last: Activation) -> tuple[Layer, ...]:
+def _digit(hidden: Activation, last: Activation, features: int = 128) -> tuple[Layer, ...]:
     return (
         _deconv(1024, 4, 1, 0, hidden),  # 4x4
         _deconv(512, 3, 2, 1, hidden),  # 7x7
         _deconv(256, 3, 2, 1, hidden),  # 13x13
-        _deconv(128, 3, 2, 1, hidden),  # 25x25
+        _deconv(features, 3, 2, 1, hidden),  # 25x25
         Layer("deconv", "image", 6, 1, 1, activation=last),  # 28x28
     )
 
@@ -67,9 +67,9 @@ GENERATORS = {
         _digit("leaky_relu", "tanh"),
     ),
     "digit_mapped": Table(
-        "digit_leaky behind three layers that map the latent (Karras et al. 2019), to part classes sharply",
+        "digit_leaky behind three layers that map the latent (Karras et al. 2019), with wider features",
         (28, 28),
-        (*[_deconv(1024, 1, 1, 0, "leaky_relu")] * 3, *_digit("leaky_relu", "tanh")),
+        (*[_deconv(1024, 1, 1, 0, "leaky_relu")] * 3, *_digit("leaky_relu", "tanh", features=256)),
     ),
 }
 
