@@ -1,0 +1,78 @@
+"""The alerts watch metrics that the service has, and Prometheus takes them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.metrics import Metrics
+from tests.docker.conftest import read_yaml
+
+Document = dict[str, Any]
+OF_PROMETHEUS = {"up"}
+
+
+@pytest.fixture
+def rules(root: Path) -> list[Document]:
+    """Return the alerts."""
+    groups = read_yaml(root / "docker/prometheus/alerts.yml")["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def served_samples() -> set[str]:
+    """Return the names of all samples that /metrics may have."""
+    parts = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"], "gauge": [""]}
+    families = list(Metrics().registry.collect())
+    return {family.name + part for family in families for part in parts.get(family.type, ())}
+
+
+def test_every_alert_watches_metrics_that_there_are(rules: list[Document]) -> None:
+    """A renamed metric fails here, not as an alert that never comes."""
+    served = served_samples() | OF_PROMETHEUS
+    for rule in rules:
+        names = set(re.findall(r"\b(?:cogan|process)_\w+|\bup\b", rule["expr"]))
+        assert names, rule["alert"]
+        assert names <= served, rule["alert"]
+
+
+def test_every_label_and_reason_is_one_that_there_is(rules: list[Document]) -> None:
+    """An alert on a label that no sample has is as silent as one on no metric."""
+    metrics = Metrics()
+    known = set(metrics.requests._labelnames) | set(metrics.batches._labelnames) | {"job", "instance", "le"}
+    reasons = {labels[0] for labels in metrics.rejected._metrics} | {"up"}
+    for rule in rules:
+        for selector in re.findall(r"\{([^}]*)\}", rule["expr"]):
+            labels = dict(re.findall(r'(\w+)[=!~]+"([^"]*)"', selector))
+            assert labels.keys() <= known | {"reason"}, rule["alert"]
+            assert set(labels.get("reason", "up").split("|")) <= reasons, rule["alert"]
+
+
+def test_every_alert_says_how_urgent_it_is_and_what_it_means(rules: list[Document], root: Path) -> None:
+    """Whoever is woken reads a sentence, and finds the alert in docs/operations.md."""
+    manual = (root / "docs/operations.md").read_text()
+    for rule in rules:
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert rule["annotations"]["summary"]
+        assert f"`{rule['alert']}`" in manual
+
+
+def test_prometheus_reads_them_where_they_are_mounted(compose: Document, root: Path) -> None:
+    """The file named by the configuration is mounted beside it."""
+    config = read_yaml(root / "docker/prometheus/prometheus.yml")
+    mounts = [mount.split(":")[:2] for mount in compose["services"]["prometheus"]["volumes"]]
+    for name in config["rule_files"]:
+        assert [f"./docker/prometheus/{name}", f"/etc/prometheus/{name}"] in mounts
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+def test_promtool_accepts_them(root: Path) -> None:
+    """Prometheus' own checker takes the configuration with its rules."""
+    command = ["promtool", "check", "config", "docker/prometheus/prometheus.yml"]
+    checked = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert re.search(r"SUCCESS: \d+ rules found", checked.stdout)
