@@ -15,11 +15,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service import __version__
 from service.batching import Batcher
 from service.cache import AnswerCache
 from service.errors import RequestError, SettingsError, WrongMethod
 from service.gate import make_gate
 from service.generator import Generator
+from service.inference import HEADER_LENGTH
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.model_registry import ModelRegistry
@@ -39,8 +41,22 @@ from service.settings import Settings
 
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST"],
-    "allow_headers": ["Authorization", "X-API-Key", "X-Request-Id", "Traceparent", "If-None-Match"],
-    "expose_headers": ["X-Request-Id", "ETag", "Retry-After", "Server-Timing", "Content-Location"],
+    "allow_headers": [
+        "Authorization",
+        "X-API-Key",
+        "X-Request-Id",
+        "Traceparent",
+        "If-None-Match",
+        HEADER_LENGTH,
+    ],
+    "expose_headers": [
+        "X-Request-Id",
+        "ETag",
+        "Retry-After",
+        "Server-Timing",
+        "Content-Location",
+        HEADER_LENGTH,
+    ],
     "max_age": 600,
 }
 
@@ -92,6 +108,7 @@ def _bare_app(settings: Settings, *pools: Executor) -> FastAPI:
 
     app = FastAPI(
         title="CoGAN",
+        version=__version__,
         description="Coupled images: one latent, drawn in every domain of a model.",
         lifespan=lifespan,
         redirect_slashes=False,

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service import __version__
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +106,11 @@ def test_the_documents_name_files_that_exist() -> None:
     for document in ROOT.glob("*.md"):
         for link in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             assert "://" in link or (ROOT / link).exists(), f"{document.name}: {link}"
+
+
+def test_the_service_tells_the_version_of_the_package() -> None:
+    """What /v2 and the OpenAPI document say is what pyproject.toml says."""
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__
 
 
 def test_the_settings_are_described_as_they_are() -> None:
