@@ -102,6 +102,16 @@ DISCRIMINATORS = {
 }
 
 CLASSIFIERS = {
+    "digit_small": Table(
+        "two strided convolutions: quick enough to be asked in every step of a training",
+        (28, 28),
+        (
+            Layer("conv", 16, 5, 2, 2, norm="batch", activation="relu"),  # 14x14
+            Layer("conv", 32, 5, 2, 2, norm="batch", activation="relu"),  # 7x7
+            Layer("linear", 64, activation="relu", dropout=0.5),
+            Layer("linear", "classes"),
+        ),
+    ),
     "digit": Table(
         "four convolutions with batch normalisation; its 128 features measure Frechet distances",
         (28, 28),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -46,6 +47,12 @@ class Classifier(nn.Module):
         """Return the logits."""
         logits: Tensor = self.last(self.features(images))
         return logits
+
+    def of_range(self, image_range: tuple[float, float]) -> Callable[[Tensor], Tensor]:
+        """Return the way from float images of that range to logits, for gradients to go back on."""
+        low, high = image_range
+        scale = (RANGE[1] - RANGE[0]) / (high - low)
+        return lambda images: self.last(self.body((images - low) * scale + RANGE[0]))
 
 
 def fit(classifier: Classifier, training_set: ImageSet, epochs: int, seed: int) -> None:

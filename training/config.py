@@ -14,6 +14,7 @@ from torch import nn
 
 from service.metadata import LATENT_INPUT, Name, Prior, describe_errors
 from training.architectures import DISCRIMINATORS, GENERATORS, Table
+from training.couplings import COUPLINGS
 from training.domains import TRANSFORMS
 from training.errors import ConfigError
 from training.losses import LOSSES
@@ -104,6 +105,18 @@ class DiscriminatorConfig(NetworkConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
+class CouplingConfig:
+    """What holds pairs together beside shared layers."""
+
+    name: Annotated[str, one_of(COUPLINGS)]
+    """Which coupling."""
+    weight: Annotated[float, Field(ge=0)]
+    """Its weight in the generator's loss."""
+    classifiers: str = "couplers"
+    """Folder of the classifiers that it asks; others than those that judge the pairs."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class Experiment:
     """Everything that a run depends on."""
 
@@ -117,6 +130,8 @@ class Experiment:
     """The generator."""
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     """The discriminator."""
+    couplings: tuple[CouplingConfig, ...] = ()
+    """What holds pairs together beside shared layers."""
     prior: Literal["normal", "uniform"] = "normal"
     """Distribution of the latents."""
     latent_dim: Positive = 100

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from tyro.conf import arg
 
 from training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from training.classifiers import classifier_file, load_classifier
 from training.command_line import parse, verb
 from training.config import Experiment, load_experiment
 from training.datasets import load_training_sets
@@ -23,7 +24,7 @@ from training.errors import ConfigError, DivergedError
 from training.machine import Machine
 from training.run_folder import MetricsLog, RunFolder
 from training.samples import draw, latents_of_seeds, save_sheet
-from training.trainer import Trainer
+from training.trainer import Couplers, Trainer
 
 SHEET_SEEDS = range(32)
 
@@ -50,7 +51,7 @@ def main(target: Path, arguments: list[str]) -> None:
         raise ConfigError(f"{target} goes on as it was begun: its experiment cannot be changed")
     fabric = options.machine.fabric(options.experiment.precision)
     images = {name: loaded.images for name, loaded in load_training_sets(options.experiment).items()}
-    trainer = Trainer(options.experiment, images, fabric)
+    trainer = Trainer(options.experiment, images, fabric, load_couplers(options.experiment))
     print(describe(trainer, {name: len(domain) for name, domain in images.items()}, fabric))
     if options.dry_run:
         return
@@ -60,6 +61,17 @@ def main(target: Path, arguments: list[str]) -> None:
     with closing(folder.open_log(trainer.steps_done)) as log:
         run(trainer, folder, log)
     print(f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
+
+
+def load_couplers(experiment: Experiment) -> Couplers:
+    """Read the classifiers that the couplings ask. Raises RunError where one has not been trained."""
+    return {
+        coupling.name: {
+            domain.name: load_classifier(classifier_file(Path(coupling.classifiers), domain))
+            for domain in experiment.domains
+        }
+        for coupling in experiment.couplings
+    }
 
 
 def describe(trainer: Trainer, counts: dict[str, int], fabric: Fabric) -> str:

@@ -7,6 +7,7 @@ and the same graph then carries the generator's gradient. Axes: B batch, Z laten
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,19 +16,29 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from training.averages import RunningMeans, is_finite, update_average
+from training.classifiers import Classifier
 from training.config import DiscriminatorConfig, Experiment, GeneratorConfig
 from training.construction import build_discriminator, build_generator
+from training.couplings import COUPLINGS
 from training.losses import LOSSES
 from training.networks import Images
 from training.penalties import PENALTIES
 from training.samples import from_bytes
 
+Couplers = Mapping[str, Mapping[str, Classifier]]
+
 
 class Trainer:
     """Networks, optimisers and random state of one run; `step` is the whole algorithm."""
 
-    def __init__(self, experiment: Experiment, images: Images, fabric: Fabric) -> None:
-        """Draw the networks anew. `images`: what each domain learns from, uint8 [N, C, H, W]."""
+    def __init__(
+        self, experiment: Experiment, images: Images, fabric: Fabric, couplers: Couplers | None = None
+    ) -> None:
+        """Draw the networks anew.
+
+        `images`: what each domain learns from, uint8 [N, C, H, W]. `couplers`: the classifiers that each
+        coupling asks, by its name and domain.
+        """
         self.experiment = experiment
         self.steps_done = 0
         self.means = RunningMeans()
@@ -46,6 +57,10 @@ class Trainer:
         self._fabric = fabric
         self._loss = LOSSES[experiment.loss]
         self._penalty = PENALTIES[experiment.discriminator.penalty]
+        self._classify = {
+            coupling: {name: self._asked(classifier) for name, classifier in classifiers.items()}
+            for coupling, classifiers in (couplers or {}).items()
+        }
 
     def step(self) -> None:
         """Update the discriminator, then the generator, on one batch of each domain."""
@@ -83,10 +98,18 @@ class Trainer:
             real_logits = _flat(self._d(real)) if self._loss.needs_real else torch.empty(0)
         loss = self._loss.generator(real_logits, _flat(self._d(fake)))
         self.means.add(generator_loss=loss)
+        for coupling in self.experiment.couplings:
+            apart = COUPLINGS[coupling.name](fake, self._classify[coupling.name])
+            self.means.add(**{coupling.name: apart})
+            loss = loss + coupling.weight * apart
         self._g_optimiser.zero_grad()
         self._fabric.backward(loss)
         self._g_optimiser.step()
         self.discriminator.requires_grad_(True)
+
+    def _asked(self, classifier: Classifier) -> Callable[[Tensor], Tensor]:
+        self._fabric.to_device(classifier.requires_grad_(False))
+        return classifier.of_range(self.generator.image_range)
 
     def _draw_real(self, images: Tensor) -> Tensor:
         rows = torch.randint(len(images), (self.experiment.batch_size,), device=images.device)

@@ -1,0 +1,70 @@
+"""What the committed experiments and models/README.md say of the models is what their files say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from service.metadata import ModelMetadata, parse_metadata
+from training.config import load_experiment, parse_experiment
+
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "models"
+FILES = sorted(MODELS.glob("*/*/model.onnx"))
+
+
+def _metadata(file: Path) -> ModelMetadata:
+    model = onnx.load(file, load_external_data=False)
+    return parse_metadata({entry.key: entry.value for entry in model.metadata_props})
+
+
+def quality_rows(metadata: ModelMetadata) -> list[str]:
+    """Return the model's rows of the README's table, one a domain."""
+    quality: dict[str, Any] = metadata.quality
+    rows = []
+    for domain in metadata.domains:
+        pixels = quality["pixel_agreement"].get(domain.name)
+        shares = ["-"] * 3
+        if pixels:
+            names = ("binarised", "within_51", "within_25")
+            shares = [f"{pixels[name]:.4f} ({pixels['floor'][name]:.3f})" for name in names]
+        agreement = quality["class_agreement"].get(domain.name)
+        distance = quality["frechet_distance"][domain.name]
+        cells = [
+            metadata.name,
+            domain.name,
+            *shares,
+            "-" if agreement is None else f"{agreement:.4f}",
+            f"{quality['class_balance'][domain.name]:.4f}",
+            f"{distance['drawn']:.2f} ({distance['floor']:.2f})",
+            f"{quality['classifier_accuracy'][domain.name]:.2%}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.parts[-3])
+def test_the_readme_states_the_quality_that_the_file_states(file: Path) -> None:
+    """Every row of the table is what the model's own metadata give."""
+    text = (MODELS / "README.md").read_text()
+    rows = quality_rows(_metadata(file))
+    assert all(row in text for row in rows), "\n".join(rows)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.parts[-3])
+def test_the_readme_shows_a_sheet_of_each_model(file: Path) -> None:
+    """Each model's folder has a sheet of samples, and models/README.md shows it."""
+    sheet = file.parents[1] / "sheet.png"
+    assert sheet.is_file()
+    assert f"({sheet.relative_to(MODELS)})" in (MODELS / "README.md").read_text()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.parts[-3])
+def test_the_experiment_that_made_a_model_is_committed(file: Path) -> None:
+    """The experiment in a model's metadata is the committed one of its name, to the last field."""
+    metadata = _metadata(file)
+    committed = load_experiment(ROOT / f"training/experiments/{metadata.name}.toml")
+    assert parse_experiment(metadata.provenance.experiment) == committed
