@@ -71,11 +71,6 @@ GENERATORS = {
         (28, 28),
         _digit("leaky_relu", "tanh", features=256),
     ),
-    "digit_mapped": Table(
-        "digit_wide behind three layers that map the latent (Karras et al. 2019, section 2)",
-        (28, 28),
-        (*[_deconv(1024, 1, 1, 0, "leaky_relu")] * 3, *_digit("leaky_relu", "tanh", features=256)),
-    ),
 }
 
 DISCRIMINATORS = {

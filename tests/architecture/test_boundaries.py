@@ -28,7 +28,7 @@ def test_the_service_loads_nothing_that_only_training_needs() -> None:
 
 
 def test_training_takes_the_contract_alone_from_the_service() -> None:
-    """Training imports how a seed becomes a latent and what a file says of itself, nothing else of the service."""
+    """Of the service, training imports how a seed becomes a latent and what a file says of itself."""
     imported = {
         module
         for file in (ROOT / "training").rglob("*.py")
