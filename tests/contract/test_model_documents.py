@@ -13,6 +13,7 @@ from training.config import load_experiment, parse_experiment
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
+PAPER = {"edge": 0.952, "negative": 0.967}  # pixel agreement, Liu & Tuzel 2016
 FILES = sorted(MODELS.glob("*/*/model.onnx"))
 
 
@@ -44,6 +45,26 @@ def quality_rows(metadata: ModelMetadata) -> list[str]:
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
+
+
+def headline_row(metadata: ModelMetadata) -> str:
+    """Return the model's row of the table in the project's README."""
+    quality: dict[str, Any] = metadata.quality
+    pixels = quality["pixel_agreement"].items()
+    cells = [
+        f"`{metadata.name}`",
+        ", ".join(domain.name for domain in metadata.domains),
+        ", ".join(f"{name} {measured['binarised']:.3f} ({PAPER[name]})" for name, measured in pixels),
+        ", ".join(f"{name} {share:.3f}" for name, share in quality["class_agreement"].items()),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.parts[-3])
+def test_the_project_readme_states_the_headline(file: Path) -> None:
+    """The project's README has a row for each model, and its figures are the file's."""
+    row = headline_row(_metadata(file))
+    assert row in (ROOT / "README.md").read_text(), row
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.parts[-3])
