@@ -59,7 +59,8 @@ def test_make_has_few_verbs() -> None:
     """The Makefile offers at most 12 verbs, and `make help` lists every one."""
     phony = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY:"))
     verbs = phony.split()[1:]
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    help_ = ["make", "--no-print-directory", "help"]
+    listed = subprocess.run(help_, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert len(verbs) <= TOP_LEVEL_MAKE_VERBS
     assert sorted(line.split("\t")[0] for line in listed.splitlines()) == sorted(verbs)
 
