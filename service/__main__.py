@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -24,24 +25,27 @@ from service.settings import Settings, load_settings
 logger = logging.getLogger("cogan.server")
 
 
+def _config(app: FastAPI, settings: Settings, port: int, **own: Any) -> uvicorn.Config:
+    """Configure a port: all of them log, listen and limit their clients alike."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http=connection_class(settings),
+        ws="none",
+        **own,
+    )
+
+
 class HealthServer(uvicorn.Server):
     """The port that has the health routes alone; it lives as long as the server that it tells of."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         assert settings.health_port is not None
-        super().__init__(
-            uvicorn.Config(
-                app,
-                host=settings.host,
-                port=settings.health_port,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                http=connection_class(settings),
-                ws="none",
-                timeout_graceful_shutdown=1,
-            )
-        )
+        super().__init__(_config(app, settings, settings.health_port, timeout_graceful_shutdown=1))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -73,15 +77,10 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         super().__init__(
-            uvicorn.Config(
+            _config(
                 app,
-                host=settings.host,
-                port=settings.port,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                http=connection_class(settings),
-                ws="none",
+                settings,
+                settings.port,
                 forwarded_allow_ips=settings.trusted_proxies,
                 timeout_keep_alive=75,  # longer than proxies keep idle connections
                 timeout_graceful_shutdown=int(settings.deadline_s) + 5,
