@@ -160,6 +160,9 @@ class Experiment:
         names = [domain.name for domain in self.domains]
         if len(set(names)) < len(names):
             raise ValueError(f"domain names repeat: {names}")
+        asked = [coupling.name for coupling in self.couplings]
+        if len(set(asked)) < len(asked):
+            raise ValueError(f"couplings repeat: {asked}")
         if reserved := RESERVED & set(names):
             raise ValueError(f"domain names {sorted(reserved)} have a meaning of their own: take others")
         for side, table in (("generator", self.generator_table), ("discriminator", self.discriminator_table)):

@@ -59,6 +59,10 @@ def test_an_experiment_survives_its_run_folder() -> None:
         ({"domains": [DIGIT | {"name": "Digit 1"}]}, ["domains.0.name = 'Digit 1'", "[a-z]"]),
         ({"domains": []}, ["domains", "at least 1"]),
         ({"domains": [DIGIT, DIGIT]}, ["domain names repeat: ['digit', 'digit']"]),
+        (
+            {"couplings": [{"name": "semantic", "weight": 1.0}] * 2},
+            ["couplings repeat: ['semantic', 'semantic']"],
+        ),
         ({"domains": [DIGIT | {"name": "latent"}]}, ["['latent']", "take others"]),
         ({"domains": [DIGIT | {"name": "half"}]}, ["['half']", "take others"]),
         (
