@@ -75,16 +75,16 @@ class Trainer:
 
     def _update_discriminator(self, real: Images, fake: Images) -> None:
         config = self.experiment.discriminator
-        penalised = self._penalty is not None and self.steps_done % config.penalty_every == 0
-        if penalised:
+        penalise = self._penalty if self.steps_done % config.penalty_every == 0 else None
+        if penalise:
             real = {name: batch.requires_grad_() for name, batch in real.items()}
         # a gradient's gradient wants full precision, which the bare network has
-        real_logits = self.discriminator(real) if penalised else self._d(real)
+        real_logits = self.discriminator(real) if penalise else self._d(real)
         fake_logits = self._d(fake)
         loss = self._loss.discriminator(_flat(real_logits), _flat(fake_logits))
         self.means.add(discriminator_loss=loss)
-        if self._penalty and penalised:
-            penalty = self._penalty(real, real_logits)
+        if penalise:
+            penalty = penalise(real, real_logits)
             self.means.add(penalty=penalty)
             loss = loss + config.penalty_weight * config.penalty_every * penalty
         self.means.add(real_logit=_flat(real_logits).mean(), fake_logit=_flat(fake_logits).mean())
