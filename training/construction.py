@@ -27,11 +27,14 @@ def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
     return discriminator
 
 
-def load_average(run: RunFolder) -> CoupledGenerator:
-    """Return the averaged generator of a run's last checkpoint. Raises RunError where there is none."""
-    generator = build_generator(run.experiment())
-    generator.load_state_dict(load_checkpoint(run.checkpoints)["average"])
-    return generator.eval()
+def load_average(run: RunFolder) -> tuple[CoupledGenerator, int]:
+    """Return the averaged generator of a run's last checkpoint, and its step.
+
+    Raises RunError where there is none.
+    """
+    generator, state = build_generator(run.experiment()), load_checkpoint(run.checkpoints)
+    generator.load_state_dict(state["average"])
+    return generator.eval(), state["steps_done"]
 
 
 def _shared_layers(config: NetworkConfig, table: Table) -> int:

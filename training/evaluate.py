@@ -15,7 +15,6 @@ from typing import Any
 
 from torch import Tensor
 
-from training.checkpoint import load_checkpoint
 from training.classifiers import Classifier, classifier_file, classify, load_classifier
 from training.command_line import parse, verb
 from training.config import DomainConfig, Experiment, Positive
@@ -44,9 +43,8 @@ def main(target: Path, arguments: list[str]) -> None:
     options = parse(EvaluateOptions(), arguments)
     run = RunFolder.open(target)
     experiment = run.experiment()
-    generator = load_average(run)
+    generator, steps = load_average(run)
     pairs = draw(generator, latents_of_seeds(experiment.latent_prior, range(options.pairs)))
-    steps = load_checkpoint(run.checkpoints)["steps_done"]
     quality = {"steps": steps, **measure(experiment, pairs, options.classifiers)}
     write_json(run.quality_file, quality)
     save_sheet({name: images[:128] for name, images in pairs.items()}, run.path / "sheet.png", 8, 2)

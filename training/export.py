@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.metadata import Domain, ModelMetadata, Name, Provenance
-from training.checkpoint import load_checkpoint, write_whole
+from training.checkpoint import write_whole
 from training.command_line import parse, verb
 from training.config import Positive
 from training.construction import load_average
@@ -50,7 +50,8 @@ def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
     Nothing appears under its name before onnxruntime draws from it what PyTorch does. Raises RunError where
     the run is not measured, ConfigError where the version exists, ExportError where the proof fails.
     """
-    metadata = describe(run, options)
+    generator, steps = load_average(run)
+    metadata = describe(run, options, steps)
     folder = options.models / metadata.name
     version = folder / metadata.version
     if version.exists():
@@ -59,7 +60,6 @@ def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
-        generator = load_average(run)
         write_onnx(generator, metadata, aside / "model.onnx")
         report = prove(generator, metadata, aside / "model.onnx")
         config = triton_config(metadata)
@@ -72,10 +72,9 @@ def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
     return version / "model.onnx", report
 
 
-def describe(run: RunFolder, options: ExportOptions) -> ModelMetadata:
-    """Collect what the file will say of itself. Raises RunError where the run is not measured."""
+def describe(run: RunFolder, options: ExportOptions, steps: int) -> ModelMetadata:
+    """Collect what the file will say of itself. Raises RunError where it is not measured after `steps`."""
     experiment, description = run.experiment(), run.description()
-    steps = load_checkpoint(run.checkpoints)["steps_done"]
     name = options.name or experiment.name
     height, width = experiment.size
     return ModelMetadata(

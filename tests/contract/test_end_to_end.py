@@ -89,7 +89,7 @@ def drawn_by_torch(
     experiment = run.experiment()
     latents = np.stack([draw_latent(experiment.latent_prior, seed) for seed in seeds])
     with torch.inference_mode():
-        images = Drawing(load_average(run))(torch.from_numpy(latents))
+        images = Drawing(load_average(run)[0])(torch.from_numpy(latents))
     return {d.name: batch.numpy() for d, batch in zip(experiment.domains, images, strict=True)}
 
 

@@ -15,7 +15,7 @@ import training
 from service.metadata import parse_metadata
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import Experiment
-from training.construction import load_average
+from training.construction import build_generator, load_average
 from training.errors import ConfigError, ExportError, RunError
 from training.export import ExportOptions, describe, export, next_version
 from training.onnx_file import Drawing
@@ -59,7 +59,7 @@ def spoil(run: RunFolder) -> None:
     Equal features with opposite, huge weights cancel but for their rounding errors.
     """
     state = load_checkpoint(run.checkpoints)
-    average = load_average(run)
+    average, _ = load_average(run)
     *_, features, norm, _activation = average.trunk
     head = next(average.heads["edge"].parameters())
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_onnxruntime_draws_what_torch_draws(
     assert "batches (1, 2, 7, 64)" in report
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == list(NAMES[:domains])
-    drawing = Drawing(load_average(run))
+    drawing = Drawing(load_average(run)[0])
     for batch in (1, 2, 7, 64):
         latents = latents_of_seeds(run.experiment().latent_prior, range(100, 100 + batch))
         with torch.inference_mode():
@@ -101,7 +101,7 @@ def test_a_file_says_all_of_itself(coupled: RunFolder, tmp_path: Path) -> None:
     file, _ = export(coupled, ExportOptions(models=tmp_path, name="pairs"))
     model = onnx.load(file)
     metadata = parse_metadata({entry.key: entry.value for entry in model.metadata_props})
-    assert metadata == describe(coupled, ExportOptions(models=tmp_path, name="pairs", version=1))
+    assert metadata == describe(coupled, ExportOptions(models=tmp_path, name="pairs", version=1), steps=1)
     assert [domain.name for domain in metadata.domains] == ["digit", "edge"]
     assert metadata.quality == QUALITY
     provenance = metadata.provenance
@@ -120,7 +120,7 @@ def test_versions_count_up_and_are_never_changed(coupled: RunFolder, tmp_path: P
     assert next_version(tmp_path / "tiny") == 10
     with pytest.raises(ConfigError, match=r"tiny/9 exists"):
         export(coupled, ExportOptions(models=tmp_path, version=9))
-    assert describe(coupled, ExportOptions(models=tmp_path)).version == "10"
+    assert describe(coupled, ExportOptions(models=tmp_path), steps=1).version == "10"
     assert [entry.name for entry in (tmp_path / "tiny").iterdir()] == ["9"]
 
 
@@ -145,7 +145,8 @@ def test_an_unmeasured_run_is_refused(make_experiment: MakeExperiment, tmp_path:
     run = RunFolder.create(tmp_path, make_experiment())
     with pytest.raises(RunError, match="holds no checkpoint"):
         export(run, ExportOptions(models=tmp_path / "models"))
-    save_checkpoint(run.checkpoints, 7, {"steps_done": 7})
+    average = build_generator(run.experiment()).state_dict()
+    save_checkpoint(run.checkpoints, 7, {"steps_done": 7, "average": average})
     with pytest.raises(RunError, match=r"not measured after step 7: python -m training\.evaluate .+_tiny"):
         export(run, ExportOptions(models=tmp_path / "models"))
     assert not (tmp_path / "models").exists()
