@@ -65,19 +65,17 @@ def create_app(settings: Settings) -> FastAPI:
     """Open the models and build the app around them. Raises StartError."""
     require_provider(settings.provider)
     metrics = Metrics()
-    runs = settings.threads if settings.provider == "cpu" else 1  # a GPU's session belongs to one thread
-    workers = ThreadPoolExecutor(runs, thread_name_prefix="run")
-    encoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="encode")
+    workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="draw")
     loader = ThreadPoolExecutor(1, thread_name_prefix="load")
 
     def make_batcher(model: OnnxModel) -> Batcher:
-        return Batcher(model, workers, runs, settings.max_queue, metrics)
+        return Batcher(model, workers, settings.threads, settings.max_queue, metrics)
 
     registry = _open_models(settings, make_batcher, loader, metrics)
     readiness = Readiness(lambda: registry.trouble, metrics)
-    generator = Generator(registry, encoders, AnswerCache(settings.cache_bytes), metrics)
+    generator = Generator(registry, AnswerCache(settings.cache_bytes), metrics)
 
-    app = _bare_app(settings, workers, encoders, loader)
+    app = _bare_app(settings, workers, loader)
     _add_routes(app, settings, registry, generator, readiness)
     HealthRoutes(readiness, metrics).add_to(_guard(app, settings, metrics, readiness))
     app.state.readiness, app.state.registry = readiness, registry

@@ -1,6 +1,6 @@
 """Joins waiting requests into runs of a model: a bounded queue, deadlines, nothing computed for nobody.
 
-All state belongs to the event loop; only the runs themselves happen in worker threads.
+The queue belongs to the event loop; batches are drawn and encoded in worker threads (service/drawing.py).
 """
 
 from __future__ import annotations
@@ -11,52 +11,15 @@ import math
 import time
 from collections import deque
 from concurrent.futures import Executor
-from contextvars import Context
+from typing import Any
 
-import numpy as np
-
+from service.drawing import Run, draw_batch
+from service.entries import Encoded, Entry, Job, Share
 from service.errors import DeadlineExceeded, QueueFull, RunFailed
 from service.metrics import Metrics
-from service.onnx_model import Images, Latents, OnnxModel
+from service.onnx_model import OnnxModel
 
 logger = logging.getLogger("cogan.batching")
-
-
-class Entry:
-    """One request in the queue: its latents [B, Z], the images drawn so far, and who waits for them."""
-
-    def __init__(self, model: OnnxModel, latents: Latents) -> None:
-        self.model, self.latents = model, latents
-        self.images: Images = {
-            domain.name: np.empty((len(latents), domain.height, domain.width, domain.channels), np.uint8)
-            for domain in model.metadata.domains
-        }
-        self.taken = 0  # latents given to runs
-        self.drawn = 0  # latents whose images are here
-        self.queued_at = time.perf_counter()
-        self.waited = 0.0  # seconds until the first run took it
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    @property
-    def waiting(self) -> int:
-        """Latents not yet given to a run."""
-        return len(self.latents) - self.taken
-
-    def fail(self, error: Exception) -> None:
-        """Answer with an error, unless it is answered or abandoned already."""
-        if not self.done.done():
-            self.done.set_exception(error)
-
-    def receive(self, images: Images, start: int, stop: int) -> None:
-        """Take the images of latents `start` to `stop`; the last ones answer the request."""
-        for name, part in images.items():
-            self.images[name][start:stop] = part
-        self.drawn += stop - start
-        if self.drawn == len(self.latents) and not self.done.done():
-            self.done.set_result(None)
-
-
-Share = tuple[Entry, int, int]  # the entry, and which of its latents: start, stop
 
 
 class Batcher:
@@ -65,31 +28,32 @@ class Batcher:
     def __init__(
         self, model: OnnxModel, workers: Executor, runs: int, max_queue: int, metrics: Metrics
     ) -> None:
-        """Let at most `runs` of the model happen in `workers` at the same time."""
-        self.model = model  # may be exchanged at any time: a run has entries of one model alone
+        """Let at most `runs` batches be in `workers` at the same time."""
+        self.model = model  # may be exchanged at any time: a batch has entries of one model alone
         self._workers, self._runs, self._max_queue, self._metrics = workers, runs, max_queue, metrics
-        self._queue: deque[Entry] = deque()
+        self._queue: deque[Entry[Any]] = deque()
         self._depth = 0  # latents that wait
-        self._running: set[asyncio.Task[None]] = set()
+        self._running = 0  # batches in workers
         self._latent_seconds = 0.0  # smoothed duration of a run divided by its size
         metrics.queue_depth.labels(model.name).set_function(lambda: self._depth)
         for counter in (metrics.batches, metrics.samples):
             counter.labels(model.name)  # there from the start, as 0
 
-    async def draw(self, model: OnnxModel, latents: Latents, deadline: float) -> Entry:
-        """Wait until `model` has drawn latents [B, Z]; the entry has their images, in their order.
+    async def draw(self, job: Job[Encoded], deadline: float) -> tuple[Encoded, dict[str, float]]:
+        """Wait for a job's answer; return it and the seconds that each part of the work took.
 
         `deadline` is in the event loop's time. Raises QueueFull at once, DeadlineExceeded at the deadline,
-        and RunFailed; a cancelled caller's latents are not drawn.
+        RunFailed, and what encoding raises; a cancelled caller's latents are not drawn.
         """
-        self._admit(model, len(latents))
-        entry = Entry(model, latents)
+        self._admit(job)
+        entry = Entry(job)
         self._queue.append(entry)
         self._depth += entry.waiting
-        alarm = asyncio.get_running_loop().call_at(deadline, self._expire, entry)
-        self._start_runs()
+        loop = asyncio.get_running_loop()
+        alarm = loop.call_at(deadline, self._expire, entry)
+        self._start_runs(loop)
         try:
-            await entry.done
+            return await entry.done, entry.seconds()
         except asyncio.CancelledError:
             self._metrics.rejected.labels("cancelled").inc()
             raise
@@ -101,42 +65,52 @@ class Batcher:
             if entry.waiting:
                 self._drop(entry)
             self._count(entry)
-        return entry
 
-    def _admit(self, model: OnnxModel, size: int) -> None:
-        if self._depth + size <= self._max_queue:
+    def _admit(self, job: Job[Any]) -> None:
+        if self._depth + job.size <= self._max_queue:
             return
-        model.statistics.fail.add(0.0)
+        job.model.statistics.fail.add(0.0)
         self._metrics.rejected.labels("queue_full").inc()
         wait = math.ceil(self._depth * self._latent_seconds / self._runs) or 1
         raise QueueFull(
-            f"{self._depth} latents wait for model '{self.model.name}' and this request has {size}; "
+            f"{self._depth} latents wait for model '{job.model.name}' and this request has {job.size}; "
             f"the queue holds {self._max_queue}. Try again in {wait} s.",
             headers={"Retry-After": str(wait)},
         )
 
-    def _count(self, entry: Entry) -> None:
-        seconds, statistics = time.perf_counter() - entry.queued_at, entry.model.statistics
-        if entry.drawn == len(entry.latents):
+    def _count(self, entry: Entry[Any]) -> None:
+        seconds, statistics = time.perf_counter() - entry.queued_at, entry.job.model.statistics
+        if entry.drawn == entry.job.size:
             statistics.answered(seconds, entry.waited)
         else:
             statistics.fail.add(seconds)
 
-    def _expire(self, entry: Entry) -> None:
+    def _expire(self, entry: Entry[Any]) -> None:
         self._metrics.rejected.labels("deadline").inc()
-        entry.fail(DeadlineExceeded(f"{len(entry.latents)} latents were not drawn before the deadline"))
+        entry.fail(DeadlineExceeded(f"{entry.job.size} latents were not drawn before the deadline"))
 
-    def _start_runs(self) -> None:
-        while self._depth and (free := self._runs - len(self._running)):
+    def _start_runs(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._depth and (free := self._runs - self._running):
             batch = self._take(min(self.model.max_batch, math.ceil(self._depth / free)))
             if batch:
-                task = asyncio.get_running_loop().create_task(self._run(batch), context=Context())
-                self._running.add(task)
-                task.add_done_callback(self._end_run)
+                self._running += 1
+                self._workers.submit(self._work, batch, loop)
 
-    def _end_run(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._start_runs()
+    def _work(self, batch: list[Share], loop: asyncio.AbstractEventLoop) -> None:
+        """Draw a batch in a worker thread, and let the event loop hand over what is whole."""
+        runs: list[Run] = []
+        try:
+            runs = draw_batch(batch)
+        finally:
+            loop.call_soon_threadsafe(self._end_batch, batch, runs, loop)
+
+    def _end_batch(self, batch: list[Share], runs: list[Run], loop: asyncio.AbstractEventLoop) -> None:
+        self._running -= 1
+        for run in runs:
+            self._record(batch[0].entry.job.model, run)
+        for share in batch:
+            share.entry.settle()
+        self._start_runs(loop)
 
     def _take(self, room: int) -> list[Share]:
         """Take up to `room` latents of one model from the queue's head; who no longer waits is dropped."""
@@ -146,7 +120,7 @@ class Batcher:
             if entry.done.done():
                 self._drop(entry)
                 continue
-            if batch and entry.model is not batch[0][0].model:
+            if batch and entry.job.model is not batch[0].entry.job.model:
                 break
             start, stop = entry.taken, entry.taken + min(room, entry.waiting)
             if start == 0:
@@ -157,50 +131,19 @@ class Batcher:
             room -= stop - start
             if not entry.waiting:
                 self._queue.popleft()
-            batch.append((entry, start, stop))
+            batch.append(Share(entry, start, stop))
         return batch
 
-    def _drop(self, entry: Entry) -> None:
+    def _drop(self, entry: Entry[Any]) -> None:
         self._queue.remove(entry)
         self._depth -= entry.waiting
-        entry.taken = len(entry.latents)
+        entry.taken = entry.job.size
 
-    async def _run(self, batch: list[Share]) -> None:
-        model = batch[0][0].model
-        latents = np.concatenate([entry.latents[start:stop] for entry, start, stop in batch])
-        try:
-            loop = asyncio.get_running_loop()
-            images, seconds = await loop.run_in_executor(self._workers, _timed_run, model, latents)
-        except Exception as error:
-            await self._fail_or_part(batch, error)
-            return
-        self._record(model, len(latents), seconds)
-        offset = 0
-        for entry, start, stop in batch:
-            part = slice(offset, offset := offset + stop - start)
-            entry.receive({name: image[part] for name, image in images.items()}, start, stop)
-
-    async def _fail_or_part(self, batch: list[Share], error: Exception) -> None:
-        """Find who made a run fail: part the batch, so that only they are answered with an error."""
-        if len(batch) > 1:
-            for share in batch:
-                if not share[0].done.done():
-                    await self._run([share])
-            return
-        failure = RunFailed(f"model '{self.model.name}' failed on this request's latents")
-        failure.__cause__ = error
-        batch[0][0].fail(failure)
-
-    def _record(self, model: OnnxModel, size: int, seconds: float) -> None:
+    def _record(self, model: OnnxModel, run: Run) -> None:
         metrics = self._metrics
-        model.statistics.ran(size, seconds)
-        metrics.batch_size.observe(size)
+        model.statistics.ran(run.size, run.seconds)
+        metrics.batch_size.observe(run.size)
         metrics.batches.labels(model.name).inc()
-        metrics.samples.labels(model.name).inc(size)
-        metrics.inference_duration.labels(model.name, model.version, model.provider).observe(seconds)
-        self._latent_seconds += 0.1 * (seconds / size - self._latent_seconds)
-
-
-def _timed_run(model: OnnxModel, latents: Latents) -> tuple[Images, float]:
-    start = time.perf_counter()
-    return model.run(latents), time.perf_counter() - start
+        metrics.samples.labels(model.name).inc(run.size)
+        metrics.inference_duration.labels(model.name, model.version, model.provider).observe(run.seconds)
+        self._latent_seconds += 0.1 * (run.seconds / run.size - self._latent_seconds)

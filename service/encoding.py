@@ -11,20 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from service import images
 from service.images import Pixels
-from service.latents import Latent
+from service.onnx_model import Latents
 from service.orders import Order, Source
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What was drawn for an order: (t, latent [Z]) of every image, and {domain: uint8 [B, H, W, C]}."""
+    """What was drawn for an order: latents, float32 [B, Z], and {domain: uint8 [B, H, W, C]}."""
 
     order: Order
-    latents: Sequence[tuple[float, Latent]]
+    latents: Latents
     images: Mapping[str, Pixels]
 
 
@@ -44,7 +42,10 @@ def _json(drawing: Drawing) -> bytes:
         "digest": order.model.digest,
         "domains": order.domains,
     }
-    origins = [{"t": t} for t, _ in drawing.latents] if order.walk else [_origin(s) for s in order.sources]
+    if order.walk:
+        origins = [{"t": sum(order.walk.position(i))} for i in range(order.size)]
+    else:
+        origins = [_origin(source) for source in order.sources]
     parts = [origin | {"images": _data_urls(drawing, i)} for i, origin in enumerate(origins)]
     body = head | {"frames" if order.walk else "pairs": parts}
     return json.dumps(body, separators=(",", ":")).encode()
@@ -64,7 +65,7 @@ def _data_urls(drawing: Drawing, i: int) -> dict[str, str]:
 def _zip(drawing: Drawing) -> bytes:
     order = drawing.order
     if order.walk:
-        folders = [f"{i:05d}" for i in range(len(drawing.latents))]
+        folders = [f"{i:05d}" for i in range(order.size)]
     else:
         folders = [f"{s.index:05d}" if s.seed is None else f"{s.seed}-{s.index}" for s in order.sources]
     return images.zipped(
@@ -78,7 +79,7 @@ def _zip(drawing: Drawing) -> bytes:
 
 def _npz(drawing: Drawing) -> bytes:
     """Pack an array uint8 [B, H, W, C] a domain, and the latents, float32 [B, Z], as `latent`."""
-    return images.npz({**drawing.images, "latent": np.stack([latent for _, latent in drawing.latents])})
+    return images.npz({**drawing.images, "latent": drawing.latents})
 
 
 def _sheet(write: Callable[[Pixels], bytes]) -> Callable[[Drawing], bytes]:

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
-import numpy as np
-
-from service.batching import Batcher
 from service.cache import AnswerCache
 from service.encoding import FRAME_FORMATS, PAIR_FORMATS, Drawing, Format
+from service.entries import Job
 from service.errors import FieldError, InvalidRequest
 from service.inference import Inference, InferenceAnswer, write_inference
-from service.latents import Latent
 from service.metrics import Metrics
 from service.model_registry import ModelRegistry
 from service.onnx_model import Images, Latents, OnnxModel
 from service.orders import Order, Source, Walk
 from service.schemas import Choice
 
-FEW = 4  # latents that are drawn sooner than a thread takes over
-
-
 Seconds = Mapping[str, float]  # that each part of the work took
-Encoded = TypeVar("Encoded")
 
 
 @dataclass(frozen=True)
@@ -42,11 +31,8 @@ class Answer:
 class Generator:
     """Answers orders by the models that they were taken for, or from the cache."""
 
-    def __init__(
-        self, registry: ModelRegistry, encoders: Executor, cache: AnswerCache, metrics: Metrics
-    ) -> None:
-        self._registry = registry
-        self._encoders, self._cache, self._metrics = encoders, cache, metrics
+    def __init__(self, registry: ModelRegistry, cache: AnswerCache, metrics: Metrics) -> None:
+        self._registry, self._cache, self._metrics = registry, cache, metrics
 
     def model(self, name: str | None, place: str = "body") -> OnnxModel:
         """Return the model of this name, or the default one. Raises UnknownModel and NotReady."""
@@ -76,16 +62,8 @@ class Generator:
             self._metrics.cache_hits.inc()
             return Answer(kept, {"cache": 0.0})
         self._metrics.cache_misses.inc()
-        batcher = self._registry.batcher(order.model.name)
-        loop = asyncio.get_running_loop()
-        prior = order.model.metadata.prior
-        if order.size <= FEW:
-            latents = order.latents(prior)
-        else:
-            latents = await loop.run_in_executor(self._encoders, order.latents, prior)
-        stacked = np.stack([latent for _, latent in latents])
-        encode = partial(self._encode, order, latents)
-        body, seconds = await self._draw(batcher, order.model, stacked, deadline, encode)
+        job = Job(order.model, order.size, order.latents, partial(self._encode, order))
+        body, seconds = await self._registry.batcher(order.model.name).draw(job, deadline)
         self._cache.put(order.key, body)
         return Answer(body, seconds)
 
@@ -93,32 +71,16 @@ class Generator:
         self, model: OnnxModel, inference: Inference, deadline: float
     ) -> tuple[InferenceAnswer, Seconds]:
         """Draw and encode a request of the Open Inference Protocol. Raises what Batcher.draw raises."""
-        batcher = self._registry.batcher(model.name)
-        write = partial(self._write, inference, model)
-        return await self._draw(batcher, model, inference.latents, deadline, write)
+        latents, write = inference.latents, partial(self._write, inference, model)
+        job = Job(model, len(latents), lambda start, stop: latents[start:stop], write)
+        return await self._registry.batcher(model.name).draw(job, deadline)
 
-    async def _draw(
-        self,
-        batcher: Batcher,
-        model: OnnxModel,
-        latents: Latents,
-        deadline: float,
-        encode: Callable[[Images], Encoded],
-    ) -> tuple[Encoded, Seconds]:
-        start = time.perf_counter()
-        entry = await batcher.draw(model, latents, deadline)
-        drawn = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        encoded = await loop.run_in_executor(self._encoders, encode, entry.images)
-        run, encoding = drawn - start - entry.waited, time.perf_counter() - drawn
-        return encoded, {"queue": entry.waited, "run": run, "encode": encoding}
-
-    def _encode(self, order: Order, latents: Sequence[tuple[float, Latent]], images: Images) -> bytes:
+    def _encode(self, order: Order, latents: Latents, images: Images) -> bytes:
         drawing = Drawing(order, latents, {name: images[name] for name in order.domains})
         with self._metrics.encode_duration.labels(order.format).time():
             return formats(walks=order.walk is not None)[order.format].encode(drawing)
 
-    def _write(self, inference: Inference, model: OnnxModel, images: Images) -> InferenceAnswer:
+    def _write(self, inference: Inference, model: OnnxModel, _: Latents, images: Images) -> InferenceAnswer:
         with self._metrics.encode_duration.labels("tensors").time():
             return write_inference(inference, model, images)
 

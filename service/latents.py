@@ -1,11 +1,10 @@
 """How a seed becomes a latent, and how one latent becomes another: the only place that says so.
 
-Axes: Z latent dimension, T frames.
+Axes: Z latent dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -64,23 +63,3 @@ def interpolate(start: Latent, end: Latent, t: float, method: Method) -> Latent:
             weight_b = float(np.sin(t * angle) / np.sin(angle))
     mixed: Latent = (weight_a * a + weight_b * b).astype(np.float32)
     return mixed
-
-
-def path(
-    keyframes: Sequence[Latent], steps: int, method: Method, loop: bool = False
-) -> list[tuple[float, Latent]]:
-    """Lead through all key frames: `steps` frames from each to the next, both counted, shared ones once.
-
-    Returns (t, latent [Z]) with t counted in key frames: t = 1.0 is the second key frame. With `loop`
-    the way back to the first is added, without repeating it at the end.
-    """
-    last = len(keyframes) if loop else len(keyframes) - 1
-    frames = []
-    for segment in range(last):
-        start, end = keyframes[segment], keyframes[(segment + 1) % len(keyframes)]
-        for step in range(steps - 1):
-            t = step / (steps - 1)
-            frames.append((segment + t, interpolate(start, end, t, method)))
-    if not loop:
-        frames.append((float(last), keyframes[last]))
-    return frames

@@ -5,7 +5,9 @@ Axes: B batch, Z latent, H height, W width, C channels.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,6 +71,8 @@ class OnnxModel:
         self.digest = _digest(content)
         self.statistics = Statistics()  # of whoever runs it
         self._session = _open(content, provider)
+        # onnxruntime's sessions on a GPU take one run at a time.
+        self._turns = threading.Lock() if provider == "cuda" else contextlib.nullcontext()
         self.metadata = _read_metadata(self._session)
         self.domains = tuple(domain.name for domain in self.metadata.domains)
         if self.metadata.kind != "generator":
@@ -98,8 +102,16 @@ class OnnxModel:
         size = len(latents)
         if self.provider == "cuda" and size < self.max_batch:
             latents = np.pad(latents, ((0, self.max_batch - size), (0, 0)))
-        outputs = self._session.run(self.domains, {LATENT_INPUT: latents})
+        with self._turns:
+            outputs = self._session.run(self.domains, {LATENT_INPUT: latents})
         return {name: output[:size] for name, output in zip(self.domains, outputs, strict=True)}
+
+    def empty_images(self, size: int) -> Images:
+        """Return room for the images of `size` latents: uint8 [B, H, W, C] for every domain."""
+        return {
+            domain.name: np.empty((size, domain.height, domain.width, domain.channels), np.uint8)
+            for domain in self.metadata.domains
+        }
 
     def _warm_up(self) -> None:
         for size in (self.max_batch, 1):

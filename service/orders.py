@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 
 from service.images import ENCODER_ID
-from service.latents import Latent, Method, draw_latent, path
+from service.latents import Latent, Method, draw_latent, interpolate
 from service.metadata import Prior
-from service.onnx_model import OnnxModel
+from service.onnx_model import Latents, OnnxModel
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Walk:
         """Count the frames of a way through so many key frames."""
         return (self.steps - 1) * keyframes if self.loop else (self.steps - 1) * (keyframes - 1) + 1
 
+    def position(self, frame: int) -> tuple[int, float]:
+        """Return the key frame that a frame follows, and how far it is on the way to the next, in [0, 1)."""
+        keyframe, step = divmod(frame, self.steps - 1)
+        return keyframe, step / (self.steps - 1)
+
 
 @dataclass(frozen=True)
 class Order:
@@ -66,9 +71,20 @@ class Order:
         """Name the answer's bytes: equal orders, models and encoders have equal keys."""
         return hashlib.sha256(f"{ENCODER_ID} {self!r}".encode()).hexdigest()[:32]
 
-    def latents(self, prior: Prior) -> list[tuple[float, Latent]]:
-        """Return (t, latent [Z]) of every image; t counts key frames along a walk, and images otherwise."""
-        latents = [source.latent(prior, self.truncation) for source in self.sources]
+    def latents(self, start: int, stop: int) -> Latents:
+        """Return the latents of images `start` to `stop`: float32 [B, Z]."""
         if self.walk is None:
-            return [(float(i), latent) for i, latent in enumerate(latents)]
-        return path(latents, self.walk.steps, self.walk.method, self.walk.loop)
+            return np.stack([self._latent(source) for source in self.sources[start:stop]])
+        return np.stack([self._frame(self.walk, i) for i in range(start, stop)])
+
+    def _latent(self, source: Source) -> Latent:
+        return source.latent(self.model.metadata.prior, self.truncation)
+
+    @cached_property
+    def _keyframes(self) -> list[Latent]:
+        return [self._latent(source) for source in self.sources]
+
+    def _frame(self, walk: Walk, frame: int) -> Latent:
+        at, t = walk.position(frame)
+        following = self._keyframes[(at + 1) % len(self._keyframes)]
+        return interpolate(self._keyframes[at], following, t, walk.method)

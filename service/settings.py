@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         default_factory=available_cpus,
         ge=1,
         le=256,
-        description="Threads for networks, and as many for encoding; otherwise the processors at hand.",
+        description="Threads that draw and encode; otherwise the processors at hand.",
     )
     max_batch: int = Field(
         default=16, ge=1, le=1024, description="Most latents in one run; on a GPU every run is padded to it."

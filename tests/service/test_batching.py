@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.batching import Batcher, Entry
+from service.batching import Batcher
+from service.entries import Job
 from service.errors import DeadlineExceeded, QueueFull, RunFailed
 from service.metrics import Metrics
-from service.onnx_model import Latents, OnnxModel
+from service.onnx_model import Images, Latents, OnnxModel
 
 pytestmark = pytest.mark.anyio
 SLOW = 100_000  # turns: at least a tenth of a second
@@ -25,9 +26,11 @@ def latents(size: int, seed: int = 0) -> Latents:
     return np.random.default_rng(seed).normal(size=(size, 8)).astype(np.float32)
 
 
-def later(seconds: float = 30.0) -> float:
-    """Return a deadline."""
-    return asyncio.get_running_loop().time() + seconds
+async def draw(batcher: Batcher, latents: Latents, seconds: float = 30.0) -> Images:
+    """Ask a batcher for the images of latents, within so many seconds."""
+    job = Job(batcher.model, len(latents), lambda start, stop: latents[start:stop], lambda _, images: images)
+    images, _ = await batcher.draw(job, asyncio.get_running_loop().time() + seconds)
+    return images
 
 
 @pytest.fixture
@@ -54,11 +57,11 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     return found
 
 
-def same(entry: Entry, batcher: Batcher, size: int, seed: int) -> bool:
-    """Compare an entry's images with those of its latents drawn one by one."""
+def same(images: Images, batcher: Batcher, size: int, seed: int) -> bool:
+    """Compare images with those of their latents drawn one by one."""
     rows = [batcher.model.run(latent[None]) for latent in latents(size, seed)]
     return all(
-        np.array_equal(entry.images[name], np.concatenate([row[name] for row in rows]))
+        np.array_equal(images[name], np.concatenate([row[name] for row in rows]))
         for name in batcher.model.domains
     )
 
@@ -71,16 +74,14 @@ async def test_bytes_do_not_depend_on_the_batch(
     """Requests of all sizes at once, split and joined in batches of any size, get what each gets alone."""
     batcher = make_batcher(max_batch=max_batch, runs=runs, max_queue=100)
     sizes = [1, 3, 8, 2, 13, 1, 5]
-    entries = await asyncio.gather(
-        *(batcher.draw(batcher.model, latents(size, size), later()) for size in sizes)
-    )
-    assert all(same(entry, batcher, size, size) for entry, size in zip(entries, sizes, strict=True))
+    drawn = await asyncio.gather(*(draw(batcher, latents(size, size)) for size in sizes))
+    assert all(same(images, batcher, size, size) for images, size in zip(drawn, sizes, strict=True))
 
 
 async def test_what_waits_is_joined(make_batcher: Callable[..., Batcher], metrics: Metrics) -> None:
     """While one run is busy, others wait, and are then drawn in one."""
     batcher = make_batcher(turns=SLOW)
-    await asyncio.gather(*(batcher.draw(batcher.model, latents(1), later()) for _ in range(9)))
+    await asyncio.gather(*(draw(batcher, latents(1)) for _ in range(9)))
     assert value(metrics, "cogan_batches_total", model="tiny") == 2
     assert value(metrics, "cogan_samples_total", model="tiny") == 9
 
@@ -88,13 +89,13 @@ async def test_what_waits_is_joined(make_batcher: Callable[..., Batcher], metric
 async def test_queue_is_bounded_in_latents(make_batcher: Callable[..., Batcher], metrics: Metrics) -> None:
     """What does not fit is refused at once, and told when to come again; what fits is drawn."""
     batcher = make_batcher(turns=SLOW, max_queue=10)
-    first = asyncio.create_task(batcher.draw(batcher.model, latents(1), later()))
+    first = asyncio.create_task(draw(batcher, latents(1)))
     await asyncio.sleep(0)
-    waiting = asyncio.create_task(batcher.draw(batcher.model, latents(10), later()))
+    waiting = asyncio.create_task(draw(batcher, latents(10)))
     await asyncio.sleep(0)
     assert value(metrics, "cogan_queue_depth", model="tiny") == 10
     with pytest.raises(QueueFull) as caught:
-        await batcher.draw(batcher.model, latents(1), later())
+        await draw(batcher, latents(1))
     assert int(caught.value.headers["Retry-After"]) >= 1
     assert value(metrics, "cogan_rejected_total", reason="queue_full") == 1
     await asyncio.gather(first, waiting)
@@ -104,10 +105,10 @@ async def test_queue_is_bounded_in_latents(make_batcher: Callable[..., Batcher],
 async def test_expired_requests_are_not_drawn(make_batcher: Callable[..., Batcher], metrics: Metrics) -> None:
     """A request that waits past its deadline fails at the deadline, and its latents cost nothing."""
     batcher = make_batcher(turns=SLOW)
-    first = asyncio.create_task(batcher.draw(batcher.model, latents(1), later()))
+    first = asyncio.create_task(draw(batcher, latents(1)))
     await asyncio.sleep(0)
     with pytest.raises(DeadlineExceeded):
-        await batcher.draw(batcher.model, latents(5), later(0.01))
+        await draw(batcher, latents(5), seconds=0.01)
     assert not first.done()
     assert value(metrics, "cogan_queue_depth", model="tiny") == 0
     await first
@@ -120,13 +121,13 @@ async def test_cancelled_requests_are_not_drawn(
 ) -> None:
     """Whoever leaves makes room at once, and those behind are drawn."""
     batcher = make_batcher(turns=SLOW, max_queue=10)
-    first = asyncio.create_task(batcher.draw(batcher.model, latents(1), later()))
-    leaving = [asyncio.create_task(batcher.draw(batcher.model, latents(2), later())) for _ in range(5)]
+    first = asyncio.create_task(draw(batcher, latents(1)))
+    leaving = [asyncio.create_task(draw(batcher, latents(2))) for _ in range(5)]
     await asyncio.sleep(0)
     for task in leaving:
         task.cancel()
     await asyncio.wait(leaving)
-    staying = asyncio.create_task(batcher.draw(batcher.model, latents(10, 1), later()))
+    staying = asyncio.create_task(draw(batcher, latents(10, 1)))
     await first
     assert same(await staying, batcher, 10, 1)
     assert value(metrics, "cogan_samples_total", model="tiny") == 11
@@ -136,28 +137,28 @@ async def test_cancelled_requests_are_not_drawn(
 async def test_a_cancelled_request_may_be_in_a_run(make_batcher: Callable[..., Batcher]) -> None:
     """Leaving while being drawn hurts nobody in the same run, nor the next."""
     batcher = make_batcher(turns=SLOW)
-    first = asyncio.create_task(batcher.draw(batcher.model, latents(1), later()))
+    first = asyncio.create_task(draw(batcher, latents(1)))
     await asyncio.sleep(0)
-    leaving = asyncio.create_task(batcher.draw(batcher.model, latents(1), later()))
-    staying = asyncio.create_task(batcher.draw(batcher.model, latents(3, 1), later()))
+    leaving = asyncio.create_task(draw(batcher, latents(1)))
+    staying = asyncio.create_task(draw(batcher, latents(3, 1)))
     await first
     leaving.cancel()
     assert same(await staying, batcher, 3, 1)
-    assert same(await batcher.draw(batcher.model, latents(2, 2), later()), batcher, 2, 2)
+    assert same(await draw(batcher, latents(2, 2)), batcher, 2, 2)
 
 
 async def test_a_failing_run_fails_only_who_caused_it(make_batcher: Callable[..., Batcher]) -> None:
     """In a run that fails, the others are drawn again without the one at fault, and the batcher goes on."""
     batcher = make_batcher(turns=SLOW)
-    first = asyncio.create_task(batcher.draw(batcher.model, latents(1), later()))
+    first = asyncio.create_task(draw(batcher, latents(1)))
     await asyncio.sleep(0)
-    poisoned = asyncio.create_task(batcher.draw(batcher.model, POISON, later()))
-    innocent = asyncio.create_task(batcher.draw(batcher.model, latents(3, 1), later()))
+    poisoned = asyncio.create_task(draw(batcher, POISON))
+    innocent = asyncio.create_task(draw(batcher, latents(3, 1)))
     with pytest.raises(RunFailed):
         await poisoned
     assert same(await innocent, batcher, 3, 1)
     await first
-    assert same(await batcher.draw(batcher.model, latents(2, 2), later()), batcher, 2, 2)
+    assert same(await draw(batcher, latents(2, 2)), batcher, 2, 2)
 
 
 async def test_a_request_that_fails_in_part_fails_whole(
@@ -166,8 +167,26 @@ async def test_a_request_that_fails_in_part_fails_whole(
     """Of a request over several runs, one failing run fails it all, and the rest is not drawn."""
     batcher = make_batcher(max_batch=2)
     with pytest.raises(RunFailed):
-        await batcher.draw(batcher.model, np.concatenate([POISON, latents(20)]), later())
+        await draw(batcher, np.concatenate([POISON, latents(20)]))
     assert value(metrics, "cogan_queue_depth", model="tiny") == 0
+
+
+async def test_an_answer_that_cannot_be_encoded_fails_alone(make_batcher: Callable[..., Batcher]) -> None:
+    """What encoding raises reaches who asked; others in the same run get their images."""
+    batcher = make_batcher(turns=SLOW)
+
+    def refuse(_: Latents, __: Images) -> None:
+        raise ValueError("no room")
+
+    first = asyncio.create_task(draw(batcher, latents(1)))
+    await asyncio.sleep(0)
+    job = Job(batcher.model, 1, lambda start, stop: latents(1)[start:stop], refuse)
+    failing = asyncio.create_task(batcher.draw(job, asyncio.get_running_loop().time() + 30))
+    innocent = asyncio.create_task(draw(batcher, latents(3, 1)))
+    with pytest.raises(ValueError, match="no room"):
+        await failing
+    assert same(await innocent, batcher, 3, 1)
+    await first
 
 
 async def test_a_run_has_entries_of_one_model_alone(
@@ -176,12 +195,12 @@ async def test_a_run_has_entries_of_one_model_alone(
     """When the model is exchanged, what waits is drawn by the old one, what comes then by the new one."""
     batcher = make_batcher(turns=SLOW)
     old, new = batcher.model, OnnxModel(tiny_model(("b", "a", "c"), version="2"))
-    first = asyncio.create_task(batcher.draw(old, latents(1), later()))
+    first = asyncio.create_task(draw(batcher, latents(1)))
     await asyncio.sleep(0)
-    before = asyncio.create_task(batcher.draw(old, latents(3, 3), later()))
+    before = asyncio.create_task(draw(batcher, latents(3, 3)))
     await asyncio.sleep(0)
     batcher.model = new
-    after = asyncio.create_task(batcher.draw(new, latents(2, 2), later()))
+    after = asyncio.create_task(draw(batcher, latents(2, 2)))
     assert same(await after, batcher, 2, 2)
     batcher.model = old
     assert same(await before, batcher, 3, 3)

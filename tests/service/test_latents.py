@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from service.latents import MAX_INDEX, MAX_SEED, default_method, draw_latent, interpolate, path
+from service.latents import MAX_INDEX, MAX_SEED, default_method, draw_latent, interpolate
 from service.metadata import Prior
 
 NORMAL = Prior(distribution="normal", latent_dim=4)
@@ -65,11 +65,10 @@ def test_default_method_follows_the_prior() -> None:
 
 @pytest.mark.parametrize("method", ["slerp", "lerp"])
 def test_end_points_are_exact(method: Literal["slerp", "lerp"]) -> None:
-    """A walk begins and ends with the key frames' own values."""
+    """A way begins and ends with the key frames' own values."""
     start, end = draw_latent(NORMAL, 1), draw_latent(NORMAL, 2)
-    frames = path([start, end], 5, method)
-    assert np.array_equal(frames[0][1], start)
-    assert np.array_equal(frames[-1][1], end)
+    assert interpolate(start, end, 0.0, method) is start
+    assert interpolate(start, end, 1.0, method) is end
 
 
 def test_slerp_keeps_the_norm_and_lerp_does_not() -> None:
@@ -84,10 +83,3 @@ def test_slerp_without_an_arc_is_finite(end: list[float]) -> None:
     """Zero and parallel latents are joined by a straight line instead of a division by zero."""
     middle = interpolate(np.array([1, 0], np.float32), np.array(end, np.float32), 0.5, "slerp")
     assert np.isfinite(middle).all()
-
-
-@pytest.mark.parametrize(("loop", "times"), [(False, [0, 0.5, 1, 1.5, 2]), (True, [0, 0.5, 1, 1.5, 2, 2.5])])
-def test_path_counts_shared_key_frames_once(loop: bool, times: list[float]) -> None:
-    """Three key frames in steps of 3 are 5 frames, or 6 with the way back, without the first again."""
-    keyframes = [draw_latent(NORMAL, seed) for seed in range(3)]
-    assert [t for t, _ in path(keyframes, 3, "slerp", loop)] == times
