@@ -9,7 +9,7 @@ import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 from service import images
 from service.images import Pixels
@@ -35,31 +35,34 @@ class Format:
 
 
 def _json(drawing: Drawing) -> bytes:
+    """Write JSON by hand around the images, of which it mostly consists."""
     order = drawing.order
-    head = {
-        "model": order.model.name,
-        "version": order.model.version,
-        "digest": order.model.digest,
-        "domains": order.domains,
-    }
     if order.walk:
-        origins = [{"t": sum(order.walk.position(i))} for i in range(order.size)]
+        origins = [f'"t":{sum(order.walk.position(i))}' for i in range(order.size)]
     else:
         origins = [_origin(source) for source in order.sources]
-    parts = [origin | {"images": _data_urls(drawing, i)} for i, origin in enumerate(origins)]
-    body = head | {"frames" if order.walk else "pairs": parts}
-    return json.dumps(body, separators=(",", ":")).encode()
+    columns = [(f'"{name}":"data:image/png;base64,', column) for name, column in drawing.images.items()]
+    parts = [
+        f'{{{origin},"images":{{{",".join(before + _base64(column[i]) for before, column in columns)}}}}}'
+        for i, origin in enumerate(origins)
+    ]
+    head = _head(order.model.name, order.model.version, order.model.digest, order.domains)
+    return f'{head},"{"frames" if order.walk else "pairs"}":[{",".join(parts)}]}}'.encode()
 
 
-def _origin(source: Source) -> dict[str, Any]:
-    return {"index": source.index} if source.seed is None else {"seed": source.seed, "index": source.index}
+@lru_cache
+def _head(model: str, version: str, digest: str, domains: tuple[str, ...]) -> str:
+    head = {"model": model, "version": version, "digest": digest, "domains": domains}
+    return json.dumps(head, separators=(",", ":"))[:-1]
 
 
-def _data_urls(drawing: Drawing, i: int) -> dict[str, str]:
-    return {
-        name: "data:image/png;base64," + b64encode(images.png(column[i])).decode()
-        for name, column in drawing.images.items()
-    }
+def _origin(source: Source) -> str:
+    index = f'"index":{source.index}'
+    return index if source.seed is None else f'"seed":{source.seed},{index}'
+
+
+def _base64(pixels: Pixels) -> str:
+    return b64encode(images.png(pixels)).decode() + '"'
 
 
 def _zip(drawing: Drawing) -> bytes:
