@@ -22,8 +22,15 @@ from service.onnx_model import OnnxModel
 logger = logging.getLogger("cogan.batching")
 
 
+SOON_S = 0.001  # what takes no longer is drawn by the event loop itself, if it is alone
+
+
 class Batcher:
-    """The queue of one model. Greedy: a free worker takes what waits, up to the largest batch, at once."""
+    """The queue of one model. Greedy: a free worker takes what waits, up to the largest batch, at once.
+
+    A request that comes alone is drawn where it is, where that is known to be quick: to wake another thread
+    takes about as long as a small network.
+    """
 
     def __init__(
         self, model: OnnxModel, workers: Executor, runs: int, max_queue: int, metrics: Metrics
@@ -33,7 +40,8 @@ class Batcher:
         self._workers, self._runs, self._max_queue, self._metrics = workers, runs, max_queue, metrics
         self._queue: deque[Entry[Any]] = deque()
         self._depth = 0  # latents that wait
-        self._running = 0  # batches in workers
+        self._running = 0  # batches being drawn
+        self._starting = False  # whether a start is due
         self._latent_seconds = 0.0  # smoothed duration of a run divided by its size
         metrics.queue_depth.labels(model.name).set_function(lambda: self._depth)
         for counter in (metrics.batches, metrics.samples):
@@ -51,7 +59,9 @@ class Batcher:
         self._depth += entry.waiting
         loop = asyncio.get_running_loop()
         alarm = loop.call_at(deadline, self._expire, entry)
-        self._start_runs(loop)
+        if not self._starting:  # after all that came at the same time
+            self._starting = True
+            loop.call_soon(self._start_runs, loop)
         try:
             return await entry.done, entry.seconds()
         except asyncio.CancelledError:
@@ -90,19 +100,25 @@ class Batcher:
         entry.fail(DeadlineExceeded(f"{entry.job.size} latents were not drawn before the deadline"))
 
     def _start_runs(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._starting = False
         while self._depth and (free := self._runs - self._running):
             batch = self._take(min(self.model.max_batch, math.ceil(self._depth / free)))
-            if batch:
-                self._running += 1
+            if not batch:
+                continue
+            self._running += 1
+            if self._is_quick(batch):
+                self._end_batch(batch, draw_batch(batch), loop)
+            else:
                 self._workers.submit(self._work, batch, loop)
+
+    def _is_quick(self, batch: list[Share]) -> bool:
+        alone = len(batch) == 1 and self._running == 1 and not self._depth
+        return alone and 0.0 < self._latent_seconds * (batch[0].stop - batch[0].start) <= SOON_S
 
     def _work(self, batch: list[Share], loop: asyncio.AbstractEventLoop) -> None:
         """Draw a batch in a worker thread, and let the event loop hand over what is whole."""
-        runs: list[Run] = []
-        try:
-            runs = draw_batch(batch)
-        finally:
-            loop.call_soon_threadsafe(self._end_batch, batch, runs, loop)
+        runs = draw_batch(batch)
+        loop.call_soon_threadsafe(self._end_batch, batch, runs, loop)
 
     def _end_batch(self, batch: list[Share], runs: list[Run], loop: asyncio.AbstractEventLoop) -> None:
         self._running -= 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def make_batcher(tiny_model: Callable[..., Path], metrics: Metrics) -> Callable[
     return make
 
 
+async def begin(request: Awaitable[Images]) -> asyncio.Task[Images]:
+    """Let a request's run begin, and return what waits for it."""
+    task = asyncio.ensure_future(request)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert isinstance(task, asyncio.Task)
+    return task
+
+
 def value(metrics: Metrics, name: str, **labels: str) -> float:
     """Read a metric."""
     found = metrics.registry.get_sample_value(name, labels)
@@ -79,9 +89,10 @@ async def test_bytes_do_not_depend_on_the_batch(
 
 
 async def test_what_waits_is_joined(make_batcher: Callable[..., Batcher], metrics: Metrics) -> None:
-    """While one run is busy, others wait, and are then drawn in one."""
+    """While one run is busy, others wait, and are then drawn in one; as are those that come together."""
     batcher = make_batcher(turns=SLOW)
-    await asyncio.gather(*(draw(batcher, latents(1)) for _ in range(9)))
+    first = await begin(draw(batcher, latents(1)))
+    await asyncio.gather(first, *(draw(batcher, latents(1)) for _ in range(8)))
     assert value(metrics, "cogan_batches_total", model="tiny") == 2
     assert value(metrics, "cogan_samples_total", model="tiny") == 9
 
@@ -89,8 +100,7 @@ async def test_what_waits_is_joined(make_batcher: Callable[..., Batcher], metric
 async def test_queue_is_bounded_in_latents(make_batcher: Callable[..., Batcher], metrics: Metrics) -> None:
     """What does not fit is refused at once, and told when to come again; what fits is drawn."""
     batcher = make_batcher(turns=SLOW, max_queue=10)
-    first = asyncio.create_task(draw(batcher, latents(1)))
-    await asyncio.sleep(0)
+    first = await begin(draw(batcher, latents(1)))
     waiting = asyncio.create_task(draw(batcher, latents(10)))
     await asyncio.sleep(0)
     assert value(metrics, "cogan_queue_depth", model="tiny") == 10
@@ -105,8 +115,7 @@ async def test_queue_is_bounded_in_latents(make_batcher: Callable[..., Batcher],
 async def test_expired_requests_are_not_drawn(make_batcher: Callable[..., Batcher], metrics: Metrics) -> None:
     """A request that waits past its deadline fails at the deadline, and its latents cost nothing."""
     batcher = make_batcher(turns=SLOW)
-    first = asyncio.create_task(draw(batcher, latents(1)))
-    await asyncio.sleep(0)
+    first = await begin(draw(batcher, latents(1)))
     with pytest.raises(DeadlineExceeded):
         await draw(batcher, latents(5), seconds=0.01)
     assert not first.done()
@@ -121,7 +130,7 @@ async def test_cancelled_requests_are_not_drawn(
 ) -> None:
     """Whoever leaves makes room at once, and those behind are drawn."""
     batcher = make_batcher(turns=SLOW, max_queue=10)
-    first = asyncio.create_task(draw(batcher, latents(1)))
+    first = await begin(draw(batcher, latents(1)))
     leaving = [asyncio.create_task(draw(batcher, latents(2))) for _ in range(5)]
     await asyncio.sleep(0)
     for task in leaving:
@@ -137,8 +146,7 @@ async def test_cancelled_requests_are_not_drawn(
 async def test_a_cancelled_request_may_be_in_a_run(make_batcher: Callable[..., Batcher]) -> None:
     """Leaving while being drawn hurts nobody in the same run, nor the next."""
     batcher = make_batcher(turns=SLOW)
-    first = asyncio.create_task(draw(batcher, latents(1)))
-    await asyncio.sleep(0)
+    first = await begin(draw(batcher, latents(1)))
     leaving = asyncio.create_task(draw(batcher, latents(1)))
     staying = asyncio.create_task(draw(batcher, latents(3, 1)))
     await first
@@ -150,8 +158,7 @@ async def test_a_cancelled_request_may_be_in_a_run(make_batcher: Callable[..., B
 async def test_a_failing_run_fails_only_who_caused_it(make_batcher: Callable[..., Batcher]) -> None:
     """In a run that fails, the others are drawn again without the one at fault, and the batcher goes on."""
     batcher = make_batcher(turns=SLOW)
-    first = asyncio.create_task(draw(batcher, latents(1)))
-    await asyncio.sleep(0)
+    first = await begin(draw(batcher, latents(1)))
     poisoned = asyncio.create_task(draw(batcher, POISON))
     innocent = asyncio.create_task(draw(batcher, latents(3, 1)))
     with pytest.raises(RunFailed):
@@ -178,8 +185,7 @@ async def test_an_answer_that_cannot_be_encoded_fails_alone(make_batcher: Callab
     def refuse(_: Latents, __: Images) -> None:
         raise ValueError("no room")
 
-    first = asyncio.create_task(draw(batcher, latents(1)))
-    await asyncio.sleep(0)
+    first = await begin(draw(batcher, latents(1)))
     job = Job(batcher.model, 1, lambda start, stop: latents(1)[start:stop], refuse)
     failing = asyncio.create_task(batcher.draw(job, asyncio.get_running_loop().time() + 30))
     innocent = asyncio.create_task(draw(batcher, latents(3, 1)))
@@ -189,14 +195,39 @@ async def test_an_answer_that_cannot_be_encoded_fails_alone(make_batcher: Callab
     await first
 
 
+async def test_a_quick_request_alone_needs_no_other_thread(make_batcher: Callable[..., Batcher]) -> None:
+    """The first run, whose time nobody knows, and requests that come together leave the loop's thread."""
+    batcher, own = make_batcher(runs=2), threading.current_thread()
+
+    async def thread(size: int = 1) -> threading.Thread:
+        job = Job(batcher.model, size, lambda start, stop: latents(size)[start:stop], _current_thread)
+        return (await batcher.draw(job, asyncio.get_running_loop().time() + 30))[0]
+
+    assert await thread() is not own
+    assert await thread() is own
+    assert own not in await asyncio.gather(thread(), thread(), thread())
+
+
+async def test_a_slow_request_alone_leaves_the_loop_alone(make_batcher: Callable[..., Batcher]) -> None:
+    """What takes long is drawn in a worker, whether others come or not."""
+    batcher = make_batcher(turns=SLOW)
+    for _ in range(2):
+        job = Job(batcher.model, 1, lambda start, stop: latents(1)[start:stop], _current_thread)
+        thread, _ = await batcher.draw(job, asyncio.get_running_loop().time() + 30)
+        assert thread is not threading.current_thread()
+
+
+def _current_thread(_: Latents, __: Images) -> threading.Thread:
+    return threading.current_thread()
+
+
 async def test_a_run_has_entries_of_one_model_alone(
     make_batcher: Callable[..., Batcher], tiny_model: Callable[..., Path], metrics: Metrics
 ) -> None:
     """When the model is exchanged, what waits is drawn by the old one, what comes then by the new one."""
     batcher = make_batcher(turns=SLOW)
     old, new = batcher.model, OnnxModel(tiny_model(("b", "a", "c"), version="2"))
-    first = asyncio.create_task(draw(batcher, latents(1)))
-    await asyncio.sleep(0)
+    first = await begin(draw(batcher, latents(1)))
     before = asyncio.create_task(draw(batcher, latents(3, 3)))
     await asyncio.sleep(0)
     batcher.model = new

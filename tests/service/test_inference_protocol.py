@@ -198,10 +198,10 @@ async def test_requests_wait_in_the_queue_of_all(
     """The same bound, the same deadline and the same errors as /generate; too many pairs are 413."""
     tiny_model(turns=200_000)
     client = connect(max_pairs=2, max_frames=2, max_queue=2, threads=1, deadline_s=0.1, cache_bytes=0)
-    asking = [client.get(f"/generate?seed={seed}") for seed in range(3)]
-    answers = await asyncio.gather(*asking, *(client.post(PATH, json=request()) for _ in range(3)))
-    assert sorted(answer.status_code for answer in answers) == [429, 429, 429, 504, 504, 504]
-    assert [answer.json()["error"] for answer in answers[3:]] == [a.json()["detail"] for a in answers[3:]]
+    asking = [client.get("/generate?seed=1"), *(client.post(PATH, json=request()) for _ in range(3))]
+    answers = await asyncio.gather(*asking)
+    assert sorted(answer.status_code for answer in answers) == [429, 429, 504, 504]
+    assert [answer.json()["error"] for answer in answers[1:]] == [a.json()["detail"] for a in answers[1:]]
     answer = await client.post(PATH, json=request(shape=[3, 8], data=[0] * 24))
     check(answer, 413, "/inputs/0/shape/0", "at most 2")
 
