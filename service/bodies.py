@@ -1,14 +1,19 @@
-"""A request's body, read whole within limits; and a watch on the client, who may leave before the answer."""
+"""A request's body, read whole within limits, and parsed; and a watch on the client, who may leave early."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.types import Message, Receive
 
-from service.errors import SlowBody, TooLarge
+from service.errors import MalformedBody, SlowBody, TooLarge
+
+WATCH_AFTER_S = 0.02
+Body = TypeVar("Body", bound=BaseModel)
 
 
 class Reply(Protocol):
@@ -48,11 +53,26 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"the body is larger than {limit} bytes", headers={"Connection": "close"})
 
 
+def parse_body(kind: type[Body], content: bytes) -> Body:
+    """Read JSON of a kind; no body is an empty object. Raises MalformedBody and RequestValidationError."""
+    try:
+        return kind.model_validate_json(content or b"{}")
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        if problems[0]["type"] == "json_invalid":
+            raise MalformedBody(f"the body is not JSON: {problems[0]['ctx']['error']}") from error
+        located = [{**problem, "loc": ("body", *problem["loc"])} for problem in problems]
+        raise RequestValidationError(located) from error
+
+
 async def watched(
     receive: Receive, body: bytes, reply: Reply, answer: Callable[[Receive], Awaitable[Any]]
 ) -> None:
-    """Let a request be answered, and cancel that when the client leaves."""
-    answering = asyncio.current_task()
+    """Let a request be answered, and cancel that when the client leaves.
+
+    The client is looked for after WATCH_AFTER_S; what is answered sooner is not worth a task.
+    """
+    answering, watching = asyncio.current_task(), set[asyncio.Task[None]]()
     assert answering is not None
     left, unread = asyncio.Event(), [body]
 
@@ -69,7 +89,10 @@ async def watched(
         await left.wait()
         return {"type": "http.disconnect"}
 
-    watching = asyncio.create_task(watch())
+    def begin() -> None:
+        watching.add(asyncio.create_task(watch()))
+
+    alarm = asyncio.get_running_loop().call_later(WATCH_AFTER_S, begin)
     try:
         await answer(replay)
     except asyncio.CancelledError:
@@ -77,4 +100,6 @@ async def watched(
             raise
         answering.uncancel()
     finally:
-        watching.cancel()
+        alarm.cancel()
+        for task in watching:
+            task.cancel()

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
-
-from service.errors import FieldError, InvalidRequest, MalformedBody
+from service.bodies import parse_body
+from service.errors import FieldError, InvalidRequest
 from service.inference_input import check_shape, read_latents, wrong_field
 from service.inference_schemas import InferParameters, InferRequest
 from service.onnx_model import Images, Latents, OnnxModel
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-Body = TypeVar("Body", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -38,18 +35,6 @@ class InferenceAnswer:
 
     head: bytes
     tensors: bytes | None
-
-
-def parse_body(kind: type[Body], content: bytes) -> Body:
-    """Read JSON of a kind; no body is an empty object. Raises MalformedBody and RequestValidationError."""
-    try:
-        return kind.model_validate_json(content or b"{}")
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-        if problems[0]["type"] == "json_invalid":
-            raise MalformedBody(f"the body is not JSON: {problems[0]['ctx']['error']}") from error
-        located = [{**problem, "loc": ("body", *problem["loc"])} for problem in problems]
-        raise RequestValidationError(located) from error
 
 
 def read_inference(content: bytes, head_length: str | None, model: OnnxModel, most: int) -> Inference:

@@ -11,21 +11,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from service.errors import (
-    FieldError,
-    InternalError,
-    InvalidRequest,
-    MalformedBody,
-    RequestError,
-    UnknownPath,
-    UnsupportedMediaType,
-)
+from service.errors import FieldError, InternalError, InvalidRequest, RequestError, UnknownPath
 from service.logs import REQUEST_ID
 
 MEDIA_TYPE = "application/problem+json"
 PROTOCOL_PATH = "/v2"
 LONGEST_VALUE = 80
-PLAINER = {"missing": "Required", "model_attributes_type": "Input should be a JSON object"}
+PLAINER = {"missing": "Required", "model_type": "Input should be a JSON object"}
 _shortened = reprlib.Repr()  # short by its own defaults
 
 
@@ -64,21 +56,11 @@ def _as_request_error(error: Exception) -> RequestError:
 def _from_http(error: HTTPException) -> RequestError:
     if error.status_code == 404:
         return UnknownPath("there is nothing at this path; /docs lists what there is")
-    if error.status_code == 400:  # FastAPI's answer to a body that Python's JSON parser gives up on
-        return MalformedBody("the body cannot be read as JSON")
     return InternalError(str(error.detail))
 
 
 def _from_validation(error: RequestValidationError) -> RequestError:
-    problems = error.errors()
-    if problems[0]["type"] == "json_invalid":
-        where = f"{problems[0]['ctx']['error']} at character {problems[0]['loc'][-1]}"
-        return MalformedBody(f"the body is not JSON: {where}")
-    if isinstance(error.body, bytes):
-        return UnsupportedMediaType(
-            "the body must be JSON, under the header 'Content-Type: application/json'"
-        )
-    fields = [_field_error(problem) for problem in problems]
+    fields = [_field_error(problem) for problem in error.errors()]
     first = fields[0]
     name = f"{first.place} {first.pointer}".strip()
     allowed = (

@@ -15,8 +15,9 @@ from service.generator import Generator
 from service.latents import MAX_SEED
 from service.orders import Order, Source
 from service.routes.answers import answer_order
+from service.routes.image_routes import add_image_routes
 from service.routes.negotiation import choose_format
-from service.routes.openapi import BODY_RESPONSES, QUERY_RESPONSES, image_responses
+from service.routes.openapi import image_responses
 from service.routes.queries import refuse_repeats
 from service.schemas import GenerateQuery, GenerateRequest
 from service.settings import Settings
@@ -31,12 +32,7 @@ class GenerateRoutes:
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app."""
         responses = image_responses(GenerateAnswer, PAIR_FORMATS)
-        app.get("/generate", tags=["images"], response_class=Response, responses=responses | QUERY_RESPONSES)(
-            self.generate_by_query
-        )
-        app.post("/generate", tags=["images"], response_class=Response, responses=responses | BODY_RESPONSES)(
-            self.generate
-        )
+        add_image_routes(app, "/generate", self.generate_by_query, self.generate, responses)
 
     async def generate_by_query(self, request: Request, query: Annotated[GenerateQuery, Query()]) -> Response:
         """Draw the coupled images of seeds. With a seed the answer has an ETag; without, one is drawn."""

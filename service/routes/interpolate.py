@@ -14,8 +14,9 @@ from service.generator import Generator
 from service.latents import default_method
 from service.orders import Source, Walk
 from service.routes.answers import answer_order
+from service.routes.image_routes import add_image_routes
 from service.routes.negotiation import choose_format
-from service.routes.openapi import BODY_RESPONSES, QUERY_RESPONSES, image_responses
+from service.routes.openapi import image_responses
 from service.routes.queries import refuse_repeats
 from service.schemas import InterpolateQuery, InterpolateRequest, Keyframe
 from service.settings import Settings
@@ -30,12 +31,7 @@ class InterpolateRoutes:
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app."""
         responses = image_responses(InterpolateAnswer, FRAME_FORMATS)
-        app.get(
-            "/interpolate", tags=["images"], response_class=Response, responses=responses | QUERY_RESPONSES
-        )(self.interpolate_by_query)
-        app.post(
-            "/interpolate", tags=["images"], response_class=Response, responses=responses | BODY_RESPONSES
-        )(self.interpolate)
+        add_image_routes(app, "/interpolate", self.interpolate_by_query, self.interpolate, responses)
 
     async def interpolate_by_query(
         self, request: Request, query: Annotated[InterpolateQuery, Query()]

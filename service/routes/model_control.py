@@ -6,7 +6,7 @@ import asyncio
 
 from fastapi import FastAPI, Request
 
-from service.inference import parse_body
+from service.bodies import parse_body
 from service.model_registry import ModelRegistry
 from service.model_repository import MODEL_FILE
 from service.repository_schemas import IndexEntry, IndexRequest, LoadRequest, UnloadRequest
