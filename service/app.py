@@ -112,6 +112,7 @@ def _bare_app(settings: Settings, *pools: Executor) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for error in (RequestError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _handle)

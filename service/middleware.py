@@ -9,6 +9,7 @@ import logging
 import random
 import re
 import time
+from functools import cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -50,6 +51,8 @@ class RequestMiddleware:
         self, app: ASGIApp, *, settings: Settings, metrics: Metrics, readiness: Readiness, gate: Gate | None
     ) -> None:
         self._app, self._metrics, self._readiness = app, metrics, readiness
+        self._requests = cache(metrics.requests.labels)  # the library looks labels up under a lock
+        self._durations = cache(metrics.request_duration.labels)
         self._gate = gate
         self._max_body_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
 
@@ -95,8 +98,8 @@ class RequestMiddleware:
     def _record(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         method = method if method in METHODS else "OTHER"
-        self._metrics.requests.labels(route, method, status).inc()
-        self._metrics.request_duration.labels(route).observe(seconds)
+        self._requests(route, method, status).inc()
+        self._durations(route).observe(seconds)
         if route not in QUIET_ROUTES:
             duration_ms = round(seconds * 1e3, 3)
             extra = {"method": method, "route": route, "status": status, "duration_ms": duration_ms}
