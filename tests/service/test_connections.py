@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.connections import JoinedWrites
 from tests.running import listening
 
 pytestmark = pytest.mark.anyio
@@ -60,6 +61,40 @@ def problem(answer: bytes) -> dict[str, Any]:
     assert b"content-type: application/problem+json" in head
     assert b"connection: close" in head.lower()
     return dict(json.loads(body))
+
+
+class Sent(asyncio.Transport):
+    """A transport that keeps each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        """Keep it."""
+        self.writes.append(bytes(data))
+
+    def close(self) -> None:
+        """Keep that, too."""
+        self.writes.append(b"closed")
+
+    def get_write_buffer_size(self) -> int:
+        """Return what a reader has not taken."""
+        return 100
+
+
+async def test_head_and_body_are_sent_together() -> None:
+    """What follows in the same turn goes out with the first part, a part alone when the turn ends."""
+    sent = Sent()
+    joined = JoinedWrites(sent, asyncio.get_running_loop())
+    for part in (b"head ", b"body", b"head "):
+        joined.write(part)
+    assert (sent.writes, joined.get_write_buffer_size()) == ([b"head body"], 105)
+    await asyncio.sleep(0.01)
+    assert sent.writes == [b"head body", b"head "]
+    joined.write(b"last")
+    joined.close()
+    assert sent.writes == [b"head body", b"head ", b"last", b"closed"]
 
 
 @pytest.mark.parametrize(
