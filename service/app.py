@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service import __version__
+from service.access_log import AccessLog
 from service.batching import Batcher
 from service.cache import AnswerCache
 from service.errors import RequestError, SettingsError, WrongMethod
@@ -31,6 +32,7 @@ from service.problems import problem_response
 from service.readiness import Readiness
 from service.routes.generate import GenerateRoutes
 from service.routes.health import HealthRoutes
+from service.routes.image_routes import BodyRoute
 from service.routes.inference_protocol import InferenceRoutes
 from service.routes.interpolate import InterpolateRoutes
 from service.routes.model_control import ModelControlRoutes
@@ -38,6 +40,7 @@ from service.routes.models import ModelRoutes
 from service.routes.openapi import document_truly
 from service.routes.statistics import StatisticsRoutes
 from service.settings import Settings
+from service.timers import Timers
 
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST"],
@@ -64,27 +67,37 @@ CORS: dict[str, Any] = {
 def create_app(settings: Settings) -> FastAPI:
     """Open the models and build the app around them. Raises StartError."""
     require_provider(settings.provider)
-    metrics = Metrics()
+    metrics, timers, access_log = Metrics(), Timers(), AccessLog()
     workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="draw")
     loader = ThreadPoolExecutor(1, thread_name_prefix="load")
 
     def make_batcher(model: OnnxModel) -> Batcher:
-        return Batcher(model, workers, settings.threads, settings.max_queue, metrics)
+        return Batcher(model, workers, settings.threads, settings.max_queue, metrics, timers)
 
     registry = _open_models(settings, make_batcher, loader, metrics)
     readiness = Readiness(lambda: registry.trouble, metrics)
     generator = Generator(registry, AnswerCache(settings.cache_bytes), metrics)
 
-    app = _bare_app(settings, workers, loader)
+    shutdowns = (partial(pool.shutdown, cancel_futures=True) for pool in (workers, loader))
+    app = _bare_app(settings, access_log.write, *shutdowns)
     _add_routes(app, settings, registry, generator, readiness)
-    HealthRoutes(readiness, metrics).add_to(_guard(app, settings, metrics, readiness))
+    protect = partial(
+        RequestMiddleware,
+        settings=settings,
+        metrics=metrics,
+        access_log=access_log,
+        timers=timers,
+        readiness=readiness,
+    )
+    HealthRoutes(readiness, metrics).add_to(_guard(app, settings, metrics, protect))
     app.state.readiness, app.state.registry = readiness, registry
     return app
 
 
-def _guard(app: FastAPI, settings: Settings, metrics: Metrics, readiness: Readiness) -> FastAPI:
+def _guard(
+    app: FastAPI, settings: Settings, metrics: Metrics, protect: Callable[..., RequestMiddleware]
+) -> FastAPI:
     """Put what is set in front of an app; return the app for health, the same or one of its own."""
-    protect = partial(RequestMiddleware, settings=settings, metrics=metrics, readiness=readiness)
     app.add_middleware(protect, gate=make_gate(settings, metrics))
     if settings.cors_origins is not None:
         origins = [origin.strip() for origin in settings.cors_origins.split(",")]
@@ -95,14 +108,14 @@ def _guard(app: FastAPI, settings: Settings, metrics: Metrics, readiness: Readin
     return health
 
 
-def _bare_app(settings: Settings, *pools: Executor) -> FastAPI:
-    """Build an app without routes, whose errors are problems, and which ends with its thread pools."""
+def _bare_app(settings: Settings, *ends: Callable[[], object]) -> FastAPI:
+    """Build an app without routes, whose errors are problems; `ends` are called when it ends."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        for pool in pools:
-            pool.shutdown(cancel_futures=True)
+        for end in ends:
+            end()
 
     app = FastAPI(
         title="CoGAN",
@@ -134,6 +147,7 @@ def _add_routes(
     InferenceRoutes(registry, generator, readiness, settings).add_to(app)
     if settings.model_control:
         ModelControlRoutes(registry).add_to(app)
+    app.router.routes.sort(key=lambda route: not isinstance(route, BodyRoute))  # looked for in this order
 
 
 def _open_models(

@@ -1,6 +1,7 @@
 """Joins waiting requests into runs of a model: a bounded queue, deadlines, nothing computed for nobody.
 
-The queue belongs to the event loop; batches are drawn and encoded in worker threads (service/drawing.py).
+Batches are drawn and encoded in worker threads (service/drawing.py), which take the next one themselves: the
+event loop may be busy. What a lock guards is said where it is; all else belongs to the event loop.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections import deque
 from concurrent.futures import Executor
+from functools import cache, partial
 from typing import Any
 
 from service.drawing import Run, draw_batch
@@ -18,6 +21,7 @@ from service.entries import Encoded, Entry, Job, Share
 from service.errors import DeadlineExceeded, QueueFull, RunFailed
 from service.metrics import Metrics
 from service.onnx_model import OnnxModel
+from service.timers import Timers
 
 logger = logging.getLogger("cogan.batching")
 
@@ -33,19 +37,27 @@ class Batcher:
     """
 
     def __init__(
-        self, model: OnnxModel, workers: Executor, runs: int, max_queue: int, metrics: Metrics
+        self,
+        model: OnnxModel,
+        workers: Executor,
+        runs: int,
+        max_queue: int,
+        metrics: Metrics,
+        timers: Timers,
     ) -> None:
         """Let at most `runs` batches be in `workers` at the same time."""
         self.model = model  # may be exchanged at any time: a batch has entries of one model alone
-        self._workers, self._runs, self._max_queue, self._metrics = workers, runs, max_queue, metrics
+        self._workers, self._runs, self._max_queue = workers, runs, max_queue
+        self._metrics, self._timers = metrics, timers
+        self._lock = threading.Lock()  # guards the next three, and what entries have given to runs
         self._queue: deque[Entry[Any]] = deque()
         self._depth = 0  # latents that wait
         self._running = 0  # batches being drawn
         self._starting = False  # whether a start is due
         self._latent_seconds = 0.0  # smoothed duration of a run divided by its size
         metrics.queue_depth.labels(model.name).set_function(lambda: self._depth)
-        for counter in (metrics.batches, metrics.samples):
-            counter.labels(model.name)  # there from the start, as 0
+        self._batches, self._samples = metrics.batches.labels(model.name), metrics.samples.labels(model.name)
+        self._durations = cache(metrics.inference_duration.labels)
 
     async def draw(self, job: Job[Encoded], deadline: float) -> tuple[Encoded, dict[str, float]]:
         """Wait for a job's answer; return it and the seconds that each part of the work took.
@@ -53,12 +65,9 @@ class Batcher:
         `deadline` is in the event loop's time. Raises QueueFull at once, DeadlineExceeded at the deadline,
         RunFailed, and what encoding raises; a cancelled caller's latents are not drawn.
         """
-        self._admit(job)
-        entry = Entry(job)
-        self._queue.append(entry)
-        self._depth += entry.waiting
+        entry = self._queue_up(job)
         loop = asyncio.get_running_loop()
-        alarm = loop.call_at(deadline, self._expire, entry)
+        alarm = self._timers.call_at(deadline, partial(self._expire, entry))
         if not self._starting:  # after all that came at the same time
             self._starting = True
             loop.call_soon(self._start_runs, loop)
@@ -72,13 +81,17 @@ class Batcher:
             raise
         finally:
             alarm.cancel()
-            if entry.waiting:
+            with self._lock:
                 self._drop(entry)
             self._count(entry)
 
-    def _admit(self, job: Job[Any]) -> None:
-        if self._depth + job.size <= self._max_queue:
-            return
+    def _queue_up(self, job: Job[Encoded]) -> Entry[Encoded]:
+        with self._lock:
+            if self._depth + job.size <= self._max_queue:
+                entry = Entry(job)
+                self._queue.append(entry)
+                self._depth += job.size
+                return entry
         job.model.statistics.fail.add(0.0)
         self._metrics.rejected.labels("queue_full").inc()
         wait = math.ceil(self._depth * self._latent_seconds / self._runs) or 1
@@ -101,13 +114,10 @@ class Batcher:
 
     def _start_runs(self, loop: asyncio.AbstractEventLoop) -> None:
         self._starting = False
-        while self._depth and (free := self._runs - self._running):
-            batch = self._take(min(self.model.max_batch, math.ceil(self._depth / free)))
-            if not batch:
-                continue
-            self._running += 1
+        while batch := self._begin():
             if self._is_quick(batch):
-                self._end_batch(batch, draw_batch(batch), loop)
+                self._settle(batch, draw_batch(batch))
+                self._end()
             else:
                 self._workers.submit(self._work, batch, loop)
 
@@ -116,20 +126,38 @@ class Batcher:
         return alone and 0.0 < self._latent_seconds * (batch[0].stop - batch[0].start) <= SOON_S
 
     def _work(self, batch: list[Share], loop: asyncio.AbstractEventLoop) -> None:
-        """Draw a batch in a worker thread, and let the event loop hand over what is whole."""
+        """Draw a batch in a worker thread, and queue the next one up there, behind those of other models."""
         runs = draw_batch(batch)
-        loop.call_soon_threadsafe(self._end_batch, batch, runs, loop)
+        self._end()
+        loop.call_soon_threadsafe(self._settle, batch, runs)
+        if following := self._begin():
+            self._workers.submit(self._work, following, loop)
 
-    def _end_batch(self, batch: list[Share], runs: list[Run], loop: asyncio.AbstractEventLoop) -> None:
-        self._running -= 1
+    def _settle(self, batch: list[Share], runs: list[Run]) -> None:
         for run in runs:
             self._record(batch[0].entry.job.model, run)
         for share in batch:
             share.entry.settle()
-        self._start_runs(loop)
+
+    def _begin(self) -> list[Share]:
+        """Take a batch for a worker, where one is free and something waits."""
+        with self._lock:
+            if not self._depth or self._running == self._runs:
+                return []
+            share = math.ceil(self._depth / (self._runs - self._running))
+            batch = self._take(min(self.model.max_batch, share))
+            self._running += bool(batch)
+            return batch
+
+    def _end(self) -> None:
+        with self._lock:
+            self._running -= 1
 
     def _take(self, room: int) -> list[Share]:
-        """Take up to `room` latents of one model from the queue's head; who no longer waits is dropped."""
+        """Take up to `room` latents of one model from the queue's head; who no longer waits is dropped.
+
+        The caller has the lock, as of `_drop`.
+        """
         batch: list[Share] = []
         while room and self._queue:
             entry = self._queue[0]
@@ -151,15 +179,15 @@ class Batcher:
         return batch
 
     def _drop(self, entry: Entry[Any]) -> None:
-        self._queue.remove(entry)
-        self._depth -= entry.waiting
-        entry.taken = entry.job.size
+        if entry.waiting:
+            self._queue.remove(entry)
+            self._depth -= entry.waiting
+            entry.taken = entry.job.size
 
     def _record(self, model: OnnxModel, run: Run) -> None:
-        metrics = self._metrics
         model.statistics.ran(run.size, run.seconds)
-        metrics.batch_size.observe(run.size)
-        metrics.batches.labels(model.name).inc()
-        metrics.samples.labels(model.name).inc(run.size)
-        metrics.inference_duration.labels(model.name, model.version, model.provider).observe(run.seconds)
+        self._metrics.batch_size.observe(run.size)
+        self._batches.inc()
+        self._samples.inc(run.size)
+        self._durations(model.name, model.version, model.provider).observe(run.seconds)
         self._latent_seconds += 0.1 * (run.seconds / run.size - self._latent_seconds)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import Message, Receive
 
 from service.errors import MalformedBody, SlowBody, TooLarge
+from service.timers import Timers
 
 WATCH_AFTER_S = 0.02
 Body = TypeVar("Body", bound=BaseModel)
@@ -23,7 +24,7 @@ class Reply(Protocol):
 
 
 async def read_body(
-    receive: Receive, headers: dict[bytes, bytes], limit: int, timeout_s: float
+    receive: Receive, headers: dict[bytes, bytes], limit: int, timeout_s: float, timers: Timers
 ) -> bytes | None:
     """Read a request's whole body; None where the client left meanwhile. Raises TooLarge and SlowBody."""
     if (size := int(headers.get(b"content-length", b"0"))) > limit:
@@ -31,7 +32,7 @@ async def read_body(
     if not size and b"transfer-encoding" not in headers:
         return b"" if (await receive())["type"] == "http.request" else None
     try:
-        async with asyncio.timeout(timeout_s):
+        with timers.timeout(timeout_s):
             return await _read(receive, limit)
     except TimeoutError:
         detail = f"the body did not arrive within {timeout_s:g} seconds"
@@ -66,7 +67,7 @@ def parse_body(kind: type[Body], content: bytes) -> Body:
 
 
 async def watched(
-    receive: Receive, body: bytes, reply: Reply, answer: Callable[[Receive], Awaitable[Any]]
+    receive: Receive, body: bytes, reply: Reply, answer: Callable[[Receive], Awaitable[Any]], timers: Timers
 ) -> None:
     """Let a request be answered, and cancel that when the client leaves.
 
@@ -92,7 +93,7 @@ async def watched(
     def begin() -> None:
         watching.add(asyncio.create_task(watch()))
 
-    alarm = asyncio.get_running_loop().call_later(WATCH_AFTER_S, begin)
+    alarm = timers.call_at(asyncio.get_running_loop().time() + WATCH_AFTER_S, begin)
     try:
         await answer(replay)
     except asyncio.CancelledError:

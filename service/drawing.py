@@ -38,7 +38,7 @@ def draw_batch(batch: Sequence[Share]) -> list[Run]:
     offset = 0
     for entry, start, stop in batch:
         part = slice(offset, offset := offset + stop - start)
-        entry.receive(latents[part], {name: image[part] for name, image in images.items()}, start, stop)
+        entry.receive(start, latents[part], {name: image[part] for name, image in images.items()})
     return [run]
 
 

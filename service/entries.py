@@ -9,7 +9,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,8 +18,7 @@ from service.onnx_model import Images, Latents, OnnxModel
 Encoded = TypeVar("Encoded")
 
 
-@dataclass(frozen=True)
-class Job(Generic[Encoded]):
+class Job(NamedTuple, Generic[Encoded]):
     """What a request asks of a model, as functions that worker threads call.
 
     `latents` returns those from one index to another, [B, Z]; `encode` makes the answer of all latents and
@@ -45,8 +43,7 @@ class Entry(Generic[Encoded]):
         self.queued_at = time.perf_counter()
         self.done: asyncio.Future[Encoded] = asyncio.get_running_loop().create_future()
         self._lock = threading.Lock()  # two workers may have a part each
-        self._latents = np.empty((job.size, job.model.metadata.prior.latent_dim), np.float32)
-        self._images = job.model.empty_images(job.size)
+        self._parts: list[tuple[int, Latents, Images]] = []  # each from a latent on
         self._answer: Encoded | None = None
         self._error: Exception | None = None
 
@@ -60,13 +57,11 @@ class Entry(Generic[Encoded]):
         run = time.perf_counter() - self.queued_at - self.waited - self.encoding
         return {"queue": self.waited, "run": run, "encode": self.encoding}
 
-    def receive(self, latents: Latents, images: Images, start: int, stop: int) -> None:
-        """Take the images of latents `start` to `stop`; whoever brings the last ones encodes the answer."""
-        self._latents[start:stop] = latents
-        for name, part in images.items():
-            self._images[name][start:stop] = part
+    def receive(self, start: int, latents: Latents, images: Images) -> None:
+        """Take the images of latents from `start` on; whoever brings the last ones encodes the answer."""
         with self._lock:
-            self.drawn += stop - start
+            self._parts.append((start, latents, images))
+            self.drawn += len(latents)
             last = self.drawn == self.job.size
         if last and not self.done.done():
             self._encode()
@@ -74,7 +69,7 @@ class Entry(Generic[Encoded]):
     def _encode(self) -> None:
         begun = time.perf_counter()
         try:
-            self._answer = self.job.encode(self._latents, self._images)
+            self._answer = self.job.encode(*_join(self._parts))
         except Exception as error:  # of this request alone
             self._error = error
         self.encoding = time.perf_counter() - begun
@@ -104,3 +99,13 @@ class Share(NamedTuple):
     entry: Entry[Any]
     start: int
     stop: int
+
+
+def _join(parts: list[tuple[int, Latents, Images]]) -> tuple[Latents, Images]:
+    """Put the parts of a request together, in their order."""
+    if len(parts) == 1:
+        return parts[0][1:]
+    _, latents, images = zip(*sorted(parts, key=lambda part: part[0]), strict=True)
+    return np.concatenate(latents), {
+        name: np.concatenate([part[name] for part in images]) for name in images[0]
+    }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from typing import NamedTuple
 
 from service.cache import AnswerCache
 from service.encoding import FRAME_FORMATS, PAIR_FORMATS, Drawing, Format
@@ -20,8 +20,7 @@ from service.schemas import Choice
 Seconds = Mapping[str, float]  # that each part of the work took
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """The bytes of an answer, and the seconds that each part of the work took."""
 
     body: bytes
@@ -31,8 +30,9 @@ class Answer:
 class Generator:
     """Answers orders by the models that they were taken for, or from the cache."""
 
-    def __init__(self, registry: ModelRegistry, cache: AnswerCache, metrics: Metrics) -> None:
-        self._registry, self._cache, self._metrics = registry, cache, metrics
+    def __init__(self, registry: ModelRegistry, answers: AnswerCache, metrics: Metrics) -> None:
+        self._registry, self._answers, self._metrics = registry, answers, metrics
+        self._encodings = cache(metrics.encode_duration.labels)
 
     def model(self, name: str | None, place: str = "body") -> OnnxModel:
         """Return the model of this name, or the default one. Raises UnknownModel and NotReady."""
@@ -58,13 +58,13 @@ class Generator:
 
     async def answer(self, order: Order, deadline: float) -> Answer:
         """Draw and encode an order. Raises what Batcher.draw raises."""
-        if (kept := self._cache.get(order.key)) is not None:
+        if (kept := self._answers.get(order.key)) is not None:
             self._metrics.cache_hits.inc()
             return Answer(kept, {"cache": 0.0})
         self._metrics.cache_misses.inc()
         job = Job(order.model, order.size, order.latents, partial(self._encode, order))
         body, seconds = await self._registry.batcher(order.model.name).draw(job, deadline)
-        self._cache.put(order.key, body)
+        self._answers.put(order.key, body)
         return Answer(body, seconds)
 
     async def infer(
@@ -77,11 +77,11 @@ class Generator:
 
     def _encode(self, order: Order, latents: Latents, images: Images) -> bytes:
         drawing = Drawing(order, latents, {name: images[name] for name in order.domains})
-        with self._metrics.encode_duration.labels(order.format).time():
+        with self._encodings(order.format).time():
             return formats(walks=order.walk is not None)[order.format].encode(drawing)
 
     def _write(self, inference: Inference, model: OnnxModel, _: Latents, images: Images) -> InferenceAnswer:
-        with self._metrics.encode_duration.labels("tensors").time():
+        with self._encodings("tensors").time():
             return write_inference(inference, model, images)
 
 

@@ -32,7 +32,9 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self.in_flight = Gauge("cogan_requests_in_flight", "Requests being answered.", registry=registry)
+        self.in_flight = 0  # requests being answered
+        in_flight = Gauge("cogan_requests_in_flight", "Requests being answered.", registry=registry)
+        in_flight.set_function(lambda: self.in_flight)
         self.rejected = Counter(
             "cogan_rejected_total",
             "Requests that the queue or the rate limit turned away or dropped.",

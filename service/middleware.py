@@ -13,6 +13,7 @@ from functools import cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.access_log import AccessLog
 from service.bodies import read_body, watched
 from service.errors import RequestError
 from service.gate import Gate
@@ -21,8 +22,9 @@ from service.metrics import Metrics
 from service.problems import problem_response
 from service.readiness import Readiness
 from service.settings import Settings
+from service.timers import Timers
 
-logger = logging.getLogger("cogan.access")
+logger = logging.getLogger("cogan.requests")
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
@@ -48,12 +50,20 @@ class RequestMiddleware:
     """Outermost layer: gives a request its id, and sees to it that it is answered, counted and logged."""
 
     def __init__(
-        self, app: ASGIApp, *, settings: Settings, metrics: Metrics, readiness: Readiness, gate: Gate | None
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        metrics: Metrics,
+        access_log: AccessLog,
+        timers: Timers,
+        readiness: Readiness,
+        gate: Gate | None,
     ) -> None:
         self._app, self._metrics, self._readiness = app, metrics, readiness
         self._requests = cache(metrics.requests.labels)  # the library looks labels up under a lock
         self._durations = cache(metrics.request_duration.labels)
-        self._gate = gate
+        self._access_log, self._timers, self._gate = access_log, timers, gate
         self._max_body_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,11 +80,11 @@ class RequestMiddleware:
         start = time.perf_counter()
         reply = _Reply(send, request_id, self._readiness.draining, scope["method"] == "HEAD")
         inner = dict(scope, method="GET") if reply.headless else scope
-        self._metrics.in_flight.inc()
+        self._metrics.in_flight += 1
         try:
             await self._answer(inner, headers, receive, reply)
         finally:
-            self._metrics.in_flight.dec()
+            self._metrics.in_flight -= 1
             self._record(inner, scope["method"], reply.status, time.perf_counter() - start)
             TRACE_ID.reset(trace)
             REQUEST_ID.reset(token)
@@ -85,9 +95,11 @@ class RequestMiddleware:
         try:
             if self._gate is not None:
                 self._gate.admit(scope, headers)
-            body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s)
+            body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s, self._timers)
             if body is not None:
-                await watched(receive, body, reply, lambda replay: self._app(scope, replay, reply))
+                await watched(
+                    receive, body, reply, lambda replay: self._app(scope, replay, reply), self._timers
+                )
         except Exception as error:
             if not isinstance(error, RequestError):
                 logger.exception("request failed")
@@ -101,9 +113,7 @@ class RequestMiddleware:
         self._requests(route, method, status).inc()
         self._durations(route).observe(seconds)
         if route not in QUIET_ROUTES:
-            duration_ms = round(seconds * 1e3, 3)
-            extra = {"method": method, "route": route, "status": status, "duration_ms": duration_ms}
-            logger.info("%s %s %d", method, route, status, extra=extra)
+            self._access_log.add(method, route, status, seconds)
 
 
 class _Reply:

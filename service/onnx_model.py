@@ -106,13 +106,6 @@ class OnnxModel:
             outputs = self._session.run(self.domains, {LATENT_INPUT: latents})
         return {name: output[:size] for name, output in zip(self.domains, outputs, strict=True)}
 
-    def empty_images(self, size: int) -> Images:
-        """Return room for the images of `size` latents: uint8 [B, H, W, C] for every domain."""
-        return {
-            domain.name: np.empty((size, domain.height, domain.width, domain.channels), np.uint8)
-            for domain in self.metadata.domains
-        }
-
     def _warm_up(self) -> None:
         for size in (self.max_batch, 1):
             latents = np.zeros((size, self.metadata.prior.latent_dim), np.float32)

@@ -16,6 +16,7 @@ from service.entries import Job
 from service.errors import DeadlineExceeded, QueueFull, RunFailed
 from service.metrics import Metrics
 from service.onnx_model import Images, Latents, OnnxModel
+from service.timers import Timers
 
 pytestmark = pytest.mark.anyio
 SLOW = 100_000  # turns: at least a tenth of a second
@@ -46,7 +47,7 @@ def make_batcher(tiny_model: Callable[..., Path], metrics: Metrics) -> Callable[
 
     def make(turns: int = 0, max_batch: int = 16, runs: int = 1, max_queue: int = 64) -> Batcher:
         model = OnnxModel(tiny_model(turns=turns), max_batch=max_batch)
-        return Batcher(model, ThreadPoolExecutor(runs), runs, max_queue, metrics)
+        return Batcher(model, ThreadPoolExecutor(runs), runs, max_queue, metrics, Timers())
 
     return make
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from service.access_log import WRITE_AFTER_S
 from service.app import create_app
-from service.logs import JsonFormatter
 from service.settings import Settings
 
 pytestmark = pytest.mark.anyio
+ReadLines = Callable[[], Awaitable[list[dict[str, Any]]]]
 
 
 @pytest.mark.parametrize(
@@ -33,14 +33,15 @@ async def test_a_sane_request_id_is_kept(client: httpx.AsyncClient, sent: str, k
 
 
 @pytest.fixture
-def stream(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> io.StringIO:
-    """Return what the access log is written to."""
-    stream, access = io.StringIO(), logging.getLogger("cogan.access")
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter())
-    monkeypatch.setattr(access, "handlers", [handler])
-    caplog.set_level(logging.INFO, access.name)
-    return stream
+def read_lines(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> ReadLines:
+    """Return what waits for the access log to be written, and reads it."""
+    caplog.set_level(logging.INFO, "cogan.access")
+
+    async def read_lines() -> list[dict[str, Any]]:
+        await asyncio.sleep(2 * WRITE_AFTER_S)
+        return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+    return read_lines
 
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -59,21 +60,21 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
     ],
 )
 async def test_the_trace_is_logged(
-    client: httpx.AsyncClient, stream: io.StringIO, traceparent: str, trace_id: str | None
+    client: httpx.AsyncClient, read_lines: ReadLines, traceparent: str, trace_id: str | None
 ) -> None:
     """A line has the trace of `traceparent`, so that it is found from the caller's side; not the next one."""
     await client.get("/models", headers={"traceparent": traceparent})
     await client.get("/models")
-    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    first, second = await read_lines()
     assert first.get("trace_id") == trace_id
     assert "trace_id" not in second
 
 
-async def test_requests_are_logged_once(client: httpx.AsyncClient, stream: io.StringIO) -> None:
+async def test_requests_are_logged_once(client: httpx.AsyncClient, read_lines: ReadLines) -> None:
     """A line has the route's template, never the path; health and metrics have none."""
     for path in ("/models/secret", "/livez", "/readyz", "/metrics"):
         await client.get(path, headers={"x-request-id": "me"})
-    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    lines = await read_lines()
     assert len(lines) == 1
     assert lines[0].pop("duration_ms") >= 0
     assert lines[0].pop("time")
