@@ -37,7 +37,7 @@ async def answer_order(
 
 def server_timing(seconds: Mapping[str, float]) -> str:
     """Render the header Server-Timing: what each part of the work took, in milliseconds."""
-    return ", ".join(f"{part};dur={s * 1e3:.3f}" for part, s in seconds.items())
+    return ", ".join([f"{part};dur={s * 1e3:.3f}" for part, s in seconds.items()])
 
 
 def _matches(if_none_match: str | None, etag: str) -> bool:

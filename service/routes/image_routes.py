@@ -49,7 +49,7 @@ class BodyRoute(APIRoute):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        content = await request.body()
+        content = (await receive())["body"]  # whole: RequestMiddleware has read it
         if not content:
             missing = {"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}
             raise RequestValidationError([missing])
