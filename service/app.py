@@ -30,6 +30,8 @@ from service.model_repository import ModelRepository
 from service.onnx_model import OnnxModel, require_provider
 from service.problems import problem_response
 from service.readiness import Readiness
+from service.repeats import Repeats
+from service.routes.answers import ImageAnswers
 from service.routes.generate import GenerateRoutes
 from service.routes.health import HealthRoutes
 from service.routes.image_routes import BodyRoute
@@ -76,17 +78,20 @@ def create_app(settings: Settings) -> FastAPI:
 
     registry = _open_models(settings, make_batcher, loader, metrics)
     readiness = Readiness(lambda: registry.trouble, metrics)
-    generator = Generator(registry, AnswerCache(settings.cache_bytes), metrics)
+    kept = AnswerCache(settings.cache_bytes)
+    generator = Generator(registry, kept, metrics)
+    repeats = Repeats(kept, lambda: registry.changes, metrics)
 
     shutdowns = (partial(pool.shutdown, cancel_futures=True) for pool in (workers, loader))
     app = _bare_app(settings, access_log.write, *shutdowns)
-    _add_routes(app, settings, registry, generator, readiness)
+    _add_routes(app, settings, registry, generator, repeats, readiness)
     protect = partial(
         RequestMiddleware,
         settings=settings,
         metrics=metrics,
         access_log=access_log,
         timers=timers,
+        repeats=repeats,
         readiness=readiness,
     )
     HealthRoutes(readiness, metrics).add_to(_guard(app, settings, metrics, protect))
@@ -138,10 +143,12 @@ def _add_routes(
     settings: Settings,
     registry: ModelRegistry,
     generator: Generator,
+    repeats: Repeats,
     readiness: Readiness,
 ) -> None:
-    GenerateRoutes(generator, settings).add_to(app)
-    InterpolateRoutes(generator, settings).add_to(app)
+    answers = ImageAnswers(generator, repeats, settings.deadline_s)
+    GenerateRoutes(generator, answers, settings.max_pairs).add_to(app)
+    InterpolateRoutes(generator, answers, settings.max_frames).add_to(app)
     ModelRoutes(registry).add_to(app)
     StatisticsRoutes(registry).add_to(app)
     InferenceRoutes(registry, generator, readiness, settings).add_to(app)

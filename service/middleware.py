@@ -21,6 +21,7 @@ from service.logs import REQUEST_ID, TRACE_ID
 from service.metrics import Metrics
 from service.problems import problem_response
 from service.readiness import Readiness
+from service.repeats import Repeats
 from service.settings import Settings
 from service.timers import Timers
 
@@ -57,6 +58,7 @@ class RequestMiddleware:
         metrics: Metrics,
         access_log: AccessLog,
         timers: Timers,
+        repeats: Repeats,
         readiness: Readiness,
         gate: Gate | None,
     ) -> None:
@@ -64,6 +66,7 @@ class RequestMiddleware:
         self._requests = cache(metrics.requests.labels)  # the library looks labels up under a lock
         self._durations = cache(metrics.request_duration.labels)
         self._access_log, self._timers, self._gate = access_log, timers, gate
+        self._repeats = repeats
         self._max_body_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,6 +98,10 @@ class RequestMiddleware:
         try:
             if self._gate is not None:
                 self._gate.admit(scope, headers)
+            if (messages := self._repeats.answer(scope, headers)) is not None:
+                for message in messages:
+                    await reply(message)
+                return
             body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s, self._timers)
             if body is not None:
                 await watched(

@@ -37,6 +37,7 @@ class ModelRegistry:
         self._batchers: dict[str, Batcher] = {}
         self._refused: dict[str, tuple[Refused, ...]] = {}
         self._absence = "no model is loaded yet"
+        self.changes = 0  # how often what is served has changed
         self._changing = asyncio.Lock()
 
     @property
@@ -128,6 +129,7 @@ class ModelRegistry:
             batcher = self._batchers.pop(name, None)
             if batcher is None:
                 raise _unknown(name, sorted(self._batchers), "path")
+            self.changes += 1
             self._refused.pop(name, None)
             self._absence = "every model was unloaded"
             self._metrics.models_refused.set(len(self.refused))
@@ -172,6 +174,7 @@ class ModelRegistry:
         else:
             self._metrics.model_info.remove(*_labels(batcher.model))
             batcher.model = model
+        self.changes += 1
         self._metrics.model_info.labels(*_labels(model)).set(1)
         self._metrics.model_load.labels(model.name).set(seconds)
 

@@ -10,36 +10,43 @@ from starlette.responses import Response
 
 from service.generator import Generator, formats
 from service.orders import Order
+from service.repeats import Repeats, matches
 
 
-async def answer_order(
-    request: Request, generator: Generator, order: Order, deadline_s: float, drawn_seed_url: str | None = None
-) -> Response:
-    """Answer an order; a GET that can be repeated has a strong ETag, and 304 costs no inference.
+class ImageAnswers:
+    """Answers orders; a GET that can be repeated has a strong ETag, and 304 costs no inference."""
 
-    `drawn_seed_url` is where the same answer is found again if the service drew the seed itself.
-    """
-    headers = {"Vary": "Accept"}
-    if drawn_seed_url is not None:
-        headers |= {"Cache-Control": "no-store", "Content-Location": drawn_seed_url}
-    elif request.method == "GET":
-        etag = f'"{order.key}"'
-        headers |= {"ETag": etag, "Cache-Control": "no-cache"}
-        if _matches(request.headers.get("if-none-match"), etag):
-            return Response(status_code=304, headers=headers)
-    answer = await generator.answer(order, asyncio.get_running_loop().time() + deadline_s)
-    headers["Server-Timing"] = server_timing(answer.seconds)
+    def __init__(self, generator: Generator, repeats: Repeats, deadline_s: float) -> None:
+        self._generator, self._repeats, self._deadline_s = generator, repeats, deadline_s
+
+    async def answer(self, request: Request, order: Order, drawn_seed_url: str | None = None) -> Response:
+        """Answer an order.
+
+        `drawn_seed_url` is where the same answer is found again if the service drew the seed itself.
+        """
+        headers = {"Vary": "Accept"}
+        if drawn_seed_url is not None:
+            headers |= {"Cache-Control": "no-store", "Content-Location": drawn_seed_url}
+        elif request.method == "GET":
+            headers |= {"Cache-Control": "no-cache", "ETag": f'"{order.key}"'}
+            unchanged = Response(status_code=304, headers=headers)
+            again = _response(order, b"", headers, {"cache": 0.0})
+            self._repeats.remember(request.scope, order.key, again.raw_headers, unchanged.raw_headers)
+            if matches(request.headers.get("if-none-match", ""), order.key):
+                return unchanged
+        deadline = asyncio.get_running_loop().time() + self._deadline_s
+        answer = await self._generator.answer(order, deadline)
+        return _response(order, answer.body, headers, answer.seconds)
+
+
+def _response(order: Order, body: bytes, headers: dict[str, str], seconds: Mapping[str, float]) -> Response:
+    headers = headers | {"Server-Timing": server_timing(seconds)}
     if order.format in ("zip", "npz"):
         headers["Content-Disposition"] = f'attachment; filename="{order.model.name}.{order.format}"'
     media_type = formats(order.walk is not None)[order.format].media_type
-    return Response(answer.body, headers=headers, media_type=media_type)
+    return Response(body, headers=headers, media_type=media_type)
 
 
 def server_timing(seconds: Mapping[str, float]) -> str:
     """Render the header Server-Timing: what each part of the work took, in milliseconds."""
     return ", ".join([f"{part};dur={s * 1e3:.3f}" for part, s in seconds.items()])
-
-
-def _matches(if_none_match: str | None, etag: str) -> bool:
-    tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
-    return etag in tags or "*" in tags

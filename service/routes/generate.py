@@ -14,20 +14,19 @@ from service.errors import FieldError, TooLarge
 from service.generator import Generator
 from service.latents import MAX_SEED
 from service.orders import Order, Source
-from service.routes.answers import answer_order
+from service.routes.answers import ImageAnswers
 from service.routes.image_routes import add_image_routes
 from service.routes.negotiation import choose_format
 from service.routes.openapi import image_responses
 from service.routes.queries import refuse_repeats
 from service.schemas import GenerateQuery, GenerateRequest
-from service.settings import Settings
 
 
 class GenerateRoutes:
     """Equal requests have equal bytes for an answer, by GET and by POST; without a seed, one is drawn."""
 
-    def __init__(self, generator: Generator, settings: Settings) -> None:
-        self._generator, self._settings = generator, settings
+    def __init__(self, generator: Generator, answers: ImageAnswers, max_pairs: int) -> None:
+        self._generator, self._answers, self._max_pairs = generator, answers, max_pairs
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app."""
@@ -60,10 +59,10 @@ class GenerateRoutes:
             place=place,
         )
         url = _url(order, choice.count) if seedless else None
-        return await answer_order(request, self._generator, order, self._settings.deadline_s, url)
+        return await self._answers.answer(request, order, url)
 
     def _check_size(self, count: int, name: str, given: int, place: str) -> None:
-        if given * count > (limit := self._settings.max_pairs):
+        if given * count > (limit := self._max_pairs):
             wrong = FieldError("/count", count, f"at most {limit // given} for each of {given} {name}", place)
             if given > limit:
                 wrong = FieldError(f"/{name}", f"{given} {name}", f"at most {limit}", place)

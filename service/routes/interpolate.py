@@ -13,20 +13,19 @@ from service.errors import FieldError, TooLarge
 from service.generator import Generator
 from service.latents import default_method
 from service.orders import Source, Walk
-from service.routes.answers import answer_order
+from service.routes.answers import ImageAnswers
 from service.routes.image_routes import add_image_routes
 from service.routes.negotiation import choose_format
 from service.routes.openapi import image_responses
 from service.routes.queries import refuse_repeats
 from service.schemas import InterpolateQuery, InterpolateRequest, Keyframe
-from service.settings import Settings
 
 
 class InterpolateRoutes:
     """Equal requests have equal bytes for an answer, by GET and by POST."""
 
-    def __init__(self, generator: Generator, settings: Settings) -> None:
-        self._generator, self._settings = generator, settings
+    def __init__(self, generator: Generator, answers: ImageAnswers, max_frames: int) -> None:
+        self._generator, self._answers, self._max_frames = generator, answers, max_frames
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app."""
@@ -62,10 +61,10 @@ class InterpolateRoutes:
             format_=choose_format(choice.format, request.headers.get("accept"), FRAME_FORMATS),
             place=place,
         )
-        return await answer_order(request, self._generator, order, self._settings.deadline_s)
+        return await self._answers.answer(request, order)
 
     def _check_size(self, walk: Walk, keyframes: int, place: str) -> None:
-        if walk.frames(keyframes) > (limit := self._settings.max_frames):
+        if walk.frames(keyframes) > (limit := self._max_frames):
             wrong = FieldError("/steps", walk.steps, f"at most {limit} frames in one answer", place)
             raise TooLarge(f"one answer has at most {limit} frames; ask for fewer steps", [wrong])
 
