@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
-from starlette.routing import Route
 
-from service import __version__
 from service.access_log import AccessLog
+from service.bare_app import make_bare_app
 from service.batching import Batcher
 from service.cache import AnswerCache
-from service.errors import RequestError, SettingsError, WrongMethod
+from service.errors import SettingsError
 from service.gate import make_gate
 from service.generator import Generator
 from service.inference import HEADER_LENGTH
@@ -28,7 +23,6 @@ from service.middleware import RequestMiddleware
 from service.model_registry import ModelRegistry
 from service.model_repository import ModelRepository
 from service.onnx_model import OnnxModel, require_provider
-from service.problems import problem_response
 from service.readiness import Readiness
 from service.repeats import Repeats
 from service.routes.answers import ImageAnswers
@@ -39,10 +33,10 @@ from service.routes.inference_protocol import InferenceRoutes
 from service.routes.interpolate import InterpolateRoutes
 from service.routes.model_control import ModelControlRoutes
 from service.routes.models import ModelRoutes
-from service.routes.openapi import document_truly
 from service.routes.statistics import StatisticsRoutes
 from service.settings import Settings
 from service.timers import Timers
+from service.tracing import make_tracer_provider
 
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST"],
@@ -69,7 +63,7 @@ CORS: dict[str, Any] = {
 def create_app(settings: Settings) -> FastAPI:
     """Open the models and build the app around them. Raises StartError."""
     require_provider(settings.provider)
-    metrics, timers, access_log = Metrics(), Timers(), AccessLog()
+    metrics, timers, access_log, tracer = Metrics(), Timers(), AccessLog(), make_tracer_provider()
     workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="draw")
     loader = ThreadPoolExecutor(1, thread_name_prefix="load")
 
@@ -82,8 +76,8 @@ def create_app(settings: Settings) -> FastAPI:
     generator = Generator(registry, kept, metrics)
     repeats = Repeats(kept, lambda: registry.changes, metrics)
 
-    shutdowns = (partial(pool.shutdown, cancel_futures=True) for pool in (workers, loader))
-    app = _bare_app(settings, access_log.write, *shutdowns)
+    shutdowns = [partial(pool.shutdown, cancel_futures=True) for pool in (workers, loader)]
+    app = make_bare_app(settings, tracer, access_log.write, *shutdowns)
     _add_routes(app, settings, registry, generator, repeats, readiness)
     protect = partial(
         RequestMiddleware,
@@ -107,35 +101,10 @@ def _guard(
     if settings.cors_origins is not None:
         origins = [origin.strip() for origin in settings.cors_origins.split(",")]
         app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)  # outermost: errors are read, too
-    app.state.health = health = app if settings.health_port is None else _bare_app(settings)
+    app.state.health = health = app if settings.health_port is None else make_bare_app(settings, None)
     if health is not app:
         health.add_middleware(protect, gate=None)
     return health
-
-
-def _bare_app(settings: Settings, *ends: Callable[[], object]) -> FastAPI:
-    """Build an app without routes, whose errors are problems; `ends` are called when it ends."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        for end in ends:
-            end()
-
-    app = FastAPI(
-        title="CoGAN",
-        version=__version__,
-        description="Coupled images: one latent, drawn in every domain of a model.",
-        lifespan=lifespan,
-        redirect_slashes=False,
-        redoc_url=None,
-        generate_unique_id_function=lambda route: route.name,
-        telemetry={"tracing": False, "metrics": False, "logs": False},
-    )
-    for error in (RequestError, HTTPException, RequestValidationError):
-        app.add_exception_handler(error, _handle)
-    document_truly(app, settings)
-    return app
 
 
 def _add_routes(
@@ -168,18 +137,3 @@ def _open_models(
     if asked is not None and served and asked not in served:
         raise SettingsError(f"COGAN_DEFAULT_MODEL = {asked!r} is not served; served are {', '.join(served)}")
     return registry
-
-
-async def _handle(request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        error = _wrong_method(request)
-    return problem_response(error, request.scope["path"])
-
-
-def _wrong_method(request: Request) -> WrongMethod:
-    """Name the methods of all routes of a path; Starlette names those of the first."""
-    path = request.scope["route"].path
-    routes = [route for route in request.app.routes if isinstance(route, Route) and route.path == path]
-    methods = {method for route in routes for method in route.methods or ()}
-    allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
-    return WrongMethod(f"allowed at this path: {allowed}", headers={"Allow": allowed})

@@ -24,6 +24,7 @@ from service.readiness import Readiness
 from service.repeats import Repeats
 from service.settings import Settings
 from service.timers import Timers
+from service.tracing import current_trace
 
 logger = logging.getLogger("cogan.requests")
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -79,7 +80,7 @@ class RequestMiddleware:
         if not SANE_ID.fullmatch(request_id):
             request_id = b"%032x" % random.getrandbits(128)  # unguessable it need not be
         token = REQUEST_ID.set(request_id.decode())
-        trace = TRACE_ID.set(_trace_id(headers.get(b"traceparent")))
+        trace = TRACE_ID.set(current_trace() or _trace_id(headers.get(b"traceparent")))
         start = time.perf_counter()
         reply = _Reply(send, request_id, self._readiness.draining, scope["method"] == "HEAD")
         inner = dict(scope, method="GET") if reply.headless else scope

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from service.generator import Generator, formats
 from service.orders import Order
 from service.repeats import Repeats, matches
+from service.tracing import trace_parts
 
 
 class ImageAnswers:
@@ -36,6 +37,7 @@ class ImageAnswers:
                 return unchanged
         deadline = asyncio.get_running_loop().time() + self._deadline_s
         answer = await self._generator.answer(order, deadline)
+        trace_parts(answer.seconds)
         return _response(order, answer.body, headers, answer.seconds)
 
 

@@ -1,0 +1,56 @@
+"""OpenTelemetry traces, where an endpoint is set: FastAPI makes a span of each request, this sends them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+
+from service import __version__
+from service.errors import SettingsError
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+def make_tracer_provider() -> TracerProvider | None:
+    """Return what sends spans where OpenTelemetry's own variables say; None where they name no endpoint.
+
+    Raises SettingsError where the libraries are missing: they are the extra `tracing`.
+    """
+    endpoint = next((name for name in ENDPOINTS if os.environ.get(name)), None)
+    if endpoint is None or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise SettingsError(
+            f"{endpoint} = {os.environ[endpoint]!r} needs OpenTelemetry, which is not installed; "
+            "install the package with the extra 'tracing'"
+        ) from error
+    name = os.environ.get("OTEL_SERVICE_NAME", "cogan")
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": name, "service.version": __version__})
+    )
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
+def trace_parts(seconds: Mapping[str, float]) -> None:
+    """Note in the current span the seconds that each part of the work took."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.set_attributes({f"cogan.{part}_seconds": spent for part, spent in seconds.items()})
+
+
+def current_trace() -> str | None:
+    """Return the id of the trace that the current span belongs to; None where there is none."""
+    context = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(context.trace_id) if context.is_valid else None
