@@ -14,7 +14,7 @@ import time
 from service.logs import REQUEST_ID, TRACE_ID, timestamp
 
 logger = logging.getLogger("cogan.access")
-WRITE_AFTER_S = 0.1
+WRITE_AFTER_S = 0.02
 
 
 class AccessLog:
