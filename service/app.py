@@ -71,7 +71,9 @@ def create_app(settings: Settings) -> FastAPI:
         return Batcher(model, workers, settings.threads, settings.max_queue, metrics, timers)
 
     registry = _open_models(settings, make_batcher, loader, metrics)
-    readiness = Readiness(lambda: registry.trouble, metrics)
+    readiness = Readiness(
+        lambda: registry.trouble, lambda: registry.longest_run, settings.stuck_after_s, metrics
+    )
     kept = AnswerCache(settings.cache_bytes)
     generator = Generator(registry, kept, metrics)
     repeats = Repeats(kept, lambda: registry.changes, metrics)

@@ -52,12 +52,18 @@ class Batcher:
         self._lock = threading.Lock()  # guards the next three, and what entries have given to runs
         self._queue: deque[Entry[Any]] = deque()
         self._depth = 0  # latents that wait
-        self._running = 0  # batches being drawn
+        self._running: dict[int, float] = {}  # since when batches are being drawn, by id
         self._starting = False  # whether a start is due
         self._latent_seconds = 0.0  # smoothed duration of a run divided by its size
         metrics.queue_depth.labels(model.name).set_function(lambda: self._depth)
         self._batches, self._samples = metrics.batches.labels(model.name), metrics.samples.labels(model.name)
         self._durations = cache(metrics.inference_duration.labels)
+
+    @property
+    def longest_run(self) -> float:
+        """The seconds since when the oldest batch is being drawn; 0 where none is."""
+        with self._lock:
+            return max((time.perf_counter() - begun for begun in self._running.values()), default=0.0)
 
     async def draw(self, job: Job[Encoded], deadline: float) -> tuple[Encoded, dict[str, float]]:
         """Wait for a job's answer; return it and the seconds that each part of the work took.
@@ -117,18 +123,18 @@ class Batcher:
         while batch := self._begin():
             if self._is_quick(batch):
                 self._settle(batch, draw_batch(batch))
-                self._end()
+                self._end(batch)
             else:
                 self._workers.submit(self._work, batch, loop)
 
     def _is_quick(self, batch: list[Share]) -> bool:
-        alone = len(batch) == 1 and self._running == 1 and not self._depth
+        alone = len(batch) == 1 and len(self._running) == 1 and not self._depth
         return alone and 0.0 < self._latent_seconds * (batch[0].stop - batch[0].start) <= SOON_S
 
     def _work(self, batch: list[Share], loop: asyncio.AbstractEventLoop) -> None:
         """Draw a batch in a worker thread, and queue the next one up there, behind those of other models."""
         runs = draw_batch(batch)
-        self._end()
+        self._end(batch)
         loop.call_soon_threadsafe(self._settle, batch, runs)
         if following := self._begin():
             self._workers.submit(self._work, following, loop)
@@ -142,16 +148,17 @@ class Batcher:
     def _begin(self) -> list[Share]:
         """Take a batch for a worker, where one is free and something waits."""
         with self._lock:
-            if not self._depth or self._running == self._runs:
+            if not self._depth or len(self._running) == self._runs:
                 return []
-            share = math.ceil(self._depth / (self._runs - self._running))
+            share = math.ceil(self._depth / (self._runs - len(self._running)))
             batch = self._take(min(self.model.max_batch, share))
-            self._running += bool(batch)
+            if batch:
+                self._running[id(batch)] = time.perf_counter()
             return batch
 
-    def _end(self) -> None:
+    def _end(self, batch: list[Share]) -> None:
         with self._lock:
-            self._running -= 1
+            del self._running[id(batch)]
 
     def _take(self, room: int) -> list[Share]:
         """Take up to `room` latents of one model from the queue's head; who no longer waits is dropped.

@@ -23,6 +23,7 @@ ServiceError
     ├── RunFailed               500  the model failed on this request
     ├── InternalError           500  a defect of the service
     ├── NotReady                503  no model, or on the way out
+    ├── Stuck                   503  a batch that does not end
     └── DeadlineExceeded        504  not computed in time
 """
 
@@ -178,6 +179,12 @@ class NotReady(RequestError):
     """No model answers, or the service is on the way out."""
 
     status, code = 503, "not_ready"
+
+
+class Stuck(RequestError):
+    """A worker hangs, which only a new process mends."""
+
+    status, code = 503, "stuck"
 
 
 class DeadlineExceeded(RequestError):

@@ -63,6 +63,11 @@ class ModelRegistry:
         reasons = "; ".join(f"{one.path}: {one.reason}" for one in self.refused)
         return f"every model was refused: {reasons}" if reasons else self._absence
 
+    @property
+    def longest_run(self) -> float:
+        """The seconds since when the oldest batch of any model is being drawn; 0 where none is."""
+        return max((batcher.longest_run for batcher in self._batchers.values()), default=0.0)
+
     def model(self, name: str | None, version: str | None = None, place: str = "body") -> OnnxModel:
         """Return the model of this name, or the default one. Raises UnknownModel and NotReady.
 

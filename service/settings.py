@@ -114,6 +114,12 @@ class Settings(BaseSettings):
         le=3600,
         description="Seconds that a request may wait for its images until it is answered with 504.",
     )
+    stuck_after_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=86_400,
+        description="Seconds that one batch may be drawn until /livez fails and the process is replaced.",
+    )
     drain_delay_s: float = Field(
         default=0.0,
         ge=0,

@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client.exposition import choose_encoder
 
 from service.answer_schemas import Health
-from service.errors import NotReady
+from service.errors import NotReady, Stuck
 from service.metrics import Metrics
 from service.readiness import Readiness
 from service.routes.openapi import problems
@@ -20,12 +20,14 @@ class HealthRoutes:
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app."""
-        app.get("/livez", tags=["health"])(self.live)
+        app.get("/livez", tags=["health"], responses=problems(503))(self.live)
         app.get("/readyz", tags=["health"], responses=problems(503))(self.ready)
         app.get("/metrics", tags=["health"], response_class=Response)(self.expose)
 
     async def live(self) -> Health:
-        """Answer while the process can, whatever its models do."""
+        """Answer 200 while the process can answer and no batch hangs, whether models are there or not."""
+        if self._readiness.hang is not None:
+            raise Stuck(self._readiness.hang)
         return Health(status="alive")
 
     async def ready(self) -> Health:

@@ -7,7 +7,7 @@ import asyncio
 from fastapi import FastAPI, Request, Response
 
 from service import __version__
-from service.errors import NotReady
+from service.errors import NotReady, Stuck
 from service.generator import Generator
 from service.inference import HEADER_LENGTH, read_inference
 from service.inference_schemas import (
@@ -45,7 +45,7 @@ class InferenceRoutes:
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app."""
         app.get("/v2", tags=TAGS)(self.describe_server)
-        app.get("/v2/health/live", tags=TAGS)(self.server_live)
+        app.get("/v2/health/live", tags=TAGS, responses=problems(503))(self.server_live)
         app.get("/v2/health/ready", tags=TAGS, responses=problems(503))(self.server_ready)
         missing = problems(404, 503)
         add_for_versions(app.get, "", self.describe_model_tensors, responses=missing)
@@ -65,7 +65,9 @@ class InferenceRoutes:
         return ServerMetadata(name="cogan", version=__version__, extensions=[*EXTENSIONS, *control])
 
     async def server_live(self) -> ServerLive:
-        """Answer while the process can, as /livez does."""
+        """Answer 200 while the process can answer and no batch hangs, as /livez does."""
+        if self._readiness.hang is not None:
+            raise Stuck(self._readiness.hang)
         return ServerLive(live=True)
 
     async def server_ready(self) -> ServerReady:

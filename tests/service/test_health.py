@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,23 @@ async def test_ready_with_a_model(client: httpx.AsyncClient) -> None:
     """A model that answered its warm-up makes the service ready."""
     assert (await client.get("/livez")).json() == {"status": "alive"}
     assert (await client.get("/readyz")).json() == {"status": "ready"}
+
+
+async def test_a_batch_that_hangs_is_told(
+    tiny_model: Callable[..., Path], connect: Callable[..., httpx.AsyncClient]
+) -> None:
+    """/livez fails while a batch takes longer than it may, and no longer; readiness is another matter."""
+    tiny_model(turns=400_000)
+    client = connect(stuck_after_s=0.05)
+    asking = asyncio.create_task(client.get("/generate?seed=1"))
+    await asyncio.sleep(0.2)
+    for path in ("/livez", "/v2/health/live"):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (503, "stuck")
+        assert "a batch has been drawn for 0." in answer.json()["detail"]
+    assert (await client.get("/readyz")).status_code == 200
+    assert (await asking).status_code == 200
+    assert (await client.get("/livez")).status_code == 200
 
 
 async def test_without_a_model_it_lives_and_says_why_it_is_not_ready(
