@@ -1,6 +1,6 @@
 """Train the networks of an experiment, or go on with a run that was stopped.
 
-python -m training.train training/experiments/digit_edge.toml --steps 2000
+python -m training.train training/experiments/digit_negative.toml --steps 2000
 python -m training.train runs/00003_digit_edge
 """
 

@@ -1,6 +1,6 @@
 """How much faster a training step is than the plain way of writing it, at equal architecture and batch.
 
-    python tests/benchmarks/training_speed.py training/experiments/digit_edge.toml --repeats 5
+    python tests/benchmarks/training_speed.py training/experiments/digit_negative.toml --repeats 5
 
 The plain way, that of the earlier systems: every generator and every discriminator runs by itself, so the
 shared layers run once a domain; the generator is run again for its own update; 32-bit floats, contiguous.
