@@ -45,6 +45,7 @@ CORS: dict[str, Any] = {
         "X-API-Key",
         "X-Request-Id",
         "Traceparent",
+        "X-Request-Timeout",
         "If-None-Match",
         HEADER_LENGTH,
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 from starlette.requests import Request
@@ -11,6 +10,7 @@ from starlette.responses import Response
 from service.generator import Generator, formats
 from service.orders import Order
 from service.repeats import Repeats, matches
+from service.routes.patience import deadline
 from service.tracing import trace_parts
 
 
@@ -35,8 +35,7 @@ class ImageAnswers:
             self._repeats.remember(request.scope, order.key, again.raw_headers, unchanged.raw_headers)
             if matches(request.headers.get("if-none-match", ""), order.key):
                 return unchanged
-        deadline = asyncio.get_running_loop().time() + self._deadline_s
-        answer = await self._generator.answer(order, deadline)
+        answer = await self._generator.answer(order, deadline(request, self._deadline_s))
         trace_parts(answer.seconds)
         return _response(order, answer.body, headers, answer.seconds)
 

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from service.bodies import parse_body
 from service.errors import UnsupportedMediaType
 from service.routes.openapi import BODY_RESPONSES, QUERY_RESPONSES, Responses
+from service.routes.patience import TIMEOUT_PARAMETER
 
 
 def add_image_routes(
@@ -24,6 +25,7 @@ def add_image_routes(
 ) -> None:
     """Add both routes of a path to an app."""
     options: dict[str, Any] = {"tags": ["images"], "response_class": Response}
+    options["openapi_extra"] = {"parameters": [TIMEOUT_PARAMETER]}
     app.get(path, responses=responses | QUERY_RESPONSES, **options)(by_query)
     app.router.add_api_route(
         path,

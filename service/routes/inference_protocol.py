@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import FastAPI, Request, Response
 
 from service import __version__
@@ -26,6 +24,7 @@ from service.onnx_model import OnnxModel
 from service.readiness import Readiness
 from service.routes.answers import server_timing
 from service.routes.openapi import Responses, problems
+from service.routes.patience import TIMEOUT_PARAMETER, deadline
 from service.routes.protocol_paths import TAGS, add_for_versions, json_body, named_model
 from service.settings import Settings
 
@@ -56,7 +55,7 @@ class InferenceRoutes:
             self.infer,
             response_class=Response,
             responses=_INFER_RESPONSES,
-            openapi_extra=json_body(InferRequest),
+            openapi_extra={**json_body(InferRequest), "parameters": [TIMEOUT_PARAMETER]},
         )
 
     async def describe_server(self) -> ServerMetadata:
@@ -101,8 +100,7 @@ class InferenceRoutes:
         length, settings = request.headers.get(HEADER_LENGTH), self._settings
         inference = read_inference(content, length, model, settings.max_pairs)
         patience = min(settings.deadline_s, inference.timeout_s or settings.deadline_s)
-        deadline = asyncio.get_running_loop().time() + patience
-        answer, seconds = await self._generator.infer(model, inference, deadline)
+        answer, seconds = await self._generator.infer(model, inference, deadline(request, patience))
         headers = {"Server-Timing": server_timing(seconds)}
         if answer.tensors is None:
             return Response(answer.head, headers=headers, media_type="application/json")

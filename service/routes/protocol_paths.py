@@ -24,7 +24,7 @@ def add_for_versions(
     extra = options.pop("openapi_extra", {})
     options["tags"] = TAGS
     add(MODEL_PATH + path, openapi_extra=extra, **options)(endpoint)
-    versioned = {**extra, "parameters": [_VERSION]}
+    versioned = {**extra, "parameters": [_VERSION, *extra.get("parameters", ())]}
     name = f"{endpoint.__name__}_of_version"
     add(f"{MODEL_PATH}/versions/{{version}}{path}", name=name, openapi_extra=versioned, **options)(endpoint)
 
