@@ -33,7 +33,8 @@ class Service:
         self.lines: list[dict[str, Any]] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        self.url = self.wait_for(lambda line: "url" in line)["url"]
+        self.url: str = self.wait_for(lambda line: "url" in line)["url"]
+        self.port = int(self.url.rpartition(":")[2])
 
     def _read(self) -> None:
         assert self.process.stderr is not None

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.fuzzing import fuzz
-from tests.running import Service, services
-
-
-@pytest.fixture
-def start(models_dir: Path) -> Iterator[Callable[..., Service]]:
-    """Return what starts a service; its arguments are settings."""
-    with services(models_dir) as start:
-        yield start
+from tests.running import Service
 
 
 @pytest.mark.stress
