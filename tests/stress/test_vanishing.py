@@ -1,0 +1,60 @@
+"""Clients that vanish as soon as they have asked leave nothing behind, and nothing is drawn for them."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.running import Service
+from tests.stress.forms import forms
+from tests.stress.gauges import IDLE, read, settled
+
+LATENTS = 64  # of the patient client, each a run
+LEFT = "cogan_http_requests_total 499"
+ASK = b"GET /generate?seed=%d&count=%d HTTP/1.1\r\nHost: x\r\n\r\n"
+ASK_IN_PART = b'POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n{"seed":%d'
+RESET = struct.pack("ii", 1, 0)  # to linger for no time: close() resets
+
+
+def vanish(port: int, number: int) -> None:
+    """Connect, ask, and leave: by turns in good order, by a reset, and within the request."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        if number % 3 == 1:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        client.sendall(ASK_IN_PART % number if number % 3 == 2 else ASK % (number, 3))
+
+
+def storm(service: Service, clients: int) -> float:
+    """Let clients vanish behind a patient client, who has the only worker; return how many were drawn."""
+    before = read(service.url)
+    with socket.create_connection(("127.0.0.1", service.port)) as patient:
+        patient.sendall(ASK % (1, LATENTS))
+        settled(service.url, {"cogan_requests_in_flight": 2, "cogan_queue_depth": LATENTS - 1})
+        for number in range(clients):
+            vanish(service.port, number)
+        gone = {LEFT: before.get(LEFT, 0) + clients, "cogan_requests_in_flight": 2}
+        settled(service.url, gone)
+    after = settled(service.url, IDLE | {LEFT: gone[LEFT] + 1})
+    return after["cogan_samples_total"] - before["cogan_samples_total"]
+
+
+@pytest.mark.parametrize(("clients", "rounds"), forms((300, 1), (999, 20)))
+def test_clients_that_vanish_leave_nothing(
+    tiny_model: Callable[..., Path], start: Callable[..., Service], clients: int, rounds: int
+) -> None:
+    """Nothing is drawn for them, and the files and the memory of a first round serve all others."""
+    tiny_model(turns=100_000)
+    service = start(threads=1, max_batch=1, max_queue=5 * clients, deadline_s=300)
+    drawn = [storm(service, clients)]
+    first = read(service.url)
+    drawn += [storm(service, clients) for _ in range(rounds)]
+    assert max(drawn) < LATENTS, drawn  # the patient client, who left last, was first in the queue
+    files = {"process_open_fds": first["process_open_fds"]}
+    last = settled(service.url, IDLE | files)
+    resident = [metrics["process_resident_memory_bytes"] for metrics in (first, last)]
+    assert resident[1] <= 1.05 * resident[0], resident
+    print(drawn, resident, files)
