@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from torch import nn
 
@@ -17,26 +16,10 @@ from training.architectures import DISCRIMINATORS, GENERATORS, Table
 from training.couplings import COUPLINGS
 from training.domains import TRANSFORMS
 from training.errors import ConfigError
+from training.fields import STRICT, Positive, Precision, Weight, one_of
 from training.losses import LOSSES
-from training.networks import INITIALISERS
-from training.penalties import PENALTIES
+from training.network_config import DiscriminatorConfig, GeneratorConfig
 
-
-def one_of(choices: Collection[str]) -> AfterValidator:
-    """Make the check of a field that takes one of some names."""
-
-    def check(value: str) -> str:
-        if value not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}")
-        return value
-
-    return AfterValidator(check)
-
-
-Precision = Literal["32-true", "bf16-mixed"]
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-Positive = Annotated[int, Field(ge=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
 RESERVED = {LATENT_INPUT, *dir(nn.ModuleDict())}  # taken in the exported graph and in the networks
 
 
@@ -65,52 +48,12 @@ class DomainConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
-class NetworkConfig:
-    """What generator and discriminator have in common."""
-
-    width: Annotated[float, Field(gt=0)] = 1.0
-    """Multiplier of the table's channels."""
-    shared_layers: Annotated[int, Field(ge=0)] | None = None
-    """How many layers the domains share; all but the one next to the image where it is not said."""
-    initialisation: Annotated[str, one_of(INITIALISERS)] = "normal"
-    """How the weights are drawn."""
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
-    """Adam's step size."""
-    betas: tuple[Decay, Decay] = (0.5, 0.99)
-    """Adam's decay rates of the first and second moment."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class GeneratorConfig(NetworkConfig):
-    """The coupled generator, its optimiser and its average."""
-
-    table: Annotated[str, one_of(GENERATORS)] = "digit"
-    """Table of layers."""
-    ema: Decay = 0.999
-    """Decay of the averaged generator, the one that is sampled, measured and exported."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class DiscriminatorConfig(NetworkConfig):
-    """The coupled discriminator, its optimiser and its penalty."""
-
-    table: Annotated[str, one_of(DISCRIMINATORS)] = "digit"
-    """Table of layers."""
-    penalty: Annotated[str, one_of(PENALTIES)] = "none"
-    """Penalty on the gradient at real images."""
-    penalty_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Its weight."""
-    penalty_every: Positive = 8
-    """It is computed every so many steps, and weighted so many times more (Karras et al. 2020)."""
-
-
-@dataclass(frozen=True, config=STRICT)
 class CouplingConfig:
     """What holds pairs together beside shared layers."""
 
     name: Annotated[str, one_of(COUPLINGS)]
     """Which coupling."""
-    weight: Annotated[float, Field(ge=0)]
+    weight: Weight
     """Its weight in the generator's loss."""
     classifiers: str = "couplers"
     """Folder of the classifiers that it asks; others than those that judge the pairs."""

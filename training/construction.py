@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from training.architectures import Table
 from training.checkpoint import load_checkpoint
-from training.config import Experiment, NetworkConfig
+from training.config import Experiment
+from training.network_config import NetworkConfig
 from training.networks import CoupledDiscriminator, CoupledGenerator, initialise
 from training.run_folder import RunFolder
 

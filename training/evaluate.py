@@ -17,10 +17,11 @@ from torch import Tensor
 
 from training.classifiers import Classifier, classifier_file, classify, load_classifier
 from training.command_line import parse, verb
-from training.config import DomainConfig, Experiment, Positive
+from training.config import DomainConfig, Experiment
 from training.construction import load_average
 from training.datasets import ImageSet, load_split, locate, share_out
 from training.domains import transform
+from training.fields import Positive
 from training.metrics import class_agreement, class_balance, frechet_distance, pixel_agreement
 from training.networks import Images
 from training.run_folder import RunFolder, write_json

@@ -15,9 +15,9 @@ from pathlib import Path
 from service.metadata import Domain, ModelMetadata, Name, Provenance
 from training.checkpoint import write_whole
 from training.command_line import parse, verb
-from training.config import Positive
 from training.construction import load_average
 from training.errors import ConfigError
+from training.fields import Positive
 from training.onnx_file import prove, write_onnx
 from training.run_folder import RunFolder
 from training.triton import triton_config

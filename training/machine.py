@@ -9,8 +9,8 @@ from lightning_fabric import Fabric
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from training.config import Precision
 from training.errors import ConfigError
+from training.fields import Precision
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from pydantic import Field
 from training.architectures import CLASSIFIERS
 from training.classifiers import Classifier, accuracy, classifier_file, fit, save_classifier
 from training.command_line import parse, verb
-from training.config import DomainConfig, Experiment, Positive, load_experiment, one_of
+from training.config import DomainConfig, Experiment, load_experiment
 from training.datasets import load_split
 from training.errors import DataError
+from training.fields import Positive, one_of
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from torch.optim import Adam
 
 from training.averages import RunningMeans, is_finite, update_average
 from training.classifiers import Classifier
-from training.config import DiscriminatorConfig, Experiment, GeneratorConfig
+from training.config import Experiment
 from training.construction import build_discriminator, build_generator
 from training.couplings import COUPLINGS
 from training.losses import LOSSES
+from training.network_config import NetworkConfig
 from training.networks import Images
 from training.penalties import PENALTIES
 from training.samples import from_bytes
@@ -166,7 +167,7 @@ class Trainer:
         }
 
 
-def _adam(network: nn.Module, config: GeneratorConfig | DiscriminatorConfig) -> Adam:
+def _adam(network: nn.Module, config: NetworkConfig) -> Adam:
     return Adam(network.parameters(), config.learning_rate, config.betas, fused=True)
 
 

@@ -11,7 +11,8 @@ from types import ModuleType
 import pytest
 
 from training import evaluate, export, train, train_classifiers
-from training.config import DomainConfig, Experiment, GeneratorConfig, NetworkConfig
+from training.config import DomainConfig, Experiment
+from training.network_config import GeneratorConfig, NetworkConfig
 
 RunVerb = Callable[..., None]
 VERBS = [train, evaluate, export, train_classifiers]

@@ -1,0 +1,53 @@
+"""The networks of an experiment: their tables, optimisers and what keeps them in bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from training.architectures import DISCRIMINATORS, GENERATORS
+from training.fields import STRICT, Decay, Positive, Weight, one_of
+from training.networks import INITIALISERS
+from training.penalties import PENALTIES
+
+
+@dataclass(frozen=True, config=STRICT)
+class NetworkConfig:
+    """What generator and discriminator have in common."""
+
+    width: Annotated[float, Field(gt=0)] = 1.0
+    """Multiplier of the table's channels."""
+    shared_layers: Annotated[int, Field(ge=0)] | None = None
+    """How many layers the domains share; all but the one next to the image where it is not said."""
+    initialisation: Annotated[str, one_of(INITIALISERS)] = "normal"
+    """How the weights are drawn."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
+    """Adam's step size."""
+    betas: tuple[Decay, Decay] = (0.5, 0.99)
+    """Adam's decay rates of the first and second moment."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class GeneratorConfig(NetworkConfig):
+    """The coupled generator, its optimiser and its average."""
+
+    table: Annotated[str, one_of(GENERATORS)] = "digit"
+    """Table of layers."""
+    ema: Decay = 0.999
+    """Decay of the averaged generator, the one that is sampled, measured and exported."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class DiscriminatorConfig(NetworkConfig):
+    """The coupled discriminator, its optimiser and its penalty."""
+
+    table: Annotated[str, one_of(DISCRIMINATORS)] = "digit"
+    """Table of layers."""
+    penalty: Annotated[str, one_of(PENALTIES)] = "none"
+    """Penalty on the gradient at real images."""
+    penalty_weight: Weight = 1.0
+    """Its weight."""
+    penalty_every: Positive = 8
+    """It is computed every so many steps, and weighted so many times more (Karras et al. 2020)."""
