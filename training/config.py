@@ -116,6 +116,13 @@ class Experiment:
                 raise ValueError(
                     f"{side}.shared_layers = {shared}: grey and RGB domains cannot share all layers"
                 )
+        labels = (self.discriminator.real_label, self.discriminator.fake_label)
+        if labels != (1.0, 0.0) and LOSSES[self.loss].smoothed is None:
+            labelled = [name for name, loss in LOSSES.items() if loss.smoothed]
+            raise ValueError(
+                f"discriminator.real_label, fake_label = {labels}: loss {self.loss!r} has no labels; "
+                f"{', '.join(labelled)} have"
+            )
         if self.generator_table.size != self.discriminator_table.size:
             raise ValueError(
                 f"generator.table draws {self.generator_table.size} pixels, "

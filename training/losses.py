@@ -8,29 +8,61 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """What each side minimises, and whether the generator's looks at real images."""
+    """What each side minimises, and whether the generator's looks at real images.
+
+    `smoothed`, where the loss is one of labels, makes the same loss with other labels of real and of fake
+    images in the discriminator's side than 1 and 0 (Salimans et al. 2016, section 3.4).
+    """
 
     about: str
     discriminator: Objective
     generator: Objective
     needs_real: bool = False
+    smoothed: Callable[[float, float], AdversarialLoss] | None = None
 
 
-def _ce_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    return (softplus(-real) + softplus(fake)).mean()
+def _of_labels(
+    about: str, cost: Callable[[Tensor, float], Tensor], real_label: float = 1.0, fake_label: float = 0.0
+) -> AdversarialLoss:
+    """Make a loss of what a logit costs at a label; the generator wants its images labelled 1."""
+
+    def discriminator(real: Tensor, fake: Tensor) -> Tensor:
+        return (cost(real, real_label) + cost(fake, fake_label)).mean()
+
+    def generator(_real: Tensor, fake: Tensor) -> Tensor:
+        return cost(fake, 1.0).mean()
+
+    return AdversarialLoss(about, discriminator, generator, smoothed=partial(_of_labels, about, cost))
 
 
-def _ce_generator(_real: Tensor, fake: Tensor) -> Tensor:
-    return softplus(-fake).mean()
+def _cross_entropy(logits: Tensor, label: float) -> Tensor:
+    return label * softplus(-logits) + (1.0 - label) * softplus(logits)
+
+
+def _half_square(logits: Tensor, label: float) -> Tensor:
+    return (logits - label).square() / 2
+
+
+def _wasserstein_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    return (fake - real).mean()
+
+
+def _hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    return (relu(1.0 - real) + relu(1.0 + fake)).mean()
+
+
+def _critic_generator(_real: Tensor, fake: Tensor) -> Tensor:
+    return -fake.mean()
 
 
 def _relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -42,10 +74,22 @@ def _relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 LOSSES = {
-    "ce": AdversarialLoss(
-        "cross entropy, non-saturating for the generator (Goodfellow et al. 2014, section 3)",
-        _ce_discriminator,
-        _ce_generator,
+    "ce": _of_labels(
+        "cross entropy, non-saturating for the generator (Goodfellow et al. 2014, section 3)", _cross_entropy
+    ),
+    "lsgan": _of_labels(
+        "least squares, with labels 1 and 0 (Mao et al. 2017, equation 9)",
+        _half_square,
+    ),
+    "wgan": AdversarialLoss(
+        "difference of mean logits (Arjovsky et al. 2017, algorithm 1); needs a clip or a gradient penalty",
+        _wasserstein_discriminator,
+        _critic_generator,
+    ),
+    "hinge": AdversarialLoss(
+        "hinge of the discriminator, mean logit of the generator (Miyato et al. 2018, equations 16 and 17)",
+        _hinge_discriminator,
+        _critic_generator,
     ),
     "relativistic": AdversarialLoss(
         "relativistic pairing of real and fake images (Huang et al. 2024, R3GAN, equation 2)",

@@ -45,6 +45,10 @@ class DiscriminatorConfig(NetworkConfig):
 
     table: Annotated[str, one_of(DISCRIMINATORS)] = "digit"
     """Table of layers."""
+    real_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
+    """What a loss of labels calls real images; below 1 is one-sided smoothing (Salimans et al. 2016)."""
+    fake_label: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """What it calls drawn images; above 0 makes the smoothing two-sided."""
     penalty: Annotated[str, one_of(PENALTIES)] = "none"
     """Penalty on the gradient at real images."""
     penalty_weight: Weight = 1.0

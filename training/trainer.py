@@ -20,7 +20,7 @@ from training.classifiers import Classifier
 from training.config import Experiment
 from training.construction import build_discriminator, build_generator
 from training.couplings import COUPLINGS
-from training.losses import LOSSES
+from training.losses import LOSSES, AdversarialLoss
 from training.network_config import NetworkConfig
 from training.networks import Images
 from training.penalties import PENALTIES
@@ -56,7 +56,7 @@ class Trainer:
         self._g, self._g_optimiser = fabric.setup(self.generator, self._g_optimiser)
         self._d, self._d_optimiser = fabric.setup(self.discriminator, self._d_optimiser)
         self._fabric = fabric
-        self._loss = LOSSES[experiment.loss]
+        self._loss = _adversarial_loss(experiment)
         self._penalty = PENALTIES[experiment.discriminator.penalty]
         self._classify = {
             coupling: {name: self._asked(classifier) for name, classifier in classifiers.items()}
@@ -169,6 +169,11 @@ class Trainer:
 
 def _adam(network: nn.Module, config: NetworkConfig) -> Adam:
     return Adam(network.parameters(), config.learning_rate, config.betas, fused=True)
+
+
+def _adversarial_loss(experiment: Experiment) -> AdversarialLoss:
+    loss, config = LOSSES[experiment.loss], experiment.discriminator
+    return loss.smoothed(config.real_label, config.fake_label) if loss.smoothed else loss
 
 
 def _flat(logits: Images) -> Tensor:

@@ -72,7 +72,7 @@ def test_options_override_the_file(run_verb: RunVerb, write_experiment: Path, tm
     ("verb", "arguments", "said"),
     [
         (train, ["nowhere.toml"], "nowhere.toml"),
-        (train, ["{experiment}", "--loss", "hinge"], "loss = 'hinge': must be one of"),
+        (train, ["{experiment}", "--loss", "huber"], "loss = 'huber': must be one of"),
         (train, ["{experiment}", "--domains.0.source", "no/such"], "'no/such'"),
         (train, ["{experiment}", "--machine.accelerator", "cuda"], "machine.accelerator = 'cuda'"),
         (train, ["{folder}"], "is no run folder"),

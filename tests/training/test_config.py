@@ -44,7 +44,12 @@ def test_an_experiment_survives_its_run_folder() -> None:
         ({"warmdown": 1.5}, ["warmdown = 1.5", "less than or equal to 1"]),
         ({"seed": -1}, ["seed = -1", "greater than or equal to 0"]),
         ({"prior": "gauss"}, ["prior = 'gauss'", "'normal' or 'uniform'"]),
-        ({"loss": "hinge"}, ["loss = 'hinge'", "must be one of ce, relativistic"]),
+        ({"loss": "huber"}, ["loss = 'huber'", "must be one of ce, lsgan, wgan, hinge, relativistic"]),
+        (
+            {"loss": "wgan", "discriminator": {"real_label": 0.9}},
+            ["real_label, fake_label = (0.9, 0.0)", "'wgan' has no labels; ce, lsgan have"],
+        ),
+        ({"discriminator": {"fake_label": 0.6}}, ["discriminator.fake_label = 0.6", "less than 0.5"]),
         ({"generator": {"table": "big"}}, ["generator.table = 'big'", "digit, digit_leaky"]),
         ({"generator": {"width": float("inf")}}, ["generator.width = inf", "finite"]),
         ({"generator": {"betas": [0.5, 1.5]}}, ["generator.betas.1 = 1.5", "less than 1"]),

@@ -26,10 +26,47 @@ def test_relativistic_loss_of_equal_images() -> None:
     assert float(LOSSES["relativistic"].generator(logits, logits)) == pytest.approx(math.log(2))
 
 
+def softplus(x: float) -> float:
+    """Return ln(1 + e^x)."""
+    return math.log1p(math.exp(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "discriminator", "generator"),
+    [
+        ("ce", (softplus(-2) + 2 * softplus(1) + softplus(-3)) / 2, (softplus(3) + softplus(-1)) / 2),
+        ("lsgan", (1 + 4 + 9 + 1) / 2 / 2, (16 + 0) / 2 / 2),
+        ("wgan", -1 - 0.5, 1.0),
+        ("hinge", (0 + 2 + 0 + 2) / 2, 1.0),
+        ("relativistic", (softplus(-5) + softplus(2)) / 2, (softplus(5) + softplus(-2)) / 2),
+    ],
+)
+def test_losses_are_their_papers_formulas(name: str, discriminator: float, generator: float) -> None:
+    """Of real logits 2 and -1 and fake ones -3 and 1, each side pays what the cited equation gives."""
+    real, fake = torch.tensor([2.0, -1.0]), torch.tensor([-3.0, 1.0])
+    assert float(LOSSES[name].discriminator(real, fake)) == pytest.approx(discriminator)
+    assert float(LOSSES[name].generator(real, fake)) == pytest.approx(generator)
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest"),
+    [("ce", (math.log(9), -math.log(9))), ("lsgan", (0.9, 0.1))],
+)
+def test_smoothed_labels_move_the_best_logits(name: str, lowest: tuple[float, float]) -> None:
+    """With labels .9 and .1 the discriminator's loss is least at finite logits; the generator's stays."""
+    smoothed = LOSSES[name].smoothed
+    assert smoothed
+    loss = smoothed(0.9, 0.1)
+    real, fake = (torch.full((3,), logit, requires_grad=True) for logit in lowest)
+    for slope in torch.autograd.grad(loss.discriminator(real, fake), (real, fake)):
+        torch.testing.assert_close(slope, torch.zeros(3), atol=1e-6, rtol=0)
+    assert torch.equal(loss.generator(real, fake), LOSSES[name].generator(real, fake))
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_pull_the_two_sides_apart(name: str) -> None:
-    """The discriminator wants real logits up and fake ones down; the generator wants fake ones up."""
-    real, fake = torch.randn(2, 7, generator=torch.Generator().manual_seed(0)).requires_grad_().unbind()
+    """Between the labels a discriminator wants real logits up, fake ones down; a generator fake ones up."""
+    real, fake = torch.rand(2, 7, generator=torch.Generator().manual_seed(0)).requires_grad_().unbind()
     loss = LOSSES[name]
     of_real, of_fake = torch.autograd.grad(loss.discriminator(real, fake), (real, fake))
     assert (of_real < 0).all()

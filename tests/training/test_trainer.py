@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from training.averages import RunningMeans, update_average
 from training.config import Experiment
+from training.losses import LOSSES
 from training.trainer import Trainer
 
 MakeExperiment = Callable[..., Experiment]
@@ -29,7 +30,7 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("loss", ["ce", "relativistic"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_one_generator_forward_serves_both_updates(
     make_experiment: MakeExperiment, make_trainer: MakeTrainer, loss: str
 ) -> None:
@@ -44,7 +45,7 @@ def test_one_generator_forward_serves_both_updates(
     assert not any(equal(old, network.state_dict()) for old, network in zip(before, networks, strict=True))
 
 
-@pytest.mark.parametrize("loss", ["ce", "relativistic"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_the_generators_update_leaves_the_discriminator(
     make_experiment: MakeExperiment, make_trainer: MakeTrainer, loss: str
 ) -> None:
