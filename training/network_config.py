@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from training.architectures import DISCRIMINATORS, GENERATORS
 from training.fields import STRICT, Decay, Positive, Weight, one_of
 from training.networks import INITIALISERS
+from training.optimisers import OPTIMISERS
 from training.penalties import PENALTIES
 
 
@@ -24,9 +25,15 @@ class NetworkConfig:
     initialisation: Annotated[str, one_of(INITIALISERS)] = "normal"
     """How the weights are drawn."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
-    """Adam's step size."""
+    """The optimiser's step size."""
     betas: tuple[Decay, Decay] = (0.5, 0.99)
-    """Adam's decay rates of the first and second moment."""
+    """Decay of adam's first and second moment; sgd's momentum is the first, rmsprop's decay the second."""
+    optimiser: Annotated[str, one_of(OPTIMISERS)] = "adam"
+    """What makes updates of gradients."""
+    weight_decay: Weight = 0.0
+    """Share of each weight that is added to its gradient."""
+    clip_gradients: Annotated[float, Field(gt=0)] | None = None
+    """Greatest norm of all its gradients together; longer ones are shortened to it."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -40,8 +47,20 @@ class GeneratorConfig(NetworkConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
+class PenaltyConfig:
+    """A penalty on the discriminator's gradient."""
+
+    name: Annotated[str, one_of(PENALTIES)]
+    """Which penalty."""
+    weight: Weight
+    """Its weight in the discriminator's loss."""
+    every: Positive = 1
+    """It is computed every so many steps, and weighted so many times more."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class DiscriminatorConfig(NetworkConfig):
-    """The coupled discriminator, its optimiser and its penalty."""
+    """The coupled discriminator, its optimiser and its penalties."""
 
     table: Annotated[str, one_of(DISCRIMINATORS)] = "digit"
     """Table of layers."""
@@ -49,9 +68,27 @@ class DiscriminatorConfig(NetworkConfig):
     """What a loss of labels calls real images; below 1 is one-sided smoothing (Salimans et al. 2016)."""
     fake_label: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """What it calls drawn images; above 0 makes the smoothing two-sided."""
-    penalty: Annotated[str, one_of(PENALTIES)] = "none"
-    """Penalty on the gradient at real images."""
+    penalty: Annotated[str, one_of(["none", *PENALTIES])] = "none"
+    """Penalty on its gradient at images."""
     penalty_weight: Weight = 1.0
     """Its weight."""
     penalty_every: Positive = 8
     """It is computed every so many steps, and weighted so many times more (Karras et al. 2020)."""
+    penalties: tuple[PenaltyConfig, ...] = ()
+    """Penalties beside that one, each with a weight of its own."""
+    clip_weights: Annotated[float, Field(gt=0)] | None = None
+    """Greatest absolute value of its weights, kept after every update (Arjovsky et al. 2017)."""
+
+    @model_validator(mode="after")
+    def _each_penalty_once(self) -> Self:
+        asked = [penalty.name for penalty in self.all_penalties]
+        if len(set(asked)) < len(asked):
+            raise ValueError(f"penalties repeat: {asked}")
+        return self
+
+    @property
+    def all_penalties(self) -> tuple[PenaltyConfig, ...]:
+        """Every penalty that is asked for."""
+        if self.penalty == "none":
+            return self.penalties
+        return (PenaltyConfig(self.penalty, self.penalty_weight, self.penalty_every), *self.penalties)

@@ -12,18 +12,17 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
-from torch.optim import Adam
+from torch import Tensor
 
 from training.averages import RunningMeans, is_finite, update_average
 from training.classifiers import Classifier
 from training.config import Experiment
 from training.construction import build_discriminator, build_generator
 from training.couplings import COUPLINGS
+from training.learners import Learner, clip_weights
 from training.losses import LOSSES, AdversarialLoss
-from training.network_config import NetworkConfig
 from training.networks import Images
-from training.penalties import PENALTIES
+from training.penalties import PENALTIES, PLACES
 from training.samples import from_bytes
 
 Couplers = Mapping[str, Mapping[str, Classifier]]
@@ -46,18 +45,14 @@ class Trainer:
         fabric.seed_everything(experiment.seed, verbose=False)
         self.generator = build_generator(experiment)
         self.discriminator = build_discriminator(experiment)
-        for network in (self.generator, self.discriminator):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
+        self._g = Learner(self.generator, experiment.generator, fabric)
+        self._d = Learner(self.discriminator, experiment.discriminator, fabric)
+        self._learners = {"generator": self._g, "discriminator": self._d}
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         fabric.to_device(self.average)
         self._images = {name: fabric.to_device(domain) for name, domain in images.items()}
-        self._g_optimiser = _adam(self.generator, experiment.generator)
-        self._d_optimiser = _adam(self.discriminator, experiment.discriminator)
-        self._g, self._g_optimiser = fabric.setup(self.generator, self._g_optimiser)
-        self._d, self._d_optimiser = fabric.setup(self.discriminator, self._d_optimiser)
         self._fabric = fabric
         self._loss = _adversarial_loss(experiment)
-        self._penalty = PENALTIES[experiment.discriminator.penalty]
         self._classify = {
             coupling: {name: self._asked(classifier) for name, classifier in classifiers.items()}
             for coupling, classifiers in (couplers or {}).items()
@@ -67,7 +62,7 @@ class Trainer:
         """Update the discriminator, then the generator, on one batch of each domain."""
         self._set_learning_rates()
         real = {name: self._draw_real(images) for name, images in self._images.items()}
-        fake = self._g(self._draw_latents())
+        fake = self._g.forward(self._draw_latents())
         self._update_discriminator(real, {name: batch.detach() for name, batch in fake.items()})
         self._update_generator(real, fake)
         self.steps_done += 1
@@ -76,36 +71,47 @@ class Trainer:
 
     def _update_discriminator(self, real: Images, fake: Images) -> None:
         config = self.experiment.discriminator
-        penalise = self._penalty if self.steps_done % config.penalty_every == 0 else None
-        if penalise:
-            real = {name: batch.requires_grad_() for name, batch in real.items()}
-        # a gradient's gradient wants full precision, which the bare network has
-        real_logits = self.discriminator(real) if penalise else self._d(real)
-        fake_logits = self._d(fake)
-        loss = self._loss.discriminator(_flat(real_logits), _flat(fake_logits))
+        due = [penalty for penalty in config.all_penalties if self.steps_done % penalty.every == 0]
+        penalised = {PENALTIES[penalty.name].place for penalty in due}
+        places = dict.fromkeys(("real", "fake", *sorted(penalised)))
+        images = {place: PLACES[place](real, fake) for place in places}
+        logits = {place: self._judge(images[place], place in penalised) for place in places}
+        real_logits, fake_logits = _flat(logits["real"]), _flat(logits["fake"])
+        loss = self._loss.discriminator(real_logits, fake_logits)
         self.means.add(discriminator_loss=loss)
-        if penalise:
-            penalty = penalise(real, real_logits)
-            self.means.add(penalty=penalty)
-            loss = loss + config.penalty_weight * config.penalty_every * penalty
-        self.means.add(real_logit=_flat(real_logits).mean(), fake_logit=_flat(fake_logits).mean())
-        self._d_optimiser.zero_grad()
+        for asked in due:
+            penalty = PENALTIES[asked.name]
+            cost = penalty.cost(images[penalty.place], logits[penalty.place])
+            self.means.add(**{asked.name: cost})
+            loss = loss + asked.weight * asked.every * cost
+        self.means.add(real_logit=real_logits.mean(), fake_logit=fake_logits.mean())
+        self._d.optimiser.zero_grad()
         self._fabric.backward(loss)
-        self._d_optimiser.step()
+        self._d.update()
+        if config.clip_weights is not None:
+            clip_weights(self.discriminator, config.clip_weights)
+
+    def _judge(self, images: Images, penalised: bool) -> Images:
+        if not penalised:
+            judged: Images = self._d.forward(images)
+            return judged
+        # a gradient's gradient wants full precision, which the bare network has
+        exact: Images = self.discriminator({name: batch.requires_grad_() for name, batch in images.items()})
+        return exact
 
     def _update_generator(self, real: Images, fake: Images) -> None:
         self.discriminator.requires_grad_(False)
         with torch.no_grad():
-            real_logits = _flat(self._d(real)) if self._loss.needs_real else torch.empty(0)
-        loss = self._loss.generator(real_logits, _flat(self._d(fake)))
+            real_logits = _flat(self._d.forward(real)) if self._loss.needs_real else torch.empty(0)
+        loss = self._loss.generator(real_logits, _flat(self._d.forward(fake)))
         self.means.add(generator_loss=loss)
         for coupling in self.experiment.couplings:
             apart = COUPLINGS[coupling.name](fake, self._classify[coupling.name])
             self.means.add(**{coupling.name: apart})
             loss = loss + coupling.weight * apart
-        self._g_optimiser.zero_grad()
+        self._g.optimiser.zero_grad()
         self._fabric.backward(loss)
-        self._g_optimiser.step()
+        self._g.update()
         self.discriminator.requires_grad_(True)
 
     def _asked(self, classifier: Classifier) -> Callable[[Tensor], Tensor]:
@@ -126,17 +132,12 @@ class Trainer:
         experiment = self.experiment
         falling = experiment.warmdown * experiment.steps  # steps
         factor = min(1.0, (experiment.steps - self.steps_done) / falling) if falling else 1.0
-        for optimiser, config in (
-            (self._g_optimiser, experiment.generator),
-            (self._d_optimiser, experiment.discriminator),
-        ):
-            for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * factor
+        for learner in self._learners.values():
+            learner.set_rate(factor)
 
     def not_finite(self) -> list[str]:
         """Name the mean losses and the networks that are no longer finite numbers."""
-        networks = {"generator": self.generator, "discriminator": self.discriminator}
-        broken = [name for name, network in networks.items() if not is_finite(network)]
+        broken = [name for name, learner in self._learners.items() if not is_finite(learner.network)]
         return self.means.not_finite() + broken
 
     def state_dict(self) -> dict[str, Any]:
@@ -157,18 +158,9 @@ class Trainer:
         torch.cuda.set_rng_state_all(state["random_cuda"])
 
     def _parts(self) -> dict[str, Any]:
-        return {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "average": self.average,
-            "generator_optimiser": self._g_optimiser,
-            "discriminator_optimiser": self._d_optimiser,
-            "means": self.means,
-        }
-
-
-def _adam(network: nn.Module, config: NetworkConfig) -> Adam:
-    return Adam(network.parameters(), config.learning_rate, config.betas, fused=True)
+        networks = {name: learner.network for name, learner in self._learners.items()}
+        optimisers = {f"{name}_optimiser": learner.optimiser for name, learner in self._learners.items()}
+        return {**networks, "average": self.average, **optimisers, "means": self.means}
 
 
 def _adversarial_loss(experiment: Experiment) -> AdversarialLoss:

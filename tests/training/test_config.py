@@ -54,7 +54,18 @@ def test_an_experiment_survives_its_run_folder() -> None:
         ({"generator": {"width": float("inf")}}, ["generator.width = inf", "finite"]),
         ({"generator": {"betas": [0.5, 1.5]}}, ["generator.betas.1 = 1.5", "less than 1"]),
         ({"generator": {"shared_layers": 6}}, ["generator.shared_layers = 6", "has 5 layers"]),
-        ({"discriminator": {"penalty": "r3"}}, ["discriminator.penalty = 'r3'", "none, r1"]),
+        ({"discriminator": {"penalty": "r3"}}, ["discriminator.penalty = 'r3'", "none, r1, r2"]),
+        (
+            {"discriminator": {"penalty": "r1", "penalties": [{"name": "r1", "weight": 1.0}]}},
+            ["penalties repeat: ['r1', 'r1']"],
+        ),
+        (
+            {"discriminator": {"penalties": [{"name": "none", "weight": 1.0}]}},
+            ["discriminator.penalties.0.name = 'none'", "r1, r2, gradient_penalty"],
+        ),
+        ({"discriminator": {"clip_weights": 0.0}}, ["discriminator.clip_weights = 0.0", "greater than 0"]),
+        ({"generator": {"optimiser": "lion"}}, ["generator.optimiser = 'lion'", "adam, sgd, rmsprop"]),
+        ({"generator": {"clip_gradients": -1}}, ["generator.clip_gradients = -1", "greater than 0"]),
         ({"discriminator": {"shared_layers": 5}}, ["discriminator.shared_layers = 5", "has 4 layers"]),
         (
             {"domains": [DIGIT | {"transform": "x"}]},

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.losses import LOSSES
-from training.penalties import gradient_norm
+from training.penalties import between, distance_from_one, half_square
 
 
 def test_cross_entropy_of_an_undecided_discriminator() -> None:
@@ -99,7 +99,30 @@ def test_the_penalty_of_a_linear_discriminator() -> None:
     images = {name: batch.requires_grad_() for name, batch in images.items()}
     logits = {name: linear(batch.flatten(1)).flatten() for name, batch in images.items()}
     expected = linear.weight.square().sum() / 2
-    torch.testing.assert_close(gradient_norm(images, logits), expected)
+    torch.testing.assert_close(half_square(images, logits), expected)
+
+
+@pytest.mark.parametrize("norm", [0.0, 1.0, 3.0])
+def test_the_gradient_penalty_of_a_linear_discriminator(norm: float) -> None:
+    """Its gradient is its weight, so the penalty is (norm - 1)^2; where all is 0 its slope is finite."""
+    weight = (torch.eye(16)[3] * norm).requires_grad_()
+    images = {"digit": torch.randn(5, 1, 4, 4), "edge": torch.randn(2, 1, 4, 4)}
+    images = {name: batch.requires_grad_() for name, batch in images.items()}
+    logits = {name: batch.flatten(1) @ weight for name, batch in images.items()}
+    penalty = distance_from_one(images, logits)
+    assert penalty.item() == pytest.approx((norm - 1) ** 2)
+    (slope,) = torch.autograd.grad(penalty, weight)
+    assert slope.isfinite().all()
+
+
+def test_points_between_lie_on_the_lines_from_real_to_drawn_images() -> None:
+    """Each image has a share of its own, the same for all its pixels."""
+    real = {"digit": torch.zeros(50, 1, 4, 4), "edge": torch.zeros(50, 3, 4, 4)}
+    points = between(real, {name: torch.full_like(batch, 8.0) for name, batch in real.items()})
+    shares = torch.cat([batch[:, 0, 0, 0] for batch in points.values()]) / 8
+    assert len(shares.unique()) == 100
+    assert 0 <= shares.min() < 0.2 < 0.8 < shares.max() <= 1
+    assert all(torch.equal(batch, batch[:, :1, :1, :1].expand_as(batch)) for batch in points.values())
 
 
 def test_the_penalty_agrees_with_finite_differences() -> None:
@@ -123,7 +146,7 @@ def test_the_penalty_agrees_with_finite_differences() -> None:
 
     scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     leaf = image.clone().requires_grad_()
-    penalty = gradient_norm({"digit": leaf}, {"digit": logit(leaf, scale)})
+    penalty = half_square({"digit": leaf}, {"digit": logit(leaf, scale)})
     assert penalty.item() == pytest.approx(measured(0.7), rel=1e-6)
     (slope,) = torch.autograd.grad(penalty, scale)
     assert slope.item() == pytest.approx((measured(0.701) - measured(0.699)) / 0.002, rel=1e-4)

@@ -91,9 +91,9 @@ def test_a_run_writes_all_it_promises(run_verb: RunVerb, write_experiment: Path,
     run_verb(train, write_experiment, "--runs", tmp_path, *every)
     run = tmp_path / "00000_tiny"
     assert [line["step"] for line in metrics(run)] == [2, 4, 5]
-    names = ["discriminator_loss", "penalty", "real_logit", "fake_logit", "generator_loss"]
+    names = ["discriminator_loss", "r1", "real_logit", "fake_logit", "generator_loss"]
     assert set(metrics(run)[0]) == {"step", *names}  # the penalty was due at the first step alone
-    assert set(metrics(run)[1]) == {"step", *names} - {"penalty"}
+    assert set(metrics(run)[1]) == {"step", *names} - {"r1"}
     assert sorted(file.name for file in (run / "samples").iterdir()) == [
         "step_00000003.png",
         "step_00000005.png",
