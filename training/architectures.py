@@ -7,7 +7,7 @@ heads); a discriminator's first layers are a domain's own (the stems) and its la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Operation = Literal["conv", "deconv", "linear"]
@@ -30,6 +30,8 @@ class Layer:
     norm: Norm = "none"
     activation: Activation = "none"
     dropout: float = 0.0
+    spectral: bool = False
+    """Whether the weight is divided by its largest singular value (Miyato et al. 2018)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,13 @@ GENERATORS = {
     ),
 }
 
+_STRIDED = (
+    Layer("conv", 128, 5, 2, 2, activation="leaky_relu"),  # 14x14
+    Layer("conv", 256, 5, 2, 2, activation="leaky_relu"),  # 7x7
+    Layer("linear", 1024, activation="leaky_relu"),
+    Layer("linear", "logit"),
+)
+
 DISCRIMINATORS = {
     "digit": Table(
         "the digit discriminator of Liu & Tuzel 2016: only max-pooling before its features",
@@ -87,12 +96,12 @@ DISCRIMINATORS = {
     "digit_strided": Table(
         "strided convolutions with LeakyReLU and no normalisation, so that a gradient penalty is exact",
         (28, 28),
-        (
-            Layer("conv", 128, 5, 2, 2, activation="leaky_relu"),  # 14x14
-            Layer("conv", 256, 5, 2, 2, activation="leaky_relu"),  # 7x7
-            Layer("linear", 1024, activation="leaky_relu"),
-            Layer("linear", "logit"),
-        ),
+        _STRIDED,
+    ),
+    "digit_spectral": Table(
+        "digit_strided with every layer spectrally normalised (Miyato et al. 2018), which bounds its slope",
+        (28, 28),
+        tuple(replace(layer, spectral=True) for layer in _STRIDED),
     ),
 }
 

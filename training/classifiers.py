@@ -31,6 +31,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.settings = {"table": table, "channels": channels, "classes": classes}
         layers, size = CLASSIFIERS[table].layers, CLASSIFIERS[table].size
+        self.body: nn.Module
         self.body, shape = build(layers[:-1], (channels, *size), 1.0, {})
         self.last, _ = build(layers[-1:], shape, 1.0, {"classes": classes})
         self.num_features = shape[0]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from training.architectures import Table
 from training.checkpoint import load_checkpoint
 from training.config import Experiment
+from training.initialisers import initialise
 from training.network_config import NetworkConfig
-from training.networks import CoupledDiscriminator, CoupledGenerator, initialise
+from training.networks import CoupledDiscriminator, CoupledGenerator
 from training.run_folder import RunFolder
 
 

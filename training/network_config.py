@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from training.architectures import DISCRIMINATORS, GENERATORS
 from training.fields import STRICT, Decay, Positive, Weight, one_of
-from training.networks import INITIALISERS
+from training.initialisers import INITIALISERS
 from training.optimisers import OPTIMISERS
 from training.penalties import PENALTIES
 

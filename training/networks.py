@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,19 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
 }
 RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # of a last activation, and so of the images
+
+
+class Layers(nn.Sequential):
+    """Rows of a table as one flat sequence of modules."""
+
+    def __init__(self, rows: Sequence[tuple[Layer, list[nn.Module]]]) -> None:
+        super().__init__(*(module for _, modules in rows for module in modules))
+        self._lengths = [(layer, len(modules)) for layer, modules in rows]
+
+    def rows(self) -> list[tuple[Layer, list[nn.Module]]]:
+        """Return each row of the table with the modules that it became."""
+        modules = iter(self)
+        return [(layer, list(islice(modules, length))) for layer, length in self._lengths]
 
 
 class CoupledGenerator(nn.Module):
@@ -72,17 +86,17 @@ class CoupledDiscriminator(nn.Module):
 
 def build(
     layers: Sequence[Layer], shape: Shape, width: float, outputs: dict[str, int]
-) -> tuple[nn.Sequential, Shape]:
+) -> tuple[Layers, Shape]:
     """Build rows of a table on an input of `shape`; return the module and the shape it puts out.
 
     `outputs` resolves the widths that are names; the others are multiplied by `width`.
     """
-    modules: list[nn.Module] = []
+    rows: list[tuple[Layer, list[nn.Module]]] = []
     for layer in layers:
         out = outputs[layer.out] if isinstance(layer.out, str) else max(1, round(layer.out * width))
         operation, shape = _operation(layer, shape, out)
-        modules += [*operation, *_finish(layer, out)]
-    return nn.Sequential(*modules), shape
+        rows.append((layer, [*operation, *_finish(layer, out)]))
+    return Layers(rows), shape
 
 
 def _operation(layer: Layer, shape: Shape, out: int) -> tuple[list[nn.Module], Shape]:
@@ -108,36 +122,3 @@ def _finish(layer: Layer, out: int) -> list[nn.Module]:
     if layer.dropout > 0.0:
         modules.append(nn.Dropout(layer.dropout))
     return modules
-
-
-def initialise(network: nn.Module, name: str) -> None:
-    """Draw the weights of every linear operation anew by the method of that name in INITIALISERS."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            INITIALISERS[name](module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
-def _normal(weight: Tensor) -> None:
-    nn.init.normal_(weight, 0.0, 0.02)  # Radford et al. 2016, section 4
-
-
-def _xavier(weight: Tensor) -> None:
-    nn.init.xavier_uniform_(weight, math.sqrt(2))  # the official code's
-
-
-def _he(weight: Tensor) -> None:
-    nn.init.kaiming_normal_(weight, a=0.2)
-
-
-def _uniform(weight: Tensor) -> None:
-    nn.init.kaiming_uniform_(weight, a=math.sqrt(5))  # PyTorch's own
-
-
-INITIALISERS: dict[str, Callable[[Tensor], None]] = {
-    "normal": _normal,
-    "xavier": _xavier,
-    "he": _he,
-    "uniform": _uniform,
-}

@@ -27,6 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         }
     },
     "clipped critic": {"loss": "wgan", "discriminator": {"clip_weights": 0.01, "optimiser": "rmsprop"}},
+    "spectral": {"loss": "hinge", "discriminator": {"table": "digit_spectral", "penalty": "r1"}},
     "sgd": {"generator": {"optimiser": "sgd", "weight_decay": 0.01, "clip_gradients": 1.0}},
 }
 
