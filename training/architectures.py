@@ -13,7 +13,7 @@ from typing import Literal
 Operation = Literal["conv", "deconv", "linear"]
 Norm = Literal["none", "batch"]
 Activation = Literal["none", "prelu", "leaky_relu", "relu", "sigmoid", "tanh"]
-Width = int | Literal["image", "logit", "classes"]
+Width = int | Literal["image", "logit", "latent", "classes"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Layer:
 
     operation: Operation
     out: Width
-    """Channels at width 1, or what fixes them: the domain's image, one logit, the classes."""
+    """Channels at width 1, or what fixes them: the domain's image, one logit, the latent, the classes."""
     kernel: int = 1
     stride: int = 1
     padding: int = 0
@@ -102,6 +102,20 @@ DISCRIMINATORS = {
         "digit_strided with every layer spectrally normalised (Miyato et al. 2018), which bounds its slope",
         (28, 28),
         tuple(replace(layer, spectral=True) for layer in _STRIDED),
+    ),
+}
+
+ENCODERS = {
+    "digit": Table(
+        "Soft-CoGAN's encoder at 28x28: four convolutions, three of them strided, and dropout",
+        (28, 28),
+        (
+            Layer("conv", 64, 3, 1, 1, activation="leaky_relu"),
+            Layer("conv", 128, 3, 2, 1, activation="leaky_relu"),  # 14x14
+            Layer("conv", 128, 3, 2, 1, activation="leaky_relu"),  # 7x7
+            Layer("conv", 256, 3, 2, 1, activation="leaky_relu", dropout=0.4),  # 4x4
+            Layer("linear", "latent"),
+        ),
     ),
 }
 

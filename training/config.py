@@ -12,13 +12,13 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from service.metadata import LATENT_INPUT, Name, Prior, describe_errors
-from training.architectures import DISCRIMINATORS, GENERATORS, Table
+from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table
 from training.couplings import COUPLINGS
 from training.domains import TRANSFORMS
 from training.errors import ConfigError
 from training.fields import STRICT, Positive, Precision, Weight, one_of
 from training.losses import LOSSES
-from training.network_config import DiscriminatorConfig, GeneratorConfig
+from training.network_config import DiscriminatorConfig, EncoderConfig, GeneratorConfig
 
 RESERVED = {LATENT_INPUT, *dir(nn.ModuleDict())}  # taken in the exported graph and in the networks
 
@@ -56,7 +56,9 @@ class CouplingConfig:
     weight: Weight
     """Its weight in the generator's loss."""
     classifiers: str = "couplers"
-    """Folder of the classifiers that it asks; others than those that judge the pairs."""
+    """Folder of the classifiers that semantic asks; others than those that judge the pairs."""
+    layers: Positive = 1
+    """How many of the domains' own generator layers weights and features look at, from the border on."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -73,6 +75,8 @@ class Experiment:
     """The generator."""
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     """The discriminator."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The encoder, where a coupling asks for one."""
     couplings: tuple[CouplingConfig, ...] = ()
     """What holds pairs together beside shared layers."""
     prior: Literal["normal", "uniform"] = "normal"
@@ -99,16 +103,17 @@ class Experiment:
     """Steps between two checkpoints."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _domains_fit(self) -> Self:
         names = [domain.name for domain in self.domains]
         if len(set(names)) < len(names):
             raise ValueError(f"domain names repeat: {names}")
-        asked = [coupling.name for coupling in self.couplings]
-        if len(set(asked)) < len(asked):
-            raise ValueError(f"couplings repeat: {asked}")
         if reserved := RESERVED & set(names):
             raise ValueError(f"domain names {sorted(reserved)} have a meaning of their own: take others")
-        for side, table in (("generator", self.generator_table), ("discriminator", self.discriminator_table)):
+        return self
+
+    @model_validator(mode="after")
+    def _layers_fit(self) -> Self:
+        for side, table in self.tables.items():
             shared = getattr(self, side).shared_layers
             if shared is not None and shared > len(table.layers):
                 raise ValueError(f"{side}.shared_layers = {shared}: its table has {len(table.layers)} layers")
@@ -116,6 +121,29 @@ class Experiment:
                 raise ValueError(
                     f"{side}.shared_layers = {shared}: grey and RGB domains cannot share all layers"
                 )
+            if table.size != self.size:
+                raise ValueError(
+                    f"generator.table draws {self.size} pixels, {side}.table looks at {table.size}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _couplings_fit(self) -> Self:
+        asked = [coupling.name for coupling in self.couplings]
+        if len(set(asked)) < len(asked):
+            raise ValueError(f"couplings repeat: {asked}")
+        table = self.generator_table
+        own = max(0, len(table.layers) - 1 - self.generator.shared_of(table))  # before the image
+        for coupling in self.couplings:
+            if COUPLINGS[coupling.name].asks == "layers" and coupling.layers > own:
+                raise ValueError(
+                    f"coupling {coupling.name!r}: layers = {coupling.layers}, and the domains have "
+                    f"{own} of their own before the image: a smaller generator.shared_layers gives more"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> Self:
         labels = (self.discriminator.real_label, self.discriminator.fake_label)
         if labels != (1.0, 0.0) and LOSSES[self.loss].smoothed is None:
             labelled = [name for name, loss in LOSSES.items() if loss.smoothed]
@@ -123,12 +151,17 @@ class Experiment:
                 f"discriminator.real_label, fake_label = {labels}: loss {self.loss!r} has no labels; "
                 f"{', '.join(labelled)} have"
             )
-        if self.generator_table.size != self.discriminator_table.size:
-            raise ValueError(
-                f"generator.table draws {self.generator_table.size} pixels, "
-                f"discriminator.table looks at {self.discriminator_table.size}"
-            )
         return self
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The layers of every network that is built, by its name."""
+        tables = {"generator": self.generator_table, "discriminator": self.discriminator_table}
+        return tables | ({"encoder": self.encoder_table} if self.asks("encoder") else {})
+
+    def asks(self, what: str) -> bool:
+        """Say whether a coupling asks for it."""
+        return any(COUPLINGS[coupling.name].asks == what for coupling in self.couplings)
 
     @property
     def generator_table(self) -> Table:
@@ -139,6 +172,11 @@ class Experiment:
     def discriminator_table(self) -> Table:
         """The discriminator's layers."""
         return DISCRIMINATORS[self.discriminator.table]
+
+    @property
+    def encoder_table(self) -> Table:
+        """The encoder's layers."""
+        return ENCODERS[self.encoder.table]
 
     @property
     def size(self) -> tuple[int, int]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from training.architectures import Table
 from training.checkpoint import load_checkpoint
 from training.config import Experiment
 from training.initialisers import initialise
-from training.network_config import NetworkConfig
-from training.networks import CoupledDiscriminator, CoupledGenerator
+from training.networks import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
 from training.run_folder import RunFolder
 
 
 def build_generator(experiment: Experiment) -> CoupledGenerator:
     """Build the coupled generator."""
     config, table = experiment.generator, experiment.generator_table
-    shared = _shared_layers(config, table)
-    generator = CoupledGenerator(table, _channels(experiment), experiment.latent_dim, config.width, shared)
+    generator = CoupledGenerator(
+        table, _channels(experiment), experiment.latent_dim, config.width, config.shared_of(table)
+    )
     initialise(generator, config.initialisation)
     return generator
 
@@ -23,10 +22,18 @@ def build_generator(experiment: Experiment) -> CoupledGenerator:
 def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
     """Build the coupled discriminator."""
     config, table = experiment.discriminator, experiment.discriminator_table
-    shared = _shared_layers(config, table)
-    discriminator = CoupledDiscriminator(table, _channels(experiment), config.width, shared)
+    discriminator = CoupledDiscriminator(table, _channels(experiment), config.width, config.shared_of(table))
     initialise(discriminator, config.initialisation)
     return discriminator
+
+
+def build_encoder(experiment: Experiment) -> CoupledEncoder:
+    """Build the coupled encoder, images -> latents."""
+    config, table = experiment.encoder, experiment.encoder_table
+    outputs = {"latent": experiment.latent_dim}
+    encoder = CoupledEncoder(table, _channels(experiment), outputs, config.width, config.shared_of(table))
+    initialise(encoder, config.initialisation)
+    return encoder
 
 
 def load_average(run: RunFolder) -> tuple[CoupledGenerator, int]:
@@ -37,10 +44,6 @@ def load_average(run: RunFolder) -> tuple[CoupledGenerator, int]:
     generator, state = build_generator(run.experiment()), load_checkpoint(run.checkpoints)
     generator.load_state_dict(state["average"])
     return generator.eval(), state["steps_done"]
-
-
-def _shared_layers(config: NetworkConfig, table: Table) -> int:
-    return len(table.layers) - 1 if config.shared_layers is None else config.shared_layers
 
 
 def _channels(experiment: Experiment) -> dict[str, int]:

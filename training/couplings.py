@@ -1,28 +1,93 @@
 """What holds the images of a pair together beside shared layers: siblings of one signature, by name.
 
-Each takes the drawn images of every domain, [B, C, H, W], and what tells the classes of each domain's images,
-images -> logits [B, K], and returns a scalar for the generator to minimise.
+Each takes what a step has drawn and what the coupling was given to ask, and returns a scalar for the
+generator to minimise. Axes: B batch, Z latent, K classes, C channels, H, W.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-Images = Mapping[str, Tensor]
-Coupling = Callable[[Images, Mapping[str, Callable[[Tensor], Tensor]]], Tensor]
+Images = dict[str, Tensor]
 
 
-def semantic(images: Images, classify: Mapping[str, Callable[[Tensor], Tensor]]) -> Tensor:
+@dataclass(frozen=True)
+class Drawn:
+    """What a step has drawn, with the generator's graph."""
+
+    images: Images
+    """[B, C, H, W] by domain."""
+    latents: Tensor = field(default_factory=lambda: torch.empty(0))
+    """[B, Z], the same for all domains."""
+    features: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+    """By domain, what each of its own generator layers put out."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a coupling may ask of others than the drawn; it finds here what it says that it asks."""
+
+    layers: int = 1
+    """Of how many of the domains' own generator layers, the first ones."""
+    weights: Mapping[str, Sequence[Sequence[Tensor]]] = field(default_factory=dict)
+    """By domain, the weights of each of its own generator layers."""
+    classify: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    """By domain, images -> logits [B, K]."""
+    encode: Callable[[Images], Images] | None = None
+    """Images -> latents [B, Z], by domain."""
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """What is apart, as a scalar, and what it asks beside the drawn images."""
+
+    about: str
+    asks: Literal["classifiers", "layers", "encoder"]
+    apart: Callable[[Drawn, Asked], Tensor]
+
+
+def semantic(drawn: Drawn, asked: Asked) -> Tensor:
     """Return the mean squared difference between each domain's class probabilities and their mean.
 
-    The semantic loss of Soft-CoGAN, for any number of domains: classes are asked of classifiers trained on
-    the real images of each domain alone, so nothing paired is needed, but labels are.
+    Classes are asked of classifiers trained on the real images of each domain alone, so nothing paired is
+    needed, but labels are.
     """
-    probabilities = torch.stack([classify[name](batch).softmax(1) for name, batch in images.items()])
-    return (probabilities - probabilities.mean(0)).square().mean()
+    return _spread([asked.classify[name](batch).softmax(1) for name, batch in drawn.images.items()])
 
 
-COUPLINGS: dict[str, Coupling] = {"semantic": semantic}
+def weights(_drawn: Drawn, asked: Asked) -> Tensor:
+    """Sum, over the weights of the first own layers, the mean squared difference from the domains' mean."""
+    rows = islice(zip(*asked.weights.values(), strict=True), asked.layers)
+    return torch.stack([_spread(same) for row in rows for same in zip(*row, strict=True)]).sum()
+
+
+def features(drawn: Drawn, asked: Asked) -> Tensor:
+    """Sum, over what the first own layers put out, the mean squared difference from the domains' mean."""
+    rows = islice(zip(*drawn.features.values(), strict=True), asked.layers)
+    return torch.stack([_spread(same) for same in rows]).sum()
+
+
+def cycle(drawn: Drawn, asked: Asked) -> Tensor:
+    """Return the mean absolute difference between the latents and what the encoder makes of their images."""
+    assert asked.encode  # an experiment that asks this has an encoder
+    found = asked.encode(drawn.images)
+    return torch.stack([(latents - drawn.latents).abs().mean() for latents in found.values()]).mean()
+
+
+def _spread(values: Sequence[Tensor]) -> Tensor:
+    stacked = torch.stack([value.float() for value in values])
+    return (stacked - stacked.mean(0)).square().mean()
+
+
+COUPLINGS = {
+    "semantic": Coupling("classes that agree (Soft-CoGAN's semantic loss)", "classifiers", semantic),
+    "weights": Coupling("own layers with like weights (Soft-CoGAN's weight regulariser)", "layers", weights),
+    "features": Coupling("own layers with like outputs (its feature regulariser)", "layers", features),
+    "cycle": Coupling("an encoder finds the latent in every image (its cycle consistency)", "encoder", cycle),
+}

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from training.architectures import DISCRIMINATORS, GENERATORS
+from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table
 from training.fields import STRICT, Decay, Positive, Weight, one_of
 from training.initialisers import INITIALISERS
 from training.optimisers import OPTIMISERS
@@ -35,6 +35,10 @@ class NetworkConfig:
     clip_gradients: Annotated[float, Field(gt=0)] | None = None
     """Greatest norm of all its gradients together; longer ones are shortened to it."""
 
+    def shared_of(self, table: Table) -> int:
+        """Return how many of a table's layers are shared."""
+        return len(table.layers) - 1 if self.shared_layers is None else self.shared_layers
+
 
 @dataclass(frozen=True, config=STRICT)
 class GeneratorConfig(NetworkConfig):
@@ -44,6 +48,14 @@ class GeneratorConfig(NetworkConfig):
     """Table of layers."""
     ema: Decay = 0.999
     """Decay of the averaged generator, the one that is sampled, measured and exported."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class EncoderConfig(NetworkConfig):
+    """The encoder that a cycle asks for the latents of images; it learns beside the generator."""
+
+    table: Annotated[str, one_of(ENCODERS)] = "digit"
+    """Table of layers."""
 
 
 @dataclass(frozen=True, config=STRICT)

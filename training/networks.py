@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import islice
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +32,19 @@ RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # of a last activation, a
 class Layers(nn.Sequential):
     """Rows of a table as one flat sequence of modules."""
 
-    def __init__(self, rows: Sequence[tuple[Layer, list[nn.Module]]]) -> None:
-        super().__init__(*(module for _, modules in rows for module in modules))
-        self._lengths = [(layer, len(modules)) for layer, modules in rows]
+    lengths: tuple[tuple[Layer, int], ...] = ()
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[tuple[Layer, list[nn.Module]]]) -> Self:
+        """Join the modules that each row of a table became."""
+        layers = cls(*(module for _, modules in rows for module in modules))
+        layers.lengths = tuple((layer, len(modules)) for layer, modules in rows)
+        return layers
 
     def rows(self) -> list[tuple[Layer, list[nn.Module]]]:
         """Return each row of the table with the modules that it became."""
         modules = iter(self)
-        return [(layer, list(islice(modules, length))) for layer, length in self._lengths]
+        return [(layer, list(islice(modules, length))) for layer, length in self.lengths]
 
 
 class CoupledGenerator(nn.Module):
@@ -62,14 +68,20 @@ class CoupledGenerator(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
 
-class CoupledDiscriminator(nn.Module):
-    """A stem for each domain, and one trunk: {domain: images [B, C, H, W]} -> {domain: logits [B]}."""
+class CoupledEncoder(nn.Module):
+    """A stem for each domain, and one trunk: {domain: images [B, C, H, W]} -> {domain: values [B, V]}."""
 
-    def __init__(self, table: Table, channels: dict[str, int], width: float, shared_layers: int) -> None:
+    def __init__(
+        self,
+        table: Table,
+        channels: dict[str, int],
+        outputs: dict[str, int],
+        width: float,
+        shared_layers: int,
+    ) -> None:
         super().__init__()
         border = len(table.layers) - shared_layers
         own, shared = table.layers[:border], table.layers[border:]
-        outputs = {"logit": 1}
         stems, shapes = {}, []
         for name, count in channels.items():
             stems[name], shape = build(own, (count, *table.size), width, outputs)
@@ -78,10 +90,21 @@ class CoupledDiscriminator(nn.Module):
         self.trunk, _ = build(shared, shapes[0], width, outputs)
 
     def forward(self, images: Images) -> Images:
-        """Judge the images of each domain, [B, C, H, W]; batches may differ in length."""
+        """Read the images of each domain, [B, C, H, W]; batches may differ in length."""
         features = [self.stems[name](batch) for name, batch in images.items()]
-        logits = self.trunk(torch.cat(features)).flatten()
-        return dict(zip(images, logits.split([len(batch) for batch in images.values()]), strict=True))
+        values = self.trunk(torch.cat(features)).flatten(1)
+        return dict(zip(images, values.split([len(batch) for batch in images.values()]), strict=True))
+
+
+class CoupledDiscriminator(CoupledEncoder):
+    """An encoder of one value: {domain: images [B, C, H, W]} -> {domain: logits [B]}."""
+
+    def __init__(self, table: Table, channels: dict[str, int], width: float, shared_layers: int) -> None:
+        super().__init__(table, channels, {"logit": 1}, width, shared_layers)
+
+    def forward(self, images: Images) -> Images:
+        """Judge the images of each domain, [B, C, H, W]; batches may differ in length."""
+        return {name: values.flatten() for name, values in super().forward(images).items()}
 
 
 def build(
@@ -96,7 +119,7 @@ def build(
         out = outputs[layer.out] if isinstance(layer.out, str) else max(1, round(layer.out * width))
         operation, shape = _operation(layer, shape, out)
         rows.append((layer, [*operation, *_finish(layer, out)]))
-    return Layers(rows), shape
+    return Layers.of_rows(rows), shape
 
 
 def _operation(layer: Layer, shape: Shape, out: int) -> tuple[list[nn.Module], Shape]:

@@ -19,6 +19,7 @@ from training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoi
 from training.classifiers import classifier_file, load_classifier
 from training.command_line import parse, verb
 from training.config import Experiment, load_experiment
+from training.couplings import COUPLINGS
 from training.datasets import load_training_sets
 from training.errors import ConfigError, DivergedError
 from training.machine import Machine
@@ -71,6 +72,7 @@ def load_couplers(experiment: Experiment) -> Couplers:
             for domain in experiment.domains
         }
         for coupling in experiment.couplings
+        if COUPLINGS[coupling.name].asks == "classifiers"
     }
 
 
@@ -79,7 +81,7 @@ def describe(trainer: Trainer, counts: dict[str, int], fabric: Fabric) -> str:
     experiment = trainer.experiment
     sizes = {
         name: sum(weight.numel() for weight in network.parameters())
-        for name, network in (("generator", trainer.generator), ("discriminator", trainer.discriminator))
+        for name, network in trainer.networks.items()
     }
     return "\n".join(
         [

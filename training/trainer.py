@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.averages import RunningMeans, is_finite, update_average
 from training.classifiers import Classifier
 from training.config import Experiment
-from training.construction import build_discriminator, build_generator
-from training.couplings import COUPLINGS
+from training.construction import build_discriminator, build_encoder, build_generator
+from training.coupler import Coupler
+from training.couplings import Drawn
 from training.learners import Learner, clip_weights
 from training.losses import LOSSES, AdversarialLoss
 from training.networks import Images
@@ -48,23 +49,23 @@ class Trainer:
         self._g = Learner(self.generator, experiment.generator, fabric)
         self._d = Learner(self.discriminator, experiment.discriminator, fabric)
         self._learners = {"generator": self._g, "discriminator": self._d}
+        if experiment.asks("encoder"):
+            self._learners["encoder"] = Learner(build_encoder(experiment), experiment.encoder, fabric)
+        self._with_generator = [learner for learner in self._learners.values() if learner is not self._d]
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         fabric.to_device(self.average)
         self._images = {name: fabric.to_device(domain) for name, domain in images.items()}
         self._fabric = fabric
         self._loss = _adversarial_loss(experiment)
-        self._classify = {
-            coupling: {name: self._asked(classifier) for name, classifier in classifiers.items()}
-            for coupling, classifiers in (couplers or {}).items()
-        }
+        self._coupler = self._couple(couplers or {})
 
     def step(self) -> None:
         """Update the discriminator, then the generator, on one batch of each domain."""
         self._set_learning_rates()
         real = {name: self._draw_real(images) for name, images in self._images.items()}
-        fake = self._g.forward(self._draw_latents())
-        self._update_discriminator(real, {name: batch.detach() for name, batch in fake.items()})
-        self._update_generator(real, fake)
+        drawn = self._draw()
+        self._update_discriminator(real, {name: batch.detach() for name, batch in drawn.images.items()})
+        self._update_generator(real, drawn)
         self.steps_done += 1
         warm = (1 + self.steps_done) / (10 + self.steps_done)  # a young average forgets its random start
         update_average(self.average, self.generator, min(self.experiment.generator.ema, warm))
@@ -99,24 +100,38 @@ class Trainer:
         exact: Images = self.discriminator({name: batch.requires_grad_() for name, batch in images.items()})
         return exact
 
-    def _update_generator(self, real: Images, fake: Images) -> None:
+    def _update_generator(self, real: Images, drawn: Drawn) -> None:
         self.discriminator.requires_grad_(False)
         with torch.no_grad():
             real_logits = _flat(self._d.forward(real)) if self._loss.needs_real else torch.empty(0)
-        loss = self._loss.generator(real_logits, _flat(self._d.forward(fake)))
+        loss = self._loss.generator(real_logits, _flat(self._d.forward(drawn.images)))
         self.means.add(generator_loss=loss)
-        for coupling in self.experiment.couplings:
-            apart = COUPLINGS[coupling.name](fake, self._classify[coupling.name])
-            self.means.add(**{coupling.name: apart})
-            loss = loss + coupling.weight * apart
-        self._g.optimiser.zero_grad()
+        for name, (weight, apart) in self._coupler.apart(drawn).items():
+            self.means.add(**{name: apart})
+            loss = loss + weight * apart
+        for learner in self._with_generator:
+            learner.optimiser.zero_grad()
         self._fabric.backward(loss)
-        self._g.update()
+        for learner in self._with_generator:
+            learner.update()
         self.discriminator.requires_grad_(True)
 
-    def _asked(self, classifier: Classifier) -> Callable[[Tensor], Tensor]:
-        self._fabric.to_device(classifier.requires_grad_(False))
-        return classifier.of_range(self.generator.image_range)
+    def _couple(self, couplers: Couplers) -> Coupler:
+        def asked(classifier: Classifier) -> Callable[[Tensor], Tensor]:
+            self._fabric.to_device(classifier.requires_grad_(False))
+            return classifier.of_range(self.generator.image_range)
+
+        classify = {
+            coupling: {name: asked(classifier) for name, classifier in classifiers.items()}
+            for coupling, classifiers in couplers.items()
+        }
+        encoder = self._learners.get("encoder")
+        encode = encoder.forward if encoder else None
+        return Coupler(self.experiment.couplings, self.generator, classify, encode)
+
+    def _draw(self) -> Drawn:
+        latents = self._draw_latents()
+        return self._coupler.drawn(latents, self._g.forward(latents))
 
     def _draw_real(self, images: Tensor) -> Tensor:
         rows = torch.randint(len(images), (self.experiment.batch_size,), device=images.device)
@@ -135,9 +150,14 @@ class Trainer:
         for learner in self._learners.values():
             learner.set_rate(factor)
 
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks that learn, by name."""
+        return {name: learner.network for name, learner in self._learners.items()}
+
     def not_finite(self) -> list[str]:
         """Name the mean losses and the networks that are no longer finite numbers."""
-        broken = [name for name, learner in self._learners.items() if not is_finite(learner.network)]
+        broken = [name for name, network in self.networks.items() if not is_finite(network)]
         return self.means.not_finite() + broken
 
     def state_dict(self) -> dict[str, Any]:
@@ -158,9 +178,8 @@ class Trainer:
         torch.cuda.set_rng_state_all(state["random_cuda"])
 
     def _parts(self) -> dict[str, Any]:
-        networks = {name: learner.network for name, learner in self._learners.items()}
         optimisers = {f"{name}_optimiser": learner.optimiser for name, learner in self._learners.items()}
-        return {**networks, "average": self.average, **optimisers, "means": self.means}
+        return {**self.networks, "average": self.average, **optimisers, "means": self.means}
 
 
 def _adversarial_loss(experiment: Experiment) -> AdversarialLoss:

@@ -35,7 +35,13 @@ def test_help_lists_every_field(
         run_verb(train, write_experiment, "--help")
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     plain = [field.name for field in fields(Experiment)]
-    parts = ("domains", "couplings", "generator", "discriminator")  # lists have options for their entries
+    parts = (
+        "domains",
+        "couplings",
+        "generator",
+        "discriminator",
+        "encoder",
+    )  # lists have options for their entries
     plain = [name for name in plain if name not in parts]
     prefixed = [f"generator.{field.name}" for field in fields(GeneratorConfig)]
     prefixed += [f"discriminator.{field.name}" for field in fields(NetworkConfig)]

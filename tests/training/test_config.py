@@ -79,6 +79,25 @@ def test_an_experiment_survives_its_run_folder() -> None:
             {"couplings": [{"name": "semantic", "weight": 1.0}] * 2},
             ["couplings repeat: ['semantic', 'semantic']"],
         ),
+        (
+            {"couplings": [{"name": "style", "weight": 1.0}]},
+            ["couplings.0.name = 'style'", "weights, features"],
+        ),
+        (
+            {"couplings": [{"name": "features", "weight": 1.0}]},
+            ["'features': layers = 1", "0 of their own before the image", "smaller generator.shared_layers"],
+        ),
+        (
+            {
+                "generator": {"shared_layers": 2},
+                "couplings": [{"name": "weights", "weight": 1.0, "layers": 3}],
+            },
+            ["'weights': layers = 3", "2 of their own before the image"],
+        ),
+        (
+            {"couplings": [{"name": "cycle", "weight": 1.0}], "encoder": {"shared_layers": 6}},
+            ["encoder.shared_layers = 6", "has 5 layers"],
+        ),
         ({"domains": [DIGIT | {"name": "latent"}]}, ["['latent']", "take others"]),
         ({"domains": [DIGIT | {"name": "half"}]}, ["['half']", "take others"]),
         (

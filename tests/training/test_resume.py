@@ -28,6 +28,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "clipped critic": {"loss": "wgan", "discriminator": {"clip_weights": 0.01, "optimiser": "rmsprop"}},
     "spectral": {"loss": "hinge", "discriminator": {"table": "digit_spectral", "penalty": "r1"}},
+    "couplings": {
+        "generator": {"shared_layers": 2},
+        "encoder": {"width": 1 / 32},
+        "couplings": [
+            {"name": "weights", "weight": 1.0},
+            {"name": "features", "weight": 1.0, "layers": 2},
+            {"name": "cycle", "weight": 10.0},
+        ],
+    },
     "sgd": {"generator": {"optimiser": "sgd", "weight_decay": 0.01, "clip_gradients": 1.0}},
 }
 

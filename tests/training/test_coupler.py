@@ -1,0 +1,78 @@
+"""Couplings within a run: each takes part, is logged by its name, and holds what it says together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training.config import Experiment
+from training.trainer import Trainer
+
+MakeExperiment = Callable[..., Experiment]
+MakeTrainer = Callable[[Experiment], Trainer]
+NAMES = ("digit", "edge", "colour")
+ENCODER = {"width": 1 / 8, "learning_rate": 5e-3, "initialisation": "he"}
+APART = {"shared_layers": 1, "initialisation": "he"}
+
+
+def coupled(*names: str, weight: float = 1.0, layers: int = 1) -> list[dict[str, Any]]:
+    """Ask for couplings of one weight."""
+    return [{"name": name, "weight": weight, "layers": layers} for name in names]
+
+
+def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
+    """Return the losses of each of so many steps."""
+    losses = []
+    for _ in range(steps):
+        trainer.means.reset()
+        trainer.step()
+        losses.append(trainer.means.means())
+    return losses
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_couplings_are_combined_freely(
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer, count: int
+) -> None:
+    """Grey and colour domains, one or many: each coupling is logged by its own name."""
+    couplings = coupled("weights", "features", "cycle", layers=3)
+    experiment = make_experiment(
+        NAMES[:count], generator=APART, couplings=couplings, encoder={"width": 1 / 32}
+    )
+    losses = train(make_trainer(experiment), 1)[0]
+    assert losses.keys() >= {"weights", "features", "cycle"}
+    assert (losses["weights"] == 0) == (losses["features"] == 0) == (count == 1)
+
+
+@pytest.mark.parametrize("name", ["weights", "features", "cycle"])
+def test_a_heavy_coupling_draws_together(
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer, name: str
+) -> None:
+    """With a great weight what a coupling measures falls, and without one it does not as much."""
+    ends = []
+    for weight in (0.0, 1e3):
+        changes: dict[str, Any] = {"couplings": coupled(name, weight=weight), "encoder": ENCODER}
+        experiment = make_experiment(generator=APART | {"learning_rate": 5e-3}, batch_size=16, **changes)
+        losses = train(make_trainer(experiment), 30)
+        ends.append(losses[-1][name] / losses[0][name])
+    assert ends[1] < 0.9 * ends[0]
+
+
+def test_features_are_those_of_the_pairs_drawn(
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer
+) -> None:
+    """What the coupling sees is each head's first layers, run on the same latents, from the border on."""
+    trainer = make_trainer(make_experiment(generator=APART, couplings=coupled("features", layers=2)))
+    trainer.generator.eval()
+    latents = torch.randn(3, 8)
+    drawn = trainer._coupler.drawn(latents, trainer.generator(latents))
+    values: Tensor = trainer.generator.trunk(latents[:, :, None, None])
+    for name, head in trainer.generator.heads.items():
+        first = nn.Sequential(*list(head.children())[:3])
+        torch.testing.assert_close(drawn.features[name][0], first(values))  # deconvolution, norm, activation
+        assert torch.equal(drawn.features[name][-1], drawn.images[name])
+        assert len(drawn.features[name]) == 4
