@@ -13,6 +13,7 @@ from torch import nn
 
 from service.metadata import LATENT_INPUT, Name, Prior, describe_errors
 from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table
+from training.augmentations import AUGMENTATIONS
 from training.couplings import COUPLINGS
 from training.domains import TRANSFORMS
 from training.errors import ConfigError
@@ -41,6 +42,8 @@ class DomainConfig:
     """Column of the source that holds the images."""
     label_column: str = "label"
     """Column that holds the classes, where there is one; only measuring uses it."""
+    forbidden_augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
+    """Augmentations that would make another domain's images of these: color, of a negative."""
     train_split: str = "train"
     """Split that the domain learns from."""
     test_split: str = "test"

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table
+from training.augmentations import AUGMENTATIONS
 from training.fields import STRICT, Decay, Positive, Weight, one_of
 from training.initialisers import INITIALISERS
 from training.optimisers import OPTIMISERS
@@ -32,6 +33,8 @@ class NetworkConfig:
     """What makes updates of gradients."""
     weight_decay: Weight = 0.0
     """Share of each weight that is added to its gradient."""
+    updates: Positive = 1
+    """How often it is updated in a step."""
     clip_gradients: Annotated[float, Field(gt=0)] | None = None
     """Greatest norm of all its gradients together; longer ones are shortened to it."""
 
@@ -88,6 +91,12 @@ class DiscriminatorConfig(NetworkConfig):
     """It is computed every so many steps, and weighted so many times more (Karras et al. 2020)."""
     penalties: tuple[PenaltyConfig, ...] = ()
     """Penalties beside that one, each with a weight of its own."""
+    augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
+    """How what it sees is altered, real and drawn alike (Zhao et al. 2020); domains can forbid some."""
+    noise: Weight = 0.0
+    """Standard deviation of the noise on all that it sees, at the first step (Arjovsky & Bottou 2017)."""
+    noise_until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the steps over which the noise falls linearly to nothing."""
     clip_weights: Annotated[float, Field(gt=0)] | None = None
     """Greatest absolute value of its weights, kept after every update (Arjovsky et al. 2017)."""
 

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from training.averages import RunningMeans, is_finite, update_average
+from training.batches import draw_latents, draw_real
 from training.classifiers import Classifier
 from training.config import Experiment
 from training.construction import build_discriminator, build_encoder, build_generator
@@ -24,7 +25,7 @@ from training.learners import Learner, clip_weights
 from training.losses import LOSSES, AdversarialLoss
 from training.networks import Images
 from training.penalties import PENALTIES, PLACES
-from training.samples import from_bytes
+from training.views import View
 
 Couplers = Mapping[str, Mapping[str, Classifier]]
 
@@ -57,15 +58,23 @@ class Trainer:
         self._images = {name: fabric.to_device(domain) for name, domain in images.items()}
         self._fabric = fabric
         self._loss = _adversarial_loss(experiment)
+        self._view = View(experiment)
         self._coupler = self._couple(couplers or {})
 
     def step(self) -> None:
-        """Update the discriminator, then the generator, on one batch of each domain."""
+        """Update the discriminator, then the generator, each as often as it asks, on a batch of each domain.
+
+        The generator's first update goes on with what the discriminator's last was taught on.
+        """
         self._set_learning_rates()
-        real = {name: self._draw_real(images) for name, images in self._images.items()}
-        drawn = self._draw()
-        self._update_discriminator(real, {name: batch.detach() for name, batch in drawn.images.items()})
+        for turns_left in reversed(range(self.experiment.discriminator.updates)):
+            real = self._draw_real()
+            drawn = self._draw(with_graph=not turns_left)
+            fake = {name: batch.detach() for name, batch in drawn.images.items()}
+            self._update_discriminator(real, self._view(fake, self.steps_done))
         self._update_generator(real, drawn)
+        for _ in range(self.experiment.generator.updates - 1):
+            self._update_generator(real, self._draw())
         self.steps_done += 1
         warm = (1 + self.steps_done) / (10 + self.steps_done)  # a young average forgets its random start
         update_average(self.average, self.generator, min(self.experiment.generator.ema, warm))
@@ -104,7 +113,8 @@ class Trainer:
         self.discriminator.requires_grad_(False)
         with torch.no_grad():
             real_logits = _flat(self._d.forward(real)) if self._loss.needs_real else torch.empty(0)
-        loss = self._loss.generator(real_logits, _flat(self._d.forward(drawn.images)))
+        fake_logits = _flat(self._d.forward(self._view(drawn.images, self.steps_done)))
+        loss = self._loss.generator(real_logits, fake_logits)
         self.means.add(generator_loss=loss)
         for name, (weight, apart) in self._coupler.apart(drawn).items():
             self.means.add(**{name: apart})
@@ -129,19 +139,15 @@ class Trainer:
         encode = encoder.forward if encoder else None
         return Coupler(self.experiment.couplings, self.generator, classify, encode)
 
-    def _draw(self) -> Drawn:
-        latents = self._draw_latents()
-        return self._coupler.drawn(latents, self._g.forward(latents))
+    def _draw_real(self) -> Images:
+        real = draw_real(self._images, self.experiment.batch_size, self.generator.image_range)
+        return self._view(real, self.steps_done)
 
-    def _draw_real(self, images: Tensor) -> Tensor:
-        rows = torch.randint(len(images), (self.experiment.batch_size,), device=images.device)
-        return from_bytes(images[rows], self.generator.image_range)
-
-    def _draw_latents(self) -> Tensor:
-        shape = (self.experiment.batch_size, self.experiment.latent_dim)
-        if self.experiment.prior == "uniform":
-            return torch.rand(shape, device=self._fabric.device) * 2 - 1
-        return torch.randn(shape, device=self._fabric.device)
+    def _draw(self, with_graph: bool = True) -> Drawn:
+        experiment = self.experiment
+        latents = draw_latents(experiment.latent_prior, experiment.batch_size, self._fabric.device)
+        with torch.set_grad_enabled(with_graph):
+            return self._coupler.drawn(latents, self._g.forward(latents))
 
     def _set_learning_rates(self) -> None:
         experiment = self.experiment

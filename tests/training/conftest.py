@@ -19,7 +19,7 @@ from training.trainer import Trainer
 
 KINDS: dict[str, dict[str, object]] = {
     "edge": {"transform": "edge"},
-    "negative": {"transform": "negative"},
+    "negative": {"transform": "negative", "forbidden_augmentations": ["color"]},
     "colour": {"channels": 3},
 }
 

@@ -63,6 +63,16 @@ def test_an_experiment_survives_its_run_folder() -> None:
             {"discriminator": {"penalties": [{"name": "none", "weight": 1.0}]}},
             ["discriminator.penalties.0.name = 'none'", "r1, r2, gradient_penalty"],
         ),
+        (
+            {"discriminator": {"augmentations": ["colour"]}},
+            ["discriminator.augmentations.0 = 'colour'", "color, translation, cutout"],
+        ),
+        (
+            {"domains": [DIGIT | {"forbidden_augmentations": ["flip"]}]},
+            ["domains.0.forbidden_augmentations.0 = 'flip'", "color, translation, cutout"],
+        ),
+        ({"discriminator": {"noise_until": 0}}, ["discriminator.noise_until = 0", "greater than 0"]),
+        ({"discriminator": {"updates": 0}}, ["discriminator.updates = 0", "greater than or equal to 1"]),
         ({"discriminator": {"clip_weights": 0.0}}, ["discriminator.clip_weights = 0.0", "greater than 0"]),
         ({"generator": {"optimiser": "lion"}}, ["generator.optimiser = 'lion'", "adam, sgd, rmsprop"]),
         ({"generator": {"clip_gradients": -1}}, ["generator.clip_gradients = -1", "greater than 0"]),

@@ -131,3 +131,21 @@ def test_clipped_gradients_bound_the_step(make_experiment: MakeExperiment, make_
         moved.append((after - before).norm().item())
     assert moved[1] == pytest.approx(0.5e-3, rel=1e-3)
     assert moved[0] > 10 * moved[1]
+
+
+@pytest.mark.parametrize(("discriminator", "generator"), [(1, 1), (3, 1), (1, 2), (2, 3)])
+def test_a_step_has_as_many_updates_as_asked(
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer, discriminator: int, generator: int
+) -> None:
+    """Each network is updated so often, on images of its own but for the one batch that both share."""
+    trainer = make_trainer(
+        make_experiment(discriminator={"updates": discriminator}, generator={"updates": generator})
+    )
+    latents: list[torch.Tensor] = []
+    trainer.generator.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0]))
+    trainer.step()
+    state = trainer.state_dict()
+    updates = [int(state[f"{name}_optimiser"]["state"][0]["step"]) for name in ("discriminator", "generator")]
+    assert updates == [discriminator, generator]
+    assert len(latents) == len({float(batch.sum()) for batch in latents}) == discriminator + generator - 1
+    assert trainer.steps_done == 1

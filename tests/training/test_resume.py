@@ -37,6 +37,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
             {"name": "cycle", "weight": 10.0},
         ],
     },
+    "several updates": {"discriminator": {"updates": 3}, "generator": {"updates": 2}},
+    "altered images": {
+        "discriminator": {
+            "augmentations": ["color", "translation", "cutout"],
+            "noise": 0.1,
+            "penalty": "r1",
+            "real_label": 0.9,
+        },
+        "loss": "lsgan",
+        "steps": 5,
+    },
     "sgd": {"generator": {"optimiser": "sgd", "weight_decay": 0.01, "clip_gradients": 1.0}},
 }
 

@@ -1,0 +1,65 @@
+"""Differentiable augmentations of images float [B, C, H, W], by name (Zhao et al. 2020, DiffAugment).
+
+The discriminator sees real and drawn images altered alike, so that it cannot learn a small set by heart and
+the generator does not learn the alterations. Each image is altered by a draw of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+SHIFT = 1 / 8  # greatest translation, of a side
+HOLE = 1 / 2  # side of what is cut out, of the image's
+
+
+def _color(images: Tensor) -> Tensor:
+    """Move brightness by up to a half, scale saturation by 0 to 2 and contrast by 1/2 to 3/2."""
+    brightness, saturation, contrast = torch.rand(
+        3, len(images), 1, 1, 1, dtype=images.dtype, device=images.device
+    )
+    images = images + (brightness - 0.5)
+    grey = images.mean(1, keepdim=True)
+    images = torch.lerp(grey, images, 2.0 * saturation)
+    return torch.lerp(images.mean((1, 2, 3), keepdim=True), images, contrast + 0.5)
+
+
+def _translation(images: Tensor) -> Tensor:
+    """Move by up to an eighth of each side; what comes in is 0."""
+    batch, _, height, width = images.shape
+    down, right = (round(side * SHIFT) for side in (height, width))
+    padded = pad(images, (right, right, down, down)).movedim(1, -1)
+    rows = _span(batch, 2 * down + 1, height, images.device)[:, :, None]
+    columns = _span(batch, 2 * right + 1, width, images.device)[:, None, :]
+    which = torch.arange(batch, device=images.device)[:, None, None]
+    return padded[which, rows, columns].movedim(-1, 1)
+
+
+def _cutout(images: Tensor) -> Tensor:
+    """Set a rectangle of half of each side to 0, somewhere on the image and partly beyond it."""
+    height, width = images.shape[2:]
+    inside = _hole(images, height)[:, None, :, None] & _hole(images, width)[:, None, None, :]
+    return images.masked_fill(inside, 0.0)
+
+
+def _hole(images: Tensor, side: int) -> Tensor:
+    """Say of each place along a side whether it is within the hole: bool [B, side]."""
+    length = round(side * HOLE)
+    first = torch.randint(side + 1, (len(images), 1), device=images.device) - length // 2
+    places = torch.arange(side, device=images.device)
+    return (places >= first) & (places < first + length)
+
+
+def _span(batch: int, choices: int, length: int, device: torch.device) -> Tensor:
+    """Return a run of `length` places for each image, begun at one of so many choices: [B, length]."""
+    return torch.randint(choices, (batch, 1), device=device) + torch.arange(length, device=device)
+
+
+AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "color": _color,
+    "translation": _translation,
+    "cutout": _cutout,
+}

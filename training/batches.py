@@ -1,0 +1,27 @@
+"""What a step begins with: real images and latents, drawn at random. Axes: B batch, Z latent, C, H, W."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from service.metadata import Prior
+from training.networks import Images
+from training.samples import from_bytes
+
+
+def draw_real(images: Images, batch_size: int, image_range: tuple[float, float]) -> Images:
+    """Draw float images [B, C, H, W] in the range from each domain's uint8 [N, C, H, W]."""
+    batches = {}
+    for name, domain in images.items():
+        rows = torch.randint(len(domain), (batch_size,), device=domain.device)
+        batches[name] = from_bytes(domain[rows], image_range)
+    return batches
+
+
+def draw_latents(prior: Prior, batch_size: int, device: torch.device) -> Tensor:
+    """Draw latents [B, Z] of the prior."""
+    shape = (batch_size, prior.latent_dim)
+    if prior.distribution == "uniform":
+        return torch.rand(shape, device=device) * 2 - 1
+    return torch.randn(shape, device=device)
