@@ -33,8 +33,6 @@ class NetworkConfig:
     """What makes updates of gradients."""
     weight_decay: Weight = 0.0
     """Share of each weight that is added to its gradient."""
-    updates: Positive = 1
-    """How often it is updated in a step."""
     clip_gradients: Annotated[float, Field(gt=0)] | None = None
     """Greatest norm of all its gradients together; longer ones are shortened to it."""
 
@@ -49,6 +47,8 @@ class GeneratorConfig(NetworkConfig):
 
     table: Annotated[str, one_of(GENERATORS)] = "digit"
     """Table of layers."""
+    updates: Positive = 1
+    """How often it is updated in a step."""
     ema: Decay = 0.999
     """Decay of the averaged generator, the one that is sampled, measured and exported."""
 
@@ -79,6 +79,8 @@ class DiscriminatorConfig(NetworkConfig):
 
     table: Annotated[str, one_of(DISCRIMINATORS)] = "digit"
     """Table of layers."""
+    updates: Positive = 1
+    """How often it is updated in a step."""
     real_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
     """What a loss of labels calls real images; below 1 is one-sided smoothing (Salimans et al. 2016)."""
     fake_label: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
