@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from training import config
+from training.augmentations import AUGMENTATIONS
 from training.config import EXPERIMENT, load_experiment, parse_experiment
 from training.construction import build_discriminator, build_generator
+from training.couplings import COUPLINGS
 from training.errors import ConfigError
+from training.losses import LOSSES
+from training.optimisers import OPTIMISERS
+from training.penalties import PENALTIES
 
 FILES = sorted((Path(config.__file__).parent / "experiments").glob("*.toml"))
 DIGIT = {"name": "digit", "source": "ylecun/mnist"}
@@ -123,6 +130,26 @@ def test_a_wrong_field_is_named(changes: dict[str, Any], said: list[str]) -> Non
         parse_experiment(FIELDS | changes)
     assert "\n" not in str(caught.value)
     assert all(part in str(caught.value) for part in said)
+
+
+def test_the_manual_has_every_choice() -> None:
+    """docs/training.md names each loss, penalty, coupling, optimiser and augmentation, and its example works."""
+    manual = (Path(config.__file__).parents[1] / "docs/training.md").read_text()
+    for registry in (LOSSES, PENALTIES, COUPLINGS, OPTIMISERS, AUGMENTATIONS):
+        assert [name for name in registry if f"`{name}`" not in manual] == []
+    example = tomllib.loads(re.findall(r"```toml\n(.*?)```", manual, re.DOTALL)[0])
+    parsed = parse_experiment(FIELDS | example)
+    assert [penalty.weight for penalty in parsed.discriminator.all_penalties] == [10.0]
+
+
+def test_the_manual_has_no_field_that_is_not() -> None:
+    """Each `generator.field` or `discriminator.field` that docs/training.md writes is one."""
+    manual = (Path(config.__file__).parents[1] / "docs/training.md").read_text()
+    written = set(re.findall(r"`\W*(generator|discriminator)\.(\w+)", manual))
+    assert len(written) > 10
+    assert [
+        pair for pair in written if not hasattr(getattr(parse_experiment(FIELDS), pair[0]), pair[1])
+    ] == []
 
 
 def test_a_missing_field_is_named() -> None:
