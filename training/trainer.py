@@ -19,11 +19,11 @@ from training.batches import draw_latents, draw_real
 from training.classifiers import Classifier
 from training.config import Experiment
 from training.construction import build_discriminator, build_encoder, build_generator
-from training.coupler import Coupler
 from training.couplings import Drawn
 from training.learners import Learner, clip_weights
 from training.losses import LOSSES, AdversarialLoss
 from training.networks import Images
+from training.pairing import Pairing
 from training.penalties import PENALTIES, PLACES
 from training.views import View
 
@@ -59,7 +59,7 @@ class Trainer:
         self._fabric = fabric
         self._loss = _adversarial_loss(experiment)
         self._view = View(experiment)
-        self._coupler = self._couple(couplers or {})
+        self._pairing = self._couple(couplers or {})
 
     def step(self) -> None:
         """Update the discriminator, then the generator, each as often as it asks, on a batch of each domain.
@@ -116,7 +116,7 @@ class Trainer:
         fake_logits = _flat(self._d.forward(self._view(drawn.images, self.steps_done)))
         loss = self._loss.generator(real_logits, fake_logits)
         self.means.add(generator_loss=loss)
-        for name, (weight, apart) in self._coupler.apart(drawn).items():
+        for name, (weight, apart) in self._pairing.apart(drawn).items():
             self.means.add(**{name: apart})
             loss = loss + weight * apart
         for learner in self._with_generator:
@@ -126,7 +126,7 @@ class Trainer:
             learner.update()
         self.discriminator.requires_grad_(True)
 
-    def _couple(self, couplers: Couplers) -> Coupler:
+    def _couple(self, couplers: Couplers) -> Pairing:
         def asked(classifier: Classifier) -> Callable[[Tensor], Tensor]:
             self._fabric.to_device(classifier.requires_grad_(False))
             return classifier.of_range(self.generator.image_range)
@@ -137,7 +137,7 @@ class Trainer:
         }
         encoder = self._learners.get("encoder")
         encode = encoder.forward if encoder else None
-        return Coupler(self.experiment.couplings, self.generator, classify, encode)
+        return Pairing(self.experiment.couplings, self.generator, classify, encode)
 
     def _draw_real(self) -> Images:
         real = draw_real(self._images, self.experiment.batch_size, self.generator.image_range)
@@ -147,7 +147,7 @@ class Trainer:
         experiment = self.experiment
         latents = draw_latents(experiment.latent_prior, experiment.batch_size, self._fabric.device)
         with torch.set_grad_enabled(with_graph):
-            return self._coupler.drawn(latents, self._g.forward(latents))
+            return self._pairing.drawn(latents, self._g.forward(latents))
 
     def _set_learning_rates(self) -> None:
         experiment = self.experiment

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.losses import LOSSES
-from training.penalties import between, distance_from_one, half_square
+from training.penalties import PENALTIES, PLACES, between, distance_from_one, half_square
 
 
 def test_cross_entropy_of_an_undecided_discriminator() -> None:
@@ -113,6 +113,13 @@ def test_the_gradient_penalty_of_a_linear_discriminator(norm: float) -> None:
     assert penalty.item() == pytest.approx((norm - 1) ** 2)
     (slope,) = torch.autograd.grad(penalty, weight)
     assert slope.isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "which"), [("r1", 0), ("r2", 1)])
+def test_r1_looks_at_real_images_and_r2_at_drawn_ones(name: str, which: int) -> None:
+    """Each penalty's place is the images that its paper names."""
+    images = ({"digit": torch.zeros(1, 1, 2, 2)}, {"digit": torch.ones(1, 1, 2, 2)})
+    assert PLACES[PENALTIES[name].place](*images) is images[which]
 
 
 def test_points_between_lie_on_the_lines_from_real_to_drawn_images() -> None:

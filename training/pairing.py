@@ -14,7 +14,7 @@ from training.networks import CoupledGenerator, Images, Layers
 Classify = Mapping[str, Callable[[Tensor], Tensor]]
 
 
-class Coupler:
+class Pairing:
     """Knows what each coupling asks; `classify` by coupling, `encode` for all of them."""
 
     def __init__(

@@ -69,7 +69,7 @@ def test_features_are_those_of_the_pairs_drawn(
     trainer = make_trainer(make_experiment(generator=APART, couplings=coupled("features", layers=2)))
     trainer.generator.eval()
     latents = torch.randn(3, 8)
-    drawn = trainer._coupler.drawn(latents, trainer.generator(latents))
+    drawn = trainer._pairing.drawn(latents, trainer.generator(latents))
     values: Tensor = trainer.generator.trunk(latents[:, :, None, None])
     for name, head in trainer.generator.heads.items():
         first = nn.Sequential(*list(head.children())[:3])
