@@ -133,7 +133,7 @@ def test_a_wrong_field_is_named(changes: dict[str, Any], said: list[str]) -> Non
 
 
 def test_the_manual_has_every_choice() -> None:
-    """docs/training.md names each loss, penalty, coupling, optimiser and augmentation, and its example works."""
+    """docs/training.md names each loss, penalty, coupling, optimiser and augmentation; its example works."""
     manual = (Path(config.__file__).parents[1] / "docs/training.md").read_text()
     for registry in (LOSSES, PENALTIES, COUPLINGS, OPTIMISERS, AUGMENTATIONS):
         assert [name for name in registry if f"`{name}`" not in manual] == []

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from tests.training.test_train import assert_same
+from training.classifiers import Classifier
 from training.config import Experiment
+from training.errors import RunError
+from training.train import load_couplers
 from training.trainer import Trainer
 
 MakeExperiment = Callable[..., Experiment]
@@ -60,6 +67,25 @@ def test_a_heavy_coupling_draws_together(
         losses = train(make_trainer(experiment), 30)
         ends.append(losses[-1][name] / losses[0][name])
     assert ends[1] < 0.9 * ends[0]
+
+
+def test_semantic_asks_classifiers_that_stay(make_experiment: MakeExperiment, fabric: Fabric) -> None:
+    """Classes that differ cost the generator, and the classifiers that say so learn nothing from it."""
+    experiment = make_experiment(couplings=coupled("semantic"), generator={"initialisation": "he"})
+    images = {d.name: torch.randint(256, (9, 1, 28, 28), dtype=torch.uint8) for d in experiment.domains}
+    classifiers = {name: Classifier("digit_small", 1, 10).eval() for name in images}
+    before = {name: copy.deepcopy(one.state_dict()) for name, one in classifiers.items()}
+    losses = train(Trainer(experiment, images, fabric, {"semantic": classifiers}), 1)[0]
+    assert losses["semantic"] > 0
+    assert_same({name: one.state_dict() for name, one in classifiers.items()}, before)
+
+
+def test_classifiers_are_read_for_those_who_ask(make_experiment: MakeExperiment, tmp_path: Path) -> None:
+    """A cycle needs none; a semantic coupling without them is told where they should be."""
+    assert load_couplers(make_experiment(couplings=coupled("cycle"))) == {}
+    missing = coupled("semantic")[0] | {"classifiers": str(tmp_path)}
+    with pytest.raises(RunError, match="train_classifiers"):
+        load_couplers(make_experiment(couplings=[missing]))
 
 
 def test_features_are_those_of_the_pairs_drawn(
