@@ -47,8 +47,11 @@ class Repeats:
             self._known.popitem(last=False)
 
     def answer(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[Message, Message] | None:
-        """Return what to send for a repeat; None for what is no repeat, or whose answer is not kept."""
-        if scope["method"] != "GET":
+        """Return what to send for a repeat; None for what is no repeat, or whose answer is not kept.
+
+        Who says how long it waits may say it wrongly, and is left to the route that knows.
+        """
+        if scope["method"] != "GET" or b"x-request-timeout" in headers:
             return None
         self._forget_if_changed()
         known = self._known.get(_question(scope, headers.get(b"accept", b"")))

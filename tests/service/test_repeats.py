@@ -80,6 +80,13 @@ async def test_another_wish_is_another_question(client: httpx.AsyncClient) -> No
     assert (await client.get("/interpolate?seed=7")).status_code == 422
 
 
+async def test_a_wrong_header_is_refused_every_time(client: httpx.AsyncClient) -> None:
+    """A header that a route would refuse is refused in a repeat, too."""
+    await client.get(PATHS[0])
+    assert (await client.get(PATHS[0], headers={"x-request-timeout": "44u"})).status_code == 422
+    assert (await client.get(PATHS[0], headers={"x-request-timeout": "44"})).status_code == 200
+
+
 async def test_a_new_model_is_asked_anew(
     app: Any, client: httpx.AsyncClient, tiny_model: Callable[..., Path]
 ) -> None:
