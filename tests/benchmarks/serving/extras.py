@@ -19,7 +19,8 @@ def extras(server: Server, seconds: int) -> Iterator[tuple[str, Load, Question]]
     yield "If-None-Match", Load(32, seconds), Question("GET", BY_QUERY, "", _etag(server), seeds=1, first=7)
     for form in ("png", "npz"):
         body = f'{{"seed":%d,"count":{PAIRS},"format":"{form}"}}'
-        yield f"{PAIRS} pairs as {form}", Load(1, seconds), Question(body=body, pairs=PAIRS)
+        for connections in (1, 4):
+            yield f"{PAIRS} pairs as {form}", Load(connections, seconds), Question(body=body, pairs=PAIRS)
 
 
 def _repeats(server: Server) -> Question:

@@ -117,16 +117,16 @@ def _ratios(closed: list[Sample], by_connections: list[int]) -> str:
 def _own(samples: list[Sample]) -> str:
     own = [s for s in samples if s.rate is None and s.arm == OURS]
     plain = median(pick(own, what="distinct seeds", connections=32), "requests_per_second")
-    names = unique(s.what for s in own if s.what != "distinct seeds")
+    loads = unique((s.what, s.connections) for s in own if s.what != "distinct seeds")
     lines = ["## This service alone", "", "| | requests/s | images/s | p50 / p95 / p99 in ms | x distinct |"]
     lines.append("| --- |" + " ---: |" * 4)
-    for name in names:
-        found = pick(own, what=name)
-        ratio = median(found, "requests_per_second") / plain if found[0].connections == 32 else None
+    for name, connections in loads:
+        found = pick(own, what=name, connections=connections)
+        ratio = median(found, "requests_per_second") / plain if connections == 32 else None
         images = f"{median(found, 'images_per_second'):,.0f}" if name != "If-None-Match" else ""
         cells = [_rate(found), images, _latency(found), f"{ratio:.1f}" if ratio else ""]
-        lines.append(f"| {name}, {_connections(found[0].connections)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) if names else ""
+        lines.append(f"| {name}, {_connections(connections)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) if loads else ""
 
 
 def _limit(limit: dict[str, list[float]]) -> str:
