@@ -32,7 +32,7 @@ from tests.benchmarks.serving.processes import adopt_orphans
 from tests.benchmarks.serving.results import write
 from tests.benchmarks.serving.servers import OURS, ROOT, Arm, arms, serving
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = ROOT / "docs/speed"
 
 
 def main() -> None:
