@@ -12,19 +12,20 @@ IDLE: dict[str, float] = {"cogan_queue_depth": 0, "cogan_requests_in_flight": 1}
 SETTLE_S = 30.0
 
 
-def read(url: str) -> dict[str, float]:
+def parse(text: str) -> dict[str, float]:
     """Return the sum of each metric by its name, and by its name and the value of each label."""
     metrics: dict[str, float] = {}
-    for family in text_string_to_metric_families(_page(url)):
+    for family in text_string_to_metric_families(text):
         for sample in family.samples:
             for name in (sample.name, *(f"{sample.name} {value}" for value in sample.labels.values())):
                 metrics[name] = metrics.get(name, 0.0) + sample.value
     return metrics
 
 
-def _page(url: str) -> str:
+def read(url: str) -> dict[str, float]:
+    """Return what `parse` makes of the metrics of a service."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
-        return str(answer.read(), "utf-8")
+        return parse(str(answer.read(), "utf-8"))
 
 
 def settled(url: str, wanted: Mapping[str, float] = IDLE) -> dict[str, float]:
