@@ -25,7 +25,7 @@ class ImageAnswers:
 
         `drawn_seed_url` is where the same answer is found again if the service drew the seed itself.
         """
-        headers = {"Vary": "Accept"}
+        until, headers = deadline(request, self._deadline_s), {"Vary": "Accept"}
         if drawn_seed_url is not None:
             headers |= {"Cache-Control": "no-store", "Content-Location": drawn_seed_url}
         elif request.method == "GET":
@@ -35,7 +35,7 @@ class ImageAnswers:
             self._repeats.remember(request.scope, order.key, again.raw_headers, unchanged.raw_headers)
             if matches(request.headers.get("if-none-match", ""), order.key):
                 return unchanged
-        answer = await self._generator.answer(order, deadline(request, self._deadline_s))
+        answer = await self._generator.answer(order, until)
         trace_parts(answer.seconds)
         return _response(order, answer.body, headers, answer.seconds)
 

@@ -81,8 +81,10 @@ async def test_another_wish_is_another_question(client: httpx.AsyncClient) -> No
 
 
 async def test_a_wrong_header_is_refused_every_time(client: httpx.AsyncClient) -> None:
-    """A header that a route would refuse is refused in a repeat, too."""
-    await client.get(PATHS[0])
+    """A header that a route would refuse is refused in a repeat, too, and where nothing has changed."""
+    etag = (await client.get(PATHS[0])).headers["etag"]
+    wrong = {"x-request-timeout": "44u", "if-none-match": etag}
+    assert (await client.get(PATHS[0], headers=wrong)).status_code == 422
     assert (await client.get(PATHS[0], headers={"x-request-timeout": "44u"})).status_code == 422
     assert (await client.get(PATHS[0], headers={"x-request-timeout": "44"})).status_code == 200
 
