@@ -70,7 +70,7 @@ def _spare_collector() -> None:
     """Keep the garbage collector from what stays, which would halt every answer for some 40 ms."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(2_000, 20, 20)  # a request makes some hundred objects
+    gc.set_threshold(2_000, 20, 20)  # fewer looks at what is young, each still short
 
 
 def _url(server: uvicorn.Server) -> str:
