@@ -2,156 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import logging
-import signal
-import socket
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.connections import connection_class
+from service.cluster import FirstServer, OtherServer
 from service.errors import StartError
 from service.logs import configure_logs
+from service.processes import Inherited
+from service.server import Server
 from service.settings import Settings, load_settings
-
-logger = logging.getLogger("cogan.server")
-
-
-def _config(app: FastAPI, settings: Settings, port: int, **own: Any) -> uvicorn.Config:
-    """Configure a port: all of them log, listen and limit their clients alike."""
-    return uvicorn.Config(
-        app,
-        host=settings.host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        http=connection_class(settings),
-        proxy_headers=settings.rate_limit is not None,  # nothing else asks for a client's address
-        ws="none",
-        **own,
-    )
-
-
-class HealthServer(uvicorn.Server):
-    """The port that has the health routes alone; it lives as long as the server that it tells of."""
-
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
-        assert settings.health_port is not None
-        super().__init__(_config(app, settings, settings.health_port, timeout_graceful_shutdown=1))
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the other server."""
-        yield
-
-    async def begin(self) -> None:
-        """Listen; where that fails, the process ends as uvicorn ends it."""
-        self._serving = asyncio.create_task(self.serve())
-        while not self.started:
-            await asyncio.sleep(0.01)
-
-    async def end(self) -> None:
-        """End listening."""
-        self.should_exit = True
-        await self._serving
-
-
-def _spare_collector() -> None:
-    """Keep the garbage collector from what stays, which would halt every answer for some 40 ms."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(2_000, 20, 20)  # fewer looks at what is young, each still short
-
-
-def _url(server: uvicorn.Server) -> str:
-    host, port = server.servers[0].sockets[0].getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-class Server(uvicorn.Server):
-    """Drains on SIGTERM: not ready at once, listening for the delay, then every request answered.
-
-    On SIGHUP it looks at the models folder again, while it serves.
-    """
-
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
-        super().__init__(
-            _config(
-                app,
-                settings,
-                settings.port,
-                forwarded_allow_ips=settings.trusted_proxies,
-                timeout_keep_alive=75,  # longer than proxies keep idle connections
-                timeout_graceful_shutdown=int(settings.deadline_s) + 5,
-            )
-        )
-        self._app, self._drain_delay_s = app, settings.drain_delay_s
-        self._close_at: float | None = None
-        self._health = HealthServer(app.state.health, settings) if app.state.health is not app else None
-        self._reloading: set[asyncio.Task[None]] = set()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say where."""
-        await super().startup(sockets)
-        _spare_collector()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
-        url, models = _url(self), self._names()
-        extra: dict[str, object] = {"url": url, "models": models}
-        if self._health is not None:
-            await self._health.begin()
-            extra["health_url"] = _url(self._health)
-        logger.info("serving %s on %s", ", ".join(models) or "no model", url, extra=extra)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End listening, and answer all that was accepted."""
-        logger.info("listening ends; accepted requests are answered")
-        await super().shutdown(sockets)
-        if self._health is not None:
-            await self._health.end()
-        logger.info("ended")
-
-    def _names(self) -> list[str]:
-        return [model.name for model in self._app.state.registry.models]
-
-    def _reload(self) -> None:
-        task = asyncio.create_task(self._app.state.registry.reload())
-        self._reloading.add(task)  # the loop itself would not keep it alive
-        task.add_done_callback(self._reloading.discard)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
-        """Begin to drain on SIGTERM; a second signal, or Ctrl-C, skips the delay."""
-        self._app.state.readiness.draining = True
-        if sig == signal.SIGTERM and self._close_at is None:
-            self._close_at = time.monotonic() + self._drain_delay_s
-            return
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
-
-    async def on_tick(self, counter: int) -> bool:
-        """Say whether to stop listening; asked ten times a second."""
-        drained = self._close_at is not None and time.monotonic() >= self._close_at
-        return await super().on_tick(counter) or drained
 
 
 def main() -> None:
     """Serve until a signal; a wrong setting ends in one line and exit status 2."""
+    inherited = Inherited.of_arguments(sys.argv[1:])
     try:
         settings = load_settings()
         configure_logs(settings.log_level)
-        server = Server(create_app(settings), settings)
+        server = _make_server(create_app(settings), settings, inherited)
+        server.run()
     except StartError as error:
         sys.exit(_complain(error))
-    server.run()
+    sys.exit(server.exit_status)
+
+
+def _make_server(app: FastAPI, settings: Settings, inherited: Inherited | None) -> Server:
+    if inherited is not None:
+        return OtherServer(app, settings, inherited)
+    return FirstServer(app, settings) if settings.processes > 1 else Server(app, settings)
 
 
 def _complain(error: StartError) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from service.generator import Generator
 from service.inference import HEADER_LENGTH
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
+from service.model_changes import ModelChanges
 from service.model_registry import ModelRegistry
 from service.model_repository import ModelRepository
 from service.onnx_model import OnnxModel, require_provider
@@ -35,6 +37,7 @@ from service.routes.model_control import ModelControlRoutes
 from service.routes.models import ModelRoutes
 from service.routes.statistics import StatisticsRoutes
 from service.settings import Settings
+from service.siblings import Siblings
 from service.timers import Timers
 from service.tracing import make_tracer_provider
 
@@ -61,46 +64,71 @@ CORS: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What routes and middleware are made of."""
+
+    settings: Settings
+    metrics: Metrics
+    siblings: Siblings
+    registry: ModelRegistry
+    readiness: Readiness
+    generator: Generator
+    repeats: Repeats
+    timers: Timers
+
+
 def create_app(settings: Settings) -> FastAPI:
     """Open the models and build the app around them. Raises StartError."""
     require_provider(settings.provider)
-    metrics, timers, access_log, tracer = Metrics(), Timers(), AccessLog(), make_tracer_provider()
+    access_log, tracer = AccessLog(), make_tracer_provider()
     workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="draw")
     loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+    parts = _make_parts(settings, workers, loader)
+
+    shutdowns = [partial(pool.shutdown, cancel_futures=True) for pool in (workers, loader)]
+    app = make_bare_app(settings, tracer, access_log.write, *shutdowns)
+    app.state.readiness, app.state.registry = parts.readiness, parts.registry
+    app.state.siblings, app.state.changes = parts.siblings, ModelChanges(parts.registry, parts.siblings)
+    _add_routes(app, parts)
+    health = HealthRoutes(parts.readiness, parts.metrics, parts.siblings)
+    health.add_to(_guard(app, parts, access_log))
+    return app
+
+
+def _make_parts(settings: Settings, workers: Executor, loader: Executor) -> _Parts:
+    metrics, timers, siblings = Metrics(), Timers(), Siblings()
 
     def make_batcher(model: OnnxModel) -> Batcher:
         return Batcher(model, workers, settings.threads, settings.max_queue, metrics, timers)
 
     registry = _open_models(settings, make_batcher, loader, metrics)
-    readiness = Readiness(
-        lambda: registry.trouble, lambda: registry.longest_run, settings.stuck_after_s, metrics
+    kept = AnswerCache(settings.cache_bytes // settings.processes)
+    return _Parts(
+        settings=settings,
+        metrics=metrics,
+        siblings=siblings,
+        registry=registry,
+        readiness=Readiness(registry, settings.stuck_after_s, metrics, siblings),
+        generator=Generator(registry, kept, metrics),
+        repeats=Repeats(kept, lambda: registry.changes, metrics),
+        timers=timers,
     )
-    kept = AnswerCache(settings.cache_bytes)
-    generator = Generator(registry, kept, metrics)
-    repeats = Repeats(kept, lambda: registry.changes, metrics)
 
-    shutdowns = [partial(pool.shutdown, cancel_futures=True) for pool in (workers, loader)]
-    app = make_bare_app(settings, tracer, access_log.write, *shutdowns)
-    _add_routes(app, settings, registry, generator, repeats, readiness)
+
+def _guard(app: FastAPI, parts: _Parts, access_log: AccessLog) -> FastAPI:
+    """Put what is set in front of an app; return the app for health, the same or one of its own."""
+    settings = parts.settings
     protect = partial(
         RequestMiddleware,
         settings=settings,
-        metrics=metrics,
+        metrics=parts.metrics,
         access_log=access_log,
-        timers=timers,
-        repeats=repeats,
-        readiness=readiness,
+        timers=parts.timers,
+        repeats=parts.repeats,
+        readiness=parts.readiness,
     )
-    HealthRoutes(readiness, metrics).add_to(_guard(app, settings, metrics, protect))
-    app.state.readiness, app.state.registry = readiness, registry
-    return app
-
-
-def _guard(
-    app: FastAPI, settings: Settings, metrics: Metrics, protect: Callable[..., RequestMiddleware]
-) -> FastAPI:
-    """Put what is set in front of an app; return the app for health, the same or one of its own."""
-    app.add_middleware(protect, gate=make_gate(settings, metrics))
+    app.add_middleware(protect, gate=make_gate(settings, parts.metrics, parts.siblings))
     if settings.cors_origins is not None:
         origins = [origin.strip() for origin in settings.cors_origins.split(",")]
         app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)  # outermost: errors are read, too
@@ -110,22 +138,16 @@ def _guard(
     return health
 
 
-def _add_routes(
-    app: FastAPI,
-    settings: Settings,
-    registry: ModelRegistry,
-    generator: Generator,
-    repeats: Repeats,
-    readiness: Readiness,
-) -> None:
-    answers = ImageAnswers(generator, repeats, settings.deadline_s)
+def _add_routes(app: FastAPI, parts: _Parts) -> None:
+    settings, registry, generator = parts.settings, parts.registry, parts.generator
+    answers = ImageAnswers(generator, parts.repeats, settings.deadline_s)
     GenerateRoutes(generator, answers, settings.max_pairs).add_to(app)
     InterpolateRoutes(generator, answers, settings.max_frames).add_to(app)
     ModelRoutes(registry).add_to(app)
-    StatisticsRoutes(registry).add_to(app)
-    InferenceRoutes(registry, generator, readiness, settings).add_to(app)
+    StatisticsRoutes(registry, parts.siblings).add_to(app)
+    InferenceRoutes(registry, generator, parts.readiness, settings).add_to(app)
     if settings.model_control:
-        ModelControlRoutes(registry).add_to(app)
+        ModelControlRoutes(registry, app.state.changes).add_to(app)
     app.router.routes.sort(key=lambda route: not isinstance(route, BodyRoute))  # looked for in this order
 
 

@@ -12,6 +12,7 @@ from service.errors import RateLimited, Unauthorized
 from service.metrics import Metrics
 from service.rate_limit import RateLimit
 from service.settings import Settings
+from service.siblings import Siblings
 
 PUBLIC = frozenset(  # what machines ask, and pages that a browser opens without any header
     ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", "/", "/docs", "/openapi.json")
@@ -21,16 +22,19 @@ PUBLIC = frozenset(  # what machines ask, and pages that a browser opens without
 class Gate:
     """Looks at the head of a request alone, so that nothing is read of those that are turned away."""
 
-    def __init__(self, keys: ApiKeys | None, limit: RateLimit | None, metrics: Metrics) -> None:
-        self._keys, self._limit, self._metrics = keys, limit, metrics
+    def __init__(
+        self, keys: ApiKeys | None, limit: RateLimit | None, metrics: Metrics, siblings: Siblings
+    ) -> None:
+        self._keys, self._limit, self._metrics, self._siblings = keys, limit, metrics, siblings
+        siblings.on("take", self._take)
 
-    def admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+    async def admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Let a request in. Raises Unauthorized and RateLimited."""
         if scope["path"] in PUBLIC:
             return
         holder = self._keys.holder(headers) if self._keys is not None else None
         if self._limit is not None:
-            self._count(holder or _address(scope), self._limit)  # wrong keys too: guessing is slow
+            await self._count(holder or _address(scope))  # wrong keys too: guessing is slow
         if self._keys is not None and holder is None:
             given = b"authorization" in headers or b"x-api-key" in headers
             detail = "the key is wrong" if given else "a key is needed"
@@ -38,8 +42,11 @@ class Gate:
             allowed = "allowed is a key of this service in 'Authorization: Bearer' or 'X-API-Key'"
             raise Unauthorized(f"{detail}; {allowed}", headers={"WWW-Authenticate": challenge})
 
-    def _count(self, name: str, limit: RateLimit) -> None:
-        wait_s = limit.wait(name, time.monotonic())
+    async def _take(self, name: str) -> float:
+        return self._limit.wait(name, time.monotonic()) if self._limit is not None else 0.0
+
+    async def _count(self, name: str) -> None:
+        wait_s = await self._siblings.ask_first("take", name)
         if wait_s > 0:
             self._metrics.rejected.labels("rate_limit").inc()
             raise RateLimited(
@@ -53,8 +60,8 @@ def _address(scope: Scope) -> str:
     return client[0] if client else "unknown"
 
 
-def make_gate(settings: Settings, metrics: Metrics) -> Gate | None:
+def make_gate(settings: Settings, metrics: Metrics, siblings: Siblings) -> Gate | None:
     """Return the gate that the settings ask for; None where everybody may always. Raises SettingsError."""
     keys = load_keys(settings)
     limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
-    return Gate(keys, limit, metrics) if keys is not None or limit is not None else None
+    return Gate(keys, limit, metrics, siblings) if keys is not None or limit is not None else None

@@ -84,3 +84,4 @@ class Metrics:
         )
         self.models_refused = Gauge("cogan_models_refused", "Model files refused.", registry=registry)
         self.ready = Gauge("cogan_ready", "1 while /readyz answers 200.", registry=registry)
+        Gauge("cogan_processes", "Processes that answer.", registry=registry).set(1)

@@ -98,7 +98,7 @@ class RequestMiddleware:
     ) -> None:
         try:
             if self._gate is not None:
-                self._gate.admit(scope, headers)
+                await self._gate.admit(scope, headers)
             if (messages := self._repeats.answer(scope, headers)) is not None:
                 for message in messages:
                     await reply(message)

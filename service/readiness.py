@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from service.errors import NotReady, Stuck
 from service.metrics import Metrics
+from service.model_registry import ModelRegistry
+from service.siblings import Siblings
 
 
 class Readiness:
     """Ready while a model answers and the service is not on its way out; alive while no batch hangs."""
 
     def __init__(
-        self,
-        trouble: Callable[[], str | None],
-        longest_run: Callable[[], float],
-        stuck_after_s: float,
-        metrics: Metrics,
+        self, models: ModelRegistry, stuck_after_s: float, metrics: Metrics, siblings: Siblings
     ) -> None:
-        """`trouble` says why no model answers, None while one does; `longest_run` how long a batch takes."""
-        self._trouble, self._longest_run, self._stuck_after_s = trouble, longest_run, stuck_after_s
-        self.draining = False
+        self._models, self._stuck_after_s = models, stuck_after_s
+        self.draining, self._siblings = False, siblings
+        siblings.on("hang", self._tell_hang)
         metrics.ready.set_function(lambda: float(self.trouble is None))
 
     @property
     def trouble(self) -> str | None:
         """Why the service is not ready; None where it is."""
-        return "the service is on its way out" if self.draining else self._trouble()
+        return "the service is on its way out" if self.draining else self._models.trouble
 
-    @property
-    def hang(self) -> str | None:
-        """Why only a new process would help; None where this one is well."""
-        seconds = self._longest_run()
+    async def check_ready(self) -> None:
+        """Raise NotReady where the service is not ready."""
+        if self.trouble is not None:
+            raise NotReady(self.trouble, headers={"Retry-After": "5"})
+
+    async def check_alive(self) -> None:
+        """Raise Stuck where only a new service would help, as a process of it hangs."""
+        try:
+            hangs = await self._siblings.gather("hang")
+        except NotReady:  # a process has ended, and with it the service
+            return
+        for hang in filter(None, hangs):
+            raise Stuck(hang)
+
+    async def _tell_hang(self, _: None) -> str | None:
+        seconds = self._models.longest_run
         return f"a batch has been drawn for {seconds:.1f} s" if seconds > self._stuck_after_s else None

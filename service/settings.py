@@ -50,17 +50,25 @@ class Settings(BaseSettings):
     model_control: bool = Field(
         default=True, description="Whether requests below /v2/repository may load and unload models."
     )
+    processes: int = Field(
+        default_factory=lambda chosen: 1 if chosen.get("provider") == "cuda" else min(4, available_cpus()),
+        ge=1,
+        le=64,
+        description="Processes that answer at one port; otherwise one on a GPU, else the processors up to 4.",
+    )
     threads: int = Field(
         default_factory=available_cpus,
         ge=1,
         le=256,
-        description="Threads that draw and encode; otherwise the processors at hand.",
+        description="Threads of a process that draw and encode; otherwise the processors at hand.",
     )
     max_batch: int = Field(
         default=16, ge=1, le=1024, description="Most latents in one run; on a GPU every run is padded to it."
     )
     max_queue: int = Field(
-        default=512, ge=1, description="Most latents that wait for one model; more are refused with 429."
+        default=512,
+        ge=1,
+        description="Most latents that wait for one model in one process; more are refused with 429.",
     )
     max_pairs: int = Field(default=64, ge=1, description="Most pairs in one answer of /generate.")
     max_frames: int = Field(default=256, ge=2, description="Most frames in one answer of /interpolate.")
@@ -127,7 +135,9 @@ class Settings(BaseSettings):
         description="Seconds from SIGTERM, when /readyz turns 503, until listening ends.",
     )
     cache_bytes: int = Field(
-        default=64 * 2**20, ge=0, description="Bytes of encoded answers to keep for repeats; 0 keeps none."
+        default=64 * 2**20,
+        ge=0,
+        description="Bytes of encoded answers that all processes keep for repeats; 0 keeps none.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level of the log lines on stderr."

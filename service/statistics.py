@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 
 @dataclass
@@ -17,6 +18,11 @@ class Span:
         """Count one more."""
         self.count += 1
         self.seconds += seconds
+
+    def join(self, other: Span) -> None:
+        """Count what another has counted, too."""
+        self.count += other.count
+        self.seconds += other.seconds
 
 
 @dataclass
@@ -45,3 +51,22 @@ class Statistics:
         """Count a run of `size` latents."""
         self.runs.setdefault(size, Span()).add(seconds)
         self.last_run = time.time()
+
+    def plain(self) -> dict[str, Any]:
+        """Return values that JSON can carry."""
+        return asdict(self) | {"runs": [(size, asdict(span)) for size, span in self.runs.items()]}
+
+    @classmethod
+    def of_plain(cls, plain: dict[str, Any]) -> Self:
+        """Build what `plain` returned."""
+        spans = {name: Span(**plain[name]) for name in ("success", "fail", "queue", "infer")}
+        runs = {size: Span(**span) for size, span in plain["runs"]}
+        return cls(**spans, runs=runs, last_run=plain["last_run"])
+
+    def join(self, other: Statistics) -> None:
+        """Count what another process has counted, too."""
+        for name in ("success", "fail", "queue", "infer"):
+            getattr(self, name).join(getattr(other, name))
+        for size, span in other.runs.items():
+            self.runs.setdefault(size, Span()).join(span)
+        self.last_run = max(self.last_run, other.last_run)

@@ -14,11 +14,12 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from service.__main__ import Server
 from service.app import create_app
+from service.server import Server
 from service.settings import Settings
 
 START = 30.0  # seconds, for a busy machine
+ALONE = {"COGAN_PORT": "0", "COGAN_PROCESSES": "1"}
 
 
 class Service:
@@ -26,7 +27,7 @@ class Service:
 
     def __init__(self, models_dir: Path, **settings: object) -> None:
         variables = {f"COGAN_{name.upper()}": str(value) for name, value in settings.items()}
-        environment = os.environ | {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PORT": "0"} | variables
+        environment = os.environ | {"COGAN_MODELS_DIR": str(models_dir)} | ALONE | variables
         self.process = subprocess.Popen(
             [sys.executable, "-m", "service"], env=environment, stderr=subprocess.PIPE, text=True
         )
@@ -76,7 +77,7 @@ def services(models_dir: Path) -> Iterator[Callable[..., Service]]:
 @asynccontextmanager
 async def listening(models_dir: Path, **settings: Any) -> AsyncIterator[int]:
     """Give the port of a service that listens in this loop, and end it."""
-    chosen = Settings(models_dir=models_dir, **({"port": 0, "threads": 1} | settings))
+    chosen = Settings(models_dir=models_dir, **({"port": 0, "threads": 1, "processes": 1} | settings))
     server = Server(create_app(chosen), chosen)
     serving = asyncio.create_task(server.serve())
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastapi import FastAPI, Request, Response
 
 from service import __version__
-from service.errors import NotReady, Stuck
 from service.generator import Generator
 from service.inference import HEADER_LENGTH, read_inference
 from service.inference_schemas import (
@@ -65,14 +64,12 @@ class InferenceRoutes:
 
     async def server_live(self) -> ServerLive:
         """Answer 200 while the process can answer and no batch hangs, as /livez does."""
-        if self._readiness.hang is not None:
-            raise Stuck(self._readiness.hang)
+        await self._readiness.check_alive()
         return ServerLive(live=True)
 
     async def server_ready(self) -> ServerReady:
         """Answer 200 while a model answers, as /readyz does."""
-        if self._readiness.trouble is not None:
-            raise NotReady(self._readiness.trouble, headers={"Retry-After": "5"})
+        await self._readiness.check_ready()
         return ServerReady(ready=True)
 
     async def describe_model_tensors(self, request: Request, name: str) -> ModelDescription:

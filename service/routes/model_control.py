@@ -7,6 +7,7 @@ import asyncio
 from fastapi import FastAPI, Request
 
 from service.bodies import parse_body
+from service.model_changes import ModelChanges
 from service.model_registry import ModelRegistry
 from service.model_repository import MODEL_FILE
 from service.repository_schemas import IndexEntry, IndexRequest, LoadRequest, UnloadRequest
@@ -19,8 +20,8 @@ REPOSITORY = "/v2/repository"
 class ModelControlRoutes:
     """The protocol's repository extension. Versions are never edited in place: a change is a new version."""
 
-    def __init__(self, registry: ModelRegistry) -> None:
-        self._registry = registry
+    def __init__(self, registry: ModelRegistry, changes: ModelChanges) -> None:
+        self._registry, self._changes = registry, changes
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app."""
@@ -60,14 +61,13 @@ class ModelControlRoutes:
         A version that is refused changes nothing: the answer says why.
         """
         parse_body(LoadRequest, await request.body())
-        model = await self._registry.load(name)
-        return _served(model.name, model.version)
+        return _served(name, await self._changes.load(name))
 
     async def unload_model(self, request: Request, name: str) -> IndexEntry:
         """Serve a model no longer; what was accepted is answered."""
         parse_body(UnloadRequest, await request.body())
-        model = await self._registry.unload(name)
-        return IndexEntry(name=model.name, version=model.version, state="UNAVAILABLE", reason="unloaded")
+        version = await self._changes.unload(name)
+        return IndexEntry(name=name, version=version, state="UNAVAILABLE", reason="unloaded")
 
 
 def _served(name: str, version: str) -> IndexEntry:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 
 from service.inference_schemas import (
@@ -12,19 +14,20 @@ from service.inference_schemas import (
     StatisticsAnswer,
 )
 from service.model_registry import ModelRegistry
-from service.onnx_model import OnnxModel
 from service.routes.openapi import problems
 from service.routes.protocol_paths import TAGS, add_for_versions, named_model
-from service.statistics import Span
+from service.siblings import Siblings
+from service.statistics import Span, Statistics
 
 NOTHING = Spent(count=0, ns=0)
 
 
 class StatisticsRoutes:
-    """Counts of requests and runs, whether they came by this protocol or not."""
+    """Counts of requests and runs in all processes, whether they came by this protocol or not."""
 
-    def __init__(self, registry: ModelRegistry) -> None:
-        self._registry = registry
+    def __init__(self, registry: ModelRegistry, siblings: Siblings) -> None:
+        self._registry, self._siblings = registry, siblings
+        siblings.on("statistics", self._tell)
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app, before those of models by name."""
@@ -33,18 +36,29 @@ class StatisticsRoutes:
 
     async def count_all(self) -> StatisticsAnswer:
         """Tell what every served model has done."""
-        return StatisticsAnswer(model_stats=[_count(model) for model in self._registry.models])
+        return await self._count([(model.name, model.version) for model in self._registry.models])
 
     async def count_one(self, request: Request, name: str) -> StatisticsAnswer:
         """Tell what one model has done."""
-        return StatisticsAnswer(model_stats=[_count(named_model(self._registry, request, name))])
+        model = named_model(self._registry, request, name)
+        return await self._count([(model.name, model.version)])
+
+    async def _count(self, wanted: list[tuple[str, str]]) -> StatisticsAnswer:
+        counted = {one: Statistics() for one in wanted}
+        for told in await self._siblings.gather("statistics"):
+            for name, version, plain in told:
+                if (name, version) in counted:
+                    counted[name, version].join(Statistics.of_plain(plain))
+        return StatisticsAnswer(model_stats=[_render(*one, done) for one, done in counted.items()])
+
+    async def _tell(self, _: None) -> list[Any]:
+        return [(model.name, model.version, model.statistics.plain()) for model in self._registry.models]
 
 
-def _count(model: OnnxModel) -> ModelStatistics:
-    done = model.statistics
+def _render(name: str, version: str, done: Statistics) -> ModelStatistics:
     return ModelStatistics(
-        name=model.name,
-        version=model.version,
+        name=name,
+        version=version,
         last_inference=int(done.last_run * 1000),
         inference_count=done.latents,
         execution_count=sum(span.count for span in done.runs.values()),

@@ -25,7 +25,7 @@ def connect(models_dir: Path) -> Callable[..., httpx.AsyncClient]:
     """Return what opens a client of a new app; its arguments are settings."""
 
     def connect(**settings: Any) -> httpx.AsyncClient:
-        app = create_app(Settings(models_dir=models_dir, **({"threads": 2} | settings)))
+        app = create_app(Settings(models_dir=models_dir, **({"threads": 2, "processes": 1} | settings)))
         return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
 
     return connect

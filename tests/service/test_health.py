@@ -93,6 +93,7 @@ async def test_metrics_have_the_names_that_dashboards_use(client: httpx.AsyncCli
         "cogan_model_info",
         "cogan_model_load_seconds",
         "cogan_models_refused",
+        "cogan_processes",
         "cogan_queue_depth",
         "cogan_queue_wait_seconds",
         "cogan_ready",

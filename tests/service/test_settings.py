@@ -64,3 +64,12 @@ def test_threads_follow_the_containers_limit(tmp_path: Path, limit: str, cpus: i
     file = tmp_path / "cpu.max"
     file.write_text(limit)
     assert available_cpus(file) == (cpus or available_cpus(tmp_path / "none"))
+
+
+def test_the_processors_are_used_up_to_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are as many as processors, but few; on a GPU one, which has the model in its memory."""
+    for cpus, processes in ((1, 1), (3, 3), (64, 4)):
+        monkeypatch.setattr("service.settings.available_cpus", lambda cpus=cpus: cpus)
+        assert Settings().processes == processes
+    assert Settings(provider="cuda").processes == 1
+    assert Settings(processes=7).processes == 7

@@ -1,0 +1,126 @@
+"""A service of several processes: the first listens and hands connections round, the others take theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, cast
+
+from fastapi import FastAPI
+
+from service.channel import Channel
+from service.listener import Listener, take_over
+from service.processes import Inherited, Processes
+from service.server import Server
+from service.settings import Settings
+
+logger = logging.getLogger("cogan.cluster")
+GRACE_S = 10.0  # beside the deadline of requests
+
+
+class ClusterServer(Server):
+    """Serves connections that were accepted elsewhere."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(app, settings)
+        self._opening: set[asyncio.Task[Any]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve, without a socket of uvicorn's."""
+        await super().startup(sockets or [])
+
+    def take(self, client: socket.socket) -> None:
+        """Serve a connection."""
+        loop = asyncio.get_running_loop()
+        opening = loop.create_task(loop.connect_accepted_socket(self._protocol, client))
+        self._opening.add(opening)  # the loop itself would not keep it alive
+        opening.add_done_callback(self._opening.discard)
+
+    def leave(self) -> None:
+        """End without a delay: part of the service is gone."""
+        self._state.readiness.draining = self.should_exit = True
+
+    def _protocol(self) -> asyncio.Protocol:
+        kind = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+class FirstServer(ClusterServer):
+    """Listens for all, begins the others, and passes on what it is told."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(app, settings)
+        self._listener = Listener(self.take)
+        self._processes = Processes(app.state.siblings, self._listener.add, self._lose)
+
+    async def open(self) -> None:
+        """Listen, say where, and begin the others; each serves as soon as its models are loaded."""
+        await self._listener.begin(self.config.host, self.config.port, self.config.backlog)
+        await super().open()
+        self._processes.begin(self._settings.processes - 1)
+
+    def addresses(self) -> list[tuple[Any, ...]]:
+        """Return where it listens."""
+        return [one.getsockname() for one in self._listener.sockets]
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Let the others drain, too; they end when listening has ended."""
+        super().handle_exit(sig, frame)
+        self._processes.tell(signal.SIGINT if self.force_exit else signal.SIGUSR1)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End listening, then the others and what this process answers."""
+        self._listener.end()
+        self._processes.tell(signal.SIGTERM)
+        await super().shutdown(sockets)
+
+    async def close(self) -> None:
+        """Wait for the others."""
+        await self._processes.end(self._settings.deadline_s + GRACE_S)
+        await super().close()
+
+    def _lose(self) -> None:
+        self.exit_status = 1
+        self.leave()
+
+
+class OtherServer(ClusterServer):
+    """Takes the connections that the first hands over, and ends when the first does."""
+
+    def __init__(self, app: FastAPI, settings: Settings, inherited: Inherited) -> None:
+        super().__init__(app, settings)
+        self._line, self._door = inherited.line, inherited.door
+
+    async def open(self) -> None:
+        """Join the first process."""
+        siblings = self._state.siblings
+        first = await Channel.over(self._line, "the first process", siblings.answer)
+        first.ended.add_done_callback(lambda _: self.leave())
+        siblings.follow(first)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, self._drain)
+        self._door.setblocking(False)
+        loop.add_reader(self._door, self._take_all)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take what was handed over last, and answer all."""
+        asyncio.get_running_loop().remove_reader(self._door)
+        self._take_all()
+        await asyncio.gather(*self._opening)
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
+        """End; the first process has waited out the delay. Ctrl-C comes from it when it is asked again."""
+        self.leave()
+        self.force_exit = sig == signal.SIGINT
+
+    def _take_all(self) -> None:
+        for client in take_over(self._door):
+            self.take(client)
+
+    def _drain(self) -> None:
+        self._state.readiness.draining = True
