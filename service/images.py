@@ -19,19 +19,33 @@ from PIL import Image, __version__
 
 Pixels = NDArray[np.uint8]
 
-ENCODER_ID = f"2/{zlib.ZLIB_RUNTIME_VERSION}/{__version__}"  # part of every ETag: other encoders, other bytes
+ENCODER_ID = f"3/{zlib.ZLIB_RUNTIME_VERSION}/{__version__}"  # part of every ETag: other encoders, other bytes
 FRAME_MS = 100
 STORED_UP_TO = 4096  # bytes of pixels: what is smaller costs more to compress than to send
 
 
 def png(pixels: Pixels) -> bytes:
-    """Write pixels [H, W, C] as PNG, unfiltered: stored up to STORED_UP_TO bytes, else by zlib's level 1."""
+    """Write pixels [H, W, C] as PNG: stored up to STORED_UP_TO bytes, else compressed quickly.
+
+    Colour is filtered by `Sub`, which takes a third off photographs; strokes are smaller without.
+    """
     height, width, channels = pixels.shape
     rows = np.zeros((height, 1 + width * channels), np.uint8)  # each begins with its filter: 0, none
     rows[:, 1:] = pixels.reshape(height, width * channels)
-    data = rows.tobytes()
-    packed = _stored(data) if len(data) <= STORED_UP_TO else zlib.compress(data, 1)
+    if rows.size <= STORED_UP_TO:
+        packed = _stored(rows.tobytes())
+    else:
+        if channels == 3:
+            rows[:, 0] = 1
+            rows[:, 1 + channels :] -= pixels.reshape(height, -1)[:, :-channels]
+        packed = _compressed(rows.tobytes())
     return b"".join((_png_head(height, width, channels), *_chunk(b"IDAT", packed), _PNG_END))
+
+
+def _compressed(data: bytes) -> bytes:
+    """Compress runs of equal bytes alone, in two thirds of the time of level 1 and no larger for strokes."""
+    stream = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    return stream.compress(data) + stream.flush()
 
 
 def _stored(data: bytes) -> bytes:
