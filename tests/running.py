@@ -42,11 +42,12 @@ class Service:
         with self.process.stderr as stream:
             self.lines.extend(json.loads(line) for line in stream)
 
-    def wait_for(self, found: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Return the first log line of a kind."""
+    def wait_for(self, found: Callable[[dict[str, Any]], bool], times: int = 1) -> dict[str, Any]:
+        """Return the first log line of a kind, once there are so many."""
         end = time.monotonic() + START
         while time.monotonic() < end:
-            if matching := [line for line in list(self.lines) if found(line)]:
+            matching = [line for line in list(self.lines) if found(line)]
+            if len(matching) >= times:
                 return matching[0]
             time.sleep(0.02)
         raise TimeoutError(f"not in {self.lines}")

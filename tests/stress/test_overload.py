@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.running import Service, services
+from tests.running import Service
+from tests.stress.conftest import pairs
 from tests.stress.forms import forms
 from tests.stress.gauges import read, settled
 from tests.stress.load import ROOT, Plan, Template, load
@@ -58,7 +59,7 @@ def test_twice_the_peak_leaves_the_goodput(rounds: int, seconds: float, share: f
     """It stays near the peak, measured before and after each part of the flood; the rest is 429 or 504."""
     limits = {"max_queue": QUEUE, "max_pairs": QUEUE, "max_frames": QUEUE, "cache_bytes": 0}
     peaks, floods = [], []
-    with services(ROOT / "models") as start:
+    with pairs(ROOT / "models") as start:
         service = start(deadline_s=DEADLINE_S, **limits)
         measure_peak(service, 0.5)  # to warm up
         peaks.append(measure_peak(service, seconds / 2))

@@ -15,6 +15,7 @@ import pytest
 
 from service.onnx_model import file_digest
 from tests.running import Service
+from tests.stress.conftest import PROCESSES
 from tests.stress.forms import forms
 
 DOMAINS = ("digit", "edge", "ink")
@@ -60,7 +61,8 @@ def swap(service: Service, client: httpx.Client, version: int, broken: bool) -> 
     place, verdict = f"tiny/{version}", "refused" if broken else "served"
     if version % 2:
         service.process.send_signal(signal.SIGHUP)
-        service.wait_for(lambda line: str(line["message"]).startswith(f"model {verdict}: {place}"))
+        told = f"model {verdict}: {place}"
+        service.wait_for(lambda line: str(line["message"]).startswith(told), times=PROCESSES)
     else:
         answer = client.post("/v2/repository/models/tiny/load")
         assert answer.status_code == (422 if broken else 200), answer.text
