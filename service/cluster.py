@@ -30,8 +30,9 @@ class ClusterServer(Server):
         self._opening: set[asyncio.Task[Any]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to serve, without a socket of uvicorn's."""
-        await super().startup(sockets or [])
+        """Begin to serve; uvicorn listens nowhere."""
+        del sockets
+        await super().startup([])
 
     def take(self, client: socket.socket) -> None:
         """Serve a connection."""
@@ -59,13 +60,9 @@ class FirstServer(ClusterServer):
 
     async def open(self) -> None:
         """Listen, say where, and begin the others; each serves as soon as its models are loaded."""
-        await self._listener.begin(self.config.host, self.config.port, self.config.backlog)
+        self._listener.begin(self._bound, self.config.backlog)
         await super().open()
         self._processes.begin(self._settings.processes - 1)
-
-    def addresses(self) -> list[tuple[Any, ...]]:
-        """Return where it listens."""
-        return [one.getsockname() for one in self._listener.sockets]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Let the others drain, too; they end when listening has ended."""
@@ -94,6 +91,10 @@ class OtherServer(ClusterServer):
     def __init__(self, app: FastAPI, settings: Settings, inherited: Inherited) -> None:
         super().__init__(app, settings)
         self._line, self._door = inherited.line, inherited.door
+
+    def bind(self) -> list[socket.socket]:
+        """Return nothing: the first process listens."""
+        return []
 
     async def open(self) -> None:
         """Join the first process."""

@@ -10,12 +10,9 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle
-
-from service.errors import StartError
 
 logger = logging.getLogger("cogan.listener")
 RETRY_AFTER_S = 1.0  # where the process has no room for another connection
@@ -32,7 +29,7 @@ def take_over(door: socket.socket) -> list[socket.socket]:
 
 
 class Listener:
-    """Listens at every address of a host; belongs to an event loop."""
+    """Accepts what comes, for this process and others; belongs to an event loop."""
 
     def __init__(self, take: Take) -> None:
         """`take` is what this process does with a connection of its own."""
@@ -40,22 +37,13 @@ class Listener:
         self._doors: list[socket.socket | None] = [None]  # this process has none
         self._turns = cycle(self._doors)
         self._accepting: list[asyncio.Task[None]] = []
-        self.sockets: list[socket.socket] = []
 
-    async def begin(self, host: str, port: int, backlog: int) -> None:
-        """Listen. Raises StartError where the address cannot be had."""
-        loop = asyncio.get_running_loop()
-        try:
-            bound = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
-        except OSError as error:
-            raise StartError(f"COGAN_HOST, COGAN_PORT = {host!r}, {port}: {error.strerror}") from error
-        for one in bound.sockets:
-            listening = socket.socket(fileno=os.dup(one.fileno()))
-            listening.setblocking(False)
-            listening.listen(backlog)
-            self.sockets.append(listening)
-            self._accepting.append(asyncio.create_task(self._accept(listening)))
-        bound.close()
+    def begin(self, bound: Sequence[socket.socket], backlog: int) -> None:
+        """Listen at addresses that are taken already."""
+        for one in bound:
+            one.setblocking(False)
+            one.listen(backlog)
+            self._accepting.append(asyncio.create_task(self._accept(one)))
 
     def add(self, door: socket.socket) -> None:
         """Give the process behind a door its turn, too."""
@@ -67,8 +55,6 @@ class Listener:
         """Listen no longer; what was accepted has been handed over."""
         for task in self._accepting:
             task.cancel()
-        for listening in self.sockets:
-            listening.close()
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()

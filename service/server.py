@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from service.addresses import take_address, url
 from service.connections import connection_class
 from service.settings import Settings
 
@@ -44,6 +45,7 @@ class HealthServer(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         assert settings.health_port is not None
         super().__init__(_config(app, settings, settings.health_port, timeout_graceful_shutdown=1))
+        self._bound = take_address(settings.host, settings.health_port, "COGAN_HEALTH_PORT")
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -51,21 +53,16 @@ class HealthServer(uvicorn.Server):
         yield
 
     async def begin(self) -> str:
-        """Listen, and return where; where that fails, the process ends as uvicorn ends it."""
-        self._serving = asyncio.create_task(self.serve())
+        """Listen, and return where."""
+        self._serving = asyncio.create_task(self.serve(self._bound))
         while not self.started:
             await asyncio.sleep(0.01)
-        return _url(self.servers[0].sockets[0].getsockname())
+        return url(self._bound[0].getsockname())
 
     async def end(self) -> None:
         """End listening."""
         self.should_exit = True
         await self._serving
-
-
-def _url(address: tuple[Any, ...]) -> str:
-    host, port = address[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _spare_collector() -> None:
@@ -84,6 +81,7 @@ class Server(uvicorn.Server):
     exit_status = 0
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
+        """Take the address. Raises SettingsError where it cannot be had."""
         super().__init__(
             _config(
                 app,
@@ -95,9 +93,23 @@ class Server(uvicorn.Server):
             )
         )
         self._state, self._settings = app.state, settings
+        self._bound = self.bind()
         self._close_at: float | None = None
         self._health = HealthServer(app.state.health, settings) if app.state.health is not app else None
         self._reloading: set[asyncio.Task[None]] = set()
+
+    def bind(self) -> list[socket.socket]:
+        """Return sockets for its addresses."""
+        return take_address(self._settings.host, self._settings.port, "COGAN_PORT")
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve at its addresses until it is told to end."""
+        await super().serve(sockets or self._bound)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._bound[0].getsockname()[1])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to serve."""
@@ -109,14 +121,11 @@ class Server(uvicorn.Server):
     async def open(self) -> None:
         """Say where requests are taken."""
         models = [model.name for model in self._state.registry.models]
-        extra: dict[str, object] = {"url": (url := _url(self.addresses()[0])), "models": models}
+        where = url(self._bound[0].getsockname())
+        extra: dict[str, object] = {"url": where, "models": models}
         if self._health is not None:
             extra["health_url"] = await self._health.begin()
-        logger.info("serving %s on %s", ", ".join(models) or "no model", url, extra=extra)
-
-    def addresses(self) -> list[tuple[Any, ...]]:
-        """Return where it listens."""
-        return [one.getsockname() for server in self.servers for one in server.sockets]
+        logger.info("serving %s on %s", ", ".join(models) or "no model", where, extra=extra)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End listening, and answer all that was accepted."""

@@ -84,7 +84,7 @@ async def listening(models_dir: Path, **settings: Any) -> AsyncIterator[int]:
     try:
         while not server.started:
             await asyncio.sleep(0.01)
-        yield server.servers[0].sockets[0].getsockname()[1]
+        yield server.port
     finally:
         server.should_exit = True
         await serving

@@ -35,7 +35,7 @@ async def test_a_batch_that_hangs_is_told(
     for path in ("/livez", "/v2/health/live"):
         answer = await client.get(path)
         assert (answer.status_code, answer.json()["code"]) == (503, "stuck")
-        assert "a batch has been drawn for 0." in answer.json()["detail"]
+        assert answer.json()["detail"].startswith("a batch has been drawn for ")
     assert (await client.get("/readyz")).status_code == 200
     assert (await asking).status_code == 200
     assert (await client.get("/livez")).status_code == 200
