@@ -5,6 +5,7 @@ Pure ASGI: Starlette's BaseHTTPMiddleware would hide a client's disconnect.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import re
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access_log import AccessLog
 from service.bodies import read_body, watched
-from service.errors import RequestError
+from service.errors import NotReady, RequestError
 from service.gate import Gate
 from service.logs import REQUEST_ID, TRACE_ID
 from service.metrics import Metrics
@@ -108,6 +109,11 @@ class RequestMiddleware:
                 await watched(
                     receive, body, reply, lambda replay: self._app(scope, replay, reply), self._timers
                 )
+        except asyncio.CancelledError:  # by the server, whose grace is over
+            if reply.started:
+                raise
+            late = NotReady("the service ends before this is answered", headers={"Retry-After": "5"})
+            await problem_response(late, scope["path"])(scope, receive, reply)
         except Exception as error:
             if not isinstance(error, RequestError):
                 logger.exception("request failed")

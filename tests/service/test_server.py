@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -17,6 +18,9 @@ from typing import Any
 import httpx
 import pytest
 
+from service.app import create_app
+from service.server import Server
+from service.settings import Settings
 from tests.running import START, Service
 
 
@@ -68,6 +72,26 @@ def test_sighup_looks_at_the_models_again(
         service.process.send_signal(signal.SIGHUP)
         service.wait_for(partial(says, message))
         assert httpx.get(f"{service.url}/generate?seed=7").json()["version"] == served
+
+
+@pytest.mark.anyio
+async def test_what_grace_does_not_reach_is_503(tiny_model: Callable[..., Path], models_dir: Path) -> None:
+    """A request that is still drawn when the grace ends is told so, and when to come again."""
+    tiny_model(turns=400_000)
+    settings = Settings(models_dir=models_dir, port=0, threads=1, processes=1)
+    server = Server(create_app(settings), settings)
+    server.config.timeout_graceful_shutdown = 0
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=START) as client:
+        asking = asyncio.create_task(client.get("/generate?seed=7&count=8"))
+        await asyncio.sleep(0.2)
+        server.should_exit = True
+        answer = await asking
+    await serving
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+    assert answer.headers["retry-after"] == "5"
 
 
 def test_ctrl_c_skips_the_delay(tiny_model: Callable[..., Path], start: Callable[..., Service]) -> None:
