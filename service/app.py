@@ -24,7 +24,7 @@ from service.middleware import RequestMiddleware
 from service.model_changes import ModelChanges
 from service.model_registry import ModelRegistry
 from service.model_repository import ModelRepository
-from service.onnx_model import OnnxModel, require_provider
+from service.onnx_model import OnnxModel
 from service.readiness import Readiness
 from service.repeats import Repeats
 from service.routes.answers import ImageAnswers
@@ -36,6 +36,7 @@ from service.routes.interpolate import InterpolateRoutes
 from service.routes.model_control import ModelControlRoutes
 from service.routes.models import ModelRoutes
 from service.routes.statistics import StatisticsRoutes
+from service.sessions import require_provider
 from service.settings import Settings
 from service.siblings import Siblings
 from service.timers import Timers

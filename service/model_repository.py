@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.onnx_model import ModelRefused, OnnxModel, Provider, file_digest
+from service.onnx_model import OnnxModel, file_digest
+from service.sessions import ModelRefused, Provider
 
 MODEL_FILE = "model.onnx"
 VERSION = re.compile(r"[1-9][0-9]{0,8}")

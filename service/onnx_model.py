@@ -9,47 +9,18 @@ import contextlib
 import hashlib
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.errors import ProviderMissing
 from service.metadata import LATENT_INPUT, MetadataError, ModelMetadata, parse_metadata
+from service.sessions import ModelRefused, Provider, first_line, open_session
 from service.statistics import Statistics
 
-Provider = Literal["cpu", "cuda"]
 Latents = NDArray[np.float32]
 Images = dict[str, NDArray[np.uint8]]
-
-PROVIDERS: dict[Provider, tuple[str, dict[str, Any]]] = {
-    "cpu": ("CPUExecutionProvider", {}),
-    "cuda": (
-        "CUDAExecutionProvider",
-        {
-            "cudnn_conv_algo_search": "HEURISTIC",  # the default measures anew for every shape
-            "arena_extend_strategy": "kSameAsRequested",
-            "use_tf32": 0,  # the same bytes on every generation of GPU
-        },
-    ),
-}
-
-
-class ModelRefused(Exception):
-    """A model file cannot be served; the message says why."""
-
-
-def require_provider(provider: Provider) -> None:
-    """Raise ProviderMissing where onnxruntime lacks `provider`: it would fall back silently."""
-    if provider == "cuda":
-        ort.preload_dlls()
-    name = PROVIDERS[provider][0]
-    if name not in (available := ort.get_available_providers()):
-        raise ProviderMissing(
-            f"COGAN_PROVIDER = {provider!r} needs onnxruntime's {name}, but only {available} are there; "
-            "install the package with the extra 'gpu' and without 'cpu'"
-        )
 
 
 def file_digest(path: Path) -> str:
@@ -70,7 +41,7 @@ class OnnxModel:
         self.max_batch = max_batch
         self.digest = _digest(content)
         self.statistics = Statistics()  # of whoever runs it
-        self._session = _open(content, provider)
+        self._session = open_session(content, provider)
         # onnxruntime's sessions on a GPU take one run at a time.
         self._turns = threading.Lock() if provider == "cuda" else contextlib.nullcontext()
         self.metadata = _read_metadata(self._session)
@@ -112,7 +83,7 @@ class OnnxModel:
             try:
                 images = self.run(latents)
             except Exception as error:  # onnxruntime's errors share no base class
-                raise ModelRefused(f"a warm-up run of {size} latents failed: {_first_line(error)}") from error
+                raise ModelRefused(f"a warm-up run of {size} latents failed: {first_line(error)}") from error
             for domain in self.metadata.domains:
                 found = images[domain.name]
                 expected = (size, domain.height, domain.width, domain.channels)
@@ -125,26 +96,6 @@ class OnnxModel:
 
 def _digest(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
-
-
-def _open(content: bytes, provider: Provider) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1  # runs are parallel; and explicit threads are not pinned to cores
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.use_deterministic_compute = True
-    options.log_severity_level = 4  # errors are raised; its own log lines are not JSON
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = ort.InferenceSession(content, options, providers=[PROVIDERS[provider]])
-    except Exception as error:  # onnxruntime's errors share no base class
-        raise ModelRefused(f"onnxruntime cannot read the file: {_first_line(error)}") from error
-    if (active := session.get_providers()[0]) != PROVIDERS[provider][0]:
-        raise ProviderMissing(
-            f"COGAN_PROVIDER = {provider!r}, but onnxruntime fell back to {active}; "
-            "are the GPU's driver, CUDA and cuDNN there?"
-        )
-    return session
 
 
 def _read_metadata(session: ort.InferenceSession) -> ModelMetadata:
@@ -181,7 +132,3 @@ def _check_tensor(node: Any, kind: str, shape: list[int]) -> None:
         raise ModelRefused(
             f"'{node.name}' is {node.type} {node.shape}; the metadata promises {kind} {['batch', *shape]}"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return f"{str(error).splitlines()[0]:.300}" if str(error) else type(error).__name__

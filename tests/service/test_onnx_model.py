@@ -11,7 +11,8 @@ import onnx
 import pytest
 
 from service.errors import ProviderMissing
-from service.onnx_model import ModelRefused, OnnxModel, require_provider
+from service.onnx_model import OnnxModel
+from service.sessions import ModelRefused, require_provider
 
 DOMAINS = [("only",), ("digit", "edge"), ("a", "b", "c"), ("a", "b", "c", "d", "e")]
 
