@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import median
 from typing import NamedTuple
 
 import pytest
@@ -54,21 +53,18 @@ def flood(service: Service, seconds: float, rate: float) -> Goodput:
     return goodput
 
 
-@pytest.mark.parametrize(("rounds", "seconds", "share"), forms((1, 3.0, 0.8), (6, 10.0, 0.9)))
-def test_twice_the_peak_leaves_the_goodput(rounds: int, seconds: float, share: float) -> None:
-    """It stays near the peak, measured before and after each part of the flood; the rest is 429 or 504."""
+@pytest.mark.parametrize(("seconds", "share"), forms((3.0, 0.8), (60.0, 0.9)))
+def test_twice_the_peak_leaves_the_goodput(seconds: float, share: float) -> None:
+    """It stays near the peak, measured before and after the flood; the rest is 429 or 504."""
     limits = {"max_queue": QUEUE, "max_pairs": QUEUE, "max_frames": QUEUE, "cache_bytes": 0}
-    peaks, floods = [], []
     with pairs(ROOT / "models") as start:
         service = start(deadline_s=DEADLINE_S, **limits)
         measure_peak(service, 0.5)  # to warm up
-        peaks.append(measure_peak(service, seconds / 2))
-        for _ in range(rounds):
-            floods.append(flood(service, seconds, 2 * peaks[-1].of_clock))
-            peaks.append(measure_peak(service, seconds / 2))
-    around = list(zip(floods, peaks, peaks[1:], strict=False))
-    by_clock = [2 * one.of_clock / (a.of_clock + b.of_clock) for one, a, b in around]
-    by_processor = [2 * one.of_processor / (a.of_processor + b.of_processor) for one, a, b in around]
-    print(by_clock, by_processor)
-    assert median(by_processor) >= share, by_processor
-    assert median(by_clock) >= LEAST, by_clock
+        before = measure_peak(service, min(seconds / 2, 10.0))
+        flooded = flood(service, seconds, 2 * before.of_clock)
+        after = measure_peak(service, min(seconds / 2, 10.0))
+    by_clock = 2 * flooded.of_clock / (before.of_clock + after.of_clock)
+    by_processor = 2 * flooded.of_processor / (before.of_processor + after.of_processor)
+    print(f"of the peak by the clock {by_clock:.3f}, by processor time {by_processor:.3f}")
+    assert by_processor >= share
+    assert by_clock >= LEAST
