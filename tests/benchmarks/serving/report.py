@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tests.benchmarks.serving.load import Sample
-from tests.benchmarks.serving.servers import OURS
+from tests.benchmarks.serving.servers import ALONE, OURS
 
 Results = dict[str, Any]
 Cell = Callable[[list[Sample]], str]
@@ -107,7 +107,7 @@ def _ratios(closed: list[Sample], by_connections: list[int]) -> str:
     for connections in by_connections:
         at = pick(closed, connections=connections)
         rates = {arm: median(pick(at, arm=arm), "requests_per_second") for arm in unique(s.arm for s in at)}
-        ours = rates.pop(OURS, None)
+        ours, _ = rates.pop(OURS, None), rates.pop(ALONE, None)
         if ours and rates:
             best = max(rates, key=lambda arm: rates[arm])
             sentences.append(f"{connections}: {ours / rates[best]:.2f} x {best}")

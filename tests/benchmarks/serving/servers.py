@@ -20,7 +20,8 @@ from tests.benchmarks.serving.peers.drawing import processors
 from tests.benchmarks.serving.processes import adopt_orphans, cpu_seconds, family, memory_mb
 
 ROOT = Path(__file__).parents[3]
-OURS = "this service"
+OURS, ALONE = "this service", "this service, 1 process"
+SETTLE_S = 3.0  # where more processes begin after the first that answers
 START_S, STOP_S = 180.0, 20.0
 QUIET = ("--no-access-log", "--log-level", "warning")
 PEERS = "tests.benchmarks.serving.peers"
@@ -48,6 +49,7 @@ def arms(service_python: Path) -> list[Arm]:
     ray = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     return [
         Arm(OURS, (str(service_python), "-m", "service")),
+        Arm(ALONE, (str(service_python), "-m", "service"), environment={"COGAN_PROCESSES": "1"}),
         Arm("FastAPI, 1 process", fastapi, "fastapi"),
         Arm(f"FastAPI, {processors()} processes", (*fastapi, "--workers", str(processors())), "fastapi"),
         Arm("LitServe", (sys.executable, "-m", f"{PEERS}.lit_serve"), "litserve"),
@@ -103,6 +105,7 @@ def serving(arm: Arm, model: Path, scratch: Path) -> Iterator[Server]:
     server = Server(process, port)
     try:
         _wait_until_it_answers(server, log_file)
+        time.sleep(SETTLE_S)
         yield server
     finally:
         _stop(process)
