@@ -16,7 +16,7 @@ from training.checkpoint import write_whole
 from training.config import DomainConfig
 from training.datasets import ImageSet
 from training.errors import DataError, RunError
-from training.networks import build
+from training.rows import build
 from training.samples import from_bytes
 
 RANGE = (-1.0, 1.0)

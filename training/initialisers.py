@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from training.networks import Layers
+from training.rows import Layers
 
 WEIGHTY = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 

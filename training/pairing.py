@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from training.config import CouplingConfig
 from training.couplings import COUPLINGS, Asked, Drawn
-from training.networks import CoupledGenerator, Images, Layers
+from training.networks import CoupledGenerator, Images
+from training.rows import Layers
 
 Classify = Mapping[str, Callable[[Tensor], Tensor]]
 

@@ -1,0 +1,18 @@
+"""Networks as tables of layers, by name: what each is made of, and nothing of how it is built.
+
+A generator's first layers may be shared by its domains (the trunk) and its last are a domain's own (the
+heads); a discriminator's first layers are a domain's own (the stems) and its last are shared (Liu & Tuzel
+2016, figure 1). Where the border runs is a number of the experiment, not of the table.
+"""
+
+from __future__ import annotations
+
+from training.architectures import digits, readers
+from training.architectures.layers import Layer, Table
+
+__all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "GENERATORS", "Layer", "Table"]
+
+GENERATORS: dict[str, Table] = {**digits.GENERATORS}
+DISCRIMINATORS: dict[str, Table] = {**digits.DISCRIMINATORS}
+ENCODERS = readers.ENCODERS
+CLASSIFIERS = readers.CLASSIFIERS

@@ -1,0 +1,70 @@
+"""Coupled networks for digits of 28x28: those of the paper, and those that learn faster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from training.architectures.layers import Activation, Layer, Table, Width
+
+
+def _deconv(out: Width, kernel: int, stride: int, padding: int, activation: Activation) -> Layer:
+    return Layer("deconv", out, kernel, stride, padding, norm="batch", activation=activation)
+
+
+def _digit(hidden: Activation, last: Activation, features: int = 128) -> tuple[Layer, ...]:
+    return (
+        _deconv(1024, 4, 1, 0, hidden),  # 4x4
+        _deconv(512, 3, 2, 1, hidden),  # 7x7
+        _deconv(256, 3, 2, 1, hidden),  # 13x13
+        _deconv(features, 3, 2, 1, hidden),  # 25x25
+        Layer("deconv", "image", 6, 1, 1, activation=last),  # 28x28
+    )
+
+
+GENERATORS = {
+    "digit": Table(
+        "the digit generator of Liu & Tuzel 2016 (supplement, table 1): five deconvolutions to 28x28",
+        (28, 28),
+        _digit("prelu", "sigmoid"),
+    ),
+    "digit_leaky": Table(
+        "the same with LeakyReLU, whose backward costs a fifth of PReLU's, and tanh (Radford et al. 2016)",
+        (28, 28),
+        _digit("leaky_relu", "tanh"),
+    ),
+    "digit_wide": Table(
+        "digit_leaky with twice the features before the heads, for domains that need more than strokes",
+        (28, 28),
+        _digit("leaky_relu", "tanh", features=256),
+    ),
+}
+
+_STRIDED = (
+    Layer("conv", 128, 5, 2, 2, activation="leaky_relu"),  # 14x14
+    Layer("conv", 256, 5, 2, 2, activation="leaky_relu"),  # 7x7
+    Layer("linear", 1024, activation="leaky_relu"),
+    Layer("linear", "logit"),
+)
+
+DISCRIMINATORS = {
+    "digit": Table(
+        "the digit discriminator of Liu & Tuzel 2016: only max-pooling before its features",
+        (28, 28),
+        (
+            Layer("conv", 20, 5, pool=2),  # 12x12
+            Layer("conv", 50, 5, pool=2),  # 4x4
+            Layer("conv", 500, 4, activation="prelu"),  # 1x1
+            Layer("conv", "logit"),
+        ),
+    ),
+    "digit_strided": Table(
+        "strided convolutions with LeakyReLU and no normalisation, so that a gradient penalty is exact",
+        (28, 28),
+        _STRIDED,
+    ),
+    "digit_spectral": Table(
+        "digit_strided with every layer spectrally normalised (Miyato et al. 2018), which bounds its slope",
+        (28, 28),
+        tuple(replace(layer, spectral=True) for layer in _STRIDED),
+    ),
+}
