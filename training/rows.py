@@ -12,14 +12,7 @@ from torch import nn
 from training.architectures import Layer
 
 Shape = tuple[int, int, int]  # C, H, W
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "prelu": nn.PReLU,
-    "leaky_relu": lambda: nn.LeakyReLU(0.2),
-    "relu": nn.ReLU,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-}
+Built = tuple[list[nn.Module], Shape]
 
 
 class Layers(nn.Sequential):
@@ -50,31 +43,93 @@ def build(
     rows: list[tuple[Layer, list[nn.Module]]] = []
     for layer in layers:
         out = outputs[layer.out] if isinstance(layer.out, str) else max(1, round(layer.out * width))
-        operation, shape = _operation(layer, shape, out)
-        rows.append((layer, [*operation, *_finish(layer, out)]))
+        enlarged, shape = _enlarge(layer, shape)
+        operation, shape = OPERATIONS[layer.operation](layer, shape, out)
+        flat = isinstance(operation[-1], nn.Linear)
+        rows.append((layer, [*enlarged, *operation, *_finish(layer, out, flat)]))
     return Layers.of_rows(rows), shape
 
 
-def _operation(layer: Layer, shape: Shape, out: int) -> tuple[list[nn.Module], Shape]:
+def _enlarge(layer: Layer, shape: Shape) -> Built:
+    channels, height, width = shape
+    modules: list[nn.Module] = [nn.Upsample(scale_factor=layer.enlarge)] if layer.enlarge > 1 else []
+    return modules, (channels, height * layer.enlarge, width * layer.enlarge)
+
+
+def _conv(layer: Layer, shape: Shape, out: int) -> Built:
     channels, *sides = shape
-    bias = layer.norm == "none"  # a normalisation takes any bias away again
-    k, s, p = layer.kernel, layer.stride, layer.padding
-    if layer.operation == "linear":
-        return [nn.Flatten(), nn.Linear(math.prod(shape), out, bias=bias)], (out, 1, 1)
-    if layer.operation == "deconv":
-        height, width = ((side - 1) * s - 2 * p + k for side in sides)
-        return [nn.ConvTranspose2d(channels, out, k, s, p, bias=bias)], (out, height, width)
-    height, width = (((side + 2 * p - k) // s + 1) // layer.pool for side in sides)
+    k, s = layer.kernel, layer.stride
+    around = [_around(layer, (math.ceil(side / s) - 1) * s + k - side) for side in sides]
+    height, width = (
+        ((side + total - k) // s + 1) // layer.pool for side, total in zip(sides, around, strict=True)
+    )
+    conv = nn.Conv2d(channels, out, k, s, _halves(around), bias=_has_bias(layer))
     pool = [nn.MaxPool2d(layer.pool)] if layer.pool > 1 else []
-    return [nn.Conv2d(channels, out, k, s, p, bias=bias), *pool], (out, height, width)
+    return [*_at_the_ends(around, 1), conv, *pool], (out, height, width)
 
 
-def _finish(layer: Layer, out: int) -> list[nn.Module]:
-    modules: list[nn.Module] = []
-    if layer.norm == "batch":
-        modules.append((nn.BatchNorm1d if layer.operation == "linear" else nn.BatchNorm2d)(out))
-    if layer.activation != "none":
-        modules.append(ACTIVATIONS[layer.activation]())
+def _deconv(layer: Layer, shape: Shape, out: int) -> Built:
+    channels, *sides = shape
+    k, s = layer.kernel, layer.stride
+    around = [_around(layer, k - s) for _ in sides]
+    height, width = ((side - 1) * s + k - total for side, total in zip(sides, around, strict=True))
+    deconv = nn.ConvTranspose2d(channels, out, k, s, _halves(around), bias=_has_bias(layer))
+    return [deconv, *_at_the_ends(around, -1)], (out, height, width)
+
+
+def _linear(layer: Layer, shape: Shape, out: int) -> Built:
+    k = layer.kernel
+    linear = nn.Linear(math.prod(shape), out * k * k, bias=_has_bias(layer))
+    unfold = [nn.Unflatten(1, (out, k, k))] if k > 1 else []
+    return [nn.Flatten(), linear, *unfold], (out, k, k)
+
+
+OPERATIONS: dict[str, Callable[[Layer, Shape, int], Built]] = {
+    "conv": _conv,
+    "deconv": _deconv,
+    "linear": _linear,
+}
+NORMS: dict[str, Callable[[Layer, int, bool], list[nn.Module]]] = {
+    "none": lambda _layer, _out, _flat: [],
+    "batch": lambda layer, out, flat: [(nn.BatchNorm1d if flat else nn.BatchNorm2d)(out, layer.eps)],
+    "layer": lambda layer, out, _flat: [nn.GroupNorm(1, out, layer.eps)],  # over all of C, H, W
+}
+ACTIVATIONS: dict[str, Callable[[Layer], list[nn.Module]]] = {
+    "none": lambda _layer: [],
+    "prelu": lambda layer: [nn.PReLU(init=layer.slope)],
+    "leaky_relu": lambda layer: [nn.LeakyReLU(layer.slope)],
+    "relu": lambda _layer: [nn.ReLU()],
+    "sigmoid": lambda _layer: [nn.Sigmoid()],
+    "tanh": lambda _layer: [nn.Tanh()],
+}
+
+
+def _finish(layer: Layer, out: int, flat: bool) -> list[nn.Module]:
+    norm, activation = NORMS[layer.norm](layer, out, flat), ACTIVATIONS[layer.activation](layer)
+    modules = [*activation, *norm] if layer.norm_last else [*norm, *activation]
     if layer.dropout > 0.0:
         modules.append(nn.Dropout(layer.dropout))
+    if layer.channel_dropout > 0.0:
+        modules.append(nn.Dropout2d(layer.channel_dropout))
     return modules
+
+
+def _has_bias(layer: Layer) -> bool:
+    """Say whether no normalisation by channel takes a bias away again."""
+    return layer.norm != "batch" or layer.norm_last
+
+
+def _around(layer: Layer, same: int) -> int:
+    """Return the pixels of padding before and after a side together."""
+    return max(0, same) if layer.padding == "same" else 2 * layer.padding
+
+
+def _halves(around: Sequence[int]) -> tuple[int, int]:
+    height, width = (total // 2 for total in around)
+    return height, width
+
+
+def _at_the_ends(around: Sequence[int], sign: int) -> list[nn.Module]:
+    """Add, or with a sign of -1 cut off, the pixel of an odd padding, which lies below and on the right."""
+    height, width = (sign * (total % 2) for total in around)
+    return [nn.ZeroPad2d((0, width, 0, height))] if height or width else []

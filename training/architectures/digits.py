@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from training.architectures.layers import Activation, Layer, Table, Width
-
-
-def _deconv(out: Width, kernel: int, stride: int, padding: int, activation: Activation) -> Layer:
-    return Layer("deconv", out, kernel, stride, padding, norm="batch", activation=activation)
+from training.architectures.layers import Activation, Layer, Table
 
 
-def _digit(hidden: Activation, last: Activation, features: int = 128) -> tuple[Layer, ...]:
+def _digit(hidden: Activation, slope: float, last: Activation, features: int = 128) -> tuple[Layer, ...]:
+    deconv = partial(Layer, "deconv", norm="batch", activation=hidden, slope=slope)
     return (
-        _deconv(1024, 4, 1, 0, hidden),  # 4x4
-        _deconv(512, 3, 2, 1, hidden),  # 7x7
-        _deconv(256, 3, 2, 1, hidden),  # 13x13
-        _deconv(features, 3, 2, 1, hidden),  # 25x25
+        deconv(1024, 4),  # 4x4
+        deconv(512, 3, 2, 1),  # 7x7
+        deconv(256, 3, 2, 1),  # 13x13
+        deconv(features, 3, 2, 1),  # 25x25
         Layer("deconv", "image", 6, 1, 1, activation=last),  # 28x28
     )
 
@@ -25,17 +23,17 @@ GENERATORS = {
     "digit": Table(
         "the digit generator of Liu & Tuzel 2016 (supplement, table 1): five deconvolutions to 28x28",
         (28, 28),
-        _digit("prelu", "sigmoid"),
+        _digit("prelu", 0.25, "sigmoid"),
     ),
     "digit_leaky": Table(
         "the same with LeakyReLU, whose backward costs a fifth of PReLU's, and tanh (Radford et al. 2016)",
         (28, 28),
-        _digit("leaky_relu", "tanh"),
+        _digit("leaky_relu", 0.2, "tanh"),
     ),
     "digit_wide": Table(
         "digit_leaky with twice the features before the heads, for domains that need more than strokes",
         (28, 28),
-        _digit("leaky_relu", "tanh", features=256),
+        _digit("leaky_relu", 0.2, "tanh", features=256),
     ),
 }
 
@@ -53,7 +51,7 @@ DISCRIMINATORS = {
         (
             Layer("conv", 20, 5, pool=2),  # 12x12
             Layer("conv", 50, 5, pool=2),  # 4x4
-            Layer("conv", 500, 4, activation="prelu"),  # 1x1
+            Layer("conv", 500, 4, activation="prelu", slope=0.25),  # 1x1
             Layer("conv", "logit"),
         ),
     ),

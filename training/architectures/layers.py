@@ -6,25 +6,38 @@ from dataclasses import dataclass
 from typing import Literal
 
 Operation = Literal["conv", "deconv", "linear"]
-Norm = Literal["none", "batch"]
+Norm = Literal["none", "batch", "layer"]
 Activation = Literal["none", "prelu", "leaky_relu", "relu", "sigmoid", "tanh"]
 Width = int | Literal["image", "logit", "latent", "classes"]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One row: an operation, then pooling, normalisation, activation and dropout, in this order."""
+    """One row: enlargement, an operation, pooling, normalisation, activation and dropout, in this order."""
 
     operation: Operation
     out: Width
     """Channels at width 1, or what fixes them: the domain's image, one logit, the latent, the classes."""
     kernel: int = 1
+    """Side of the window; of a linear row, side of the map that it puts out."""
     stride: int = 1
-    padding: int = 0
+    padding: int | Literal["same"] = 0
+    """Pixels on every side; same, as TensorFlow has it, leaves a side's length to the stride alone."""
+    enlarge: int = 1
+    """How often every pixel is repeated, across and down."""
     pool: int = 1
     norm: Norm = "none"
+    eps: float = 1e-5
+    """What the normalisation adds to the variance."""
+    norm_last: bool = False
+    """Whether the normalisation comes after the activation."""
     activation: Activation = "none"
+    slope: float = 0.2
+    """Slope below zero: of leaky_relu, and that prelu begins with."""
     dropout: float = 0.0
+    """Share of values that an update leaves out."""
+    channel_dropout: float = 0.0
+    """Share of whole channels that an update leaves out (Tompson et al. 2015)."""
     spectral: bool = False
     """Whether the weight is divided by its largest singular value (Miyato et al. 2018)."""
 
