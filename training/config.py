@@ -117,12 +117,17 @@ class Experiment:
     @model_validator(mode="after")
     def _layers_fit(self) -> Self:
         for side, table in self.tables.items():
-            shared = getattr(self, side).shared_layers
-            if shared is not None and shared > len(table.layers):
-                raise ValueError(f"{side}.shared_layers = {shared}: its table has {len(table.layers)} layers")
-            if shared == len(table.layers) and len({domain.channels for domain in self.domains}) > 1:
+            config = getattr(self, side)
+            shared, sharable, layers = config.shared_of(table), config.sharable_of(table), len(table.layers)
+            if not 0 <= shared <= sharable:
                 raise ValueError(
-                    f"{side}.shared_layers = {shared}: grey and RGB domains cannot share all layers"
+                    f"{side}.shared_layers = {shared}: its table has {layers} layers"
+                    + (f", {layers - sharable} of them own_last_layers" if sharable < layers else "")
+                )
+            if shared == sharable and len({domain.channels for domain in self.domains}) > 1:
+                raise ValueError(
+                    f"{side}.shared_layers = {shared}: grey and RGB domains cannot share "
+                    "the layer next to the image"
                 )
             if table.size != self.size:
                 raise ValueError(

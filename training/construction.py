@@ -22,7 +22,9 @@ def build_generator(experiment: Experiment) -> CoupledGenerator:
 def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
     """Build the coupled discriminator."""
     config, table = experiment.discriminator, experiment.discriminator_table
-    discriminator = CoupledDiscriminator(table, _channels(experiment), config.width, config.shared_of(table))
+    discriminator = CoupledDiscriminator(
+        table, _channels(experiment), config.width, config.shared_of(table), config.own_last_layers
+    )
     initialise(discriminator, config.initialisation)
     return discriminator
 
@@ -31,7 +33,14 @@ def build_encoder(experiment: Experiment) -> CoupledEncoder:
     """Build the coupled encoder, images -> latents."""
     config, table = experiment.encoder, experiment.encoder_table
     outputs = {"latent": experiment.latent_dim}
-    encoder = CoupledEncoder(table, _channels(experiment), outputs, config.width, config.shared_of(table))
+    encoder = CoupledEncoder(
+        table,
+        _channels(experiment),
+        outputs,
+        config.width,
+        config.shared_of(table),
+        config.own_last_layers,
+    )
     initialise(encoder, config.initialisation)
     return encoder
 

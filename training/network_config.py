@@ -36,9 +36,13 @@ class NetworkConfig:
     clip_gradients: Annotated[float, Field(gt=0)] | None = None
     """Greatest norm of all its gradients together; longer ones are shortened to it."""
 
+    def sharable_of(self, table: Table) -> int:
+        """Return how many of a table's layers could be shared."""
+        return len(table.layers)
+
     def shared_of(self, table: Table) -> int:
         """Return how many of a table's layers are shared."""
-        return len(table.layers) - 1 if self.shared_layers is None else self.shared_layers
+        return self.sharable_of(table) - 1 if self.shared_layers is None else self.shared_layers
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -54,7 +58,19 @@ class GeneratorConfig(NetworkConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
-class EncoderConfig(NetworkConfig):
+class ReaderConfig(NetworkConfig):
+    """What the networks that read images have in common."""
+
+    own_last_layers: Annotated[int, Field(ge=0)] = 0
+    """How many of the last layers are each domain's own, after the shared ones."""
+
+    def sharable_of(self, table: Table) -> int:
+        """Return how many of a table's layers could be shared."""
+        return len(table.layers) - self.own_last_layers
+
+
+@dataclass(frozen=True, config=STRICT)
+class EncoderConfig(ReaderConfig):
     """The encoder that a cycle asks for the latents of images; it learns beside the generator."""
 
     table: Annotated[str, one_of(ENCODERS)] = "digit"
@@ -74,7 +90,7 @@ class PenaltyConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
-class DiscriminatorConfig(NetworkConfig):
+class DiscriminatorConfig(ReaderConfig):
     """The coupled discriminator, its optimiser and its penalties."""
 
     table: Annotated[str, one_of(DISCRIMINATORS)] = "digit"

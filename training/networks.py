@@ -39,7 +39,10 @@ class CoupledGenerator(nn.Module):
 
 
 class CoupledEncoder(nn.Module):
-    """A stem for each domain, and one trunk: {domain: images [B, C, H, W]} -> {domain: values [B, V]}."""
+    """A stem for each domain, one trunk, and where `own_last` layers are a domain's own, a head for each.
+
+    {domain: images [B, C, H, W]} -> {domain: values [B, V]}.
+    """
 
     def __init__(
         self,
@@ -48,29 +51,36 @@ class CoupledEncoder(nn.Module):
         outputs: dict[str, int],
         width: float,
         shared_layers: int,
+        own_last: int = 0,
     ) -> None:
         super().__init__()
-        border = len(table.layers) - shared_layers
-        own, shared = table.layers[:border], table.layers[border:]
-        stems, shapes = {}, []
-        for name, count in channels.items():
-            stems[name], shape = build(own, (count, *table.size), width, outputs)
-            shapes.append(shape)
-        self.stems = nn.ModuleDict(stems)
-        self.trunk, _ = build(shared, shapes[0], width, outputs)
+        last = len(table.layers) - own_last
+        first = last - shared_layers
+        stems = {
+            name: build(table.layers[:first], (count, *table.size), width, outputs)
+            for name, count in channels.items()
+        }
+        shape = next(shape for _, shape in stems.values())
+        self.stems = nn.ModuleDict({name: stem for name, (stem, _) in stems.items()})
+        self.trunk, shape = build(table.layers[first:last], shape, width, outputs)
+        self.heads = nn.ModuleDict(
+            {name: build(table.layers[last:], shape, width, outputs)[0] for name in channels}
+        )
 
     def forward(self, images: Images) -> Images:
         """Read the images of each domain, [B, C, H, W]; batches may differ in length."""
-        features = [self.stems[name](batch) for name, batch in images.items()]
-        values = self.trunk(torch.cat(features)).flatten(1)
-        return dict(zip(images, values.split([len(batch) for batch in images.values()]), strict=True))
+        features = torch.cat([self.stems[name](batch) for name, batch in images.items()])
+        parts = self.trunk(features).split([len(batch) for batch in images.values()])
+        return {name: self.heads[name](part).flatten(1) for name, part in zip(images, parts, strict=True)}
 
 
 class CoupledDiscriminator(CoupledEncoder):
     """An encoder of one value: {domain: images [B, C, H, W]} -> {domain: logits [B]}."""
 
-    def __init__(self, table: Table, channels: dict[str, int], width: float, shared_layers: int) -> None:
-        super().__init__(table, channels, {"logit": 1}, width, shared_layers)
+    def __init__(
+        self, table: Table, channels: dict[str, int], width: float, shared_layers: int, own_last: int = 0
+    ) -> None:
+        super().__init__(table, channels, {"logit": 1}, width, shared_layers, own_last)
 
     def forward(self, images: Images) -> Images:
         """Judge the images of each domain, [B, C, H, W]; batches may differ in length."""

@@ -115,6 +115,17 @@ def test_an_experiment_survives_its_run_folder() -> None:
             {"couplings": [{"name": "cycle", "weight": 1.0}], "encoder": {"shared_layers": 6}},
             ["encoder.shared_layers = 6", "has 5 layers"],
         ),
+        (
+            {"discriminator": {"own_last_layers": 2, "shared_layers": 3}},
+            ["discriminator.shared_layers = 3", "has 4 layers, 2 of them own_last_layers"],
+        ),
+        (
+            {
+                "domains": [DIGIT, COLOUR],
+                "discriminator": {"own_last_layers": 1, "shared_layers": 3},
+            },
+            ["discriminator.shared_layers = 3", "grey and RGB"],
+        ),
         ({"domains": [DIGIT | {"name": "latent"}]}, ["['latent']", "take others"]),
         ({"domains": [DIGIT | {"name": "half"}]}, ["['half']", "take others"]),
         (

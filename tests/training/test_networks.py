@@ -97,6 +97,29 @@ def test_any_number_of_discriminator_layers_is_shared(make_experiment: MakeExper
     assert torch.equal(logits["digit"], logits["edge"]) == (shared == 4)
 
 
+@pytest.mark.parametrize(("own_last", "shared"), [(1, 3), (1, 2), (2, 0), (4, 0)])
+def test_the_last_layers_can_be_a_domains_own(
+    make_experiment: MakeExperiment, own_last: int, shared: int
+) -> None:
+    """The border can run the other way, or on both sides: the trunk begins where the stems end."""
+    border = {"own_last_layers": own_last, "shared_layers": shared}
+    discriminator = build_discriminator(make_experiment(discriminator=border))
+    weighty = (nn.Conv2d, nn.Linear)
+    parts = (discriminator.stems["digit"], discriminator.trunk, discriminator.heads["digit"])
+    counts = [sum(isinstance(module, weighty) for module in part.modules()) for part in parts]
+    assert counts == [4 - shared - own_last, shared, own_last]
+    images = torch.randn(2, 1, 28, 28)
+    logits = discriminator({"digit": images, "edge": images})
+    assert not torch.equal(logits["digit"], logits["edge"])
+
+
+def test_what_is_not_said_leaves_one_layer_beside_the_image(make_experiment: MakeExperiment) -> None:
+    """Own last layers are taken of the shared ones, and every domain keeps its first."""
+    discriminator = build_discriminator(make_experiment(discriminator={"own_last_layers": 1}))
+    assert sum(isinstance(module, nn.Conv2d) for module in discriminator.stems["digit"].modules()) == 1
+    assert sum(isinstance(module, nn.Conv2d | nn.Linear) for module in discriminator.trunk) == 2
+
+
 def test_shared_weights_are_the_same_object(make_experiment: MakeExperiment) -> None:
     """A step that only one domain's loss takes moves the trunk of all, and no other head."""
     experiment = make_experiment(("digit", "edge"))

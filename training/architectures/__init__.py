@@ -2,7 +2,7 @@
 
 A generator's first layers may be shared by its domains (the trunk) and its last are a domain's own (the
 heads); a discriminator's first layers are a domain's own (the stems) and its last are shared (Liu & Tuzel
-2016, figure 1). Where the border runs is a number of the experiment, not of the table.
+2016, figure 1), or its very last are own again. Where the borders run is the experiment's, not the table's.
 """
 
 from __future__ import annotations
