@@ -17,6 +17,7 @@ from training.networks import CoupledDiscriminator, CoupledGenerator
 MakeExperiment = Callable[..., Experiment]
 NAMES = ("digit", "edge", "negative", "twin", "colour")
 COUNTS = (1, 2, 3, 5)
+CHANNELS = [(name, 3 if name == "colour" else 1) for name in NAMES]
 
 
 def count(network: nn.Module) -> int:
@@ -25,37 +26,36 @@ def count(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("domains", COUNTS)
-@pytest.mark.parametrize("table", GENERATORS)
-def test_a_generator_draws_every_domain(make_experiment: MakeExperiment, domains: int, table: str) -> None:
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_generator_draws_every_domain(domains: int, name: str) -> None:
     """One latent batch gives one image batch a domain, named by it, of its channels and in the range."""
-    experiment = make_experiment(NAMES[:domains], generator={"table": table})
-    generator = build_generator(experiment)
-    images = generator(torch.randn(6, experiment.latent_dim))
-    assert {name: tuple(batch.shape) for name, batch in images.items()} == {
-        domain.name: (6, domain.channels, 28, 28) for domain in experiment.domains
-    }
+    table, channels = GENERATORS[name], CHANNELS[:domains]
+    generator = CoupledGenerator(table, dict(channels), 8, width=1 / 64, shared_layers=len(table.layers) - 1)
+    images = generator(torch.randn(3, 8))
+    assert [(domain, batch.shape) for domain, batch in images.items()] == [
+        (domain, (3, count, *table.size)) for domain, count in channels
+    ]
     low, high = generator.image_range
-    assert (low, high) == ((0, 1) if table == "digit" else (-1, 1))
+    assert (low, high) == ((0, 1) if table.layers[-1].activation == "sigmoid" else (-1, 1))
     for batch in images.values():
         assert batch.min() >= low
         assert batch.max() <= high
 
 
 @pytest.mark.parametrize("domains", COUNTS)
-@pytest.mark.parametrize("table", DISCRIMINATORS)
-def test_a_discriminator_judges_every_domain(
-    make_experiment: MakeExperiment, domains: int, table: str
-) -> None:
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_a_discriminator_judges_every_domain(domains: int, name: str) -> None:
     """Every image gets one logit, in batches of different lengths, and the same in any company."""
-    experiment = make_experiment(NAMES[:domains], discriminator={"table": table})
-    discriminator = build_discriminator(experiment).eval()
-    images = {d.name: torch.randn(2 + i, d.channels, 28, 28) for i, d in enumerate(experiment.domains)}
+    table, channels = DISCRIMINATORS[name], CHANNELS[:domains]
+    shared = len(table.layers) - 1
+    discriminator = CoupledDiscriminator(table, dict(channels), width=1 / 64, shared_layers=shared).eval()
+    images = {domain: torch.randn(2 + i, count, *table.size) for i, (domain, count) in enumerate(channels)}
     logits = discriminator(images)
-    assert {name: tuple(batch.shape) for name, batch in logits.items()} == {
-        name: (len(batch),) for name, batch in images.items()
-    }
-    for name, batch in images.items():
-        torch.testing.assert_close(discriminator({name: batch})[name], logits[name])
+    assert [(domain, batch.shape) for domain, batch in logits.items()] == [
+        (domain, (len(batch),)) for domain, batch in images.items()
+    ]
+    for domain, batch in images.items():
+        torch.testing.assert_close(discriminator({domain: batch})[domain], logits[domain])
 
 
 @pytest.mark.parametrize("domains", COUNTS)

@@ -7,12 +7,15 @@ heads); a discriminator's first layers are a domain's own (the stems) and its la
 
 from __future__ import annotations
 
-from training.architectures import digits, readers
+from training.architectures import compact, dcgan, digits, photos, readers
 from training.architectures.layers import Layer, Table
 
 __all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "GENERATORS", "Layer", "Table"]
 
-GENERATORS: dict[str, Table] = {**digits.GENERATORS}
-DISCRIMINATORS: dict[str, Table] = {**digits.DISCRIMINATORS}
+FAMILIES = (digits, dcgan, compact, photos)
+GENERATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.GENERATORS.items()}
+DISCRIMINATORS: dict[str, Table] = {
+    name: table for one in FAMILIES for name, table in one.DISCRIMINATORS.items()
+}
 ENCODERS = readers.ENCODERS
 CLASSIFIERS = readers.CLASSIFIERS

@@ -1,4 +1,4 @@
-"""Coupled networks for digits of 28x28: those of the paper, and those that learn faster."""
+"""Coupled networks for digits: those of the paper, those that learn faster, and those of 32x32."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ def _digit(hidden: Activation, slope: float, last: Activation, features: int = 1
     )
 
 
+_started = partial(Layer, norm="batch", activation="prelu", slope=0.25)
+
 GENERATORS = {
     "digit": Table(
         "the digit generator of Liu & Tuzel 2016 (supplement, table 1): five deconvolutions to 28x28",
@@ -34,6 +36,15 @@ GENERATORS = {
         "digit_leaky with twice the features before the heads, for domains that need more than strokes",
         (28, 28),
         _digit("leaky_relu", 0.2, "tanh", features=256),
+    ),
+    "digit_32": Table(
+        "Soft-CoGAN's digit at 32x32: each deconvolution doubles the sides",
+        (32, 32),
+        (
+            _started("linear", 1024, 4),
+            *(_started("deconv", out, 3, 2, "same", slope=0.0) for out in (512, 256, 128)),  # 8x8 to 32x32
+            Layer("deconv", "image", 6, padding="same", activation="tanh"),
+        ),
     ),
 }
 
@@ -53,6 +64,16 @@ DISCRIMINATORS = {
             Layer("conv", 50, 5, pool=2),  # 4x4
             Layer("conv", 500, 4, activation="prelu", slope=0.25),  # 1x1
             Layer("conv", "logit"),
+        ),
+    ),
+    "digit_32": Table(
+        "Soft-CoGAN's digit at 32x32: as the paper's, with padding and dropout",
+        (32, 32),
+        (
+            Layer("conv", 20, 5, 1, 2, pool=2),  # 16x16
+            Layer("conv", 50, 5, 1, 2, pool=2),  # 8x8
+            Layer("linear", 500, activation="prelu", slope=0.25, dropout=0.5),
+            Layer("linear", "logit"),
         ),
     ),
     "digit_strided": Table(

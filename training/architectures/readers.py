@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from training.architectures.blocks import narrowing
 from training.architectures.layers import Layer, Table
 
+_ENCODER = (*narrowing(64, 128, 128, 256), Layer("linear", "latent"))
+_ENCODED = {"digit": 28, "plain_32": 32, "plain_64": 64, "plain_128": 128, "plain_256": 256}  # pixels a side
+
 ENCODERS = {
-    "digit": Table(
-        "Soft-CoGAN's encoder at 28x28: four convolutions, three of them strided, and dropout",
-        (28, 28),
-        (
-            Layer("conv", 64, 3, 1, 1, activation="leaky_relu"),
-            Layer("conv", 128, 3, 2, 1, activation="leaky_relu"),  # 14x14
-            Layer("conv", 128, 3, 2, 1, activation="leaky_relu"),  # 7x7
-            Layer("conv", 256, 3, 2, 1, activation="leaky_relu", dropout=0.4),  # 4x4
-            Layer("linear", "latent"),
-        ),
-    ),
+    name: Table(
+        f"Soft-CoGAN's encoder at {side}x{side}: four convolutions, three of them halving, and dropout",
+        (side, side),
+        _ENCODER,
+    )
+    for name, side in _ENCODED.items()
 }
+
+
+_SOFT = (
+    Layer("conv", 32, 3, activation="leaky_relu", slope=0.3),
+    Layer("conv", 64, 3, pool=2, activation="leaky_relu", slope=0.3, dropout=0.25),
+    Layer("linear", 128, activation="leaky_relu", slope=0.3, dropout=0.5),
+    Layer("linear", "classes"),
+)
 
 CLASSIFIERS = {
     "digit_small": Table(
@@ -40,5 +47,15 @@ CLASSIFIERS = {
             Layer("linear", 128, activation="relu", dropout=0.5),
             Layer("linear", "classes"),
         ),
+    ),
+    "digit_32": Table(
+        "Soft-CoGAN's for digits of 32x32: two convolutions without padding",
+        (32, 32),
+        _SOFT,
+    ),
+    "attributes": Table(
+        "the same at 128x128, Soft-CoGAN's for the attributes of CelebA; a logit each",
+        (128, 128),
+        _SOFT,
     ),
 }
