@@ -17,7 +17,7 @@ from training.augmentations import AUGMENTATIONS
 from training.couplings import COUPLINGS
 from training.domains import TRANSFORMS
 from training.errors import ConfigError
-from training.fields import STRICT, Positive, Precision, Weight, one_of
+from training.fields import STRICT, Positive, Precision, Weight, listed, one_of
 from training.losses import LOSSES
 from training.network_config import DiscriminatorConfig, EncoderConfig, GeneratorConfig
 
@@ -54,7 +54,7 @@ class DomainConfig:
 class CouplingConfig:
     """What holds pairs together beside shared layers."""
 
-    name: Annotated[str, one_of(COUPLINGS)]
+    name: Annotated[str, one_of(COUPLINGS), listed(COUPLINGS)]
     """Which coupling."""
     weight: Weight
     """Its weight in the generator's loss."""
@@ -86,7 +86,7 @@ class Experiment:
     """Distribution of the latents."""
     latent_dim: Positive = 100
     """Values in a latent."""
-    loss: Annotated[str, one_of(LOSSES)] = "ce"
+    loss: Annotated[str, one_of(LOSSES), listed(LOSSES)] = "ce"
     """Adversarial loss."""
     batch_size: Positive = 64
     """Images of each domain in a step."""

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Annotated, Literal
+from collections.abc import Collection, Mapping
+from typing import Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, ConfigDict, Field
+from tyro.conf import arg
+
+
+class Described(Protocol):
+    """What has a sentence about itself."""
+
+    @property
+    def about(self) -> str:
+        """What it is."""
 
 
 def one_of(choices: Collection[str]) -> AfterValidator:
@@ -17,6 +26,12 @@ def one_of(choices: Collection[str]) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def listed(choices: Mapping[str, Described]) -> object:
+    """Make the help of a field list its choices, a line each."""
+    lines = [f"- {name}: {choice.about}" for name, choice in choices.items()]
+    return arg(help_behavior_hint=lambda default: "\n".join([f"(default: {default})", *lines]))
 
 
 Precision = Literal["32-true", "bf16-mixed"]

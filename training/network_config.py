@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table
 from training.augmentations import AUGMENTATIONS
-from training.fields import STRICT, Decay, Positive, Weight, one_of
+from training.fields import STRICT, Decay, Positive, Weight, listed, one_of
 from training.initialisers import INITIALISERS
 from training.optimisers import OPTIMISERS
 from training.penalties import PENALTIES
@@ -49,7 +49,7 @@ class NetworkConfig:
 class GeneratorConfig(NetworkConfig):
     """The coupled generator, its optimiser and its average."""
 
-    table: Annotated[str, one_of(GENERATORS)] = "digit"
+    table: Annotated[str, one_of(GENERATORS), listed(GENERATORS)] = "digit"
     """Table of layers."""
     updates: Positive = 1
     """How often it is updated in a step."""
@@ -73,7 +73,7 @@ class ReaderConfig(NetworkConfig):
 class EncoderConfig(ReaderConfig):
     """The encoder that a cycle asks for the latents of images; it learns beside the generator."""
 
-    table: Annotated[str, one_of(ENCODERS)] = "digit"
+    table: Annotated[str, one_of(ENCODERS), listed(ENCODERS)] = "digit"
     """Table of layers."""
 
 
@@ -93,7 +93,7 @@ class PenaltyConfig:
 class DiscriminatorConfig(ReaderConfig):
     """The coupled discriminator, its optimiser and its penalties."""
 
-    table: Annotated[str, one_of(DISCRIMINATORS)] = "digit"
+    table: Annotated[str, one_of(DISCRIMINATORS), listed(DISCRIMINATORS)] = "digit"
     """Table of layers."""
     updates: Positive = 1
     """How often it is updated in a step."""
@@ -101,7 +101,7 @@ class DiscriminatorConfig(ReaderConfig):
     """What a loss of labels calls real images; below 1 is one-sided smoothing (Salimans et al. 2016)."""
     fake_label: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """What it calls drawn images; above 0 makes the smoothing two-sided."""
-    penalty: Annotated[str, one_of(["none", *PENALTIES])] = "none"
+    penalty: Annotated[str, one_of(["none", *PENALTIES]), listed(PENALTIES)] = "none"
     """Penalty on its gradient at images."""
     penalty_weight: Weight = 1.0
     """Its weight."""

@@ -18,7 +18,7 @@ from training.command_line import parse, verb
 from training.config import DomainConfig, Experiment, load_experiment
 from training.datasets import load_split
 from training.errors import DataError
-from training.fields import Positive, one_of
+from training.fields import Positive, listed, one_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ClassifierOptions:
 
     classifiers: Path = Path("classifiers")
     """Folder of the classifiers."""
-    table: Annotated[str, one_of(CLASSIFIERS)] = "digit"
+    table: Annotated[str, one_of(CLASSIFIERS), listed(CLASSIFIERS)] = "digit"
     """Table of layers."""
     epochs: Positive = 4
     """Times that every training image is seen, on average."""

@@ -11,8 +11,12 @@ from types import ModuleType
 import pytest
 
 from training import evaluate, export, train, train_classifiers
+from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 from training.config import DomainConfig, Experiment
+from training.fields import Described
+from training.losses import LOSSES
 from training.network_config import GeneratorConfig, NetworkConfig
+from training.penalties import PENALTIES
 
 RunVerb = Callable[..., None]
 VERBS = [train, evaluate, export, train_classifiers]
@@ -50,6 +54,28 @@ def test_help_lists_every_field(
         assert f"--{name.replace('_', '-')}" in shown
     for sentence in ("Decay of the averaged generator", "Licence of the images", "1 for grey, 3 for RGB."):
         assert sentence in shown
+
+
+@pytest.mark.parametrize(
+    ("verb", "registries"),
+    [
+        (train, [GENERATORS, DISCRIMINATORS, ENCODERS, LOSSES, PENALTIES]),
+        (train_classifiers, [CLASSIFIERS]),
+    ],
+)
+def test_help_says_what_each_choice_is(
+    run_verb: RunVerb,
+    write_experiment: Path,
+    capsys: pytest.CaptureFixture[str],
+    verb: ModuleType,
+    registries: list[dict[str, Described]],
+) -> None:
+    """Every table, loss and penalty has a line with its name and its sentence."""
+    with pytest.raises(SystemExit, match="0"):
+        run_verb(verb, write_experiment, "--help")
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for name, choice in (one for registry in registries for one in registry.items()):
+        assert f"- {name}: {choice.about}" in shown
 
 
 def test_a_dry_run_writes_nothing(
