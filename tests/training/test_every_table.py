@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from tests.conftest import describe_model
-from training.architectures import DISCRIMINATORS, GENERATORS
+from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 from training.config import Experiment
 from training.onnx_file import prove, write_onnx
+from training.rows import build
 from training.samples import draw, latents_of_seeds
 from training.trainer import Trainer
 
 MakeExperiment = Callable[..., Experiment]
-Train = Callable[[str, str, int], Trainer]
+Begin = Callable[..., Trainer]
 NAMES = ("digit", "edge", "colour")
+SMALL = {"width": 1 / 32, "initialisation": "he"}
 
 
 def opponents() -> list[tuple[str, str]]:
@@ -36,15 +37,15 @@ def opponents() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def begin(make_experiment: MakeExperiment, fabric: Fabric) -> Train:
+def begin(make_experiment: MakeExperiment, fabric: Fabric) -> Begin:
     """Return what begins the training of two tables for so many domains, on noise."""
 
-    def make(generator: str, discriminator: str, domains: int) -> Trainer:
-        small = {"width": 1 / 32, "initialisation": "he"}
+    def make(generator: str, discriminator: str, domains: int, **changes: object) -> Trainer:
         experiment = make_experiment(
             NAMES[:domains],
-            generator=small | {"table": generator},
-            discriminator=small | {"table": discriminator},
+            generator=SMALL | {"table": generator},
+            discriminator=SMALL | {"table": discriminator},
+            **changes,
         )
         images = {
             domain.name: torch.randint(256, (8, domain.channels, *experiment.size), dtype=torch.uint8)
@@ -57,22 +58,35 @@ def begin(make_experiment: MakeExperiment, fabric: Fabric) -> Train:
 
 @pytest.mark.parametrize("domains", [1, 2, 3])
 @pytest.mark.parametrize(("generator", "discriminator"), opponents())
-def test_all_of_a_table_learns(begin: Train, generator: str, discriminator: str, domains: int) -> None:
+def test_all_of_a_table_learns(begin: Begin, generator: str, discriminator: str, domains: int) -> None:
     """Two steps change every weight of both networks: no layer is dead."""
     trainer = begin(generator, discriminator, domains)
-    before = [weight.clone() for weight in _weights(trainer)]
-    trainer.step()
-    trainer.step()
-    assert trainer.not_finite() == []
-    unchanged = [
-        old.shape for old, new in zip(before, _weights(trainer), strict=True) if torch.equal(old, new)
-    ]
-    assert unchanged == []
+    assert _unchanged_by_two_steps(trainer) == []
+
+
+@pytest.mark.parametrize(("table", "domains"), list(zip(ENCODERS, cycle((1, 2, 3)), strict=False)))
+def test_all_of_an_encoder_learns(begin: Begin, table: str, domains: int) -> None:
+    """Beside the networks of its size it finds latents; domains are one, two and three by turns."""
+    opponent = next(pair for pair in opponents() if GENERATORS[pair[0]].size == ENCODERS[table].size)
+    cycle_of_latents = {"name": "cycle", "weight": 1.0}
+    trainer = begin(*opponent, domains, encoder=SMALL | {"table": table}, couplings=[cycle_of_latents])
+    assert _unchanged_by_two_steps(trainer) == []
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_all_of_a_classifier_learns(name: str) -> None:
+    """Every weight has a part in the classes of some image, and there is a logit of each class."""
+    table = CLASSIFIERS[name]
+    classifier, shape = build(table.layers, (3, *table.size), 1 / 8, {"classes": 13})
+    logits = classifier(torch.randn(8, 3, *table.size))
+    assert logits.shape == (8, *shape[:1]) == (8, 13)
+    logits.square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.any() for weight in classifier.parameters())
 
 
 @pytest.mark.parametrize(("generator", "domains"), list(zip(GENERATORS, cycle((1, 2, 3)), strict=False)))
 def test_onnxruntime_draws_what_torch_draws(
-    begin: Train, tmp_path: Path, generator: str, domains: int
+    begin: Begin, tmp_path: Path, generator: str, domains: int
 ) -> None:
     """After two steps, at every batch size of the proof; tables have one, two and three domains by turns."""
     opponent = next(discriminator for name, discriminator in opponents() if name == generator)
@@ -88,5 +102,14 @@ def test_onnxruntime_draws_what_torch_draws(
     assert "onnxruntime draws what PyTorch does" in prove(average, metadata, tmp_path / "model.onnx")
 
 
-def _weights(trainer: Trainer) -> list[Tensor]:
-    return [weight for network in trainer.networks.values() for weight in network.parameters()]
+def _unchanged_by_two_steps(trainer: Trainer) -> list[str]:
+    weights = {
+        f"{network}.{name}": weight
+        for network, module in trainer.networks.items()
+        for name, weight in module.named_parameters()
+    }
+    before = {name: weight.clone() for name, weight in weights.items()}
+    trainer.step()
+    trainer.step()
+    assert trainer.not_finite() == []
+    return [name for name, weight in weights.items() if torch.equal(weight, before[name])]
