@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from service.metadata import LATENT_INPUT, Name, Prior, describe_errors
-from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table
+from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table, misfit
 from training.augmentations import AUGMENTATIONS
 from training.couplings import COUPLINGS
 from training.domains import TRANSFORMS
@@ -21,6 +21,7 @@ from training.fields import STRICT, Positive, Precision, Weight, listed, one_of
 from training.losses import LOSSES
 from training.network_config import DiscriminatorConfig, EncoderConfig, GeneratorConfig
 
+TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS}
 RESERVED = {LATENT_INPUT, *dir(nn.ModuleDict())}  # taken in the exported graph and in the networks
 
 
@@ -129,10 +130,8 @@ class Experiment:
                     f"{side}.shared_layers = {shared}: grey and RGB domains cannot share "
                     "the layer next to the image"
                 )
-            if table.size != self.size:
-                raise ValueError(
-                    f"generator.table draws {self.size} pixels, {side}.table looks at {table.size}"
-                )
+            if wrong := misfit(TABLES[side], config.table, self.size):
+                raise ValueError(f"{side}.table = {config.table!r}: {wrong}")
         return self
 
     @model_validator(mode="after")

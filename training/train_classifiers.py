@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from training.architectures import CLASSIFIERS
+from training.architectures import CLASSIFIERS, misfit
 from training.classifiers import Classifier, accuracy, classifier_file, fit, save_classifier
 from training.command_line import parse, verb
 from training.config import DomainConfig, Experiment, load_experiment
@@ -40,7 +40,8 @@ def main(target: Path, arguments: list[str]) -> None:
     """Train one classifier a domain and print its accuracy on the real test images."""
     options = parse(ClassifierOptions(), arguments)
     experiment = load_experiment(target)
-    _check_size(options.table, experiment)
+    if wrong := misfit(CLASSIFIERS, options.table, experiment.size):
+        raise ConfigError(f"table = {options.table!r}: {wrong}")
     for domain in experiment.domains:
         file = classifier_file(options.classifiers, domain)
         classifier = train_classifier(domain, experiment, options)
@@ -59,15 +60,6 @@ def train_classifier(domain: DomainConfig, experiment: Experiment, options: Clas
     test_set = load_split(domain, domain.test_split, experiment.size)
     classifier.accuracy.fill_(accuracy(classifier, test_set))
     return classifier
-
-
-def _check_size(name: str, experiment: Experiment) -> None:
-    if CLASSIFIERS[name].size != experiment.size:
-        fitting = [name for name, table in CLASSIFIERS.items() if table.size == experiment.size]
-        raise ConfigError(
-            f"table = {name!r}: it reads {CLASSIFIERS[name].size} pixels, and {experiment.name} draws "
-            f"{experiment.size}, for which there is {', '.join(fitting) or 'none'}"
-        )
 
 
 if __name__ == "__main__":

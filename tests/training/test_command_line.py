@@ -112,7 +112,11 @@ def test_options_override_the_file(run_verb: RunVerb, write_experiment: Path, tm
         (export, ["{folder}", "--name", "Big Name"], "name = 'Big Name'"),
         (export, ["{folder}"], "is no run folder"),
         (train_classifiers, ["{experiment}", "--table", "deep"], "table = 'deep': must be one of digit"),
-        (train_classifiers, ["{experiment}", "--table", "digit_32"], "(28, 28), for which there is digit_"),
+        (
+            train_classifiers,
+            ["{experiment}", "--table", "digit_32"],
+            "(28, 28) are drawn: take digit_small, digit",
+        ),
     ],
 )
 def test_a_users_error_is_one_line(

@@ -61,6 +61,18 @@ def test_an_experiment_survives_its_run_folder() -> None:
         ),
         ({"discriminator": {"fake_label": 0.6}}, ["discriminator.fake_label = 0.6", "less than 0.5"]),
         ({"generator": {"table": "big"}}, ["generator.table = 'big'", "digit, digit_leaky"]),
+        (
+            {"generator": {"table": "face"}},
+            ["discriminator.table = 'digit'", "(28, 28) pixels", "take face, face_layer_norm"],
+        ),
+        (
+            {
+                "generator": {"table": "cifar"},
+                "discriminator": {"table": "cifar"},
+                "couplings": [{"name": "cycle", "weight": 1.0}],
+            },
+            ["encoder.table = 'digit'", "(32, 32) are drawn: take plain_32"],
+        ),
         ({"generator": {"width": float("inf")}}, ["generator.width = inf", "finite"]),
         ({"generator": {"betas": [0.5, 1.5]}}, ["generator.betas.1 = 1.5", "less than 1"]),
         ({"generator": {"shared_layers": 6}}, ["generator.shared_layers = 6", "has 5 layers"]),

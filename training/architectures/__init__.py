@@ -10,7 +10,7 @@ from __future__ import annotations
 from training.architectures import compact, dcgan, digits, photos, readers
 from training.architectures.layers import Layer, Table
 
-__all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "GENERATORS", "Layer", "Table"]
+__all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "GENERATORS", "Layer", "Table", "misfit"]
 
 FAMILIES = (digits, dcgan, compact, photos)
 GENERATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.GENERATORS.items()}
@@ -19,3 +19,13 @@ DISCRIMINATORS: dict[str, Table] = {
 }
 ENCODERS = readers.ENCODERS
 CLASSIFIERS = readers.CLASSIFIERS
+
+
+def misfit(tables: dict[str, Table], name: str, size: tuple[int, int]) -> str:
+    """Say why a table is not for images of that height and width, and which are; nothing where it is."""
+    if tables[name].size == size:
+        return ""
+    fitting = [other for other, table in tables.items() if table.size == size]
+    return (
+        f"it is for {tables[name].size} pixels and {size} are drawn: take {', '.join(fitting) or 'no table'}"
+    )
