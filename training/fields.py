@@ -1,4 +1,4 @@
-"""Types of an experiment's fields, and the checks that they carry."""
+"""Types of an experiment's fields: the checks that they carry, and the choices that help lists."""
 
 from __future__ import annotations
 
