@@ -17,7 +17,7 @@ from training.samples import latents_of_seeds
 MODELS = Path(__file__).parents[2] / "models"
 FILES = sorted(MODELS.glob("*/*/model.onnx"))
 LEAST_PIXELS = {"edge": 0.952, "negative": 0.967}  # the figures of Liu & Tuzel 2016, section 4
-LEAST_CLASSES = {"edge": 0.94, "negative": 0.95}  # reached; 0.95 is the aim on edges too
+LEAST_CLASSES = {"edge": 0.945, "negative": 0.95}  # 0.95 is the aim on edges too
 LEAST_BALANCE = 0.98
 MOST_BYTES = 8_000_000
 
