@@ -6,6 +6,8 @@ runs/00003_digit_edge/
     events/             the same for TensorBoard
     samples/            sheets: rows are latents, columns are domains
     checkpoints/        resumable states
+    losses.png          the metrics over the steps, once the run has ended
+    training.gif        the sheets, one after the other, once the run has ended
     quality.json        what `evaluate` measured
 """
 
@@ -36,6 +38,8 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        self.losses_file = path / "losses.png"
+        self.film_file = path / "training.gif"
         self.quality_file = path / "quality.json"
         self._experiment_file = path / "experiment.json"
         self._metrics_file = path / "metrics.jsonl"
@@ -71,6 +75,26 @@ class RunFolder:
         """Return the experiment of the run."""
         return parse_experiment(self.description()["experiment"])
 
+    def metrics(self) -> list[dict[str, float]]:
+        """Return the lines of metrics, but for one that a kill cut short."""
+        if not self._metrics_file.exists():
+            return []
+        lines = []
+        for line in self._metrics_file.read_text().splitlines():
+            with suppress(json.JSONDecodeError):
+                lines.append(json.loads(line))
+        return lines
+
+    def curves(self) -> dict[str, tuple[list[float], list[float]]]:
+        """Return the steps and the values of every metric, by its name."""
+        curves: dict[str, tuple[list[float], list[float]]] = {}
+        for line in self.metrics():
+            for name in [name for name in line if name != "step"]:
+                steps, values = curves.setdefault(name, ([], []))
+                steps.append(line["step"])
+                values.append(line[name])
+        return curves
+
     def quality(self, steps: int) -> dict[str, Any]:
         """Return what `evaluate` measured after so many steps. Raises RunError where it has not."""
         quality: dict[str, Any] = {}
@@ -84,8 +108,7 @@ class RunFolder:
 
     def open_log(self, step: int) -> MetricsLog:
         """Open the metrics for writing after `step`, forgetting lines that a killed run wrote beyond it."""
-        lines = self._metrics_file.read_text().splitlines() if self._metrics_file.exists() else []
-        kept = [line for line in lines if _step_of(line) <= step]
+        kept = [json.dumps(line) for line in self.metrics() if line["step"] <= step]
         write_whole(self._metrics_file, lambda aside: _write_lines(aside, kept))
         return MetricsLog(self._metrics_file, self.path / "events", step)
 
@@ -130,13 +153,6 @@ def commit() -> str:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (FileNotFoundError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def _step_of(line: str) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError):  # the line that a kill cut short
-        return 2**63
 
 
 def _write_lines(file: Path, lines: list[str]) -> None:

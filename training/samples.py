@@ -1,7 +1,9 @@
-"""Sheets of samples: rows are latents, columns are domains."""
+"""Sheets of samples, rows latents and columns domains, and films of sheets."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ from torch import Tensor
 
 from service.latents import draw_latent
 from service.metadata import Prior
+from training.checkpoint import write_whole
 from training.networks import CoupledGenerator, Images
+
+FRAME, LAST_FRAME = 200, 2000  # ms of a sheet in a film
 
 
 def latents_of_seeds(prior: Prior, seeds: range) -> Tensor:
@@ -60,4 +65,18 @@ def sheet(pairs: Images, columns: int = 1) -> Image.Image:
 def save_sheet(pairs: Images, file: Path, columns: int = 1, scale: int = 1) -> None:
     """Write a sheet as a PNG, its pixels enlarged `scale` times."""
     image = sheet(pairs, columns)
-    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(file)
+    enlarged = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    write_whole(file, lambda aside: enlarged.save(aside, format="PNG"))
+
+
+def save_film(sheets: Sequence[Path], file: Path) -> None:
+    """Write a GIF that shows the sheets one after the other, and the last one longer."""
+    with ExitStack() as opened:
+        first, *others = [opened.enter_context(Image.open(sheet)) for sheet in sheets]
+        durations = [FRAME] * len(others) + [LAST_FRAME]
+        write_whole(
+            file,
+            lambda aside: first.save(
+                aside, format="GIF", save_all=True, append_images=others, duration=durations, loop=0
+            ),
+        )

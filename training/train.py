@@ -22,9 +22,10 @@ from training.config import Experiment, load_experiment
 from training.couplings import COUPLINGS
 from training.datasets import load_training_sets
 from training.errors import ConfigError, DivergedError
+from training.figures import by_metric, save_curves
 from training.machine import Machine
 from training.run_folder import MetricsLog, RunFolder
-from training.samples import draw, latents_of_seeds, save_sheet
+from training.samples import draw, latents_of_seeds, save_film, save_sheet
 from training.trainer import Couplers, Trainer
 
 SHEET_SEEDS = range(32)
@@ -61,6 +62,7 @@ def main(target: Path, arguments: list[str]) -> None:
         trainer.load_state_dict(load_checkpoint(folder.checkpoints))
     with closing(folder.open_log(trainer.steps_done)) as log:
         run(trainer, folder, log)
+    sum_up(folder)
     print(f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
 
 
@@ -128,6 +130,12 @@ def check(trainer: Trainer, folder: RunFolder) -> None:
             f"steps before step {trainer.steps_done}; the last good checkpoints are in {folder.checkpoints}; "
             "a lower learning rate or a gradient penalty may help"
         )
+
+
+def sum_up(folder: RunFolder) -> None:
+    """Draw the metrics of a run that has ended, and make a film of its sheets."""
+    save_curves(by_metric({folder.path.name: folder.curves()}), "step", folder.losses_file)
+    save_film(sorted(folder.samples.glob("step_*.png")), folder.film_file)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from training import evaluate, export, train, train_classifiers
+from training import compare, evaluate, export, train, train_classifiers
 from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 from training.config import DomainConfig, Experiment
 from training.fields import Described
@@ -19,7 +19,7 @@ from training.network_config import GeneratorConfig, NetworkConfig
 from training.penalties import PENALTIES
 
 RunVerb = Callable[..., None]
-VERBS = [train, evaluate, export, train_classifiers]
+VERBS = [train, evaluate, export, compare, train_classifiers]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
@@ -111,6 +111,7 @@ def test_options_override_the_file(run_verb: RunVerb, write_experiment: Path, tm
         (evaluate, ["{folder}", "--pairs", "0"], "pairs = 0"),
         (export, ["{folder}", "--name", "Big Name"], "name = 'Big Name'"),
         (export, ["{folder}"], "is no run folder"),
+        (compare, ["{folder}", "{folder}"], "is no run folder"),
         (train_classifiers, ["{experiment}", "--table", "deep"], "table = 'deep': must be one of digit"),
         (
             train_classifiers,

@@ -54,6 +54,18 @@ def test_metrics_are_lines_and_events(make_experiment: MakeExperiment, tmp_path:
     assert [(event.step, event.value) for event in events.Scalars("penalty")] == [(10, 2.0)]
 
 
+def test_metrics_become_curves(make_experiment: MakeExperiment, tmp_path: Path) -> None:
+    """Each metric has its own steps, and a line that is being written does not count yet."""
+    run = RunFolder.create(tmp_path, make_experiment())
+    assert run.curves() == {}
+    with closing(run.open_log(0)) as log:
+        log.write(10, {"loss": 0.5, "penalty": 2.0})
+        log.write(20, {"loss": 0.25})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 30, "lo')
+    assert run.curves() == {"loss": ([10, 20], [0.5, 0.25]), "penalty": ([10], [2.0])}
+
+
 @pytest.mark.parametrize("torn", ["", '{"step": 40, "lo', '{"step": 40, "loss": 1.0}'])
 def test_lines_beyond_the_checkpoint_are_forgotten(
     make_experiment: MakeExperiment, tmp_path: Path, torn: str

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.ImageSequence import Iterator
 
 from service.latents import draw_latent
 from service.metadata import Prior
 from training.config import Experiment
 from training.construction import build_generator
-from training.samples import draw, from_bytes, latents_of_seeds, save_sheet, sheet, to_bytes
+from training.samples import draw, from_bytes, latents_of_seeds, save_film, save_sheet, sheet, to_bytes
 
 MakeExperiment = Callable[..., Experiment]
 
@@ -83,3 +84,17 @@ def test_the_last_row_is_filled_up() -> None:
     images = torch.full((5, 1, 2, 2), 9, dtype=torch.uint8)
     pixels = np.asarray(sheet({"digit": images}, columns=2))
     assert pixels[::2, ::2].tolist() == [[9, 9], [9, 9], [9, 0]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_film_shows_the_sheets_in_turn(tmp_path: Path, channels: int) -> None:
+    """Each frame is a sheet, in grey and in colour, and the last one stays longest."""
+    levels = (10, 200, 90)
+    files = [tmp_path / f"{level}.png" for level in levels]
+    for level, file in zip(levels, files, strict=True):
+        save_sheet({"digit": torch.full((2, channels, 4, 5), level, dtype=torch.uint8)}, file)
+    save_film(files, tmp_path / "film.gif")
+    with Image.open(tmp_path / "film.gif") as film:
+        frames = [(frame.convert("L").getpixel((3, 3)), frame.info["duration"]) for frame in Iterator(film)]
+    assert [level for level, _ in frames] == list(levels)
+    assert frames[-1][1] > frames[0][1] == frames[1][1]

@@ -104,6 +104,9 @@ def test_a_run_writes_all_it_promises(run_verb: RunVerb, write_experiment: Path,
     ]
     with Image.open(run / "samples" / "step_00000005.png") as sheet:
         assert sheet.size == (3 * 28, 32 * 28)  # columns are domains, rows are latents
+    with Image.open(run / "losses.png") as plot, Image.open(run / "training.gif") as film:
+        assert plot.width > plot.height  # five metrics in three columns
+        assert (film.size, getattr(film, "n_frames", 1)) == ((3 * 28, 32 * 28), 2)
 
 
 def test_a_run_without_a_checkpoint_begins_anew(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rcParams
 from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ def _throughput(axes: Axes, samples: list[Sample], limit: dict[str, list[float]]
                 name.replace("pillow", "no HTTP"), (1, rate), color="0.4", va="bottom", size="small"
             )
     axes.set(xscale="log", ylim=(0, None), xlabel="connections", ylabel="requests per second")
-    axes.set_xticks(connections, labels=connections)
+    axes.set_xticks(connections, labels=map(str, connections))
     axes.set_title("Closed loop, distinct seeds")
     axes.legend(fontsize="small")
 
@@ -56,5 +57,5 @@ def _latency(axes: Axes, samples: list[Sample]) -> None:
     axes.set_title("Open loop: latency from when a request was due")
 
 
-def _style(arm: str) -> dict[str, object]:
+def _style(arm: str) -> dict[str, Any]:
     return {"marker": "o", "linewidth": 2.5 if arm == OURS else 1.2, "zorder": 3 if arm == OURS else 2}

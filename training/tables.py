@@ -1,0 +1,56 @@
+"""Rows of named values as files: CSV for programs, Markdown for people."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from training.checkpoint import write_whole
+
+Value = str | float | None
+Rows = Sequence[Mapping[str, Value]]
+
+
+def flat(values: object, path: str = "") -> dict[str, Value]:
+    """Name the leaves of nested values by the way to them: generator.width, domains.0.name."""
+    if isinstance(values, Mapping):
+        parts = values.items()
+    elif isinstance(values, list | tuple):
+        parts = {str(number): value for number, value in enumerate(values)}.items()
+    else:
+        return {path: values if isinstance(values, str | float | int | None) else str(values)}
+    leaves: dict[str, Value] = {}
+    for name, value in parts:
+        leaves |= flat(value, f"{path}.{name}" if path else name)
+    return leaves
+
+
+def markdown(rows: Rows) -> str:
+    """Lay rows out as a Markdown table, with a column for every name in any of them."""
+    names = _names(rows)
+    lines = [names, ["---"] * len(names), *([_shown(row.get(name)) for name in names] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def save_table(rows: Rows, folder: Path) -> None:
+    """Write table.csv, with every digit, and table.md into the folder, each as a whole file."""
+    write_whole(folder / "table.csv", lambda aside: _write_csv(rows, aside))
+    write_whole(folder / "table.md", lambda aside: aside.write_text(markdown(rows)))
+
+
+def _write_csv(rows: Rows, file: Path) -> None:
+    with file.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, _names(rows), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _names(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _shown(value: Value) -> str:
+    if value is None:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value).replace("|", "\\|")
