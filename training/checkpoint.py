@@ -40,6 +40,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_*.pt"))
 
 
+def last_step(folder: Path) -> int:
+    """Return the step of the last checkpoint in a folder; 0 where there is none."""
+    return max((int(file.stem.removeprefix("step_")) for file in list_checkpoints(folder)), default=0)
+
+
 def load_checkpoint(folder: Path) -> dict[str, Any]:
     """Read the last checkpoint in a folder onto the CPU. Raises RunError where there is none."""
     files = list_checkpoints(folder)

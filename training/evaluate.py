@@ -42,35 +42,52 @@ class EvaluateOptions:
 def main(target: Path, arguments: list[str]) -> None:
     """Measure the last checkpoint's averaged generator."""
     options = parse(EvaluateOptions(), arguments)
-    run = RunFolder.open(target)
+    print(json.dumps(evaluate(RunFolder.open(target), options), indent=2))
+
+
+def evaluate(run: RunFolder, options: EvaluateOptions) -> dict[str, Any]:
+    """Measure a run's last checkpoint, keep the result and a sheet in its folder, and return the result."""
     experiment = run.experiment()
     generator, steps = load_average(run)
     pairs = draw(generator, latents_of_seeds(experiment.latent_prior, range(options.pairs)))
     quality = {"steps": steps, **measure(experiment, pairs, options.classifiers)}
     write_json(run.quality_file, quality)
     save_sheet({name: images[:128] for name, images in pairs.items()}, run.path / "sheet.png", 8, 2)
-    print(json.dumps(quality, indent=2))
+    return quality
 
 
 def measure(experiment: Experiment, pairs: Images, classifiers: Path) -> dict[str, Any]:
     """Return every measure that the experiment's data allow, as JSON."""
     count = len(next(iter(pairs.values())))
-    real = {
-        domain.name: load_split(domain, domain.test_split, experiment.size) for domain in experiment.domains
-    }
+    real = load_real(experiment)
+    judges = load_judges(experiment, real, classifiers)
     quality = {"pairs": count, "latents": f"index 0 of seeds 0 to {count - 1}"}
     quality["pixel_agreement"] = measure_pixels(experiment.domains, pairs, real)
-    unlabelled = [name for name, images in real.items() if images.labels is None]
-    if unlabelled:
-        return quality | {
-            "not_measured": f"classes and Frechet distances: no labels for {', '.join(unlabelled)}"
-        }
-    judges = {d.name: load_classifier(classifier_file(classifiers, d)) for d in experiment.domains}
+    if not judges:
+        unlabelled = ", ".join(name for name, images in real.items() if images.labels is None)
+        return quality | {"not_measured": f"classes and Frechet distances: no labels for {unlabelled}"}
     return (
         quality
         | measure_classes(pairs, judges)
         | {"frechet_distance": measure_distances(experiment, pairs, real, judges)}
     )
+
+
+def load_real(experiment: Experiment) -> dict[str, ImageSet]:
+    """Load the whole test split of each domain. Raises DataError."""
+    return {d.name: load_split(d, d.test_split, experiment.size) for d in experiment.domains}
+
+
+def load_judges(
+    experiment: Experiment, real: dict[str, ImageSet], classifiers: Path
+) -> dict[str, Classifier]:
+    """Load a classifier for each domain; none where a domain has no labels.
+
+    Raises RunError where one has not been trained.
+    """
+    if any(images.labels is None for images in real.values()):
+        return {}
+    return {d.name: load_classifier(classifier_file(classifiers, d)) for d in experiment.domains}
 
 
 def measure_pixels(

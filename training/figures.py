@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from training.checkpoint import write_whole
 
-Curve = tuple[Sequence[float], Sequence[float]]  # places along the axis, and the values there
+Curve = tuple[list[Any], list[float]]  # places along the axis, numbers or words, and the values there
 Panels = Mapping[str, Mapping[str, Curve]]  # by title, then by label
 
 COLUMNS = 3

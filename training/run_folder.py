@@ -26,7 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from training.checkpoint import write_whole
 from training.config import EXPERIMENT, Experiment, parse_experiment
-from training.errors import RunError
+from training.errors import ConfigError, RunError
 
 LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 
@@ -111,6 +111,16 @@ class RunFolder:
         kept = [json.dumps(line) for line in self.metrics() if line["step"] <= step]
         write_whole(self._metrics_file, lambda aside: _write_lines(aside, kept))
         return MetricsLog(self._metrics_file, self.path / "events", step)
+
+
+def find_run(runs: Path, experiment: Experiment) -> RunFolder | None:
+    """Return the last run of this experiment below `runs`, if there is one."""
+    found = None
+    for path in sorted(runs.glob("*_*")):
+        with suppress(RunError, ConfigError):  # others may be of an experiment that is read no longer
+            run = RunFolder.open(path)
+            found = run if run.experiment() == experiment else found
+    return found
 
 
 class MetricsLog:

@@ -51,19 +51,29 @@ def main(target: Path, arguments: list[str]) -> None:
     options = parse(TrainOptions(experiment), arguments)
     if resumed and options.experiment != experiment:
         raise ConfigError(f"{target} goes on as it was begun: its experiment cannot be changed")
-    fabric = options.machine.fabric(options.experiment.precision)
-    images = {name: loaded.images for name, loaded in load_training_sets(options.experiment).items()}
-    trainer = Trainer(options.experiment, images, fabric, load_couplers(options.experiment))
+    trainer = prepare(options.experiment, options.machine)
+    if not options.dry_run:
+        folder = resumed or RunFolder.create(options.runs, options.experiment)
+        train(trainer, folder)
+        print(f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
+
+
+def prepare(experiment: Experiment, machine: Machine) -> Trainer:
+    """Load all that an experiment needs, and say what a run of it will do. Raises ConfigError, DataError."""
+    fabric = machine.fabric(experiment.precision)
+    images = {name: loaded.images for name, loaded in load_training_sets(experiment).items()}
+    trainer = Trainer(experiment, images, fabric, load_couplers(experiment))
     print(describe(trainer, {name: len(domain) for name, domain in images.items()}, fabric))
-    if options.dry_run:
-        return
-    folder = resumed or RunFolder.create(options.runs, options.experiment)
+    return trainer
+
+
+def train(trainer: Trainer, folder: RunFolder) -> None:
+    """Begin a run, or go on where its last checkpoint is. Raises DivergedError."""
     if list_checkpoints(folder.checkpoints):  # a run killed before its first one begins anew
         trainer.load_state_dict(load_checkpoint(folder.checkpoints))
     with closing(folder.open_log(trainer.steps_done)) as log:
         run(trainer, folder, log)
     sum_up(folder)
-    print(f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
 
 
 def load_couplers(experiment: Experiment) -> Couplers:

@@ -1,0 +1,120 @@
+"""Sweeps: points are trained, measured and drawn, and none of it twice."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from training import sweep
+from training.run_folder import RunFolder
+from training.tables import Value
+from training.trainer import Trainer
+
+RunVerb = Callable[..., None]
+Sweep = Callable[..., None]
+SHARED = ["--over", "generator.shared_layers=0,4"]
+
+
+@pytest.fixture
+def run_sweep(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> Sweep:
+    """Return what sweeps over the tiny experiment, without labels unless it is told."""
+
+    def run(*arguments: str, label_column: str = "none") -> None:
+        folders = ["--runs", tmp_path / "runs", "--to", tmp_path / "sweep", "--measure.pairs", 12]
+        labels = [f"--domains.{number}.label-column={label_column}" for number in range(3)]
+        run_verb(sweep, write_experiment, "--steps", 2, *folders, *labels, *arguments)
+
+    return run
+
+
+def table(tmp_path: Path) -> list[dict[str, str]]:
+    """Read the rows of the sweep's table."""
+    with (tmp_path / "sweep" / "table.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_goes_on_where_it_was(
+    run_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped within its second point and begun again with a third, only what is missing is done."""
+    step, steps = Trainer.step, []
+
+    def stop_in_the_second(trainer: Trainer) -> None:
+        steps.append(trainer.experiment.generator.shared_layers)
+        if steps == [0, 0, 4]:
+            raise KeyboardInterrupt
+        step(trainer)
+
+    monkeypatch.setattr(Trainer, "step", stop_in_the_second)
+    with pytest.raises(SystemExit, match="130"):
+        run_sweep(*SHARED)
+    assert [row["generator.shared_layers"] for row in table(tmp_path)] == ["0"]
+    run_sweep("--over", "generator.shared_layers=0,4,2")
+    assert steps == [0, 0, 4, 4, 4, 2, 2]
+    rows = table(tmp_path)
+    assert [row["generator.shared_layers"] for row in rows] == ["0", "4", "2"]
+    assert [row["run"] for row in rows] == ["00000_tiny", "00001_tiny", "00002_tiny"]
+    for row in rows:
+        quality = RunFolder.open(tmp_path / "runs" / row["run"]).quality(2)
+        assert float(row["pixel_agreement.edge.binarised"]) == quality["pixel_agreement"]["edge"]["binarised"]
+    assert (tmp_path / "sweep" / "quality.png").stat().st_size > 1000
+
+
+def test_a_dry_sweep_says_how_far_it_is(
+    run_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every point is checked and named with its steps, and nothing is written."""
+    run_sweep("--over", "generator.shared_layers=0,4", "--over", "loss=ce,hinge", "--dry-run")
+    said = capsys.readouterr().out
+    assert "generator.shared_layers = 4, loss = hinge\n  0 of 2 steps are done" in said
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--over", "generator.shared_layers=0,9"], "generator.shared_layers = 9"),
+        ([*SHARED, "--measure.classifiers", "nowhere"], "nowhere/digits_train_identity_1.pt is missing"),
+    ],
+)
+def test_what_a_later_point_lacks_is_said_before_the_first(
+    run_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    """A wrong value or a missing classifier stops the sweep before any training."""
+    with pytest.raises(SystemExit, match="2"):
+        run_sweep(*arguments, label_column="label")
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_point_that_diverges_leaves_the_others(
+    run_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row has no quality, and the sweep goes on."""
+
+    def break_one(trainer: Trainer) -> list[str]:
+        return ["generator"] if trainer.experiment.generator.shared_layers == 0 else []
+
+    monkeypatch.setattr(Trainer, "not_finite", break_one)
+    run_sweep(*SHARED)
+    assert [bool(row["pixel_agreement.edge.binarised"]) for row in table(tmp_path)] == [False, True]
+
+
+def test_panels_are_what_differs() -> None:
+    """A number alike in all points is not drawn; the first field is the axis, the others name the curves."""
+    places = [(0, "ce"), (1, "ce"), (1, "wgan")]
+    values = [0.5, 0.75, 0.25]
+    rows: list[dict[str, Value]] = [
+        {"shared": shared, "loss": loss, "run": "a", "pairs": 8, "agreement": value}
+        for (shared, loss), value in zip(places, values, strict=True)
+    ]
+    assert sweep.by_measure(rows, ["shared", "loss"]) == {
+        "agreement": {"loss = ce": ([0, 1], [0.5, 0.75]), "loss = wgan": ([1], [0.25])}
+    }
+    swapped = sweep.by_measure([*rows[1:], rows[0] | {"shared": None}], ["shared", "loss"])
+    assert swapped["agreement"]["loss = ce"] == (["1", "None"], [0.75, 0.5])
+    del rows[2]["agreement"]
+    assert len(sweep.by_measure(rows, ["shared", "loss"])["agreement"]) == 1

@@ -1,0 +1,115 @@
+"""Train, measure and draw an experiment with every combination of the values of some of its fields.
+
+    python -m training.sweep training/experiments/digit_negative.toml --over generator.shared_layers=0,1,2,3,4
+
+With another `--over` for discriminator.shared_layers this is figure 4 of Liu & Tuzel 2016. A point is a run
+among the others, known by its experiment: what was trained or measured is not done again, and a sweep that
+was stopped goes on. Writes table.md, table.csv and quality.png, anew after every point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import UseAppendAction, arg
+
+from training.checkpoint import last_step
+from training.command_line import parse, verb
+from training.config import Experiment, load_experiment
+from training.errors import DivergedError, RunError
+from training.evaluate import EvaluateOptions, evaluate, load_judges, load_real
+from training.figures import Curve, save_curves
+from training.grid import move, read_points
+from training.machine import Machine
+from training.run_folder import RunFolder, find_run
+from training.tables import Rows, Value, flat, save_table
+from training.train import prepare, train
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What is swept over, how it is measured, and where everything goes."""
+
+    experiment: Annotated[Experiment, arg(name="")]
+    over: UseAppendAction[tuple[str, ...]] = ()
+    """A field and its values, as in generator.shared_layers=0,1,2; several times for all combinations."""
+    runs: Path = Path("runs")
+    """Folder of the run folders."""
+    to: Path = Path("sweep")
+    """Folder that the table and the curves are written into."""
+    dry_run: bool = False
+    """Check every point, say how far each is, and stop."""
+    measure: EvaluateOptions = field(default_factory=EvaluateOptions)
+    machine: Machine = field(default_factory=Machine)
+
+
+@verb
+def main(target: Path, arguments: list[str]) -> None:
+    """Sweep over an experiment file."""
+    options = parse(SweepOptions(load_experiment(target)), arguments)
+    points = read_points(options.over)
+    experiments = [move(options.experiment, point) for point in points]
+    for experiment in {(one.domains, one.size): one for one in experiments}.values():
+        load_judges(experiment, load_real(experiment), options.measure.classifiers)
+    rows: list[dict[str, Value]] = []
+    for point, experiment in zip(points, experiments, strict=True):
+        print(", ".join(f"{name} = {value}" for name, value in point.items()))
+        run = find_run(options.runs, experiment)
+        if options.dry_run:
+            print(f"  {last_step(run.checkpoints) if run else 0} of {experiment.steps} steps are done")
+            continue
+        run = run or RunFolder.create(options.runs, experiment)
+        rows.append({**flat(point), "run": run.path.name, **reach(run, experiment, options)})
+        write(rows, list(point), options.to)
+
+
+def reach(run: RunFolder, experiment: Experiment, options: SweepOptions) -> dict[str, Value]:
+    """Do what is left of a point, and return the numbers of its quality; none where it diverges."""
+    if last_step(run.checkpoints) < experiment.steps:
+        try:
+            train(prepare(experiment, options.machine), run)
+        except DivergedError as error:
+            print(error)
+            return {}
+    known: dict[str, object] = {}
+    with suppress(RunError):
+        known = run.quality(experiment.steps)
+    quality = known if known.get("pairs") == options.measure.pairs else evaluate(run, options.measure)
+    return {name: value for name, value in flat(quality).items() if isinstance(value, float | int)}
+
+
+def write(rows: Rows, fields: list[str], folder: Path) -> None:
+    """Write the table of the points that have been reached, and the curves of what differs between them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_table(rows, folder)
+    if panels := by_measure(rows, fields):
+        save_curves(panels, fields[0], folder / "quality.png")
+
+
+def by_measure(rows: Rows, fields: Sequence[str]) -> dict[str, dict[str, Curve]]:
+    """Return a panel for each number that differs between rows, over the values of the first field.
+
+    The values of the other fields make the curves. Values that are not all numbers are words.
+    """
+    across, *others = fields
+    numbers = all(isinstance(row[across], float | int) for row in rows)
+    names = dict.fromkeys(name for row in rows for name in row if name not in fields)
+    panels: dict[str, dict[str, Curve]] = {}
+    for name in names:
+        known = [(row, value) for row in rows if isinstance(value := row.get(name), float | int)]
+        if len({value for _, value in known}) > 1:
+            curves = panels.setdefault(name, {})
+            for row, value in known:
+                label = ", ".join(f"{other} = {row[other]}" for other in others)
+                places, values = curves.setdefault(label, ([], []))
+                places.append(row[across] if numbers else str(row[across]))
+                values.append(value)
+    return panels
+
+
+if __name__ == "__main__":
+    main()
