@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,10 @@ class RunningMeans:
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach()
             self._counts[name] = self._counts.get(name, 0) + 1
+
+    def agree(self, mean: Callable[[Tensor], Tensor]) -> None:
+        """Replace every sum by its mean over the processes, each of which has counted its own share."""
+        self._sums = {name: mean(total) for name, total in self._sums.items()}
 
     def means(self) -> dict[str, float]:
         """Return the means since the last reset, by name."""

@@ -10,18 +10,25 @@ from training.networks import Images
 from training.samples import from_bytes
 
 
-def draw_real(images: Images, batch_size: int, image_range: tuple[float, float]) -> Images:
+def draw_real(
+    images: Images,
+    batch_size: int,
+    image_range: tuple[float, float],
+    generator: torch.Generator | None = None,
+) -> Images:
     """Draw float images [B, C, H, W] in the range from each domain's uint8 [N, C, H, W]."""
     batches = {}
     for name, domain in images.items():
-        rows = torch.randint(len(domain), (batch_size,), device=domain.device)
+        rows = torch.randint(len(domain), (batch_size,), device=domain.device, generator=generator)
         batches[name] = from_bytes(domain[rows], image_range)
     return batches
 
 
-def draw_latents(prior: Prior, batch_size: int, device: torch.device) -> Tensor:
+def draw_latents(
+    prior: Prior, batch_size: int, device: torch.device, generator: torch.Generator | None = None
+) -> Tensor:
     """Draw latents [B, Z] of the prior."""
     shape = (batch_size, prior.latent_dim)
     if prior.distribution == "uniform":
-        return torch.rand(shape, device=device) * 2 - 1
-    return torch.randn(shape, device=device)
+        return torch.rand(shape, device=device, generator=generator) * 2 - 1
+    return torch.randn(shape, device=device, generator=generator)

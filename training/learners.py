@@ -8,12 +8,15 @@ from torch import nn
 
 from training.network_config import NetworkConfig
 from training.optimisers import OPTIMISERS
+from training.processes import Processes
 
 
 class Learner:
     """`network` as it was built, and `forward`, the same in the precision and on the device of the run."""
 
     def __init__(self, network: nn.Module, config: NetworkConfig, fabric: Fabric) -> None:
+        self._processes = Processes(fabric)
+        self._processes.join(network)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
         make = OPTIMISERS[config.optimiser]
         optimiser = make(network.parameters(), config.learning_rate, config.betas, config.weight_decay)
@@ -27,7 +30,8 @@ class Learner:
             group["lr"] = self._config.learning_rate * share
 
     def update(self) -> None:
-        """Go a step along the gradients, shortened to the norm that is allowed."""
+        """Go a step along the gradients of the whole batch, shortened to the norm that is allowed."""
+        self._processes.average_gradients(self.network)
         if self._config.clip_gradients is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self._config.clip_gradients)
         self.optimiser.step()

@@ -20,7 +20,7 @@ from tyro.conf import UseAppendAction, arg
 from training.checkpoint import last_step
 from training.command_line import parse, verb
 from training.config import Experiment, load_experiment
-from training.errors import DivergedError, RunError
+from training.errors import ConfigError, DivergedError, RunError
 from training.evaluate import EvaluateOptions, evaluate, load_judges, load_real
 from training.figures import Curve, save_curves
 from training.grid import move, read_points
@@ -51,6 +51,8 @@ class SweepOptions:
 def main(target: Path, arguments: list[str]) -> None:
     """Sweep over an experiment file."""
     options = parse(SweepOptions(load_experiment(target)), arguments)
+    if options.machine.processes > 1:
+        raise ConfigError(f"a sweep is of one process, and torchrun began {options.machine.processes}")
     points = read_points(options.over)
     experiments = [move(options.experiment, point) for point in points]
     for experiment in {(one.domains, one.size): one for one in experiments}.values():

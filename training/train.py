@@ -2,6 +2,7 @@
 
 python -m training.train training/experiments/digit_negative.toml --steps 2000
 python -m training.train runs/00003_digit_edge
+torchrun --nproc-per-node 2 -m training.train training/experiments/digit_negative.toml
 """
 
 from __future__ import annotations
@@ -15,20 +16,17 @@ from lightning_fabric import Fabric
 from tqdm import tqdm
 from tyro.conf import arg
 
-from training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from training.checkpoint import list_checkpoints, load_checkpoint
 from training.classifiers import classifier_file, load_classifier
 from training.command_line import parse, verb
 from training.config import Experiment, load_experiment
 from training.couplings import COUPLINGS
 from training.datasets import load_training_sets
-from training.errors import ConfigError, DivergedError
-from training.figures import by_metric, save_curves
+from training.errors import ConfigError
 from training.machine import Machine
-from training.run_folder import MetricsLog, RunFolder
-from training.samples import draw, latents_of_seeds, save_film, save_sheet
+from training.record import Record
+from training.run_folder import RunFolder
 from training.trainer import Couplers, Trainer
-
-SHEET_SEEDS = range(32)
 
 
 @dataclass(frozen=True)
@@ -53,9 +51,9 @@ def main(target: Path, arguments: list[str]) -> None:
         raise ConfigError(f"{target} goes on as it was begun: its experiment cannot be changed")
     trainer = prepare(options.experiment, options.machine)
     if not options.dry_run:
-        folder = resumed or RunFolder.create(options.runs, options.experiment)
+        folder = resumed or begin(trainer, options.runs)
         train(trainer, folder)
-        print(f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
+        say(trainer, f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
 
 
 def prepare(experiment: Experiment, machine: Machine) -> Trainer:
@@ -63,17 +61,23 @@ def prepare(experiment: Experiment, machine: Machine) -> Trainer:
     fabric = machine.fabric(experiment.precision)
     images = {name: loaded.images for name, loaded in load_training_sets(experiment).items()}
     trainer = Trainer(experiment, images, fabric, load_couplers(experiment))
-    print(describe(trainer, {name: len(domain) for name, domain in images.items()}, fabric))
+    say(trainer, describe(trainer, {name: len(domain) for name, domain in images.items()}, fabric))
     return trainer
+
+
+def begin(trainer: Trainer, runs: Path) -> RunFolder:
+    """Make the folder of a new run, one for all processes."""
+    path = RunFolder.create(runs, trainer.experiment).path if trainer.processes.leads else Path()
+    return RunFolder(trainer.processes.told(path))
 
 
 def train(trainer: Trainer, folder: RunFolder) -> None:
     """Begin a run, or go on where its last checkpoint is. Raises DivergedError."""
     if list_checkpoints(folder.checkpoints):  # a run killed before its first one begins anew
         trainer.load_state_dict(load_checkpoint(folder.checkpoints))
-    with closing(folder.open_log(trainer.steps_done)) as log:
-        run(trainer, folder, log)
-    sum_up(folder)
+    with closing(Record(folder, trainer)) as record:
+        run(trainer, record)
+    record.sum_up()
 
 
 def load_couplers(experiment: Experiment) -> Couplers:
@@ -86,6 +90,12 @@ def load_couplers(experiment: Experiment) -> Couplers:
         for coupling in experiment.couplings
         if COUPLINGS[coupling.name].asks == "classifiers"
     }
+
+
+def say(trainer: Trainer, text: str) -> None:
+    """Print, where several processes train in one of them."""
+    if trainer.processes.leads:
+        print(text)
 
 
 def describe(trainer: Trainer, counts: dict[str, int], fabric: Fabric) -> str:
@@ -105,47 +115,27 @@ def describe(trainer: Trainer, counts: dict[str, int], fabric: Fabric) -> str:
     )
 
 
-def run(trainer: Trainer, folder: RunFolder, log: MetricsLog) -> None:
+def run(trainer: Trainer, record: Record) -> None:
     """Train to the last step, writing metrics, samples and checkpoints. Raises DivergedError."""
     experiment = trainer.experiment
     steps = range(trainer.steps_done, experiment.steps)
-    with tqdm(steps, initial=trainer.steps_done, total=experiment.steps, unit="step", mininterval=1.0) as bar:
+    with tqdm(
+        steps,
+        initial=trainer.steps_done,
+        total=experiment.steps,
+        unit="step",
+        mininterval=1.0,
+        disable=not trainer.processes.leads,
+    ) as bar:
         for done in (step + 1 for step in bar):
             trainer.step()
             last = done == experiment.steps
             if last or done % experiment.log_every == 0:
-                bar.set_postfix(report(trainer, folder, log), refresh=False)
+                bar.set_postfix(record.write_metrics(), refresh=False)
             if last or done % experiment.sample_every == 0:
-                latents = latents_of_seeds(experiment.latent_prior, SHEET_SEEDS)
-                save_sheet(draw(trainer.average, latents), folder.samples / f"step_{done:08d}.png")
+                record.save_sheet()
             if last or done % experiment.checkpoint_every == 0:
-                check(trainer, folder)
-                save_checkpoint(folder.checkpoints, done, trainer.state_dict())
-
-
-def report(trainer: Trainer, folder: RunFolder, log: MetricsLog) -> dict[str, float]:
-    """Write the mean losses since the last report, and return them."""
-    check(trainer, folder)
-    means = trainer.means.means()
-    trainer.means.reset()
-    log.write(trainer.steps_done, means)
-    return means
-
-
-def check(trainer: Trainer, folder: RunFolder) -> None:
-    """Raise DivergedError if a loss or a weight is no longer finite, before anything is built on it."""
-    if broken := trainer.not_finite():
-        raise DivergedError(
-            f"{', '.join(broken)} became infinite or not a number within the {trainer.experiment.log_every} "
-            f"steps before step {trainer.steps_done}; the last good checkpoints are in {folder.checkpoints}; "
-            "a lower learning rate or a gradient penalty may help"
-        )
-
-
-def sum_up(folder: RunFolder) -> None:
-    """Draw the metrics of a run that has ended, and make a film of its sheets."""
-    save_curves(by_metric({folder.path.name: folder.curves()}), "step", folder.losses_file)
-    save_film(sorted(folder.samples.glob("step_*.png")), folder.film_file)
+                record.save_checkpoint()
 
 
 if __name__ == "__main__":

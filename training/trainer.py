@@ -25,13 +25,15 @@ from training.losses import LOSSES, AdversarialLoss
 from training.networks import Images
 from training.pairing import Pairing
 from training.penalties import PENALTIES, PLACES
+from training.processes import Processes
+from training.randomness import StepRandomness
 from training.views import View
 
 Couplers = Mapping[str, Mapping[str, Classifier]]
 
 
 class Trainer:
-    """Networks, optimisers and random state of one run; `step` is the whole algorithm."""
+    """Networks and optimisers of one run; `step` is the whole algorithm."""
 
     def __init__(
         self, experiment: Experiment, images: Images, fabric: Fabric, couplers: Couplers | None = None
@@ -44,6 +46,9 @@ class Trainer:
         self.experiment = experiment
         self.steps_done = 0
         self.means = RunningMeans()
+        self.processes = Processes(fabric)
+        self.processes.check(experiment.batch_size)
+        self._randomness = StepRandomness(experiment.seed, self.processes.rank, fabric.device)
         fabric.seed_everything(experiment.seed, verbose=False)
         self.generator = build_generator(experiment)
         self.discriminator = build_discriminator(experiment)
@@ -66,6 +71,7 @@ class Trainer:
 
         The generator's first update goes on with what the discriminator's last was taught on.
         """
+        self._randomness.begin(self.steps_done)
         self._set_learning_rates()
         for turns_left in reversed(range(self.experiment.discriminator.updates)):
             real = self._draw_real()
@@ -140,12 +146,16 @@ class Trainer:
         return Pairing(self.experiment.couplings, self.generator, classify, encode)
 
     def _draw_real(self) -> Images:
-        real = draw_real(self._images, self.experiment.batch_size, self.generator.image_range)
-        return self._view(real, self.steps_done)
+        size, image_range = self.experiment.batch_size, self.generator.image_range
+        real = draw_real(self._images, size, image_range, self._randomness.batch)
+        return self._view(
+            {name: self.processes.share(batch) for name, batch in real.items()}, self.steps_done
+        )
 
     def _draw(self, with_graph: bool = True) -> Drawn:
-        experiment = self.experiment
-        latents = draw_latents(experiment.latent_prior, experiment.batch_size, self._fabric.device)
+        prior, size = self.experiment.latent_prior, self.experiment.batch_size
+        latents = draw_latents(prior, size, self._fabric.device, self._randomness.batch)
+        latents = self.processes.share(latents)
         with torch.set_grad_enabled(with_graph):
             return self._pairing.drawn(latents, self._g.forward(latents))
 
@@ -162,7 +172,8 @@ class Trainer:
         return {name: learner.network for name, learner in self._learners.items()}
 
     def not_finite(self) -> list[str]:
-        """Name the mean losses and the networks that are no longer finite numbers."""
+        """Name the mean losses, over all processes, and the networks that are no longer finite numbers."""
+        self.means.agree(self.processes.mean)
         broken = [name for name, network in self.networks.items() if not is_finite(network)]
         return self.means.not_finite() + broken
 
@@ -171,8 +182,6 @@ class Trainer:
         return {
             "steps_done": self.steps_done,
             **{name: part.state_dict() for name, part in self._parts().items()},
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -180,8 +189,6 @@ class Trainer:
         self.steps_done = state["steps_done"]
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        torch.set_rng_state(state["random"])
-        torch.cuda.set_rng_state_all(state["random_cuda"])
 
     def _parts(self) -> dict[str, Any]:
         optimisers = {f"{name}_optimiser": learner.optimiser for name, learner in self._learners.items()}

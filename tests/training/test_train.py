@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from training import train
 from training.checkpoint import list_checkpoints, load_checkpoint
 from training.config import Experiment
 from training.errors import DivergedError
+from training.record import Record
 from training.run_folder import RunFolder
 from training.trainer import Trainer
 
@@ -147,11 +147,8 @@ def test_a_diverged_run_stops_before_it_saves(
                 next(getattr(trainer, part).parameters()).fill_(float("nan"))
 
     trainer.generator.register_forward_pre_hook(break_after_five)
-    with (
-        closing(folder.open_log(0)) as log,
-        pytest.raises(DivergedError, match=f"{part}.+lower learning rate"),
-    ):
-        train.run(trainer, folder, log)
+    with pytest.raises(DivergedError, match=f"{part}.+lower learning rate"):
+        train.train(trainer, folder)
     assert [file.name for file in list_checkpoints(folder.checkpoints)] == [
         "step_00000002.pt",
         "step_00000004.pt",
@@ -171,9 +168,10 @@ def test_weights_that_broke_in_the_last_update_are_not_saved(
     """All losses may still be finite when a gradient has just spoilt a weight."""
     trainer = make_trainer(make_experiment())
     trainer.step()
-    folder = RunFolder(tmp_path)
-    train.check(trainer, folder)
+    record = Record(RunFolder(tmp_path), trainer)
+    record.check()
     with torch.no_grad():
         next(trainer.generator.parameters()).fill_(float("inf"))
     with pytest.raises(DivergedError, match=r"^generator became infinite"):
-        train.check(trainer, folder)
+        record.check()
+    record.close()
