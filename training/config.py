@@ -14,10 +14,11 @@ from torch import nn
 from service.metadata import LATENT_INPUT, Name, Prior, describe_errors
 from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table, misfit
 from training.augmentations import AUGMENTATIONS
+from training.coupling_config import CouplingConfig
 from training.couplings import COUPLINGS
 from training.domains import TRANSFORMS
 from training.errors import ConfigError
-from training.fields import STRICT, Positive, Precision, Weight, listed, one_of
+from training.fields import STRICT, Positive, Precision, listed, one_of
 from training.losses import LOSSES
 from training.network_config import DiscriminatorConfig, EncoderConfig, GeneratorConfig
 
@@ -49,20 +50,6 @@ class DomainConfig:
     """Split that the domain learns from."""
     test_split: str = "test"
     """Split that it is measured against."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class CouplingConfig:
-    """What holds pairs together beside shared layers."""
-
-    name: Annotated[str, one_of(COUPLINGS), listed(COUPLINGS)]
-    """Which coupling."""
-    weight: Weight
-    """Its weight in the generator's loss."""
-    classifiers: str = "couplers"
-    """Folder of the classifiers that semantic asks; others than those that judge the pairs."""
-    layers: Positive = 1
-    """How many of the domains' own generator layers weights and features look at, from the border on."""
 
 
 @dataclass(frozen=True, config=STRICT)

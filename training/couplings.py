@@ -1,7 +1,8 @@
-"""What holds the images of a pair together beside shared layers: siblings of one signature, by name.
+"""What the generator minimises beside its adversarial loss: siblings of one signature, by name.
 
-Each takes what a step has drawn and what the coupling was given to ask, and returns a scalar for the
-generator to minimise. Axes: B batch, Z latent, K classes, C channels, H, W.
+Most hold the images of a pair together, beside shared layers; some hold them to real images. Each takes what
+a step has drawn and what the coupling was given to ask, and returns a scalar to minimise. Axes: B batch,
+Z latent, K classes, C channels, H, W.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import huber_loss
 
 Images = dict[str, Tensor]
 
@@ -27,6 +29,8 @@ class Drawn:
     """[B, Z], the same for all domains."""
     features: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
     """By domain, what each of its own generator layers put out."""
+    real: Images = field(default_factory=dict)
+    """[B, C, H, W] by domain: the real images of the step, which nothing pairs with the drawn ones."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Asked:
     """By domain, the weights of each of its own generator layers."""
     classify: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """By domain, images -> logits [B, K]."""
+    perceive: Mapping[str, Callable[[Tensor], Sequence[Tensor]]] = field(default_factory=dict)
+    """By domain, images -> features [B, C, H, W], the last of them of what the image shows."""
     encode: Callable[[Images], Images] | None = None
     """Images -> latents [B, Z], by domain."""
 
@@ -48,7 +54,7 @@ class Coupling:
     """What is apart, as a scalar, and what it asks beside the drawn images."""
 
     about: str
-    asks: Literal["classifiers", "layers", "encoder"]
+    asks: Literal["classifiers", "layers", "encoder", "perception", "nothing"]
     apart: Callable[[Drawn, Asked], Tensor]
 
 
@@ -80,6 +86,39 @@ def cycle(drawn: Drawn, asked: Asked) -> Tensor:
     return torch.stack([(latents - drawn.latents).abs().mean() for latents in found.values()]).mean()
 
 
+def content(drawn: Drawn, asked: Asked) -> Tensor:
+    """Return the mean squared difference between what each domain's images show and the domains' mean.
+
+    What they show are the last features of VGG19 that are looked at (Gatys et al. 2016, equation 1).
+    """
+    return _spread([asked.perceive[name](batch)[-1] for name, batch in drawn.images.items()])
+
+
+def style(drawn: Drawn, asked: Asked) -> Tensor:
+    """Return the mean squared difference between the Gram matrices of drawn and of real images.
+
+    The mean is over all features but the last, and over domains (Gatys et al. 2016, equations 3 to 5).
+    """
+    apart = []
+    for name, batch in drawn.images.items():
+        with torch.no_grad():
+            wanted = asked.perceive[name](drawn.real[name])[:-1]
+        found = asked.perceive[name](batch)[:-1]
+        apart += [(_gram(a) - _gram(b)).square().mean() for a, b in zip(found, wanted, strict=True)]
+    return torch.stack(apart).mean()
+
+
+def reconstruction(drawn: Drawn, _asked: Asked) -> Tensor:
+    """Return the Huber loss between drawn and real images, whose mean a young generator finds by it."""
+    losses = [huber_loss(batch, drawn.real[name]) for name, batch in drawn.images.items()]
+    return torch.stack(losses).mean()
+
+
+def _gram(features: Tensor) -> Tensor:
+    """Return how the channels of features [B, C, H, W] go together, over all places: [B, C, C]."""
+    return torch.einsum("bihw,bjhw->bij", features, features) / features[0, 0].numel()
+
+
 def _spread(values: Sequence[Tensor]) -> Tensor:
     stacked = torch.stack([value.float() for value in values])
     return (stacked - stacked.mean(0)).square().mean()
@@ -90,4 +129,9 @@ COUPLINGS = {
     "weights": Coupling("own layers with like weights (Soft-CoGAN's weight regulariser)", "layers", weights),
     "features": Coupling("own layers with like outputs (its feature regulariser)", "layers", features),
     "cycle": Coupling("an encoder finds the latent in every image (its cycle consistency)", "encoder", cycle),
+    "content": Coupling("like features of VGG19 (the content of its perceptual loss)", "perception", content),
+    "style": Coupling("Gram matrices of real images (the style of its perceptual loss)", "perception", style),
+    "reconstruction": Coupling(
+        "the mean real image, for a start that should fade (DCGAN-Tensorflow)", "nothing", reconstruction
+    ),
 }

@@ -4,46 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
-from training.config import CouplingConfig
+from training.coupling_config import CouplingConfig
 from training.couplings import COUPLINGS, Asked, Drawn
 from training.networks import CoupledGenerator, Images
 from training.rows import Layers
 
-Classify = Mapping[str, Callable[[Tensor], Tensor]]
+Consult = Mapping[str, Callable[[Tensor], Any]]  # by domain, images -> what a network says of them
 
 
 class Pairing:
-    """Knows what each coupling asks; `classify` by coupling, `encode` for all of them."""
+    """Knows what each coupling asks; `consult` by coupling, `encode` for all of them."""
 
     def __init__(
         self,
         couplings: tuple[CouplingConfig, ...],
         generator: CoupledGenerator,
-        classify: Mapping[str, Classify],
+        consult: Mapping[str, Consult],
         encode: Callable[[Images], Images] | None,
     ) -> None:
         self._couplings = couplings
         asks = {COUPLINGS[coupling.name].asks for coupling in couplings}
         self._features = _keep_features(generator) if "layers" in asks else {}
         weights = _weights(generator)
-        self._asked = {
-            coupling.name: Asked(coupling.layers, weights, classify.get(coupling.name, {}), encode)
-            for coupling in couplings
-        }
+        self._asked = {}
+        for coupling in couplings:
+            said = consult.get(coupling.name, {})
+            self._asked[coupling.name] = Asked(coupling.layers, weights, said, said, encode)
 
     def drawn(self, latents: Tensor, images: Images) -> Drawn:
         """Put what the generator has just drawn of latents [B, Z] together with the features on its way."""
         features = {name: list(kept.values()) for name, kept in self._features.items()}
         return Drawn(images, latents, features)
 
-    def apart(self, drawn: Drawn) -> dict[str, tuple[float, Tensor]]:
-        """Return the weight and the value of each coupling by its name."""
+    def apart(self, drawn: Drawn, done: float = 0.0) -> dict[str, tuple[float, Tensor]]:
+        """Return the weight and the value of each coupling by its name, after a share of the steps."""
         return {
             coupling.name: (
-                coupling.weight,
+                coupling.weight_after(done),
                 COUPLINGS[coupling.name].apart(drawn, self._asked[coupling.name]),
             )
             for coupling in self._couplings

@@ -17,16 +17,15 @@ from tqdm import tqdm
 from tyro.conf import arg
 
 from training.checkpoint import list_checkpoints, load_checkpoint
-from training.classifiers import classifier_file, load_classifier
 from training.command_line import parse, verb
 from training.config import Experiment, load_experiment
-from training.couplings import COUPLINGS
+from training.couplers import load_couplers
 from training.datasets import load_training_sets
 from training.errors import ConfigError
 from training.machine import Machine
 from training.record import Record
 from training.run_folder import RunFolder
-from training.trainer import Couplers, Trainer
+from training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -78,18 +77,6 @@ def train(trainer: Trainer, folder: RunFolder) -> None:
     with closing(Record(folder, trainer)) as record:
         run(trainer, record)
     record.sum_up()
-
-
-def load_couplers(experiment: Experiment) -> Couplers:
-    """Read the classifiers that the couplings ask. Raises RunError where one has not been trained."""
-    return {
-        coupling.name: {
-            domain.name: load_classifier(classifier_file(Path(coupling.classifiers), domain))
-            for domain in experiment.domains
-        }
-        for coupling in experiment.couplings
-        if COUPLINGS[coupling.name].asks == "classifiers"
-    }
 
 
 def say(trainer: Trainer, text: str) -> None:

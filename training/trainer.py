@@ -7,7 +7,8 @@ and the same graph then carries the generator's gradient. Axes: B batch, Z laten
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 
 from training.averages import RunningMeans, is_finite, update_average
 from training.batches import draw_latents, draw_real
-from training.classifiers import Classifier
 from training.config import Experiment
 from training.construction import build_discriminator, build_encoder, build_generator
+from training.couplers import Coupler, Couplers
 from training.couplings import Drawn
 from training.learners import Learner, clip_weights
 from training.losses import LOSSES, AdversarialLoss
@@ -29,8 +30,6 @@ from training.processes import Processes
 from training.randomness import StepRandomness
 from training.views import View
 
-Couplers = Mapping[str, Mapping[str, Classifier]]
-
 
 class Trainer:
     """Networks and optimisers of one run; `step` is the whole algorithm."""
@@ -40,7 +39,7 @@ class Trainer:
     ) -> None:
         """Draw the networks anew.
 
-        `images`: what each domain learns from, uint8 [N, C, H, W]. `couplers`: the classifiers that each
+        `images`: what each domain learns from, uint8 [N, C, H, W]. `couplers`: the networks that each
         coupling asks, by its name and domain.
         """
         self.experiment = experiment
@@ -75,12 +74,13 @@ class Trainer:
         self._set_learning_rates()
         for turns_left in reversed(range(self.experiment.discriminator.updates)):
             real = self._draw_real()
+            shown = self._view(real, self.steps_done)
             drawn = self._draw(with_graph=not turns_left)
             fake = {name: batch.detach() for name, batch in drawn.images.items()}
-            self._update_discriminator(real, self._view(fake, self.steps_done))
-        self._update_generator(real, drawn)
+            self._update_discriminator(shown, self._view(fake, self.steps_done))
+        self._update_generator(shown, replace(drawn, real=real))
         for _ in range(self.experiment.generator.updates - 1):
-            self._update_generator(real, self._draw())
+            self._update_generator(shown, replace(self._draw(), real=real))
         self.steps_done += 1
         warm = (1 + self.steps_done) / (10 + self.steps_done)  # a young average forgets its random start
         update_average(self.average, self.generator, min(self.experiment.generator.ema, warm))
@@ -122,7 +122,8 @@ class Trainer:
         fake_logits = _flat(self._d.forward(self._view(drawn.images, self.steps_done)))
         loss = self._loss.generator(real_logits, fake_logits)
         self.means.add(generator_loss=loss)
-        for name, (weight, apart) in self._pairing.apart(drawn).items():
+        done = self.steps_done / self.experiment.steps
+        for name, (weight, apart) in self._pairing.apart(drawn, done).items():
             self.means.add(**{name: apart})
             loss = loss + weight * apart
         for learner in self._with_generator:
@@ -133,17 +134,17 @@ class Trainer:
         self.discriminator.requires_grad_(True)
 
     def _couple(self, couplers: Couplers) -> Pairing:
-        def asked(classifier: Classifier) -> Callable[[Tensor], Tensor]:
-            self._fabric.to_device(classifier.requires_grad_(False))
-            return classifier.of_range(self.generator.image_range)
+        def asked(coupler: Coupler) -> Callable[[Tensor], Any]:
+            self._fabric.to_device(coupler.requires_grad_(False))
+            return coupler.of_range(self.generator.image_range)
 
-        classify = {
-            coupling: {name: asked(classifier) for name, classifier in classifiers.items()}
-            for coupling, classifiers in couplers.items()
+        consult = {
+            coupling: {name: asked(coupler) for name, coupler in by_domain.items()}
+            for coupling, by_domain in couplers.items()
         }
         encoder = self._learners.get("encoder")
         encode = encoder.forward if encoder else None
-        return Pairing(self.experiment.couplings, self.generator, classify, encode)
+        return Pairing(self.experiment.couplings, self.generator, consult, encode)
 
     def _draw_real(self) -> Images:
         size, image_range = self.experiment.batch_size, self.generator.image_range

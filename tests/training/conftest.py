@@ -12,9 +12,15 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from training.architectures import CLASSIFIERS
+from training.classifiers import Classifier
 from training.config import Experiment, parse_experiment
+from training.couplers import Coupler, Couplers
+from training.couplings import COUPLINGS
 from training.datasets import load_training_sets
+from training.initialisers import initialise
 from training.machine import Machine
+from training.perception import Perception
 from training.trainer import Trainer
 
 KINDS: dict[str, dict[str, object]] = {
@@ -51,16 +57,47 @@ def make_experiment(digits_folder: Path) -> Callable[..., Experiment]:
     return make
 
 
+def random_perception(_channels: int) -> Perception:
+    """Make a narrow one whose layers let an image's contrast through, as those that have learned do."""
+    perception = Perception(1 / 32)
+    initialise(perception, "he")
+    return perception
+
+
+def random_couplers(experiment: Experiment) -> Couplers:
+    """Make what an experiment's couplings ask, small and always the same: networks that know nothing."""
+    torch.manual_seed(0)
+    tables = {table.size: name for name, table in CLASSIFIERS.items()}
+    kinds: dict[str, Callable[[int], Coupler]] = {
+        "classifiers": lambda channels: Classifier(tables[experiment.size], channels, 10),
+        "perception": random_perception,
+    }
+    return {
+        coupling.name: {domain.name: kinds[asks](domain.channels).eval() for domain in experiment.domains}
+        for coupling in experiment.couplings
+        if (asks := COUPLINGS[coupling.name].asks) in kinds
+    }
+
+
+@pytest.fixture(scope="session")
+def make_couplers() -> Callable[[Experiment], Couplers]:
+    """Return what makes the couplers of an experiment."""
+    return random_couplers
+
+
 @pytest.fixture(scope="session")
 def make_trainer(fabric: Fabric) -> Callable[[Experiment], Trainer]:
-    """Return what builds the trainer of an experiment on its images, each domain's read once."""
+    """Return what builds the trainer of an experiment on its images, each domain's read once.
+
+    Its couplings ask networks that know nothing.
+    """
     known: dict[object, dict[str, Tensor]] = {}
 
     def make(experiment: Experiment) -> Trainer:
         if experiment.domains not in known:
             sets = load_training_sets(experiment)
             known[experiment.domains] = {name: loaded.images for name, loaded in sets.items()}
-        return Trainer(experiment, known[experiment.domains], fabric)
+        return Trainer(experiment, known[experiment.domains], fabric, random_couplers(experiment))
 
     return make
 

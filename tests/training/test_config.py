@@ -112,8 +112,8 @@ def test_an_experiment_survives_its_run_folder() -> None:
             ["couplings repeat: ['semantic', 'semantic']"],
         ),
         (
-            {"couplings": [{"name": "style", "weight": 1.0}]},
-            ["couplings.0.name = 'style'", "weights, features"],
+            {"couplings": [{"name": "charm", "weight": 1.0}]},
+            ["couplings.0.name = 'charm'", "weights, features"],
         ),
         (
             {"couplings": [{"name": "features", "weight": 1.0}]},

@@ -8,7 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.couplings import COUPLINGS, Asked, Drawn, cycle, features, semantic, weights
+from training.couplings import (
+    COUPLINGS,
+    Asked,
+    Drawn,
+    content,
+    cycle,
+    features,
+    reconstruction,
+    semantic,
+    style,
+    weights,
+)
 
 
 def _certain(images: Tensor) -> Tensor:
@@ -72,6 +83,32 @@ def test_a_cycle_ends_where_it_began() -> None:
     found = {"left": latents + 1.0, "right": latents - 3.0}
     drawn = Drawn({name: torch.zeros(5, 1, 4, 4) for name in found}, latents)
     assert cycle(drawn, Asked(encode=lambda _: found)).item() == pytest.approx(2.0)
+
+
+def test_content_is_the_last_of_the_features() -> None:
+    """It costs the mean squared distance from the domains' mean, whatever the other features are."""
+    images = {"left": torch.zeros(2, 1, 4, 4), "right": torch.full((2, 1, 4, 4), 6.0)}
+    perceive = dict.fromkeys(images, lambda batch: [batch * 100, batch])
+    assert content(Drawn(images), Asked(perceive=perceive)).item() == pytest.approx(9.0)
+
+
+def test_style_is_how_channels_go_together() -> None:
+    """A feature's Gram matrix is its mean over places; drawn and real ones are compared image by image."""
+    real = {"left": torch.tensor([[[[1.0, 3.0]], [[2.0, 0.0]]]])}  # two channels of two places
+    drawn = {"left": torch.tensor([[[[3.0, 1.0]], [[0.0, 2.0]]]])}  # the places change, the style does not
+    perceive = {"left": lambda batch: [batch, 2 * batch, batch + 1000.0]}
+    assert style(Drawn(drawn, real=real), Asked(perceive=perceive)) == 0.0
+    drawn["left"] = torch.tensor([[[[1.0, 3.0]], [[0.0, 2.0]]]])  # products 5, 3, 2 where 5, 1, 2 are real
+    expected = (2 * 2.0**2 / 4 + 2 * 8.0**2 / 4) / 2
+    assert style(Drawn(drawn, real=real), Asked(perceive=perceive)).item() == pytest.approx(expected)
+
+
+def test_reconstruction_is_the_huber_loss() -> None:
+    """Half a square up to a distance of 1, then linear, and the mean over domains."""
+    real = {name: torch.zeros(2, 1, 2, 2) for name in ("left", "right")}
+    drawn = {"left": real["left"] + 0.5, "right": real["right"] - 3.0}
+    expected = (0.5**2 / 2 + (3.0 - 0.5)) / 2
+    assert reconstruction(Drawn(drawn, real=real), Asked()).item() == pytest.approx(expected)
 
 
 def test_every_coupling_says_what_it_does() -> None:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from tests.training.test_train import assert_same
 from training.classifiers import Classifier
 from training.config import Experiment
+from training.couplers import load_couplers
+from training.couplings import COUPLINGS, Drawn
 from training.errors import RunError
-from training.train import load_couplers
 from training.trainer import Trainer
 
 MakeExperiment = Callable[..., Experiment]
@@ -55,6 +56,46 @@ def test_couplings_are_combined_freely(
     assert (losses["weights"] == 0) == (losses["features"] == 0) == (count == 1)
 
 
+def test_every_coupling_is_logged_by_its_name(
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer
+) -> None:
+    """All that are registered, together, over grey and colour domains, and each says a number."""
+    couplings = coupled(*COUPLINGS)
+    experiment = make_experiment(NAMES, generator=APART, couplings=couplings, encoder={"width": 1 / 32})
+    losses = train(make_trainer(experiment), 1)[0]
+    assert all(losses[name] > 0 for name in COUPLINGS)
+
+
+@pytest.mark.parametrize(("name", "weight"), [("reconstruction", 1e3), ("style", 1e3), ("content", 1e3)])
+def test_a_heavy_look_is_followed(
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer, name: str, weight: float
+) -> None:
+    """With a great weight what the images look like comes nearer to what is asked than without one."""
+    ends = []
+    for asked in (0.0, weight):
+        experiment = make_experiment(
+            generator=APART | {"learning_rate": 5e-3}, batch_size=8, couplings=coupled(name, weight=asked)
+        )
+        ends.append(train(make_trainer(experiment), 15)[-1][name])
+    assert ends[1] < 0.9 * ends[0]
+
+
+def test_a_weight_fades_to_what_remains(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
+    """Over the first half of eight steps it falls linearly, then stays at a tenth."""
+    asked = coupled("reconstruction", weight=2.0)[0] | {"until": 0.5, "remains": 0.1}
+    trainer = make_trainer(make_experiment(couplings=[asked], steps=8))
+    weights, apart = [], trainer._pairing.apart
+
+    def look(drawn: Drawn, done: float) -> dict[str, tuple[float, Tensor]]:
+        measured = apart(drawn, done)
+        weights.append(measured["reconstruction"][0])
+        return measured
+
+    trainer._pairing.apart = look  # type: ignore[method-assign,assignment]  # to see what it says
+    train(trainer, 6)
+    assert weights == pytest.approx([2.0, 1.5, 1.0, 0.5, 0.2, 0.2])
+
+
 @pytest.mark.parametrize("name", ["weights", "features", "cycle"])
 def test_a_heavy_coupling_draws_together(
     make_experiment: MakeExperiment, make_trainer: MakeTrainer, name: str
@@ -81,11 +122,12 @@ def test_semantic_asks_classifiers_that_stay(make_experiment: MakeExperiment, fa
 
 
 def test_classifiers_are_read_for_those_who_ask(make_experiment: MakeExperiment, tmp_path: Path) -> None:
-    """A cycle needs none; a semantic coupling without them is told where they should be."""
+    """A cycle needs none; couplings without what they ask are told where it should be."""
     assert load_couplers(make_experiment(couplings=coupled("cycle"))) == {}
-    missing = coupled("semantic")[0] | {"classifiers": str(tmp_path)}
-    with pytest.raises(RunError, match="train_classifiers"):
-        load_couplers(make_experiment(couplings=[missing]))
+    for name, said in (("semantic", "train_classifiers"), ("content", r"vgg\.pth is missing")):
+        missing = coupled(name)[0] | {"classifiers": str(tmp_path), "vgg": str(tmp_path / "vgg.pth")}
+        with pytest.raises(RunError, match=said):
+            load_couplers(make_experiment(couplings=[missing]))
 
 
 def test_features_are_those_of_the_pairs_drawn(

@@ -37,6 +37,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
             {"name": "cycle", "weight": 10.0},
         ],
     },
+    "looks that fade": {
+        "couplings": [
+            {"name": "semantic", "weight": 10.0},
+            {"name": "content", "weight": 1.0},
+            {"name": "style", "weight": 100.0, "until": 1.0, "remains": 0.1},
+            {"name": "reconstruction", "weight": 10.0, "until": 0.5},
+        ],
+        "steps": 6,
+    },
     "several updates": {"discriminator": {"updates": 3}, "generator": {"updates": 2}},
     "altered images": {
         "discriminator": {

@@ -10,7 +10,7 @@ from __future__ import annotations
 from training.architectures import compact, dcgan, digits, photos, readers
 from training.architectures.layers import Layer, Table
 
-__all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "GENERATORS", "Layer", "Table", "misfit"]
+__all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "FEATURES", "GENERATORS", "Layer", "Table", "misfit"]
 
 FAMILIES = (digits, dcgan, compact, photos)
 GENERATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.GENERATORS.items()}
@@ -19,6 +19,7 @@ DISCRIMINATORS: dict[str, Table] = {
 }
 ENCODERS = readers.ENCODERS
 CLASSIFIERS = readers.CLASSIFIERS
+FEATURES = readers.FEATURES
 
 
 def misfit(tables: dict[str, Table], name: str, size: tuple[int, int]) -> str:

@@ -1,6 +1,8 @@
-"""Networks that read an image and are not adversaries: encoders into latents, and classifiers."""
+"""Networks that read an image and are not adversaries: encoders into latents, classifiers, VGG19."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from training.architectures.blocks import narrowing
 from training.architectures.layers import Layer, Table
@@ -57,5 +59,24 @@ CLASSIFIERS = {
         "the same at 128x128, Soft-CoGAN's for the attributes of CelebA; a logit each",
         (128, 128),
         _SOFT,
+    ),
+}
+
+
+def _vgg(*blocks: tuple[int, int]) -> tuple[Layer, ...]:
+    """Make rows of blocks, each so many convolutions to so many channels, with a pooling between them."""
+    rows = []
+    for number, (channels, length) in enumerate(blocks, start=1):
+        plain = Layer("conv", channels, 3, 1, 1, activation="relu")
+        last = plain if number == len(blocks) else replace(plain, pool=2)  # pooling and ReLU change places
+        rows += [plain] * (length - 1) + [last]
+    return tuple(rows)
+
+
+FEATURES = {
+    "vgg19": Table(
+        "VGG19 up to its fourteenth convolution (Simonyan & Zisserman 2015, table 1, E): how images look",
+        (224, 224),
+        _vgg((64, 2), (128, 2), (256, 4), (512, 4), (512, 2)),
     ),
 }
