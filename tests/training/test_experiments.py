@@ -1,0 +1,38 @@
+"""The committed experiments train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from training import config
+from training.config import Experiment, load_experiment
+from training.couplers import Couplers
+from training.grid import move
+from training.trainer import Trainer
+
+FILES = sorted((Path(config.__file__).parent / "experiments").glob("*.toml"))
+NARROW = {f"{network}.width": 1 / 64 for network in ("generator", "discriminator", "encoder")}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_experiment_trains(
+    file: Path, fabric: Fabric, make_couplers: Callable[[Experiment], Couplers]
+) -> None:
+    """Two steps with narrow networks, on images at random: all that is asked for is logged and finite."""
+    experiment = move(load_experiment(file), NARROW | {"batch_size": 4})
+    images = {
+        domain.name: torch.randint(256, (9, domain.channels, *experiment.size), dtype=torch.uint8)
+        for domain in experiment.domains
+    }
+    trainer = Trainer(experiment, images, fabric, make_couplers(experiment))
+    for _ in range(2):
+        trainer.step()
+    asked = [coupling.name for coupling in experiment.couplings]
+    asked += [penalty.name for penalty in experiment.discriminator.all_penalties]
+    assert trainer.means.means().keys() >= {"generator_loss", *asked}
+    assert trainer.not_finite() == []
