@@ -1,0 +1,89 @@
+"""How much faster a training step is than the steps of earlier systems, at equal architecture and batch.
+
+    python -m tests.benchmarks.training training/experiments/digit_negative.toml --repeats 5
+
+Ours: the shared layers run once for all domains, one run of the generator serves both updates, channels last,
+and bfloat16 where the machine is good at it. Theirs: see loops.py. All update the same networks by the same
+losses without a penalty, in turns in one process; the medians of all turns are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from tests.benchmarks.training.loops import LOOPS, Loop
+from training.config import Experiment, load_experiment
+from training.fields import Precision
+from training.machine import Machine
+from training.tables import Value, markdown
+from training.trainer import Trainer
+
+
+def main() -> None:
+    """Print a table of images per second and ratios."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("experiment", type=Path)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10)
+    options = parser.parse_args()
+    experiment = without_penalty(load_experiment(options.experiment))
+    seconds = measure(arms(experiment), options.repeats, options.steps)
+    print(f"{experiment.name}, {torch.get_num_threads()} threads of the CPU\n")
+    print(markdown(rows(seconds, experiment.batch_size * len(experiment.domains))))
+
+
+def without_penalty(experiment: Experiment) -> Experiment:
+    """Return the experiment as all arms can run it."""
+    discriminator = replace(experiment.discriminator, penalty="none", penalties=())
+    return replace(experiment, discriminator=discriminator, couplings=())
+
+
+def arms(experiment: Experiment) -> dict[str, Callable[[], None]]:
+    """Return a step of each arm by its name, on the same images at random."""
+    images = {
+        domain.name: torch.randint(256, (1000, domain.channels, *experiment.size), dtype=torch.uint8)
+        for domain in experiment.domains
+    }
+    machine = Machine(accelerator="cpu")
+    precisions: tuple[Precision, ...] = get_args(Precision)
+    ours = {f"ours, {name}": Trainer(experiment, images, machine.fabric(name)).step for name in precisions}
+    return {name: partial(step, Loop(experiment, images)) for name, step in LOOPS.items()} | ours
+
+
+def measure(steps: dict[str, Callable[[], None]], repeats: int, count: int) -> dict[str, list[float]]:
+    """Time `count` steps of each arm in turns; return the seconds of one, a value a turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(repeats + 1):
+        for name, step in steps.items():
+            begun = time.perf_counter()
+            for _ in range(count):
+                step()
+            if turn:  # the first warms up
+                seconds[name].append((time.perf_counter() - begun) / count)
+    return seconds
+
+
+def rows(seconds: dict[str, list[float]], images: int) -> list[dict[str, Value]]:
+    """Return a row for each arm: images per second, and how much faster than each of the earlier systems."""
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    table: list[dict[str, Value]] = []
+    for name, values in seconds.items():
+        row: dict[str, Value] = {"step": name, "images/s": round(images / medians[name])}
+        row |= {f"x {loop}": f"{medians[loop] / medians[name]:.2f}" for loop in LOOPS}
+        table.append(row | {"spread": f"{(max(values) - min(values)) / medians[name]:.0%}"})
+    return table
+
+
+if __name__ == "__main__":
+    main()
