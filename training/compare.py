@@ -1,8 +1,8 @@
-"""Compare runs: how their experiments differ, their last metrics and their quality, as a table and curves.
+"""Compare runs: how their experiments differ, their last metrics and their quality, as a report and curves.
 
     python -m training.compare runs/00003_digit_edge runs/00004_digit_edge
 
-Writes table.md, table.csv and metrics.png, a panel for each metric and a curve for each run.
+Writes report.md, report.csv and metrics.png, a panel for each metric and a curve for each run.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tyro.conf import Positional
 from training.command_line import parse, verb
 from training.errors import RunError
 from training.figures import by_metric, save_curves
+from training.reports import Rows, Value, flat, markdown, save_report
 from training.run_folder import RunFolder
-from training.tables import Rows, Value, flat, markdown, save_table
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class CompareOptions:
     others: Positional[tuple[Path, ...]] = ()
     """The other runs' folders."""
     to: Path = Path("comparison")
-    """Folder that the table and the curves are written into."""
+    """Folder that the report and the curves are written into."""
 
 
 @verb
@@ -40,7 +40,7 @@ def main(target: Path, arguments: list[str]) -> None:
     if not any(curves.values()):
         raise RunError(f"{', '.join(curves)}: no metrics yet; they come every experiment.log_every steps")
     options.to.mkdir(parents=True, exist_ok=True)
-    save_table(rows, options.to)
+    save_report(rows, options.to)
     save_curves(by_metric(curves), "step", options.to / "metrics.png")
     print(markdown(rows) + f"\n{options.to}")
 

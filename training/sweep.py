@@ -4,7 +4,7 @@
 
 With another `--over` for discriminator.shared_layers this is figure 4 of Liu & Tuzel 2016. A point is a run
 among the others, known by its experiment: what was trained or measured is not done again, and a sweep that
-was stopped goes on. Writes table.md, table.csv and quality.png, anew after every point.
+was stopped goes on. Writes report.md, report.csv and quality.png, anew after every point.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from training.evaluate import EvaluateOptions, evaluate, load_judges, load_real
 from training.figures import Curve, save_curves
 from training.grid import move, read_points
 from training.machine import Machine
+from training.reports import Rows, Value, flat, save_report
 from training.run_folder import RunFolder, find_run
-from training.tables import Rows, Value, flat, save_table
 from training.train import prepare, train
 
 
@@ -40,7 +40,7 @@ class SweepOptions:
     runs: Path = Path("runs")
     """Folder of the run folders."""
     to: Path = Path("sweep")
-    """Folder that the table and the curves are written into."""
+    """Folder that the report and the curves are written into."""
     dry_run: bool = False
     """Check every point, say how far each is, and stop."""
     measure: EvaluateOptions = field(default_factory=EvaluateOptions)
@@ -85,9 +85,9 @@ def reach(run: RunFolder, experiment: Experiment, options: SweepOptions) -> dict
 
 
 def write(rows: Rows, fields: list[str], folder: Path) -> None:
-    """Write the table of the points that have been reached, and the curves of what differs between them."""
+    """Write the report on the points that have been reached, and the curves of what differs between them."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_table(rows, folder)
+    save_report(rows, folder)
     if panels := by_measure(rows, fields):
         save_curves(panels, fields[0], folder / "quality.png")
 

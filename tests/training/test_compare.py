@@ -30,7 +30,7 @@ def runs(make_experiment: MakeExperiment, tmp_path: Path) -> list[RunFolder]:
     return folders
 
 
-def test_the_table_has_what_differs_and_what_came_of_it(runs: list[RunFolder]) -> None:
+def test_the_report_has_what_differs_and_what_came_of_it(runs: list[RunFolder]) -> None:
     """Fields alike in all runs are left out; the last of each metric and all of the quality are there."""
     one, other = (str(run.path) for run in runs)
     assert compare.compare(runs) == [
@@ -42,14 +42,14 @@ def test_the_table_has_what_differs_and_what_came_of_it(runs: list[RunFolder]) -
     ]
 
 
-def test_the_verb_writes_table_and_curves(
+def test_the_verb_writes_report_and_curves(
     run_verb: RunVerb, runs: list[RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table is printed too; the folder is made where there is none."""
+    """The report is printed too; the folder is made where there is none."""
     run_verb(compare, *(run.path for run in runs), "--to", tmp_path / "deep" / "out")
     assert "| discriminator.penalty | none | r1 |" in capsys.readouterr().out
     written = sorted(file.name for file in (tmp_path / "deep" / "out").iterdir())
-    assert written == ["metrics.png", "table.csv", "table.md"]
+    assert written == ["metrics.png", "report.csv", "report.md"]
 
 
 def test_a_run_without_metrics_is_told_so(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from training import sweep
+from training.reports import Value
 from training.run_folder import RunFolder
-from training.tables import Value
 from training.trainer import Trainer
 
 RunVerb = Callable[..., None]
@@ -30,9 +30,9 @@ def run_sweep(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> Swee
     return run
 
 
-def table(tmp_path: Path) -> list[dict[str, str]]:
-    """Read the rows of the sweep's table."""
-    with (tmp_path / "sweep" / "table.csv").open(newline="") as file:
+def report(tmp_path: Path) -> list[dict[str, str]]:
+    """Read the rows of the sweep's report."""
+    with (tmp_path / "sweep" / "report.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -51,10 +51,10 @@ def test_a_sweep_goes_on_where_it_was(
     monkeypatch.setattr(Trainer, "step", stop_in_the_second)
     with pytest.raises(SystemExit, match="130"):
         run_sweep(*SHARED)
-    assert [row["generator.shared_layers"] for row in table(tmp_path)] == ["0"]
+    assert [row["generator.shared_layers"] for row in report(tmp_path)] == ["0"]
     run_sweep("--over", "generator.shared_layers=0,4,2")
     assert steps == [0, 0, 4, 4, 4, 2, 2]
-    rows = table(tmp_path)
+    rows = report(tmp_path)
     assert [row["generator.shared_layers"] for row in rows] == ["0", "4", "2"]
     assert [row["run"] for row in rows] == ["00000_tiny", "00001_tiny", "00002_tiny"]
     for row in rows:
@@ -100,7 +100,7 @@ def test_a_point_that_diverges_leaves_the_others(
 
     monkeypatch.setattr(Trainer, "not_finite", break_one)
     run_sweep(*SHARED)
-    assert [bool(row["pixel_agreement.edge.binarised"]) for row in table(tmp_path)] == [False, True]
+    assert [bool(row["pixel_agreement.edge.binarised"]) for row in report(tmp_path)] == [False, True]
 
 
 def test_panels_are_what_differs() -> None:

@@ -24,7 +24,7 @@ from tests.benchmarks.training.loops import LOOPS, Loop
 from training.config import Experiment, load_experiment
 from training.fields import Precision
 from training.machine import Machine
-from training.tables import Value, markdown
+from training.reports import Value, markdown
 from training.trainer import Trainer
 
 

@@ -1,4 +1,4 @@
-"""Rows of named values as files: CSV for programs, Markdown for people."""
+"""Named values of runs, in lines of equal names, as files: CSV for programs, Markdown for people."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def flat(values: object, path: str = "") -> dict[str, Value]:
 
 
 def markdown(rows: Rows) -> str:
-    """Lay rows out as a Markdown table, with a column for every name in any of them."""
+    """Lay rows out for people, with a column for every name in any of them."""
     names = _names(rows)
     lines = [names, ["---"] * len(names), *([_shown(row.get(name)) for name in names] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def save_table(rows: Rows, folder: Path) -> None:
-    """Write table.csv, with every digit, and table.md into the folder, each as a whole file."""
-    write_whole(folder / "table.csv", lambda aside: _write_csv(rows, aside))
-    write_whole(folder / "table.md", lambda aside: aside.write_text(markdown(rows)))
+def save_report(rows: Rows, folder: Path) -> None:
+    """Write report.csv, with every digit, and report.md into the folder, each as a whole file."""
+    write_whole(folder / "report.csv", lambda aside: _write_csv(rows, aside))
+    write_whole(folder / "report.md", lambda aside: aside.write_text(markdown(rows)))
 
 
 def _write_csv(rows: Rows, file: Path) -> None:

@@ -1,11 +1,11 @@
-"""Tables as files."""
+"""Reports as files."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
 
-from training.tables import Value, flat, markdown, save_table
+from training.reports import Value, flat, markdown, save_report
 
 ROWS: list[dict[str, Value]] = [
     {"run": "a", "loss": 1 / 3, "steps": 2000},
@@ -36,9 +36,9 @@ def test_markdown_is_for_people() -> None:
 
 def test_csv_is_for_programs(tmp_path: Path) -> None:
     """It keeps every digit, and both files stand in the folder alone."""
-    save_table(ROWS, tmp_path)
-    with (tmp_path / "table.csv").open(newline="") as file:
+    save_report(ROWS, tmp_path)
+    with (tmp_path / "report.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert first == {"run": "a", "loss": repr(1 / 3), "steps": "2000", "r1": ""}
     assert second == {"run": "b|c", "loss": "", "steps": "", "r1": "2.0"}
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["table.csv", "table.md"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.csv", "report.md"]
