@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from training.architectures import CLASSIFIERS
 from training.checkpoint import write_whole
-from training.config import DomainConfig
 from training.datasets import ImageSet
+from training.domain_config import DomainConfig
 from training.errors import DataError, RunError
 from training.rows import build
 from training.samples import from_bytes

@@ -13,10 +13,9 @@ from torch import nn
 
 from service.metadata import LATENT_INPUT, Name, Prior, describe_errors
 from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table, misfit
-from training.augmentations import AUGMENTATIONS
 from training.coupling_config import CouplingConfig
 from training.couplings import COUPLINGS
-from training.domains import TRANSFORMS
+from training.domain_config import DomainConfig
 from training.errors import ConfigError
 from training.fields import STRICT, Positive, Precision, listed, one_of
 from training.losses import LOSSES
@@ -24,32 +23,6 @@ from training.network_config import DiscriminatorConfig, EncoderConfig, Generato
 
 TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS}
 RESERVED = {LATENT_INPUT, *dir(nn.ModuleDict())}  # taken in the exported graph and in the networks
-
-
-@dataclass(frozen=True, config=STRICT)
-class DomainConfig:
-    """One image distribution: a source, a split of it and a transform."""
-
-    name: Name
-    """Lower-case name; the exported graph's output is called so."""
-    source: str
-    """Hub name (ylecun/mnist) or folder; a folder of its last part below $COGAN_DATA comes first."""
-    description: str = ""
-    """A sentence for those who see the images."""
-    transform: Annotated[str, one_of(TRANSFORMS)] = "identity"
-    """What makes this domain's images of the source's."""
-    channels: Literal[1, 3] = 1
-    """1 for grey, 3 for RGB."""
-    image_column: str = "image"
-    """Column of the source that holds the images."""
-    label_column: str = "label"
-    """Column that holds the classes, where there is one; only measuring uses it."""
-    forbidden_augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
-    """Augmentations that would make another domain's images of these: color, of a negative."""
-    train_split: str = "train"
-    """Split that the domain learns from."""
-    test_split: str = "test"
-    """Split that it is measured against."""
 
 
 @dataclass(frozen=True, config=STRICT)

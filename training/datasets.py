@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from training.config import DomainConfig, Experiment
+from training.config import Experiment
+from training.domain_config import DomainConfig
 from training.domains import transform
 from training.errors import DataError
 

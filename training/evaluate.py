@@ -17,9 +17,10 @@ from torch import Tensor
 
 from training.classifiers import Classifier, classifier_file, classify, load_classifier
 from training.command_line import parse, verb
-from training.config import DomainConfig, Experiment
+from training.config import Experiment
 from training.construction import load_average
 from training.datasets import ImageSet, load_split, locate, share_out
+from training.domain_config import DomainConfig
 from training.domains import transform
 from training.fields import Positive
 from training.metrics import class_agreement, class_balance, frechet_distance, pixel_agreement

@@ -12,7 +12,8 @@ import pytest
 
 from training import compare, evaluate, export, sweep, train, train_classifiers
 from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
-from training.config import DomainConfig, Experiment
+from training.config import Experiment
+from training.domain_config import DomainConfig
 from training.fields import Described
 from training.losses import LOSSES
 from training.network_config import GeneratorConfig, NetworkConfig

@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from training.config import DomainConfig, Experiment, parse_experiment
+from training.config import Experiment, parse_experiment
 from training.datasets import ImageSet, load_split, load_training_sets, locate, share_out
+from training.domain_config import DomainConfig
 from training.errors import DataError
 
 SIZE = (28, 28)

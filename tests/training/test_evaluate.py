@@ -13,8 +13,9 @@ from PIL import Image
 
 from training import evaluate, train, train_classifiers
 from training.classifiers import Classifier, accuracy, classifier_file, fit, load_classifier, save_classifier
-from training.config import DomainConfig, Experiment
+from training.config import Experiment
 from training.datasets import ImageSet, load_split
+from training.domain_config import DomainConfig
 from training.domains import transform
 from training.errors import DataError, RunError
 from training.evaluate import measure, measure_pixels
