@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from training.config import Experiment
@@ -99,7 +99,7 @@ def _load(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]) 
     decoder = datasets.Image()
     for row, cell in enumerate(table[domain.image_column]):
         try:
-            pixels[row] = _fit(decoder.decode_example(cell), size, domain.channels)
+            pixels[row] = _fit(decoder.decode_example(cell), size, domain)
         except (OSError, SyntaxError, AttributeError) as error:  # no image, a broken one, an empty cell
             which = (cell and cell["path"]) or f"number {row}"
             raise DataError(
@@ -122,9 +122,9 @@ def _labels(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
         ) from error
 
 
-def _fit(image: Image.Image, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+def _fit(image: Image.Image, size: tuple[int, int], domain: DomainConfig) -> NDArray[np.uint8]:
     height, width = size
-    image = image.convert(MODES[channels])
+    image = ImageOps.expand(image.convert(MODES[domain.channels]), domain.margin)
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(image, np.uint8).reshape(height, width, channels)
+    return np.asarray(image, np.uint8).reshape(height, width, domain.channels)

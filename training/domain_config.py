@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from service.metadata import Name
@@ -22,6 +23,8 @@ class DomainConfig:
     """Hub name (ylecun/mnist) or folder; a folder of its last part below $COGAN_DATA comes first."""
     description: str = ""
     """A sentence for those who see the images."""
+    margin: Annotated[int, Field(ge=0)] = 0
+    """Black pixels added on each side before images are resized; 3 make USPS lie as MNIST does."""
     transform: Annotated[str, one_of(TRANSFORMS)] = "identity"
     """What makes this domain's images of the source's."""
     channels: Literal[1, 3] = 1

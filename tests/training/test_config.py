@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from training.augmentations import AUGMENTATIONS
 from training.config import EXPERIMENT, load_experiment, parse_experiment
 from training.construction import build_discriminator, build_generator
 from training.couplings import COUPLINGS
+from training.domain_config import DomainConfig
 from training.errors import ConfigError
 from training.losses import LOSSES
 from training.optimisers import OPTIMISERS
@@ -180,6 +182,14 @@ def test_the_manual_names_experiments_that_are() -> None:
         for experiment in re.findall(r"`(\w+)`", experiments):
             built = committed[experiment]
             assert name in (built.generator.table, built.discriminator.table)
+
+
+def test_the_manual_has_experiments_and_every_field_of_a_domain() -> None:
+    """docs/images.md names experiments that are committed, and what a domain can say of its images."""
+    manual = (Path(config.__file__).parents[1] / "docs/images.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", manual, re.MULTILINE)) <= {file.stem for file in FILES}
+    untold = {field.name for field in fields(DomainConfig) if f"`{field.name}`" not in manual}
+    assert untold == {"name", "description", "forbidden_augmentations"}  # which make no image another
 
 
 def test_the_manual_has_no_field_that_is_not() -> None:

@@ -118,6 +118,21 @@ def test_images_are_converted_and_resized(tmp_path: Path) -> None:
     assert colour[0, :, 14, 3].tolist() == [255, 0, 0]
 
 
+def test_a_margin_is_added_before_images_are_resized(tmp_path: Path) -> None:
+    """USPS's 16x16 pixels with 3 more on each side are 22 at 28: ink ends where the margin begins."""
+    (tmp_path / "train").mkdir()
+    Image.new("L", (16, 16), 255).save(tmp_path / "train" / "white.png")
+    plain, margined = (
+        load_split(DomainConfig("digit", str(tmp_path), margin=margin), "train", SIZE).images[0, 0]
+        for margin in (0, 3)
+    )
+    assert plain.float().mean() == 255
+    inked = (margined > 127).nonzero()
+    first, last = 28 * 3 / 22, 28 * 19 / 22  # 3.8 and 24.2
+    assert inked.min(0).values.tolist() == [round(first)] * 2
+    assert inked.max(0).values.tolist() == [round(last) - 1] * 2
+
+
 def test_a_folder_below_the_data_root_comes_first(
     digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
