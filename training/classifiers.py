@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -85,10 +87,14 @@ def accuracy(classifier: Classifier, test_set: ImageSet) -> float:
     return float((classify(classifier, test_set.images) == _labels(test_set)).float().mean())
 
 
-def classifier_file(folder: Path, domain: DomainConfig) -> Path:
-    """Name the file of the classifier of a domain: all that its images depend on."""
-    source = Path(domain.source).name
-    return folder / f"{source}_{domain.train_split}_{domain.transform}_{domain.channels}.pt"
+def classifier_file(folder: Path, domain: DomainConfig, size: tuple[int, int]) -> Path:
+    """Name the file of the classifier of a domain's images of that height and width.
+
+    Its last part is a digest of all that the images depend on, so that no other domain takes it for its own.
+    """
+    images = json.dumps([domain.image_fields(), size], sort_keys=True)
+    digest = hashlib.sha256(images.encode()).hexdigest()[:8]
+    return folder / f"{Path(domain.source).name}_{domain.transform}_{digest}.pt"
 
 
 def save_classifier(classifier: Classifier, file: Path) -> None:

@@ -26,7 +26,10 @@ def load_couplers(experiment: Experiment) -> Couplers:
 
 def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, Coupler]:
     folder = Path(coupling.classifiers)
-    return {domain.name: load_classifier(classifier_file(folder, domain)) for domain in experiment.domains}
+    return {
+        domain.name: load_classifier(classifier_file(folder, domain, experiment.size))
+        for domain in experiment.domains
+    }
 
 
 def _perception(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, Coupler]:

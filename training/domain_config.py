@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from service.metadata import Name
 from training.augmentations import AUGMENTATIONS
 from training.domains import TRANSFORMS
 from training.fields import STRICT, one_of
+
+NO_IMAGES = frozenset({"name", "description", "forbidden_augmentations", "test_split"})  # change none
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -39,3 +41,11 @@ class DomainConfig:
     """Split that the domain learns from."""
     test_split: str = "test"
     """Split that it is measured against."""
+
+    def image_fields(self, *but: str) -> dict[str, Any]:
+        """Return what its training images depend on: fields not as by default, `but` for some."""
+        fields: dict[str, Any] = _DOMAIN.dump_python(self, mode="json", exclude_defaults=True)
+        return {name: value for name, value in fields.items() if name not in NO_IMAGES.union(but)}
+
+
+_DOMAIN = TypeAdapter(DomainConfig)

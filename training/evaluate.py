@@ -19,7 +19,7 @@ from training.classifiers import Classifier, classifier_file, classify, load_cla
 from training.command_line import parse, verb
 from training.config import Experiment
 from training.construction import load_average
-from training.datasets import ImageSet, load_split, locate, share_out
+from training.datasets import ImageSet, load_split, share_out
 from training.domain_config import DomainConfig
 from training.domains import transform
 from training.fields import Positive
@@ -88,7 +88,10 @@ def load_judges(
     """
     if any(images.labels is None for images in real.values()):
         return {}
-    return {d.name: load_classifier(classifier_file(classifiers, d)) for d in experiment.domains}
+    return {
+        domain.name: load_classifier(classifier_file(classifiers, domain, experiment.size))
+        for domain in experiment.domains
+    }
 
 
 def measure_pixels(
@@ -143,15 +146,9 @@ def _shuffle(images: Tensor) -> Tensor:
 
 
 def _origin(domain: DomainConfig, domains: tuple[DomainConfig, ...]) -> DomainConfig | None:
-    """Return the domain that has the untransformed images of the same source, if it is another one."""
-    for other in domains:
-        if (
-            other.transform == "identity"
-            and locate(other.source) == locate(domain.source)
-            and other != domain
-        ):
-            return other
-    return None
+    """Return another domain that has the same images untransformed, of whatever split, if there is one."""
+    wanted = domain.image_fields("transform", "train_split")
+    return next((d for d in domains if d.image_fields("train_split") == wanted and d != domain), None)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def main(target: Path, arguments: list[str]) -> None:
     if wrong := misfit(CLASSIFIERS, options.table, experiment.size):
         raise ConfigError(f"table = {options.table!r}: {wrong}")
     for domain in experiment.domains:
-        file = classifier_file(options.classifiers, domain)
+        file = classifier_file(options.classifiers, domain, experiment.size)
         classifier = train_classifier(domain, experiment, options)
         save_classifier(classifier, file)
         print(f"{domain.name}: {float(classifier.accuracy):.2%} of real test images classified right; {file}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,17 @@ def test_perfect_pairs_are_found_perfect(make_experiment: MakeExperiment) -> Non
         assert 0.3 < agreement["floor"]["within_25"] < 0.95
 
 
+def test_a_transform_is_measured_against_the_same_images_alone(make_experiment: MakeExperiment) -> None:
+    """What is made of other images, or of these fitted otherwise, says nothing of the pixels of a pair."""
+    digit, edge = make_experiment(("digit", "edge")).domains
+    real = {name: load_split(digit, "test", SIZE) for name in ("digit", "edge")}
+    pairs = {name: images.images for name, images in real.items()}
+    for strange in (replace(edge, margin=2), replace(edge, image_column="photo"), replace(edge, channels=3)):
+        assert measure_pixels((digit, strange), pairs, real) == {}
+    for same in (edge, replace(edge, train_split="train[50%:]")):
+        assert measure_pixels((digit, same), pairs, real).keys() == {"edge"}
+
+
 def test_a_classifier_learns_and_is_kept(digits_folder: Path, tmp_path: Path) -> None:
     """A few epochs on 300 digits tell most test digits apart, and the file gives back the same judge."""
     domain = DomainConfig("digit", str(digits_folder))
@@ -72,7 +84,7 @@ def test_a_classifier_learns_and_is_kept(digits_folder: Path, tmp_path: Path) ->
     test_set = load_split(domain, "test", SIZE)
     share = accuracy(classifier, test_set)
     assert share > 0.8
-    file = classifier_file(tmp_path / "new", domain)
+    file = classifier_file(tmp_path / "new", domain, SIZE)
     save_classifier(classifier, file)
     again = load_classifier(file)
     assert torch.equal(again(test_set.images), classifier(test_set.images))
@@ -80,18 +92,25 @@ def test_a_classifier_learns_and_is_kept(digits_folder: Path, tmp_path: Path) ->
 
 
 def test_classifiers_of_different_images_have_different_files(tmp_path: Path) -> None:
-    """The name tells apart all that a domain's images depend on."""
+    """The name tells apart all that a domain's images depend on, and nothing else."""
     base: dict[str, Any] = {"name": "digit", "source": "a/mnist"}
-    changes: list[dict[str, Any]] = [
-        {},
+
+    def file(size: tuple[int, int] = SIZE, **change: Any) -> Path:
+        return classifier_file(tmp_path, DomainConfig(**(base | change)), size)
+
+    others: list[dict[str, Any]] = [
         {"transform": "edge"},
         {"channels": 3},
-        {"train_split": "test"},
+        {"margin": 3},
+        {"train_split": "train[:50%]"},
+        {"source": "b/mnist"},
         {"source": "a/usps"},
+        {"image_column": "img"},
+        {"size": (32, 32)},
     ]
-    files = {classifier_file(tmp_path, DomainConfig(**(base | change))) for change in changes}
-    assert len(files) == len(changes)
-    assert classifier_file(tmp_path, DomainConfig(**(base | {"name": "other"}))) in files
+    assert len({file(), *(file(**change) for change in others)}) == 1 + len(others)
+    same: list[dict[str, Any]] = [{"name": "other"}, {"description": "ink"}, {"test_split": "valid"}]
+    assert {file(**change) for change in same} == {file()}
 
 
 def test_a_classifier_needs_labels(tmp_path: Path) -> None:
