@@ -1,27 +1,23 @@
-"""Image sets as bytes in memory: uint8 [N, C, H, W] and labels [N], from the hub or from a folder."""
+"""Image sets as bytes in memory: uint8 [N, C, H, W] and labels [N], from whatever source."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import datasets
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from training.config import Experiment
 from training.domain_config import DomainConfig
 from training.domains import transform
 from training.errors import DataError
-
-DATA_ROOT = "COGAN_DATA"
-MODES = {1: "L", 3: "RGB"}
-
-datasets.disable_progress_bars()
+from training.fitting import fit
+from training.sharing import share_out_images
+from training.sources import decode, fingerprint, open_rows
 
 
 @dataclass(frozen=True)
@@ -35,78 +31,42 @@ class ImageSet:
 def load_training_sets(experiment: Experiment) -> dict[str, ImageSet]:
     """Load what each domain learns from, unpaired by construction.
 
-    Domains of one source and split share its images out by the experiment's seed: none serves two
-    domains. Raises DataError, naming the source and what is wrong with it.
+    An image that several domains want, by whatever source, split or spelling, goes to one of them, by the
+    experiment's seed. Raises DataError, naming the domain, the source and what is wrong with it.
     """
-    sharers: dict[tuple[str, str], list[str]] = {}
+    tables, fingerprints = {}, {}
     for domain in experiment.domains:
-        sharers.setdefault((locate(domain.source), domain.train_split), []).append(domain.name)
-    loaded = {}
-    for domain in experiment.domains:
-        table = _open(domain, domain.train_split)
-        names = sharers[locate(domain.source), domain.train_split]
-        shares = share_out(len(table), len(names), experiment.seed)
-        share = shares[names.index(domain.name)]
-        if not len(share):
-            raise DataError(f"domain {domain.name}: {domain.source!r} has {len(table)} images for {names}")
-        loaded[domain.name] = _load(table.select(share), domain, experiment.size)
-    return loaded
+        with _naming(domain):
+            table = tables[domain.name] = open_rows(domain, domain.train_split)
+            fingerprints[domain.name] = [fingerprint(cell) for cell in table[domain.image_column]]
+    shares = share_out_images(fingerprints, experiment.seed)
+    return {
+        domain.name: _load(tables[domain.name].select(shares[domain.name]), domain, experiment.size)
+        for domain in experiment.domains
+    }
 
 
 def load_split(domain: DomainConfig, split: str, size: tuple[int, int]) -> ImageSet:
     """Load all of one split as images of the domain. Raises DataError."""
-    return _load(_open(domain, split), domain, size)
-
-
-def share_out(count: int, shares: int, seed: int) -> list[NDArray[np.int64]]:
-    """Split 0 .. count - 1 at random into disjoint, equal shares."""
-    order = np.random.default_rng(seed).permutation(count)
-    return np.array_split(order, shares)
-
-
-def locate(source: str) -> str:
-    """Return the source's folder below $COGAN_DATA, the folder of that path, or else its hub name."""
-    root = os.environ.get(DATA_ROOT)
-    folders = [Path(root, Path(source).name)] if root else []
-    found = (str(folder.resolve()) for folder in [*folders, Path(source)] if folder.is_dir())
-    return next(found, source)
-
-
-def _open(domain: DomainConfig, split: str) -> datasets.Dataset:
-    try:
-        table = datasets.load_dataset(locate(domain.source), split=split)
-    except Exception as error:  # each of the library's builders has errors of its own
-        raise DataError(
-            f"domain {domain.name}: source {domain.source!r}, split {split!r} cannot be loaded "
-            f"(${DATA_ROOT} is {os.environ.get(DATA_ROOT, 'not set')}): {error}"
-        ) from error
-    if domain.image_column not in table.column_names:
-        raise DataError(
-            f"domain {domain.name}: image_column {domain.image_column!r} is not among the columns "
-            f"{table.column_names} of {domain.source!r}"
-        )
-    try:
-        return table.cast_column(domain.image_column, datasets.Image(decode=False))
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise DataError(
-            f"domain {domain.name}: image_column {domain.image_column!r} of {domain.source!r} holds "
-            f"{table.features[domain.image_column]}, not images"
-        ) from error
+    with _naming(domain):
+        table = open_rows(domain, split)
+    return _load(table, domain, size)
 
 
 def _load(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]) -> ImageSet:
-    pixels = np.empty((len(table), *size, domain.channels), np.uint8)
-    decoder = datasets.Image()
-    for row, cell in enumerate(table[domain.image_column]):
-        try:
-            pixels[row] = _fit(decoder.decode_example(cell), size, domain)
-        except (OSError, SyntaxError, AttributeError) as error:  # no image, a broken one, an empty cell
-            which = (cell and cell["path"]) or f"number {row}"
-            raise DataError(
-                f"domain {domain.name}: image {which} of {domain.source!r} cannot be read: {error}"
-            ) from error
+    with _naming(domain):
+        if not len(table):
+            raise DataError(f"other domains want the images of {domain.source!r} too, and none is left")
+        labels = _labels(table, domain)
+        pixels = np.empty((len(table), *size, domain.channels), np.uint8)
+        for row, cell in enumerate(table[domain.image_column]):
+            try:
+                pixels[row] = fit(decode(cell), size, domain)
+            except DataError as error:
+                which = cell["path"] or f"number {row}"
+                raise DataError(f"image {which} of {domain.source!r} {error}") from error
     images = torch.from_numpy(pixels).movedim(-1, 1).contiguous()
-    return ImageSet(transform(images, domain.transform), _labels(table, domain))
+    return ImageSet(transform(images, domain.transform), labels)
 
 
 def _labels(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
@@ -117,14 +77,14 @@ def _labels(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
         return torch.tensor(labels, dtype=torch.int64)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"domain {domain.name}: label_column {domain.label_column!r} of {domain.source!r} holds "
+            f"label_column {domain.label_column!r} of {domain.source!r} holds "
             f"{table.features[domain.label_column]}, not whole numbers"
         ) from error
 
 
-def _fit(image: Image.Image, size: tuple[int, int], domain: DomainConfig) -> NDArray[np.uint8]:
-    height, width = size
-    image = ImageOps.expand(image.convert(MODES[domain.channels]), domain.margin)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(image, np.uint8).reshape(height, width, domain.channels)
+@contextmanager
+def _naming(domain: DomainConfig) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"domain {domain.name}: {error}") from error

@@ -1,7 +1,8 @@
-"""A domain of an experiment: which images it has, and how they are made."""
+"""A domain of an experiment: where its images come from, and what is made of them."""
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
@@ -15,32 +16,44 @@ from training.fields import STRICT, one_of
 NO_IMAGES = frozenset({"name", "description", "forbidden_augmentations", "test_split"})  # change none
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SourceConfig:
+    """Images to be read: a source, its splits, and which of its columns and rows count."""
+
+    source: str
+    """Hub name (ylecun/mnist) or folder; a folder of its last part below $COGAN_DATA comes first."""
+    configuration: str | None = None
+    """Configuration of a source that has several: cropped_digits, of SVHN."""
+    train_split: str = "train"
+    """Split to learn from; train[:50%] is half of one."""
+    test_split: str = "test"
+    """Split to measure against."""
+    image_column: str = "image"
+    """Column of the source that holds the images; rows without one do not count."""
+    where: dict[str, bool | int | str] = field(default_factory=dict, hash=False)
+    """Values that columns must have for a row to count, Eyeglasses = true; empty for all rows."""
+
+
 @dataclass(frozen=True, config=STRICT)
-class DomainConfig:
-    """One image distribution: a source, a split of it and a transform."""
+class DomainConfig(SourceConfig):
+    """One image distribution: images of a source, how they are fitted, and a transform."""
 
     name: Name
     """Lower-case name; the exported graph's output is called so."""
-    source: str
-    """Hub name (ylecun/mnist) or folder; a folder of its last part below $COGAN_DATA comes first."""
     description: str = ""
     """A sentence for those who see the images."""
     margin: Annotated[int, Field(ge=0)] = 0
     """Black pixels added on each side before images are resized; 3 make USPS lie as MNIST does."""
-    transform: Annotated[str, one_of(TRANSFORMS)] = "identity"
-    """What makes this domain's images of the source's."""
+    crop: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of an image's middle that is kept, in the network's shape; where not said, all is stretched."""
     channels: Literal[1, 3] = 1
     """1 for grey, 3 for RGB."""
-    image_column: str = "image"
-    """Column of the source that holds the images."""
+    transform: Annotated[str, one_of(TRANSFORMS)] = "identity"
+    """What makes this domain's images of the source's."""
     label_column: str = "label"
     """Column that holds the classes, where there is one; only measuring uses it."""
     forbidden_augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
     """Augmentations that would make another domain's images of these: color, of a negative."""
-    train_split: str = "train"
-    """Split that the domain learns from."""
-    test_split: str = "test"
-    """Split that it is measured against."""
 
     def image_fields(self, *but: str) -> dict[str, Any]:
         """Return what its training images depend on: fields not as by default, `but` for some."""

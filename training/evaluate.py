@@ -19,7 +19,7 @@ from training.classifiers import Classifier, classifier_file, classify, load_cla
 from training.command_line import parse, verb
 from training.config import Experiment
 from training.construction import load_average
-from training.datasets import ImageSet, load_split, share_out
+from training.datasets import ImageSet, load_split
 from training.domain_config import DomainConfig
 from training.domains import transform
 from training.fields import Positive
@@ -27,6 +27,7 @@ from training.metrics import class_agreement, class_balance, frechet_distance, p
 from training.networks import Images
 from training.run_folder import RunFolder, write_json
 from training.samples import draw, latents_of_seeds, save_sheet
+from training.sharing import share_out
 
 
 @dataclass(frozen=True)

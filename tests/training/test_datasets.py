@@ -1,38 +1,30 @@
-"""Image sets from folders, and what is said when they cannot be had."""
+"""Image sets in memory: which images a domain has, and their labels."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 from typing import Any
 
-import datasets
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.training.picture_sets import SIZE, pictures, write_split
 from training.config import Experiment, parse_experiment
-from training.datasets import ImageSet, load_split, load_training_sets, locate, share_out
+from training.datasets import ImageSet, load_split, load_training_sets
 from training.domain_config import DomainConfig
 from training.errors import DataError
-
-SIZE = (28, 28)
 
 
 @pytest.fixture
 def numbered(tmp_path: Path) -> Path:
-    """Return a folder laid out like the hub's: 21 grey images, each of one level of its own, in parquet."""
-    images = [Image.fromarray(np.full(SIZE, 10 * i, np.uint8)) for i in range(21)]
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.Value("int64"), "word": datasets.Value("string")}
-    )
-    columns = {"image": images, "label": list(range(21)), "word": ["one", "two", "three"] * 7}
-    for split in ("train", "test"):
-        file = tmp_path / "numbered" / f"{split}-00000-of-00001.parquet"
-        file.parent.mkdir(exist_ok=True)
-        datasets.Dataset.from_dict(columns, features=features).to_parquet(file)
+    """Return a folder laid out like the hub's: 21 grey images a split, each of one level of its own."""
+    words = ["one", "two", "three"] * 7
+    for split, first in (("train", 0), ("test", 5)):
+        images = pictures(*range(first, 210, 10))
+        write_split(tmp_path / "numbered", split, {"image": images, "label": list(range(21)), "word": words})
     return tmp_path / "numbered"
 
 
@@ -69,12 +61,21 @@ def test_shares_follow_from_the_seed(numbered: Path) -> None:
     assert [10 * int(label) for label in first.labels] == levels(first)
 
 
-def test_shares_are_disjoint_and_equal() -> None:
-    """Any count is split into shares that differ by one at most and make up the whole."""
-    for count, shares in ((10, 1), (10, 3), (7, 5), (60_000, 2)):
-        parts = share_out(count, shares, seed=1)
-        assert sorted(np.concatenate(parts).tolist()) == list(range(count))
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+def test_overlaps_are_shared_out_however_they_are_spelled(numbered: Path, tmp_path: Path) -> None:
+    """Half a split, a copy of its folder and a folder around it hold the same images: none serves twice."""
+    shutil.copytree(numbered, tmp_path / "copied")
+    sets = load_training_sets(
+        coupled(
+            {"name": "whole", "source": str(numbered)},
+            {"name": "part", "source": str(numbered), "train_split": "train[:50%]+test"},
+            {"name": "copy", "source": str(tmp_path / "copied"), "transform": "negative"},
+            {"name": "around", "source": str(tmp_path), "where": {"word": "one"}},
+        )
+    )
+    shown = {name: set(levels(images)) for name, images in sets.items()}
+    shown["copy"] = {255 - level for level in shown["copy"]}
+    assert all(shown.values())
+    assert sorted(itertools.chain(*shown.values())) == list(range(0, 210, 5))
 
 
 def test_different_sources_are_not_shared_out(numbered: Path, digits_folder: Path) -> None:
@@ -94,7 +95,7 @@ def test_different_sources_are_not_shared_out(numbered: Path, digits_folder: Pat
 
 def test_an_image_folder_has_its_folders_as_labels(digits_folder: Path) -> None:
     """<split>/<label>/<image> gives uint8 [N, C, H, W] and int64 labels."""
-    loaded = load_split(DomainConfig("digit", str(digits_folder)), "test", SIZE)
+    loaded = load_split(DomainConfig("digit", source=str(digits_folder)), "test", SIZE)
     assert loaded.images.shape == (100, 1, 28, 28)
     assert loaded.images.dtype == torch.uint8
     assert loaded.images.float().std() > 50
@@ -102,86 +103,10 @@ def test_an_image_folder_has_its_folders_as_labels(digits_folder: Path) -> None:
     assert loaded.labels.unique().tolist() == list(range(10))
 
 
-def test_images_are_converted_and_resized(tmp_path: Path) -> None:
-    """Colour becomes grey or grey colour, and any size the network's."""
-    (tmp_path / "train").mkdir()
-    pixels = np.zeros((10, 20, 3), np.uint8)
-    pixels[:, :10] = (255, 0, 0)
-    Image.fromarray(pixels).save(tmp_path / "train" / "half_red.png")
-    grey, colour = (
-        load_split(DomainConfig("digit", str(tmp_path), channels=channels), "train", SIZE).images
-        for channels in (1, 3)
-    )
-    assert grey.shape == (1, 1, 28, 28)
-    assert colour.shape == (1, 3, 28, 28)
-    assert grey[0, 0, 14, [3, 24]].tolist() == [76, 0]  # ITU-R 601: 0.299 red
-    assert colour[0, :, 14, 3].tolist() == [255, 0, 0]
-
-
-def test_a_margin_is_added_before_images_are_resized(tmp_path: Path) -> None:
-    """USPS's 16x16 pixels with 3 more on each side are 22 at 28: ink ends where the margin begins."""
-    (tmp_path / "train").mkdir()
-    Image.new("L", (16, 16), 255).save(tmp_path / "train" / "white.png")
-    plain, margined = (
-        load_split(DomainConfig("digit", str(tmp_path), margin=margin), "train", SIZE).images[0, 0]
-        for margin in (0, 3)
-    )
-    assert plain.float().mean() == 255
-    inked = (margined > 127).nonzero()
-    first, last = 28 * 3 / 22, 28 * 19 / 22  # 3.8 and 24.2
-    assert inked.min(0).values.tolist() == [round(first)] * 2
-    assert inked.max(0).values.tolist() == [round(last) - 1] * 2
-
-
-def test_a_folder_below_the_data_root_comes_first(
-    digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A hub name's last part is looked for in $COGAN_DATA, and a name found nowhere is the hub's."""
-    monkeypatch.setenv("COGAN_DATA", str(digits_folder.parent))
-    assert locate("someone/digits") == str(digits_folder)
-    assert locate("someone/else") == "someone/else"
-    monkeypatch.setenv("COGAN_DATA", str(tmp_path))
-    assert locate("someone/digits") == "someone/digits"
-
-
-@pytest.mark.parametrize(
-    ("changes", "split", "said"),
-    [
-        ({"source": "no/such"}, "train", ["domain digit", "'no/such'", "COGAN_DATA"]),
-        ({}, "validation", ["'validation'", "['train', 'test']"]),
-        ({"image_column": "img"}, "train", ["'img'", "['image', 'label', 'word']"]),
-        ({"image_column": "label"}, "train", ["'label'", "int64", "not images"]),
-        ({"label_column": "word"}, "train", ["'word'", "string", "not whole numbers"]),
-    ],
-)
-def test_a_wrong_source_split_or_column_is_named(
-    numbered: Path, changes: dict[str, Any], split: str, said: list[str]
-) -> None:
-    """The error names the domain, what was asked for and, where it can, what there is."""
-    domain = DomainConfig(**({"name": "digit", "source": str(numbered)} | changes))
-    with pytest.raises(DataError) as caught:
-        load_split(domain, split, SIZE)
-    assert all(part in str(caught.value) for part in said)
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Pillow leaves the file open
-@pytest.mark.parametrize("damage", [lambda data: data[:200], lambda _: b"no image"])
-def test_a_damaged_image_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    """Among many images, the error says which one cannot be read."""
-    (tmp_path / "train").mkdir()
-    pixels = np.random.default_rng(0).integers(0, 255, SIZE, np.uint8)
-    for name in ("good", "bad"):
-        Image.fromarray(pixels).save(tmp_path / "train" / f"{name}.png")
-    bad = tmp_path / "train" / "bad.png"
-    bad.write_bytes(damage(bad.read_bytes()))
-    with pytest.raises(DataError, match=r"image \S+bad\.png of .+ cannot be read"):
-        load_split(DomainConfig("digit", str(tmp_path)), "train", SIZE)
-
-
 def test_fewer_images_than_domains_are_refused(tmp_path: Path) -> None:
     """A domain that would be left without an image stops the run before it begins."""
     (tmp_path / "train").mkdir()
     Image.new("L", SIZE).save(tmp_path / "train" / "only.png")
     domains = [{"name": name, "source": str(tmp_path)} for name in ("digit", "twin")]
-    with pytest.raises(DataError, match=r"domain twin: .+ has 1 images for"):
+    with pytest.raises(DataError, match=r"domain twin: other domains want the images of .+none is left"):
         load_training_sets(coupled(*domains))

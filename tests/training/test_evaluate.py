@@ -78,7 +78,7 @@ def test_a_transform_is_measured_against_the_same_images_alone(make_experiment: 
 
 def test_a_classifier_learns_and_is_kept(digits_folder: Path, tmp_path: Path) -> None:
     """A few epochs on 300 digits tell most test digits apart, and the file gives back the same judge."""
-    domain = DomainConfig("digit", str(digits_folder))
+    domain = DomainConfig("digit", source=str(digits_folder))
     classifier = Classifier("digit", channels=1, classes=10)
     fit(classifier, load_split(domain, "train", SIZE), epochs=6, seed=0)
     test_set = load_split(domain, "test", SIZE)
@@ -119,7 +119,7 @@ def test_a_classifier_needs_labels(tmp_path: Path) -> None:
         (tmp_path / split).mkdir()
         for i in range(3):
             Image.new("L", SIZE, 80 * i).save(tmp_path / split / f"{i}.png")
-    domain = DomainConfig("plain", str(tmp_path))
+    domain = DomainConfig("plain", source=str(tmp_path))
     experiment = Experiment(name="a", domains=(domain,), data_license="none")
     with pytest.raises(DataError, match=r"domain plain: .+ has no column 'label'"):
         train_classifiers.train_classifier(domain, experiment, train_classifiers.ClassifierOptions())
