@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from training.array_files import ARRAY_FILES, Splits, read_arrays
 from training.domain_config import SourceConfig
 from training.errors import DataError
 
@@ -68,13 +69,25 @@ def locate(source: str) -> str:
 
 
 def _read(config: SourceConfig, split: str) -> datasets.Dataset:
+    place = locate(config.source)
     try:
-        return datasets.load_dataset(locate(config.source), config.configuration, split=split)
+        if splits := _array_splits(place):
+            if config.configuration:
+                raise DataError(f"configuration {config.configuration!r}: a folder of arrays has none")
+            return read_arrays(splits, split)
+        return datasets.load_dataset(place, config.configuration, split=split)
     except Exception as error:  # each of the library's builders has errors of its own
         raise DataError(
             f"source {config.source!r}, split {split!r} cannot be loaded "
             f"(${DATA_ROOT} is {os.environ.get(DATA_ROOT, 'not set')}): {error}"
         ) from error
+
+
+def _array_splits(place: str) -> Splits:
+    """Return the splits of a folder of arrays; none of anything else."""
+    files = Path(place).iterdir() if Path(place).is_dir() else ()
+    found = {ARRAY_FILES[file.suffix] for file in files if file.suffix in ARRAY_FILES}
+    return {name: read for splits in found for name, read in splits(Path(place)).items()}
 
 
 def _rows_that_count(table: datasets.Dataset, config: SourceConfig, split: str) -> datasets.Dataset:
