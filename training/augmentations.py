@@ -45,6 +45,12 @@ def _cutout(images: Tensor) -> Tensor:
     return images.masked_fill(inside, 0.0)
 
 
+def _flip(images: Tensor) -> Tensor:
+    """Turn every other image, at random, into its mirror image."""
+    mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+    return torch.where(mirrored, images.flip(3), images)
+
+
 def _hole(images: Tensor, side: int) -> Tensor:
     """Say of each place along a side whether it is within the hole: bool [B, side]."""
     length = round(side * HOLE)
@@ -62,4 +68,5 @@ AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "color": _color,
     "translation": _translation,
     "cutout": _cutout,
+    "flip": _flip,
 }

@@ -29,7 +29,17 @@ def _negative(images: Tensor) -> Tensor:
     return 255 - images
 
 
-TRANSFORMS: dict[str, Transform] = {"identity": _identity, "edge": _edge, "negative": _negative}
+def _rotate(images: Tensor) -> Tensor:
+    """Turn by 90 degrees counter-clockwise."""
+    return images.rot90(1, (2, 3))
+
+
+TRANSFORMS: dict[str, Transform] = {
+    "identity": _identity,
+    "edge": _edge,
+    "negative": _negative,
+    "rotate": _rotate,
+}
 
 
 def transform(images: Tensor, name: str, batch: int = 4096) -> Tensor:

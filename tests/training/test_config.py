@@ -92,8 +92,8 @@ def test_an_experiment_survives_its_run_folder() -> None:
             ["discriminator.augmentations.0 = 'colour'", "color, translation, cutout"],
         ),
         (
-            {"domains": [DIGIT | {"forbidden_augmentations": ["flip"]}]},
-            ["domains.0.forbidden_augmentations.0 = 'flip'", "color, translation, cutout"],
+            {"domains": [DIGIT | {"forbidden_augmentations": ["mirror"]}]},
+            ["domains.0.forbidden_augmentations.0 = 'mirror'", "color, translation, cutout, flip"],
         ),
         ({"discriminator": {"noise_until": 0}}, ["discriminator.noise_until = 0", "greater than 0"]),
         ({"discriminator": {"updates": 0}}, ["discriminator.updates = 0", "greater than or equal to 1"]),

@@ -47,6 +47,16 @@ def test_a_negative_is_255_minus_image() -> None:
     assert torch.equal(transform(negatives, "negative"), images)
 
 
+def test_a_rotation_is_a_quarter_turn_to_the_left() -> None:
+    """The right column becomes the upper row, and four turns are none."""
+    images = image([[1, 2], [3, 4]])
+    turned = transform(images, "rotate")
+    assert torch.equal(turned, image([[2, 4], [1, 3]]))
+    for _ in range(3):
+        turned = transform(turned, "rotate")
+    assert torch.equal(turned, images)
+
+
 def test_the_identity_changes_nothing() -> None:
     """The image itself is a domain too."""
     images = image([[0, 7], [255, 3]])
