@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.blending import blend
 from training.config import Experiment
 from training.domain_config import DomainConfig
 from training.domains import transform
@@ -41,7 +42,9 @@ def load_training_sets(experiment: Experiment) -> dict[str, ImageSet]:
             fingerprints[domain.name] = [fingerprint(cell) for cell in table[domain.image_column]]
     shares = share_out_images(fingerprints, experiment.seed)
     return {
-        domain.name: _load(tables[domain.name].select(shares[domain.name]), domain, experiment.size)
+        domain.name: _load(
+            tables[domain.name].select(shares[domain.name]), domain, domain.train_split, experiment.size
+        )
         for domain in experiment.domains
     }
 
@@ -50,10 +53,10 @@ def load_split(domain: DomainConfig, split: str, size: tuple[int, int]) -> Image
     """Load all of one split as images of the domain. Raises DataError."""
     with _naming(domain):
         table = open_rows(domain, split)
-    return _load(table, domain, size)
+    return _load(table, domain, split, size)
 
 
-def _load(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]) -> ImageSet:
+def _load(table: datasets.Dataset, domain: DomainConfig, split: str, size: tuple[int, int]) -> ImageSet:
     with _naming(domain):
         if not len(table):
             raise DataError(f"other domains want the images of {domain.source!r} too, and none is left")
@@ -65,6 +68,9 @@ def _load(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]) 
             except DataError as error:
                 which = cell["path"] or f"number {row}"
                 raise DataError(f"image {which} of {domain.source!r} {error}") from error
+        for patches in domain.patches:
+            theirs = patches.test_split if split == domain.test_split else patches.train_split
+            pixels = blend(pixels, patches, theirs)
     images = torch.from_numpy(pixels).movedim(-1, 1).contiguous()
     return ImageSet(transform(images, domain.transform), labels)
 

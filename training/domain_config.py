@@ -34,6 +34,14 @@ class SourceConfig:
     """Values that columns must have for a row to count, Eyeglasses = true; empty for all rows."""
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PatchesConfig(SourceConfig):
+    """Patches blended into a domain's images: |patch - image|, as MNIST-M is made."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Fixes which patch each image gets."""
+
+
 @dataclass(frozen=True, config=STRICT)
 class DomainConfig(SourceConfig):
     """One image distribution: images of a source, how they are fitted, and a transform."""
@@ -48,6 +56,8 @@ class DomainConfig(SourceConfig):
     """Share of an image's middle that is kept, in the network's shape; where not said, all is stretched."""
     channels: Literal[1, 3] = 1
     """1 for grey, 3 for RGB."""
+    patches: tuple[PatchesConfig, ...] = ()
+    """Sources of patches that are blended into the images, one after another."""
     transform: Annotated[str, one_of(TRANSFORMS)] = "identity"
     """What makes this domain's images of the source's."""
     label_column: str = "label"
