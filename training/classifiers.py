@@ -82,6 +82,12 @@ def classify(classifier: Classifier, images: Tensor, batch: int = 1000) -> Tenso
     return torch.cat([classifier(part).argmax(1) for part in images.split(batch)])
 
 
+@torch.inference_mode()
+def confidence(classifier: Classifier, images: Tensor, batch: int = 1000) -> Tensor:
+    """Return the probability of the most probable class of each uint8 image [N, C, H, W]: [N]."""
+    return torch.cat([classifier(part).softmax(1).amax(1) for part in images.split(batch)])
+
+
 def accuracy(classifier: Classifier, test_set: ImageSet) -> float:
     """Return the share of labelled images that are classified as labelled."""
     return float((classify(classifier, test_set.images) == _labels(test_set)).float().mean())

@@ -13,7 +13,9 @@ from training.augmentations import AUGMENTATIONS
 from training.domains import TRANSFORMS
 from training.fields import STRICT, one_of
 
-NO_IMAGES = frozenset({"name", "description", "forbidden_augmentations", "test_split"})  # change none
+NO_IMAGES = frozenset(
+    {"name", "description", "prune", "forbidden_augmentations", "test_split"}
+)  # change none
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -43,6 +45,16 @@ class PatchesConfig(SourceConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
+class PruneConfig:
+    """Which images are left out of what a domain learns from."""
+
+    below: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Those whose most probable class has less than this probability for the domain's classifier."""
+    classifiers: str = "classifiers"
+    """Folder of that classifier, which `training.train_classifiers` made."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class DomainConfig(SourceConfig):
     """One image distribution: images of a source, how they are fitted, and a transform."""
 
@@ -60,6 +72,8 @@ class DomainConfig(SourceConfig):
     """Sources of patches that are blended into the images, one after another."""
     transform: Annotated[str, one_of(TRANSFORMS)] = "identity"
     """What makes this domain's images of the source's."""
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    """Which images are left out because a classifier is unsure of them."""
     label_column: str = "label"
     """Column that holds the classes, where there is one; only measuring uses it."""
     forbidden_augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()

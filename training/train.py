@@ -23,6 +23,7 @@ from training.couplers import load_couplers
 from training.datasets import load_training_sets
 from training.errors import ConfigError
 from training.machine import Machine
+from training.pruning import prune
 from training.record import Record
 from training.run_folder import RunFolder
 from training.trainer import Trainer
@@ -58,7 +59,8 @@ def main(target: Path, arguments: list[str]) -> None:
 def prepare(experiment: Experiment, machine: Machine) -> Trainer:
     """Load all that an experiment needs, and say what a run of it will do. Raises ConfigError, DataError."""
     fabric = machine.fabric(experiment.precision)
-    images = {name: loaded.images for name, loaded in load_training_sets(experiment).items()}
+    sets = prune(experiment, load_training_sets(experiment))
+    images = {name: kept.images for name, kept in sets.items()}
     trainer = Trainer(experiment, images, fabric, load_couplers(experiment))
     say(trainer, describe(trainer, {name: len(domain) for name, domain in images.items()}, fabric))
     return trainer

@@ -184,12 +184,17 @@ def test_the_manual_names_experiments_that_are() -> None:
             assert name in (built.generator.table, built.discriminator.table)
 
 
-def test_the_manual_has_experiments_and_every_field_of_a_domain() -> None:
-    """docs/images.md names experiments that are committed, and what a domain can say of its images."""
+def test_the_manual_tells_where_images_come_from() -> None:
+    """docs/images.md has all that a domain can say of its images, and the sources of experiments."""
     manual = (Path(config.__file__).parents[1] / "docs/images.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)` \|", manual, re.MULTILINE)) <= {file.stem for file in FILES}
     untold = {field.name for field in fields(DomainConfig) if f"`{field.name}`" not in manual}
     assert untold == {"name", "description", "forbidden_augmentations"}  # which make no image another
+    experiments = {file.stem: load_experiment(file) for file in FILES}
+    sources = {name: {domain.source for domain in experiments[name].domains} for name in experiments}
+    for name, told in re.findall(
+        r"^\| `(\w+)` \|.*\|(.*)\|$", manual.split("## Experiments")[1], re.MULTILINE
+    ):
+        assert sources[name] <= set(re.findall(r"`([\w/-]+)`", told)), name
 
 
 def test_the_manual_has_no_field_that_is_not() -> None:
