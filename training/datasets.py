@@ -76,16 +76,16 @@ def _load(table: datasets.Dataset, domain: DomainConfig, split: str, size: tuple
 
 
 def _labels(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
-    labels = table[domain.label_column][:] if domain.label_column in table.column_names else []
+    labels = table[domain.label_column][:] if domain.label_column in table.column_names else [None]
+    for label in labels:
+        if not isinstance(label, int | None) or (label or 0) < 0:
+            raise DataError(
+                f"label_column {domain.label_column!r} of {domain.source!r} holds {label!r} and is "
+                f"{table.features[domain.label_column]}; classes are whole numbers from 0"
+            )
     if None in labels or len(set(labels)) < 2:  # as a folder of images without folders of classes has it
         return None
-    try:
-        return torch.tensor(labels, dtype=torch.int64)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"label_column {domain.label_column!r} of {domain.source!r} holds "
-            f"{table.features[domain.label_column]}, not whole numbers"
-        ) from error
+    return torch.tensor(labels, dtype=torch.int64)
 
 
 @contextmanager

@@ -197,6 +197,14 @@ def test_the_manual_tells_where_images_come_from() -> None:
         assert sources[name] <= set(re.findall(r"`([\w/-]+)`", told)), name
 
 
+def test_the_manual_s_domains_are_domains() -> None:
+    """The example of docs/images.md is an experiment's domains as it stands."""
+    manual = (Path(config.__file__).parents[1] / "docs/images.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", manual, re.DOTALL)
+    domains = parse_experiment(FIELDS | tomllib.loads(example)).domains
+    assert [domain.where for domain in domains] == [{"Eyeglasses": True}, {"Eyeglasses": False}]
+
+
 def test_the_manual_has_no_field_that_is_not() -> None:
     """Each `generator.field` or `discriminator.field` that docs/training.md writes is one."""
     manual = (Path(config.__file__).parents[1] / "docs/training.md").read_text()

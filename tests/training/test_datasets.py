@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.training.picture_sets import SIZE, pictures, write_split
+from tests.training.picture_sets import SIZE, Columns, pictures, write_split
 from training.config import Experiment, parse_experiment
 from training.datasets import ImageSet, load_split, load_training_sets
 from training.domain_config import DomainConfig
@@ -110,3 +111,20 @@ def test_fewer_images_than_domains_are_refused(tmp_path: Path) -> None:
     domains = [{"name": name, "source": str(tmp_path)} for name in ("digit", "twin")]
     with pytest.raises(DataError, match=r"domain twin: other domains want the images of .+none is left"):
         load_training_sets(coupled(*domains))
+
+
+@pytest.mark.parametrize("labels", [[0.5, 1.0], [-1, 1], [[0, 1], [1, 0]]])
+def test_labels_that_are_no_classes_are_refused(tmp_path: Path, labels: list[Any]) -> None:
+    """Shares, signs and vectors are not cut down to whole numbers from 0, which classes are."""
+    np.savez(tmp_path / "train.npz", image=np.zeros((2, *SIZE), np.uint8), label=np.array(labels))
+    with pytest.raises(DataError, match=r"label_column 'label' of .+ whole numbers from 0"):
+        load_split(DomainConfig("digit", source=str(tmp_path)), "train", SIZE)
+
+
+def test_an_attribute_is_a_label_too(tmp_path: Path) -> None:
+    """Yes and no are two classes."""
+    faces: Columns = {"image": pictures(1, 2, 3), "Smiling": [True, False, True]}
+    source = write_split(tmp_path / "faces", "train", faces)
+    loaded = load_split(DomainConfig("face", source=str(source), label_column="Smiling"), "train", SIZE)
+    assert loaded.labels is not None
+    assert loaded.labels.tolist() == [1, 0, 1]

@@ -91,7 +91,7 @@ def test_a_folder_below_the_data_root_comes_first(
         ({}, "validation", ["'validation'", "['train', 'test']"]),
         ({"image_column": "img"}, "train", ["'img'", "['image', 'label', 'word']"]),
         ({"image_column": "label"}, "train", ["'label'", "int64", "not images"]),
-        ({"label_column": "word"}, "train", ["'word'", "string", "not whole numbers"]),
+        ({"label_column": "word"}, "train", ["'word'", "'one'", "whole numbers from 0"]),
         ({}, "train[:x%]", ["'train[:x%]'", "Unrecognized instruction"]),
         ({"configuration": "small"}, "train", ["'small' not found", "['default']"]),
         ({"where": {"colour": "red"}}, "train", ["where", "'colour'", "['image', 'label', 'word']"]),
