@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,8 @@ def share_out_images(wanted: Mapping[str, Sequence[Hashable]], seed: int) -> dic
     """Give each image to one of the domains that want it, and return the rows that each domain gets.
 
     `wanted` has a fingerprint for each row of a domain. Images that the same domains want are shared out
-    equally among them, at random; an image that a domain has in several rows stays in all of them.
+    equally among them, at random; an image that a domain has in several rows stays in all of them. The rows
+    come in an order whose every beginning is a fair sample of them all.
     """
     rows: dict[Hashable, dict[str, list[int]]] = {}
     for name, fingerprints in wanted.items():
@@ -27,8 +29,9 @@ def share_out_images(wanted: Mapping[str, Sequence[Hashable]], seed: int) -> dic
     alike: dict[tuple[str, ...], list[dict[str, list[int]]]] = {}
     for places in rows.values():
         alike.setdefault(tuple(places), []).append(places)
-    given: dict[str, list[int]] = {name: [] for name in wanted}
+    given: dict[str, list[tuple[float, int]]] = {name: [] for name in wanted}
     for names, images in alike.items():
         for name, share in zip(names, share_out(len(images), len(names), seed), strict=True):
-            given[name] += [row for image in share for row in images[image][name]]
-    return given
+            for i, image in enumerate(share):
+                given[name] += [(i / len(share), row) for row in images[image][name]]
+    return {name: [row for _, row in sorted(ranked, key=itemgetter(0))] for name, ranked in given.items()}

@@ -46,7 +46,7 @@ def decode(cell: dict[str, Any]) -> Image.Image:
     try:
         image: Image.Image = datasets.Image().decode_example(cell)
         image.load()
-    except (OSError, SyntaxError) as error:  # no image, or a broken one
+    except Exception as error:  # each of Pillow's formats has errors of its own
         raise DataError(f"cannot be read: {error}") from error
     return image
 
@@ -101,8 +101,8 @@ def _rows_that_count(table: datasets.Dataset, config: SourceConfig, split: str) 
         values = table[column][:]
         counts &= np.array([value == wanted for value in values], bool)
         if wanted not in values:
-            found = sorted(map(repr, set(values)))
-            raise DataError(f"where asks for {column} = {wanted!r}, and {config.source!r} has {found[:10]}")
+            found = ", ".join(sorted(set(map(repr, values)))[:10])
+            raise DataError(f"where asks for {column} = {wanted!r}, and {config.source!r} has {found}")
     if not counts.any():
         raise DataError(f"split {split!r} of {config.source!r} has no image that counts")
     return table.select(np.flatnonzero(counts))

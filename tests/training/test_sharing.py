@@ -50,3 +50,12 @@ def test_an_image_in_several_rows_stays_with_its_domain() -> None:
     assert len(given["one"]) == 2 * len(one) == 4
     assert one | other == set("abcd")
     assert one & other == set()
+
+
+def test_the_first_rows_are_a_fair_sample() -> None:
+    """However images are shared with others, a tenth of what a domain gets is a tenth of each overlap."""
+    given = share_out_images({"all": range(3000), "some": range(2000)}, seed=0)
+    first = given["all"][:200]
+    assert sum(row < 2000 for row in first) == 100  # of 1000 that it has of the 2000 in both, and 1000 alone
+    alone = share_out_images({"one": range(10)}, seed=0)["one"]
+    assert alone == share_out(10, 1, seed=0)[0].tolist()

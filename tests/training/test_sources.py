@@ -95,7 +95,7 @@ def test_a_folder_below_the_data_root_comes_first(
         ({}, "train[:x%]", ["'train[:x%]'", "Unrecognized instruction"]),
         ({"configuration": "small"}, "train", ["'small' not found", "['default']"]),
         ({"where": {"colour": "red"}}, "train", ["where", "'colour'", "['image', 'label', 'word']"]),
-        ({"where": {"word": "four"}}, "train", ["word = 'four'", "\"'one'\", \"'three'\", \"'two'\""]),
+        ({"where": {"word": "four"}}, "train", ["word = 'four'", "'one', 'three', 'two'"]),
         ({"where": {"word": "one", "label": 1}}, "train", ["'train'", "no image that counts"]),
     ],
 )
