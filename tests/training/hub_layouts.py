@@ -13,6 +13,7 @@ from PIL import Image
 from tests.training.picture_sets import write_configurations, write_split
 
 ROWS = 24
+NEAREST = Image.Resampling.NEAREST
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,10 @@ def write_source(root: Path, source: str) -> None:
         for split in ("train", "test"):
             columns: dict[str, Sequence[object]] = {}
             for name, shape in layout.images.items():
-                noise = random.integers(0, 256, (ROWS, *shape), np.uint8)
+                mosaics = random.integers(0, 256, (ROWS, 8, 8, *shape[2:]), np.uint8)
+                pictures = [Image.fromarray(one).resize((shape[1], shape[0]), NEAREST) for one in mosaics]
                 count = layout.rows.get(name, ROWS)
-                columns[name] = [Image.fromarray(one) if i < count else None for i, one in enumerate(noise)]
+                columns[name] = [*pictures[:count], *[None] * (ROWS - count)]
             for name, values in layout.values.items():
                 columns[name] = [values[i % len(values)] for i in range(ROWS)]
             write_split(folder / configuration, split, columns)
