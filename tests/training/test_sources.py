@@ -66,6 +66,16 @@ def test_a_configuration_is_chosen_by_its_name(tmp_path: Path) -> None:
         load(tmp_path / "svhn")
 
 
+def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """What was read of another folder, or of this one before it changed, is not read again instead."""
+    for level, place in ((1, "here"), (2, "there"), (3, "here")):
+        source = tmp_path / place / "svhn"
+        write_split(source / "cropped_digits", "train", {"image": pictures(level)})
+        write_split(source / "cropped_digits", "test", {"image": pictures(level)})
+        write_configurations(source, ["cropped_digits"])
+        assert levels(load(source, configuration="cropped_digits")) == [level]
+
+
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     """Neither an empty folder nor one of empty folders is taken for a set of no images."""
     (tmp_path / "empty" / "train").mkdir(parents=True)
