@@ -13,9 +13,8 @@ from training.augmentations import AUGMENTATIONS
 from training.domains import TRANSFORMS
 from training.fields import STRICT, one_of
 
-NO_IMAGES = frozenset(
-    {"name", "description", "prune", "forbidden_augmentations", "test_split"}
-)  # change none
+# fields that change none of the images which a classifier learns
+NO_IMAGES = frozenset({"name", "description", "prune", "forbidden_augmentations", "test_split"})
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
