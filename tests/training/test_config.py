@@ -185,7 +185,7 @@ def test_the_manual_names_experiments_that_are() -> None:
 
 
 def test_the_manual_tells_where_images_come_from() -> None:
-    """docs/images.md has all that a domain can say of its images, and the sources of experiments."""
+    """docs/images.md has all that a domain can say of its images, and the source of every experiment."""
     manual = (Path(config.__file__).parents[1] / "docs/images.md").read_text()
     untold = {field.name for field in fields(DomainConfig) if f"`{field.name}`" not in manual}
     assert untold == {"name", "description", "forbidden_augmentations"}  # which make no image another
@@ -195,6 +195,7 @@ def test_the_manual_tells_where_images_come_from() -> None:
         r"^\| `(\w+)` \|.*\|(.*)\|$", manual.split("## Experiments")[1], re.MULTILINE
     ):
         assert sources[name] <= set(re.findall(r"`([\w/-]+)`", told)), name
+    assert [name for name in sources if not all(f"`{source}`" in manual for source in sources[name])] == []
 
 
 def test_the_manual_s_domains_are_domains() -> None:
