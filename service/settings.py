@@ -57,10 +57,10 @@ class Settings(BaseSettings):
         description="Processes that answer at one port; otherwise one on a GPU, else the processors up to 4.",
     )
     threads: int = Field(
-        default_factory=available_cpus,
+        default_factory=lambda chosen: max(1, available_cpus() // chosen.get("processes", 1)),
         ge=1,
         le=256,
-        description="Threads of a process that draw and encode; otherwise the processors at hand.",
+        description="Threads of a process that draw and encode; otherwise its share of the processors.",
     )
     max_batch: int = Field(
         default=16, ge=1, le=1024, description="Most latents in one run; on a GPU every run is padded to it."

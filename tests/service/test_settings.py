@@ -71,5 +71,6 @@ def test_the_processors_are_used_up_to_four(monkeypatch: pytest.MonkeyPatch) -> 
     for cpus, processes in ((1, 1), (3, 3), (64, 4)):
         monkeypatch.setattr("service.settings.available_cpus", lambda cpus=cpus: cpus)
         assert Settings().processes == processes
-    assert Settings(provider="cuda").processes == 1
+        assert Settings().threads == cpus // processes
+    assert (Settings(provider="cuda").processes, Settings(processes=1).threads) == (1, 64)
     assert Settings(processes=7).processes == 7

@@ -30,7 +30,7 @@ from tests.benchmarks.serving.load import DISTINCT, Load, Sample, measure
 from tests.benchmarks.serving.peers.drawing import Drawer
 from tests.benchmarks.serving.processes import adopt_orphans
 from tests.benchmarks.serving.results import write
-from tests.benchmarks.serving.servers import OURS, ROOT, Arm, arms, serving
+from tests.benchmarks.serving.servers import ALONE, OURS, ROOT, Arm, arms, serving
 
 RESULTS = ROOT / "docs/speed"
 
@@ -113,7 +113,7 @@ def measure_arm(
         loads += [Load(128, seconds, rate) for rate in options.rates]
         for load in loads:
             yield report(measure(server, load, DISTINCT, what="distinct seeds", **fixed))
-        if arm.name == OURS:
+        if arm.name in (OURS, ALONE):
             for what, load, question in extras(server, seconds):
                 yield report(measure(server, load, question, what=what, **fixed))
 

@@ -51,7 +51,8 @@ def markdown(results: Results, samples: list[Sample]) -> str:
         _table("CPU seconds for 1,000 pairs", closed, columns, _cell("cpu_seconds_per_1000_pairs", ".2f")),
         _table("Memory in MB, shared pages counted once", closed, columns, _cell("memory_mb", ".0f")),
         _table("Latency, open loop: p50 / p95 / p99 in ms", opened, rates, _latency),
-        _own(samples),
+        _own(samples, OURS),
+        _own(samples, ALONE),
         _limit(results["limit"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -114,11 +115,15 @@ def _ratios(closed: list[Sample], by_connections: list[int]) -> str:
     return f"This service against the best peer, by connections: {'; '.join(sentences)}." if sentences else ""
 
 
-def _own(samples: list[Sample]) -> str:
-    own = [s for s in samples if s.rate is None and s.arm == OURS]
+def _own(samples: list[Sample], arm: str) -> str:
+    own = [s for s in samples if s.rate is None and s.arm == arm]
     plain = median(pick(own, what="distinct seeds", connections=32), "requests_per_second")
     loads = unique((s.what, s.connections) for s in own if s.what != "distinct seeds")
-    lines = ["## This service alone", "", "| | requests/s | images/s | p50 / p95 / p99 in ms | x distinct |"]
+    lines = [
+        f"## What only {arm} does",
+        "",
+        "| | requests/s | images/s | p50 / p95 / p99 in ms | x distinct |",
+    ]
     lines.append("| --- |" + " ---: |" * 4)
     for name, connections in loads:
         found = pick(own, what=name, connections=connections)
