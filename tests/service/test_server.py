@@ -85,7 +85,7 @@ async def test_what_grace_does_not_reach_is_503(tiny_model: Callable[..., Path],
     while not server.started:
         await asyncio.sleep(0.01)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=START) as client:
-        asking = asyncio.create_task(client.get("/generate?seed=7&count=8"))
+        asking = asyncio.create_task(client.get("/generate?seed=7&count=64"))
         await asyncio.sleep(0.2)
         server.should_exit = True
         answer = await asking
