@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import affine_grid, grid_sample, pad
 
 SHIFT = 1 / 8  # greatest translation, of a side
 HOLE = 1 / 2  # side of what is cut out, of the image's
+REACH = (1 / 4, 1 / 8, 1 / 8, 1 / 5, 1 / 7, 1 / 7)  # turn, two scales, shear; moves, of half a side
 
 
 def _color(images: Tensor) -> Tensor:
@@ -51,6 +52,20 @@ def _flip(images: Tensor) -> Tensor:
     return torch.where(mirrored, images.flip(3), images)
 
 
+def _affine(images: Tensor) -> Tensor:
+    """Turn by up to 14 degrees, scale each side by up to an eighth, shear, and move by a fourteenth."""
+    reach = torch.tensor(REACH, dtype=images.dtype, device=images.device)[:, None]
+    turn, wider, higher, slant, right, down = (
+        2.0 * torch.rand(len(REACH), len(images)).to(reach) - 1.0
+    ) * reach
+    rows = [
+        torch.stack([(1.0 + wider) * turn.cos(), slant - turn.sin(), right], 1),
+        torch.stack([turn.sin(), (1.0 + higher) * turn.cos(), down], 1),
+    ]
+    grid = affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    return grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
 def _hole(images: Tensor, side: int) -> Tensor:
     """Say of each place along a side whether it is within the hole: bool [B, side]."""
     length = round(side * HOLE)
@@ -69,4 +84,5 @@ AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "translation": _translation,
     "cutout": _cutout,
     "flip": _flip,
+    "affine": _affine,
 }

@@ -72,3 +72,17 @@ def test_colors_change_all_pixels_alike() -> None:
     result = altered("color", grey)
     torch.testing.assert_close(result, result[:, :1].expand_as(result))  # no colours of nothing
     torch.testing.assert_close(result.mean((1, 2, 3)) - grey.mean((1, 2, 3)), flat.mean((1, 2, 3)) - 0.25)
+
+
+def test_an_affine_view_is_near_the_image() -> None:
+    """A disc is moved by at most a fourteenth of each side and grows by at most a third; flat stays flat."""
+    flat = torch.full((20, 3, 16, 24), 0.25)
+    torch.testing.assert_close(altered("affine", flat), flat)
+    rows, columns = torch.meshgrid(torch.arange(28) - 13.5, torch.arange(28) - 13.5, indexing="ij")
+    disc = (rows**2 + columns**2 < 36).float().expand(300, 1, -1, -1)
+    result = altered("affine", disc)
+    sizes = result.sum((1, 2, 3)) / disc.sum((1, 2, 3))
+    assert 0.75 < sizes.min() < 0.9 < 1.1 < sizes.max() < 1.34
+    for places in (rows, columns):
+        moved = (result[:, 0] * places).sum((1, 2)) / result.sum((1, 2, 3))
+        assert 1.5 < moved.abs().max() < 2.6  # two pixels, turned, scaled and sheared with the rest
