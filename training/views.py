@@ -1,24 +1,40 @@
-"""What the discriminator is shown of images: augmented, and in noise that fades."""
+"""What a discriminator is shown of images: augmented, and in noise that fades."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
 
 from training.augmentations import AUGMENTATIONS
 from training.config import Experiment
+from training.domain_config import DomainConfig
 from training.networks import Images
+
+
+class Augmenter:
+    """Alters images float [B, C, H, W] by domain, each by those asked that its domain does not forbid."""
+
+    def __init__(self, domains: Sequence[DomainConfig], asked: Sequence[str]) -> None:
+        self._augmentations = {
+            domain.name: [AUGMENTATIONS[name] for name in asked if name not in domain.forbidden_augmentations]
+            for domain in domains
+        }
+
+    def __call__(self, images: Images) -> Images:
+        """Return the images altered; gradients go through."""
+        altered = dict(images)
+        for name in images:
+            for augment in self._augmentations[name]:
+                altered[name] = augment(altered[name])
+        return altered
 
 
 class View:
     """Alters images float [B, C, H, W] by domain, real and drawn ones alike; gradients go through."""
 
     def __init__(self, experiment: Experiment) -> None:
-        asked = experiment.discriminator.augmentations
-        self._augmentations = {
-            domain.name: [AUGMENTATIONS[name] for name in asked if name not in domain.forbidden_augmentations]
-            for domain in experiment.domains
-        }
+        self._augment = Augmenter(experiment.domains, experiment.discriminator.augmentations)
         self._noise = experiment.discriminator.noise
         self._noisy_steps = experiment.discriminator.noise_until * experiment.steps
 
@@ -28,10 +44,7 @@ class View:
 
     def __call__(self, images: Images, steps_done: int) -> Images:
         """Return the images as they are shown in the next step."""
-        deviation = self.deviation(steps_done)
-        return {name: self._shown(name, batch, deviation) for name, batch in images.items()}
-
-    def _shown(self, name: str, batch: Tensor, deviation: float) -> Tensor:
-        for augment in self._augmentations[name]:
-            batch = augment(batch)
-        return batch + deviation * torch.randn_like(batch) if deviation else batch
+        deviation, images = self.deviation(steps_done), self._augment(images)
+        if not deviation:
+            return images
+        return {name: batch + deviation * torch.randn_like(batch) for name, batch in images.items()}
