@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @torch.no_grad()
@@ -20,6 +24,19 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
     torch._foreach_lerp_([mine[name] for name in floating], [theirs[name] for name in floating], 1.0 - decay)
     for name in mine.keys() - set(floating):
         mine[name].copy_(theirs[name])
+
+
+class Average(Generic[Network]):
+    """A copy of a network that follows it at a distance, without gradients."""
+
+    def __init__(self, network: Network, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self._followed, self._decay = network, decay
+
+    def update(self, steps_done: int) -> None:
+        """Follow what the network has become; a young average forgets its random start."""
+        warm = (1 + steps_done) / (10 + steps_done)
+        update_average(self.network, self._followed, min(self._decay, warm))
 
 
 def is_finite(network: nn.Module) -> bool:

@@ -17,11 +17,24 @@ def draw_real(
     generator: torch.Generator | None = None,
 ) -> Images:
     """Draw float images [B, C, H, W] in the range from each domain's uint8 [N, C, H, W]."""
-    batches = {}
+    return draw_labelled(images, {}, batch_size, image_range, generator)[0]
+
+
+def draw_labelled(
+    images: Images,
+    labels: Images,
+    batch_size: int,
+    image_range: tuple[float, float],
+    generator: torch.Generator | None = None,
+) -> tuple[Images, Images]:
+    """Draw images as `draw_real` does, and their labels [B] in the domains that have labels [N]."""
+    batches, classes = {}, {}
     for name, domain in images.items():
         rows = torch.randint(len(domain), (batch_size,), device=domain.device, generator=generator)
         batches[name] = from_bytes(domain[rows], image_range)
-    return batches
+        if name in labels:
+            classes[name] = labels[name][rows]
+    return batches, classes
 
 
 def draw_latents(

@@ -17,7 +17,8 @@ from training.coupling_config import CouplingConfig
 from training.couplings import COUPLINGS
 from training.domain_config import DomainConfig
 from training.errors import ConfigError
-from training.fields import STRICT, Positive, Precision, listed, one_of
+from training.fields import STRICT, Positive, Precision, Share, listed, one_of
+from training.lesson_config import ClassifierConfig, LessonConfig, check_lessons
 from training.losses import LOSSES
 from training.network_config import DiscriminatorConfig, EncoderConfig, GeneratorConfig
 
@@ -43,6 +44,10 @@ class Experiment:
     """The encoder, where a coupling asks for one."""
     couplings: tuple[CouplingConfig, ...] = ()
     """What holds pairs together beside shared layers."""
+    lessons: tuple[LessonConfig, ...] = ()
+    """What the discriminator learns beside judging."""
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    """The classifier on the discriminator's features, where there are lessons."""
     prior: Literal["normal", "uniform"] = "normal"
     """Distribution of the latents."""
     latent_dim: Positive = 100
@@ -53,7 +58,7 @@ class Experiment:
     """Images of each domain in a step."""
     steps: Positive = 25_000
     """Updates of discriminator and generator."""
-    warmdown: Annotated[float, Field(ge=0, le=1)] = 0.0
+    warmdown: Share = 0.0
     """Last share of the steps over which the learning rates fall linearly to nothing."""
     precision: Precision = "32-true"
     """Of the networks' arithmetic; bf16-mixed is faster where the processor or GPU has bfloat16."""
@@ -110,6 +115,13 @@ class Experiment:
         return self
 
     @model_validator(mode="after")
+    def _lessons_fit(self) -> Self:
+        config = self.discriminator
+        shared_layers = config.shared_of(self.discriminator_table)
+        check_lessons(self.lessons, self.domains, shared_layers, config.own_last_layers)
+        return self
+
+    @model_validator(mode="after")
     def _labels_fit(self) -> Self:
         labels = (self.discriminator.real_label, self.discriminator.fake_label)
         if labels != (1.0, 0.0) and LOSSES[self.loss].smoothed is None:
@@ -125,6 +137,11 @@ class Experiment:
         """The layers of every network that is built, by its name."""
         tables = {"generator": self.generator_table, "discriminator": self.discriminator_table}
         return tables | ({"encoder": self.encoder_table} if self.asks("encoder") else {})
+
+    @property
+    def classes(self) -> int:
+        """How many classes the discriminator tells apart; 0 where there are no lessons."""
+        return self.classifier.classes if self.lessons else 0
 
     def asks(self, what: str) -> bool:
         """Say whether a coupling asks for it."""

@@ -23,7 +23,12 @@ def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
     """Build the coupled discriminator."""
     config, table = experiment.discriminator, experiment.discriminator_table
     discriminator = CoupledDiscriminator(
-        table, _channels(experiment), config.width, config.shared_of(table), config.own_last_layers
+        table,
+        _channels(experiment),
+        config.width,
+        config.shared_of(table),
+        config.own_last_layers,
+        experiment.classes,
     )
     initialise(discriminator, config.initialisation)
     return discriminator

@@ -14,7 +14,7 @@ from training.domains import TRANSFORMS
 from training.fields import STRICT, one_of
 
 # fields that change none of the images which a classifier learns
-NO_IMAGES = frozenset({"name", "description", "prune", "forbidden_augmentations", "test_split"})
+NO_IMAGES = frozenset({"name", "description", "prune", "labelled", "forbidden_augmentations", "test_split"})
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -74,7 +74,9 @@ class DomainConfig(SourceConfig):
     prune: PruneConfig = field(default_factory=PruneConfig)
     """Which images are left out because a classifier is unsure of them."""
     label_column: str = "label"
-    """Column that holds the classes, where there is one; only measuring uses it."""
+    """Column that holds the classes, where there is one."""
+    labelled: bool = False
+    """Whether lessons know its classes; otherwise only measuring does."""
     forbidden_augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
     """Augmentations that would make another domain's images of these: color, of a negative."""
 

@@ -69,19 +69,43 @@ class CoupledEncoder(nn.Module):
 
     def forward(self, images: Images) -> Images:
         """Read the images of each domain, [B, C, H, W]; batches may differ in length."""
-        features = torch.cat([self.stems[name](batch) for name, batch in images.items()])
-        parts = self.trunk(features).split([len(batch) for batch in images.values()])
-        return {name: self.heads[name](part).flatten(1) for name, part in zip(images, parts, strict=True)}
+        parts = self._read(images, self.trunk)
+        return {name: self.heads[name](part).flatten(1) for name, part in parts.items()}
+
+    def features(self, images: Images) -> Images:
+        """Return what the last of the shared layers sees of the images of each domain, [B, F]."""
+        *_, (_, last) = self.trunk.rows()
+        parts = self._read(images, self.trunk[: -len(last)])
+        return {name: part.flatten(1) for name, part in parts.items()}
+
+    def _read(self, images: Images, trunk: nn.Module) -> Images:
+        stems = torch.cat([self.stems[name](batch) for name, batch in images.items()])
+        parts = trunk(stems).split([len(batch) for batch in images.values()])
+        return dict(zip(images, parts, strict=True))
 
 
 class CoupledDiscriminator(CoupledEncoder):
-    """An encoder of one value: {domain: images [B, C, H, W]} -> {domain: logits [B]}."""
+    """An encoder of one logit: {domain: images [B, C, H, W]} -> {domain: logits [B]}.
+
+    Where there are classes, the last layer puts out a logit of each behind that one, of the same features
+    (Liu & Tuzel 2016, section 5).
+    """
 
     def __init__(
-        self, table: Table, channels: dict[str, int], width: float, shared_layers: int, own_last: int = 0
+        self,
+        table: Table,
+        channels: dict[str, int],
+        width: float,
+        shared_layers: int,
+        own_last: int = 0,
+        classes: int = 0,
     ) -> None:
-        super().__init__(table, channels, {"logit": 1}, width, shared_layers, own_last)
+        super().__init__(table, channels, {"logit": 1 + classes}, width, shared_layers, own_last)
 
     def forward(self, images: Images) -> Images:
         """Judge the images of each domain, [B, C, H, W]; batches may differ in length."""
-        return {name: values.flatten() for name, values in super().forward(images).items()}
+        return {name: values[:, 0] for name, values in super().forward(images).items()}
+
+    def classify(self, images: Images) -> Images:
+        """Return the logits of the classes of each domain's images, [B, K]."""
+        return {name: values[:, 1:] for name, values in super().forward(images).items()}

@@ -27,10 +27,10 @@ class Processes:
         self.leads = fabric.is_global_zero
         """Whether this is the one that writes."""
 
-    def check(self, batch_size: int) -> None:
-        """Raise ConfigError where a batch cannot be shared out evenly."""
+    def check(self, batch_size: int, field: str = "batch_size") -> None:
+        """Raise ConfigError, naming the field, where a batch cannot be shared out evenly."""
         if batch_size % self.count:
-            raise ConfigError(f"batch_size = {batch_size}: must be a multiple of {self.count}, the processes")
+            raise ConfigError(f"{field} = {batch_size}: must be a multiple of {self.count}, the processes")
 
     def join(self, network: nn.Module) -> None:
         """Have a network take its batch statistics over all shares."""
@@ -40,6 +40,10 @@ class Processes:
     def share(self, batch: Tensor) -> Tensor:
         """Return this process's rows of a whole batch: [B, ...] -> [B / count, ...]."""
         return batch.chunk(self.count)[self.rank]
+
+    def share_each(self, batches: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return this process's rows of the whole batch of every domain."""
+        return {name: self.share(batch) for name, batch in batches.items()}
 
     def told(self, value: T) -> T:
         """Return what the one that leads has."""

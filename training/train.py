@@ -26,6 +26,7 @@ from training.machine import Machine
 from training.pruning import prune
 from training.record import Record
 from training.run_folder import RunFolder
+from training.teaching import check_labels
 from training.trainer import Trainer
 
 
@@ -60,8 +61,9 @@ def prepare(experiment: Experiment, machine: Machine) -> Trainer:
     """Load all that an experiment needs, and say what a run of it will do. Raises ConfigError, DataError."""
     fabric = machine.fabric(experiment.precision)
     sets = prune(experiment, load_training_sets(experiment))
+    labels = check_labels(experiment, {name: kept.labels for name, kept in sets.items()})
     images = {name: kept.images for name, kept in sets.items()}
-    trainer = Trainer(experiment, images, fabric, load_couplers(experiment))
+    trainer = Trainer(experiment, images, fabric, load_couplers(experiment), labels)
     say(trainer, describe(trainer, {name: len(domain) for name, domain in images.items()}, fabric))
     return trainer
 

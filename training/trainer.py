@@ -6,7 +6,6 @@ and the same graph then carries the generator's gradient. Axes: B batch, Z laten
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from training.averages import RunningMeans, is_finite, update_average
+from training.averages import Average, RunningMeans, is_finite
 from training.batches import draw_latents, draw_real
 from training.config import Experiment
 from training.construction import build_discriminator, build_encoder, build_generator
@@ -28,6 +27,7 @@ from training.pairing import Pairing
 from training.penalties import PENALTIES, PLACES
 from training.processes import Processes
 from training.randomness import StepRandomness
+from training.teaching import Teaching
 from training.views import View
 
 
@@ -35,12 +35,17 @@ class Trainer:
     """Networks and optimisers of one run; `step` is the whole algorithm."""
 
     def __init__(
-        self, experiment: Experiment, images: Images, fabric: Fabric, couplers: Couplers | None = None
+        self,
+        experiment: Experiment,
+        images: Images,
+        fabric: Fabric,
+        couplers: Couplers | None = None,
+        labels: Images | None = None,
     ) -> None:
         """Draw the networks anew.
 
         `images`: what each domain learns from, uint8 [N, C, H, W]. `couplers`: the networks that each
-        coupling asks, by its name and domain.
+        coupling asks, by its name and domain. `labels`: the classes [N] of the labelled domains' images.
         """
         self.experiment = experiment
         self.steps_done = 0
@@ -57,13 +62,16 @@ class Trainer:
         if experiment.asks("encoder"):
             self._learners["encoder"] = Learner(build_encoder(experiment), experiment.encoder, fabric)
         self._with_generator = [learner for learner in self._learners.values() if learner is not self._d]
-        self.average = copy.deepcopy(self.generator).requires_grad_(False)
-        fabric.to_device(self.average)
+        average = Average(self.generator, experiment.generator.ema)
+        teacher = Average(self.discriminator, experiment.classifier.ema)
+        self._averages = {"average": average} | ({"teacher": teacher} if experiment.lessons else {})
+        self.average, self._teacher = average.network, teacher.network
         self._images = {name: fabric.to_device(domain) for name, domain in images.items()}
         self._fabric = fabric
         self._loss = _adversarial_loss(experiment)
         self._view = View(experiment)
         self._pairing = self._couple(couplers or {})
+        self._teaching = self._teach(labels or {})
 
     def step(self) -> None:
         """Update the discriminator, then the generator, each as often as it asks, on a batch of each domain.
@@ -77,35 +85,42 @@ class Trainer:
             shown = self._view(real, self.steps_done)
             drawn = self._draw(with_graph=not turns_left)
             fake = {name: batch.detach() for name, batch in drawn.images.items()}
-            self._update_discriminator(shown, self._view(fake, self.steps_done))
+            self._update_discriminator(shown, fake)
         self._update_generator(shown, replace(drawn, real=real))
         for _ in range(self.experiment.generator.updates - 1):
             self._update_generator(shown, replace(self._draw(), real=real))
         self.steps_done += 1
-        warm = (1 + self.steps_done) / (10 + self.steps_done)  # a young average forgets its random start
-        update_average(self.average, self.generator, min(self.experiment.generator.ema, warm))
+        for average in self._averages.values():
+            average.update(self.steps_done)
 
-    def _update_discriminator(self, real: Images, fake: Images) -> None:
-        config = self.experiment.discriminator
-        due = [penalty for penalty in config.all_penalties if self.steps_done % penalty.every == 0]
+    def _update_discriminator(self, shown: Images, fake: Images) -> None:
+        loss = self._judging_loss(shown, self._view(fake, self.steps_done))
+        lessons = self._teaching.costs(fake, self.generator.image_range, self.steps_done)
+        for name, (weight, cost) in lessons.items():
+            self.means.add(**{name: cost})
+            loss = loss + weight * cost
+        self._d.optimiser.zero_grad()
+        self._fabric.backward(loss)
+        self._d.update()
+        if (limit := self.experiment.discriminator.clip_weights) is not None:
+            clip_weights(self.discriminator, limit)
+
+    def _judging_loss(self, real: Images, fake: Images) -> Tensor:
+        penalties = self.experiment.discriminator.all_penalties
+        due = [penalty for penalty in penalties if self.steps_done % penalty.every == 0]
         penalised = {PENALTIES[penalty.name].place for penalty in due}
         places = dict.fromkeys(("real", "fake", *sorted(penalised)))
         images = {place: PLACES[place](real, fake) for place in places}
         logits = {place: self._judge(images[place], place in penalised) for place in places}
         real_logits, fake_logits = _flat(logits["real"]), _flat(logits["fake"])
         loss = self._loss.discriminator(real_logits, fake_logits)
-        self.means.add(discriminator_loss=loss)
+        self.means.add(discriminator_loss=loss, real_logit=real_logits.mean(), fake_logit=fake_logits.mean())
         for asked in due:
             penalty = PENALTIES[asked.name]
             cost = penalty.cost(images[penalty.place], logits[penalty.place])
             self.means.add(**{asked.name: cost})
             loss = loss + asked.weight * asked.every * cost
-        self.means.add(real_logit=real_logits.mean(), fake_logit=fake_logits.mean())
-        self._d.optimiser.zero_grad()
-        self._fabric.backward(loss)
-        self._d.update()
-        if config.clip_weights is not None:
-            clip_weights(self.discriminator, config.clip_weights)
+        return loss
 
     def _judge(self, images: Images, penalised: bool) -> Images:
         if not penalised:
@@ -146,12 +161,19 @@ class Trainer:
         encode = encoder.forward if encoder else None
         return Pairing(self.experiment.couplings, self.generator, consult, encode)
 
+    def _teach(self, labels: Images) -> Teaching:
+        on_device = {name: self._fabric.to_device(classes) for name, classes in labels.items()}
+        student = self._d.forward
+        for method in ("classify", "features"):
+            student.mark_forward_method(method)
+        return Teaching(
+            self.experiment, self._images, on_device, student, self._teacher, self._fabric, self._randomness
+        )
+
     def _draw_real(self) -> Images:
         size, image_range = self.experiment.batch_size, self.generator.image_range
         real = draw_real(self._images, size, image_range, self._randomness.batch)
-        return self._view(
-            {name: self.processes.share(batch) for name, batch in real.items()}, self.steps_done
-        )
+        return self._view(self.processes.share_each(real), self.steps_done)
 
     def _draw(self, with_graph: bool = True) -> Drawn:
         prior, size = self.experiment.latent_prior, self.experiment.batch_size
@@ -193,7 +215,8 @@ class Trainer:
 
     def _parts(self) -> dict[str, Any]:
         optimisers = {f"{name}_optimiser": learner.optimiser for name, learner in self._learners.items()}
-        return {**self.networks, "average": self.average, **optimisers, "means": self.means}
+        averages = {name: average.network for name, average in self._averages.items()}
+        return {**self.networks, **averages, **optimisers, "means": self.means}
 
 
 def _adversarial_loss(experiment: Experiment) -> AdversarialLoss:

@@ -10,23 +10,24 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from training.architectures import CLASSIFIERS
 from training.classifiers import Classifier
 from training.config import Experiment, parse_experiment
 from training.couplers import Coupler, Couplers
 from training.couplings import COUPLINGS
-from training.datasets import load_training_sets
+from training.datasets import ImageSet, load_training_sets
 from training.initialisers import initialise
 from training.machine import Machine
 from training.perception import Perception
+from training.teaching import check_labels
 from training.trainer import Trainer
 
 KINDS: dict[str, dict[str, object]] = {
     "edge": {"transform": "edge"},
     "negative": {"transform": "negative", "forbidden_augmentations": ["color"]},
     "colour": {"channels": 3},
+    "known": {"labelled": True},
 }
 
 
@@ -91,13 +92,15 @@ def make_trainer(fabric: Fabric) -> Callable[[Experiment], Trainer]:
 
     Its couplings ask networks that know nothing.
     """
-    known: dict[object, dict[str, Tensor]] = {}
+    known: dict[object, dict[str, ImageSet]] = {}
 
     def make(experiment: Experiment) -> Trainer:
         if experiment.domains not in known:
-            sets = load_training_sets(experiment)
-            known[experiment.domains] = {name: loaded.images for name, loaded in sets.items()}
-        return Trainer(experiment, known[experiment.domains], fabric, random_couplers(experiment))
+            known[experiment.domains] = load_training_sets(experiment)
+        sets = known[experiment.domains]
+        labels = check_labels(experiment, {name: loaded.labels for name, loaded in sets.items()})
+        images = {name: loaded.images for name, loaded in sets.items()}
+        return Trainer(experiment, images, fabric, random_couplers(experiment), labels)
 
     return make
 

@@ -15,6 +15,7 @@ from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERA
 from training.config import Experiment
 from training.domain_config import DomainConfig
 from training.fields import Described
+from training.lesson_config import ClassifierConfig
 from training.losses import LOSSES
 from training.network_config import GeneratorConfig, NetworkConfig
 from training.penalties import PENALTIES
@@ -43,6 +44,8 @@ def test_help_lists_every_field(
     parts = (
         "domains",
         "couplings",
+        "lessons",
+        "classifier",
         "generator",
         "discriminator",
         "encoder",
@@ -50,6 +53,7 @@ def test_help_lists_every_field(
     )  # lists have options for their entries
     prefixed = [f"generator.{field.name}" for field in fields(GeneratorConfig)]
     prefixed += [f"discriminator.{field.name}" for field in fields(NetworkConfig)]
+    prefixed += [f"classifier.{field.name}" for field in fields(ClassifierConfig)]
     prefixed += [f"domains.2.{field.name}" for field in fields(DomainConfig)]
     for name in plain + prefixed:
         assert name.split(".")[-1] in parts or f"--{name.replace('_', '-')}" in shown

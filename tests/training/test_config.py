@@ -19,6 +19,8 @@ from training.construction import build_discriminator, build_generator
 from training.couplings import COUPLINGS
 from training.domain_config import DomainConfig
 from training.errors import ConfigError
+from training.lesson_config import ClassifierConfig
+from training.lessons import LESSONS
 from training.losses import LOSSES
 from training.optimisers import OPTIMISERS
 from training.penalties import PENALTIES
@@ -182,6 +184,15 @@ def test_the_manual_names_experiments_that_are() -> None:
         for experiment in re.findall(r"`(\w+)`", experiments):
             built = committed[experiment]
             assert name in (built.generator.table, built.discriminator.table)
+
+
+def test_the_manual_has_every_lesson() -> None:
+    """docs/adaptation.md names each lesson and each field of the classifier; its example works."""
+    manual = (Path(config.__file__).parents[1] / "docs/adaptation.md").read_text()
+    names = [*LESSONS, *(f"classifier.{field.name}" for field in fields(ClassifierConfig))]
+    assert [name for name in names if f"`{name}`" not in manual] == []
+    example = tomllib.loads(re.findall(r"```toml\n(.*?)```", manual, re.DOTALL)[0])
+    assert parse_experiment(FIELDS | example).lessons
 
 
 def test_the_manual_tells_where_images_come_from() -> None:

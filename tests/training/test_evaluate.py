@@ -109,7 +109,12 @@ def test_classifiers_of_different_images_have_different_files(tmp_path: Path) ->
         {"size": (32, 32)},
     ]
     assert len({file(), *(file(**change) for change in others)}) == 1 + len(others)
-    same: list[dict[str, Any]] = [{"name": "other"}, {"description": "ink"}, {"test_split": "valid"}]
+    same: list[dict[str, Any]] = [
+        {"name": "other"},
+        {"description": "ink"},
+        {"test_split": "valid"},
+        {"labelled": True},
+    ]
     assert {file(**change) for change in same} == {file()}
 
 

@@ -186,3 +186,39 @@ def test_the_other_tables_are_not_normalised(make_experiment: MakeExperiment) ->
     names = build_discriminator(make_experiment(["digit"])).state_dict()
     assert "trunk.0.weight" in names
     assert not any("parametrizations" in name for name in names)
+
+
+def test_the_adapting_discriminator_has_its_weights() -> None:
+    """The official code's classifier adds 500 weights and a bias for each of 10 classes."""
+    channels = {"mnist": 1, "usps": 1}
+    plain, adapting = (
+        CoupledDiscriminator(DISCRIMINATORS["digit"], channels, width=1, shared_layers=3, classes=classes)
+        for classes in (0, 10)
+    )
+    assert count(adapting) == count(plain) + 10 * (500 + 1)
+    assert adapting.features({"usps": torch.randn(2, 1, 28, 28)})["usps"].shape == (2, 500)
+
+
+@pytest.mark.parametrize("shared", range(1, 5))
+@pytest.mark.parametrize("table", ["digit", "digit_strided", "digit_spectral"])
+def test_logits_and_classes_are_of_the_same_features(
+    make_experiment: MakeExperiment, table: str, shared: int
+) -> None:
+    """The last shared layer alone makes both of them of the features, wherever the border runs."""
+    experiment = make_experiment(
+        ("known", "edge"),
+        lessons=[{"name": "labels", "weight": 1.0}],
+        classifier={"classes": 3},
+        discriminator={"table": table, "shared_layers": shared, "initialisation": "he"},
+    )
+    discriminator = build_discriminator(experiment).eval()
+    images = {"known": torch.randn(4, 1, 28, 28), "edge": torch.randn(2, 1, 28, 28)}
+    logits, classes = discriminator(images), discriminator.classify(images)
+    features = discriminator.features(images)
+    last = next(
+        module for module in reversed(discriminator.trunk) if isinstance(module, nn.Conv2d | nn.Linear)
+    )
+    for name, batch in images.items():
+        assert classes[name].shape == (len(batch), 3)
+        values = nn.functional.linear(features[name], last.weight.flatten(1), last.bias)
+        torch.testing.assert_close(torch.cat([logits[name][:, None], classes[name]], 1), values)

@@ -18,9 +18,13 @@ from tests.training.test_train import metrics
 from training import train
 from training.batch_norm import CommonBatchNorm, share_statistics
 from training.checkpoint import list_checkpoints, load_checkpoint
+from training.config import Experiment
 from training.errors import ConfigError
 from training.processes import Processes
+from training.trainer import Trainer
 
+MakeExperiment = Callable[..., Experiment]
+MakeTrainer = Callable[[Experiment], Trainer]
 RunVerb = Callable[..., None]
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [
@@ -35,6 +39,20 @@ TORCHRUN = [
 TORCHRUN += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m"]
 OPTIONS = ["--steps", "6", "--log-every", "4", "--checkpoint-every", "4", "--generator.width", "0.03"]
 OPTIONS += ["--machine.accelerator", "cpu", "--machine.threads", "1"]
+TAUGHT = """
+[classifier]
+batch_size = 6
+confidence = 0.0
+[[lessons]]
+name = "labels"
+weight = 1.0
+[[lessons]]
+name = "pseudo_labels"
+weight = 1.0
+[[lessons]]
+name = "pair_labels"
+weight = 1.0
+"""
 ALONE = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
 
 
@@ -45,17 +63,24 @@ def assert_alike(run: Path, expected: Path) -> None:
         assert line == pytest.approx(other, rel=1e-4, abs=1e-6)
     state, other_state = (load_checkpoint(folder / "checkpoints") for folder in (run, expected))
     assert state["steps_done"] == other_state["steps_done"] == 6
-    for network in ("generator", "discriminator", "average"):
+    assert state.keys() == other_state.keys()
+    for network in state.keys() & {"generator", "discriminator", "average", "teacher"}:
         torch.testing.assert_close(state[network], other_state[network], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.timeout(300)  # two processes that load PyTorch
-def test_two_processes_train_what_one_does(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("taught", [False, True], ids=["plain", "taught"])
+def test_two_processes_train_what_one_does(
+    run_verb: RunVerb, write_experiment: Path, tmp_path: Path, taught: bool
+) -> None:
     """From the same batches the same weights and metrics come, but for rounding, and one folder of files.
 
-    With batch normalisation, a penalty on gradients, three domains and an average; and one process may go on
-    where two have stopped.
+    With batch normalisation, a penalty on gradients, three domains and an average, without lessons and with
+    them; and one process may go on where two have stopped.
     """
+    if taught:
+        text = write_experiment.read_text().replace("[[domains]]", "[[domains]]\nlabelled = true", 1)
+        write_experiment.write_text(text + TAUGHT)
     run_verb(train, write_experiment, "--runs", tmp_path / "one", *OPTIONS)
     command = [*TORCHRUN, "training.train", str(write_experiment), "--runs", str(tmp_path / "two"), *OPTIONS]
     subprocess.run(command, cwd=ROOT, env=os.environ | ALONE, check=True, timeout=280)
@@ -110,3 +135,14 @@ def test_a_batch_is_shared_out_evenly(fabric: Fabric) -> None:
     assert processes.share(batch).flatten().tolist() == [2, 3]
     with pytest.raises(ConfigError, match="batch_size = 5: must be a multiple of 3"):
         processes.check(5)
+
+
+def test_a_batch_of_lessons_is_shared_out_evenly(
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What two processes cannot halve is refused before training, by its name."""
+    monkeypatch.setattr(Fabric, "world_size", 2)
+    lessons = [{"name": "labels", "weight": 1.0}]
+    experiment = make_experiment(("known", "edge"), lessons=lessons, classifier={"batch_size": 3})
+    with pytest.raises(ConfigError, match=r"classifier\.batch_size = 3: must be a multiple of 2"):
+        make_trainer(experiment)
