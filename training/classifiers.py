@@ -77,7 +77,7 @@ def fit(classifier: Classifier, training_set: ImageSet, epochs: int, seed: int) 
 
 
 @torch.inference_mode()
-def classify(classifier: Classifier, images: Tensor, batch: int = 1000) -> Tensor:
+def classify(classifier: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
     """Return the class of each uint8 image [N, C, H, W]: int64 [N]."""
     return torch.cat([classifier(part).argmax(1) for part in images.split(batch)])
 
@@ -88,7 +88,7 @@ def confidence(classifier: Classifier, images: Tensor, batch: int = 1000) -> Ten
     return torch.cat([classifier(part).softmax(1).amax(1) for part in images.split(batch)])
 
 
-def accuracy(classifier: Classifier, test_set: ImageSet) -> float:
+def accuracy(classifier: nn.Module, test_set: ImageSet) -> float:
     """Return the share of labelled images that are classified as labelled."""
     return float((classify(classifier, test_set.images) == _labels(test_set)).float().mean())
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from training.adapted import AdaptedClassifier
 from training.checkpoint import load_checkpoint
 from training.config import Experiment
+from training.errors import RunError
 from training.initialisers import initialise
-from training.networks import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
+from training.networks import RANGES, CoupledDiscriminator, CoupledEncoder, CoupledGenerator
 from training.run_folder import RunFolder
 
 
@@ -58,6 +60,24 @@ def load_average(run: RunFolder) -> tuple[CoupledGenerator, int]:
     generator, state = build_generator(run.experiment()), load_checkpoint(run.checkpoints)
     generator.load_state_dict(state["average"])
     return generator.eval(), state["steps_done"]
+
+
+def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:
+    """Return each domain's way through the teacher of a run's last checkpoint, and its step.
+
+    Raises RunError where there is none.
+    """
+    experiment = run.experiment()
+    teacher, state = build_discriminator(experiment), load_checkpoint(run.checkpoints)
+    if "teacher" not in state:
+        raise RunError(f"{run.path} has no classifier: its experiment has no lessons")
+    teacher.load_state_dict(state["teacher"])
+    image_range = RANGES[experiment.generator_table.layers[-1].activation]
+    classifiers = {
+        domain.name: AdaptedClassifier(teacher, domain.name, image_range).eval()
+        for domain in experiment.domains
+    }
+    return classifiers, state["steps_done"]
 
 
 def _channels(experiment: Experiment) -> dict[str, int]:

@@ -9,6 +9,7 @@ runs/00003_digit_edge/
     losses.png          the metrics over the steps, once the run has ended
     training.gif        the sheets, one after the other, once the run has ended
     quality.json        what `evaluate` measured
+    accuracy.json       what `adapt` measured
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class RunFolder:
         self.losses_file = path / "losses.png"
         self.film_file = path / "training.gif"
         self.quality_file = path / "quality.json"
+        self.accuracy_file = path / "accuracy.json"
         self._experiment_file = path / "experiment.json"
         self._metrics_file = path / "metrics.jsonl"
 
@@ -97,14 +99,19 @@ class RunFolder:
 
     def quality(self, steps: int) -> dict[str, Any]:
         """Return what `evaluate` measured after so many steps. Raises RunError where it has not."""
-        quality: dict[str, Any] = {}
-        if self.quality_file.is_file():
-            quality = json.loads(self.quality_file.read_text())
-        if quality.get("steps") != steps:
+        return self._measured(self.quality_file, steps, "evaluate")
+
+    def accuracy(self, steps: int) -> dict[str, Any]:
+        """Return what `adapt` measured after so many steps. Raises RunError where it has not."""
+        return self._measured(self.accuracy_file, steps, "adapt")
+
+    def _measured(self, file: Path, steps: int, verb: str) -> dict[str, Any]:
+        measured: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        if measured.get("steps") != steps:
             raise RunError(
-                f"{self.path} is not measured after step {steps}: python -m training.evaluate {self.path}"
+                f"{self.path} is not measured after step {steps}: python -m training.{verb} {self.path}"
             )
-        return quality
+        return measured
 
     def open_log(self, step: int) -> MetricsLog:
         """Open the metrics for writing after `step`, forgetting lines that a killed run wrote beyond it."""

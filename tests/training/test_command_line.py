@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from training import compare, evaluate, export, sweep, train, train_classifiers
+from training import adapt, compare, evaluate, export, sweep, train, train_classifiers
 from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 from training.config import Experiment
 from training.domain_config import DomainConfig
@@ -21,7 +21,7 @@ from training.network_config import GeneratorConfig, NetworkConfig
 from training.penalties import PENALTIES
 
 RunVerb = Callable[..., None]
-VERBS = [train, evaluate, export, compare, sweep, train_classifiers]
+VERBS = [adapt, train, evaluate, export, compare, sweep, train_classifiers]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)

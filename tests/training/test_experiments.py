@@ -24,15 +24,18 @@ def test_every_experiment_trains(
     file: Path, fabric: Fabric, make_couplers: Callable[[Experiment], Couplers]
 ) -> None:
     """Two steps with narrow networks, on images at random: all that is asked for is logged and finite."""
-    experiment = move(load_experiment(file), NARROW | {"batch_size": 4})
+    experiment = move(load_experiment(file), NARROW | {"batch_size": 4, "classifier.batch_size": None})
     images = {
         domain.name: torch.randint(256, (9, domain.channels, *experiment.size), dtype=torch.uint8)
         for domain in experiment.domains
     }
-    trainer = Trainer(experiment, images, fabric, make_couplers(experiment))
+    labelled = [domain.name for domain in experiment.domains if domain.labelled]
+    labels = {name: torch.randint(experiment.classes, (9,)) for name in labelled}
+    trainer = Trainer(experiment, images, fabric, make_couplers(experiment), labels)
     for _ in range(2):
         trainer.step()
     asked = [coupling.name for coupling in experiment.couplings]
     asked += [penalty.name for penalty in experiment.discriminator.all_penalties]
+    asked += [lesson.name for lesson in experiment.lessons if not lesson.begins]
     assert trainer.means.means().keys() >= {"generator_loss", *asked}
     assert trainer.not_finite() == []

@@ -1,0 +1,97 @@
+"""Train an adaptation once for each seed, and measure its classifiers on real test images.
+
+    python -m training.adapt training/experiments/mnist_to_usps.toml --seeds 0 1 2
+
+Instead of a file, a run folder gives its experiment and its seed. A run is known by its experiment: what was
+trained is not trained again, and one that was stopped goes on. What is measured is the classifier of the last
+step, on the whole test split of each domain that has labels, so that nothing is chosen by it. Writes
+accuracy.json into each run folder, and says the mean over the seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Annotated
+
+from pydantic import Field
+from tyro.conf import arg
+
+from training.checkpoint import last_step
+from training.classifiers import accuracy
+from training.command_line import parse, verb
+from training.config import Experiment, load_experiment
+from training.construction import load_adapted
+from training.datasets import ImageSet, load_split
+from training.errors import ConfigError
+from training.machine import Machine
+from training.run_folder import RunFolder, find_run, write_json
+from training.train import prepare, train
+
+Accuracies = dict[str, float]  # by domain
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """What is trained, how often, where, and on what machine."""
+
+    experiment: Annotated[Experiment, arg(name="")]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    """Seeds of the runs; each takes the place of the experiment's."""
+    runs: Path = Path("runs")
+    """Folder of the run folders."""
+    machine: Machine = field(default_factory=Machine)
+
+
+@verb
+def main(target: Path, arguments: list[str]) -> None:
+    """Adapt by an experiment file, or by the experiment of a run folder."""
+    if target.is_dir():
+        run = RunFolder.open(target)
+        experiment = run.experiment()
+        defaults = AdaptOptions(experiment, (experiment.seed,), target.parent)
+    else:
+        defaults = AdaptOptions(load_experiment(target))
+    options = parse(defaults, arguments)
+    if not options.experiment.lessons:
+        raise ConfigError(f"{target}: lessons = (): an adaptation has some, and a domain that is labelled")
+    if options.machine.processes > 1:
+        raise ConfigError(f"an adaptation is of one process, and torchrun began {options.machine.processes}")
+    real = load_real(options.experiment)
+    experiments = [replace(options.experiment, seed=seed) for seed in options.seeds]
+    print(describe([adapt(experiment, real, options) for experiment in experiments]))
+
+
+def load_real(experiment: Experiment) -> dict[str, ImageSet]:
+    """Load the whole test split of each domain, but those without labels. Raises DataError."""
+    sets = {d.name: load_split(d, d.test_split, experiment.size) for d in experiment.domains}
+    return {name: test_set for name, test_set in sets.items() if test_set.labels is not None}
+
+
+def adapt(experiment: Experiment, real: dict[str, ImageSet], options: AdaptOptions) -> Accuracies:
+    """Do what is still to be done of one run, measure it, and return the accuracy in each domain."""
+    run = find_run(options.runs, experiment) or RunFolder.create(options.runs, experiment)
+    if last_step(run.checkpoints) < experiment.steps:
+        train(prepare(experiment, options.machine), run)
+    classifiers, steps = load_adapted(run)
+    accuracies = {name: accuracy(classifiers[name], test_set) for name, test_set in real.items()}
+    images = {name: len(test_set.images) for name, test_set in real.items()}
+    write_json(run.accuracy_file, {"steps": steps, "images": images, "accuracy": accuracies})
+    print(f"{run.path}: " + ", ".join(f"{name} {share:.2%}" for name, share in accuracies.items()))
+    return accuracies
+
+
+def describe(runs: Sequence[Accuracies]) -> str:
+    """Say the mean over the runs and, where there are several, the standard deviation between them."""
+    lines = []
+    for name in runs[0]:
+        shares = [run[name] for run in runs]
+        spread = f" +- {stdev(shares):.2%}" if shares[1:] else ""
+        lines.append(f"{name}: {mean(shares):.2%}{spread} of real test images classified right")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
