@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 METADATA_KEY = "cogan"
 SCHEMA_VERSIONS = (1,)
 LATENT_INPUT = "latent"
+CLASSES_OUTPUT = "classes"
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]

@@ -12,10 +12,14 @@ class AdaptedClassifier(nn.Module):
     """A domain's way through a discriminator: images uint8 [B, C, H, W] -> logits of the classes [B, K]."""
 
     def __init__(
-        self, discriminator: CoupledDiscriminator, domain: str, image_range: tuple[float, float]
+        self,
+        discriminator: CoupledDiscriminator,
+        domain: str,
+        image_range: tuple[float, float],
+        classes: int,
     ) -> None:
         super().__init__()
-        self.discriminator = discriminator
+        self.discriminator, self.classes = discriminator, classes
         self._domain, self._range = domain, image_range
 
     def forward(self, images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from service.metadata import LATENT_INPUT, Name, Prior, describe_errors
+from service.metadata import CLASSES_OUTPUT, LATENT_INPUT, Name, Prior, describe_errors
 from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table, misfit
 from training.coupling_config import CouplingConfig
 from training.couplings import COUPLINGS
@@ -23,7 +23,7 @@ from training.losses import LOSSES
 from training.network_config import DiscriminatorConfig, EncoderConfig, GeneratorConfig
 
 TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS}
-RESERVED = {LATENT_INPUT, *dir(nn.ModuleDict())}  # taken in the exported graph and in the networks
+RESERVED = {LATENT_INPUT, CLASSES_OUTPUT, *dir(nn.ModuleDict())}  # taken in exported graphs and in networks
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -74,7 +74,7 @@ def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:
     teacher.load_state_dict(state["teacher"])
     image_range = RANGES[experiment.generator_table.layers[-1].activation]
     classifiers = {
-        domain.name: AdaptedClassifier(teacher, domain.name, image_range).eval()
+        domain.name: AdaptedClassifier(teacher, domain.name, image_range, experiment.classes).eval()
         for domain in experiment.domains
     }
     return classifiers, state["steps_done"]

@@ -1,6 +1,7 @@
-"""Export the averaged generator of a run as one self-describing ONNX file, and prove it.
+"""Export the averaged generator of a run, or a classifier that it taught, as one ONNX file, and prove it.
 
     python -m training.export runs/00003_digit_edge
+    python -m training.export runs/00004_mnist_to_usps --classifier-of usps
 
 Writes models/<name>/<version>/model.onnx, the next version where none is named, and config.pbtxt beside the
 versions, so that Triton Inference Server takes the same folder.
@@ -12,12 +13,15 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from service.metadata import Domain, ModelMetadata, Name, Provenance
 from training.checkpoint import write_whole
 from training.command_line import parse, verb
-from training.construction import load_average
+from training.construction import load_adapted, load_average
 from training.errors import ConfigError
 from training.fields import Positive
+from training.graphs import GRAPHS
 from training.onnx_file import prove, write_onnx
 from training.run_folder import RunFolder
 from training.triton import triton_config
@@ -30,9 +34,11 @@ class ExportOptions:
     models: Path = Path("models")
     """Model repository."""
     name: Name | None = None
-    """Name of the model; the experiment's where it is not said."""
+    """Name of the model; the experiment's where it is not said, and for a classifier its domain's too."""
     version: Positive | None = None
     """Version; the next where it is not said. An existing one is never overwritten."""
+    classifier_of: Name | None = None
+    """Domain whose classifier is exported, of a run with lessons; the generator where it is not said."""
 
 
 @verb
@@ -47,10 +53,10 @@ def main(target: Path, arguments: list[str]) -> None:
 def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
     """Write a run's model into the repository; return its file and what the proof found.
 
-    Nothing appears under its name before onnxruntime draws from it what PyTorch does. Raises RunError where
-    the run is not measured, ConfigError where the version exists, ExportError where the proof fails.
+    Nothing appears under its name before onnxruntime computes what PyTorch does. Raises RunError where the
+    run is not measured, ConfigError where the version exists, ExportError where the proof fails.
     """
-    generator, steps = load_average(run)
+    network, steps = load(run, options.classifier_of)
     metadata = describe(run, options, steps)
     folder = options.models / metadata.name
     version = folder / metadata.version
@@ -60,9 +66,9 @@ def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
-        write_onnx(generator, metadata, aside / "model.onnx")
-        report = prove(generator, metadata, aside / "model.onnx")
-        config = triton_config(metadata)
+        write_onnx(network, metadata, aside / "model.onnx")
+        report = prove(network, metadata, aside / "model.onnx")
+        config = triton_config(metadata.name, GRAPHS[metadata.kind](network, metadata))
         write_whole(folder / "config.pbtxt", lambda file: file.write_text(config))
         aside.rename(version)
     finally:
@@ -72,18 +78,31 @@ def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
     return version / "model.onnx", report
 
 
+def load(run: RunFolder, classifier_of: str | None) -> tuple[nn.Module, int]:
+    """Return the generator of a run, or a domain's classifier, and its step. Raises RunError, ConfigError."""
+    if classifier_of is None:
+        return load_average(run)
+    classifiers, steps = load_adapted(run)
+    if classifier_of not in classifiers:
+        raise ConfigError(f"classifier_of = {classifier_of!r}: must be one of {', '.join(classifiers)}")
+    return classifiers[classifier_of], steps
+
+
 def describe(run: RunFolder, options: ExportOptions, steps: int) -> ModelMetadata:
     """Collect what the file will say of itself. Raises RunError where it is not measured after `steps`."""
     experiment, description = run.experiment(), run.description()
-    name = options.name or experiment.name
+    reading = options.classifier_of
+    name = options.name or "_".join([experiment.name, *([reading, "classifier"] if reading else [])])
     height, width = experiment.size
     return ModelMetadata(
+        kind="classifier" if reading else "generator",
         name=name,
         version=str(options.version or next_version(options.models / name)),
         prior=experiment.latent_prior,
         domains=tuple(
             Domain(name=d.name, height=height, width=width, channels=d.channels, description=d.description)
             for d in experiment.domains
+            if reading in (None, d.name)
         ),
         provenance=Provenance(
             experiment=description["experiment"],
@@ -93,7 +112,7 @@ def describe(run: RunFolder, options: ExportOptions, steps: int) -> ModelMetadat
             commit=description["commit"],
             versions=description["versions"],
         ),
-        quality=run.quality(steps),
+        quality=run.accuracy(steps) if reading else run.quality(steps),
         data_license=experiment.data_license,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.metadata import LATENT_INPUT, ModelMetadata
+from training.graphs import Graph, Port
 
 MAX_BATCH = 64
 
@@ -10,7 +10,7 @@ TEMPLATE = """\
 name: "{name}"
 backend: "onnxruntime"
 max_batch_size: {max_batch}
-input [ {{ name: "{latent}" data_type: TYPE_FP32 dims: [ {latent_dim} ] }} ]
+input [ {input} ]
 output [
 {outputs}
 ]
@@ -18,15 +18,13 @@ version_policy: {{ latest {{ num_versions: 1 }} }}
 dynamic_batching {{ }}
 """
 
-OUTPUT = '  {{ name: "{0.name}" data_type: TYPE_UINT8 dims: [ {0.height}, {0.width}, {0.channels} ] }}'
 
-
-def triton_config(metadata: ModelMetadata) -> str:
+def triton_config(name: str, graph: Graph) -> str:
     """Return the text of a model's config.pbtxt."""
-    return TEMPLATE.format(
-        name=metadata.name,
-        max_batch=MAX_BATCH,
-        latent=LATENT_INPUT,
-        latent_dim=metadata.prior.latent_dim,
-        outputs=",\n".join(OUTPUT.format(domain) for domain in metadata.domains),
-    )
+    outputs = ",\n".join(f"  {_port(output)}" for output in graph.outputs)
+    return TEMPLATE.format(name=name, max_batch=MAX_BATCH, input=_port(graph.input), outputs=outputs)
+
+
+def _port(port: Port) -> str:
+    sides = ", ".join(map(str, port.shape))
+    return f'{{ name: "{port.name}" data_type: TYPE_{port.kind} dims: [ {sides} ] }}'

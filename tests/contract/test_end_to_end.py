@@ -18,7 +18,7 @@ from service.settings import Settings
 from training import evaluate, export, train, train_classifiers
 from training.config import load_experiment
 from training.construction import load_average
-from training.onnx_file import Drawing
+from training.graphs import Drawing
 from training.run_folder import RunFolder
 
 RunVerb = Callable[..., None]

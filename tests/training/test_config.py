@@ -146,6 +146,7 @@ def test_an_experiment_survives_its_run_folder() -> None:
             ["discriminator.shared_layers = 3", "grey and RGB"],
         ),
         ({"domains": [DIGIT | {"name": "latent"}]}, ["['latent']", "take others"]),
+        ({"domains": [DIGIT | {"name": "classes"}]}, ["['classes']", "take others"]),
         ({"domains": [DIGIT | {"name": "half"}]}, ["['half']", "take others"]),
         (
             {"domains": [DIGIT, COLOUR], "generator": {"shared_layers": 5}},

@@ -99,7 +99,7 @@ def test_onnxruntime_draws_what_torch_draws(
     assert all(images.float().std(0).mean() > 2 for images in drawn.values()), "latents make no difference"
     metadata = describe_model("tiny", "1", shapes, prior=prior)
     write_onnx(average, metadata, tmp_path / "model.onnx")
-    assert "onnxruntime draws what PyTorch does" in prove(average, metadata, tmp_path / "model.onnx")
+    assert "onnxruntime computes what PyTorch does" in prove(average, metadata, tmp_path / "model.onnx")
 
 
 def _unchanged_by_two_steps(trainer: Trainer) -> list[str]:

@@ -18,7 +18,7 @@ from training.config import Experiment
 from training.construction import build_generator, load_average
 from training.errors import ConfigError, ExportError, RunError
 from training.export import ExportOptions, describe, export, next_version
-from training.onnx_file import Drawing
+from training.graphs import Drawing
 from training.run_folder import RunFolder, write_json
 from training.samples import latents_of_seeds
 from training.trainer import Trainer
@@ -133,7 +133,7 @@ def test_a_failed_proof_leaves_nothing(make_run: Callable[[int], RunFolder], tmp
         (tmp_path / name).write_text("an earlier version's")
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     for name in ("good", "bad"):
-        with pytest.raises(ExportError, match=r"edge, batch \d+: bytes differ by up to \d+"):
+        with pytest.raises(ExportError, match=r"edge, batch \d+: values differ by up to \d+"):
             export(run, ExportOptions(models=tmp_path, name=name))
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["good"]
