@@ -33,7 +33,8 @@ def load_training_sets(experiment: Experiment) -> dict[str, ImageSet]:
     """Load what each domain learns from, unpaired by construction.
 
     An image that several domains want, by whatever source, split or spelling, goes to one of them, by the
-    experiment's seed. Raises DataError, naming the domain, the source and what is wrong with it.
+    experiment's seed. A domain that asks for a count gets so many of its share. Raises DataError, naming the
+    domain, the source and what is wrong with it.
     """
     tables, fingerprints = {}, {}
     for domain in experiment.domains:
@@ -43,7 +44,10 @@ def load_training_sets(experiment: Experiment) -> dict[str, ImageSet]:
     shares = share_out_images(fingerprints, experiment.seed)
     return {
         domain.name: _load(
-            tables[domain.name].select(shares[domain.name]), domain, domain.train_split, experiment.size
+            _counted(tables[domain.name].select(shares[domain.name]), domain),
+            domain,
+            domain.train_split,
+            experiment.size,
         )
         for domain in experiment.domains
     }
@@ -54,6 +58,18 @@ def load_split(domain: DomainConfig, split: str, size: tuple[int, int]) -> Image
     with _naming(domain):
         table = open_rows(domain, split)
     return _load(table, domain, split, size)
+
+
+def _counted(share: datasets.Dataset, domain: DomainConfig) -> datasets.Dataset:
+    """Return the first rows of a domain's share, as many as it asks for: a fair sample of them all."""
+    if domain.count is None:
+        return share
+    with _naming(domain):
+        if len(share) < domain.count:
+            raise DataError(
+                f"count = {domain.count}, and its share of {domain.source!r} is {len(share)} images"
+            )
+    return share.select(range(domain.count))
 
 
 def _load(table: datasets.Dataset, domain: DomainConfig, split: str, size: tuple[int, int]) -> ImageSet:

@@ -11,10 +11,12 @@ from pydantic.dataclasses import dataclass
 from service.metadata import Name
 from training.augmentations import AUGMENTATIONS
 from training.domains import TRANSFORMS
-from training.fields import STRICT, one_of
+from training.fields import STRICT, Positive, one_of
 
 # fields that change none of the images which a classifier learns
-NO_IMAGES = frozenset({"name", "description", "prune", "labelled", "forbidden_augmentations", "test_split"})
+NO_IMAGES = frozenset(
+    {"name", "description", "count", "prune", "labelled", "forbidden_augmentations", "test_split"}
+)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -71,6 +73,8 @@ class DomainConfig(SourceConfig):
     """Sources of patches that are blended into the images, one after another."""
     transform: Annotated[str, one_of(TRANSFORMS)] = "identity"
     """What makes this domain's images of the source's."""
+    count: Positive | None = None
+    """How many images it learns from, drawn by the experiment's seed; all where it is not said."""
     prune: PruneConfig = field(default_factory=PruneConfig)
     """Which images are left out because a classifier is unsure of them."""
     label_column: str = "label"

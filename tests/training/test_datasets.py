@@ -128,3 +128,20 @@ def test_an_attribute_is_a_label_too(tmp_path: Path) -> None:
     loaded = load_split(DomainConfig("face", source=str(source), label_column="Smiling"), "train", SIZE)
     assert loaded.labels is not None
     assert loaded.labels.tolist() == [1, 0, 1]
+
+
+def test_a_domain_learns_from_as_many_images_as_it_asks_for(numbered: Path) -> None:
+    """They are drawn by the seed, out of the domain's own share; asking for more than that is refused."""
+
+    def learned(seed: int, count: int | None) -> list[int]:
+        twin = {"name": "twin", "source": str(numbered)}
+        digit = {"name": "digit", "source": str(numbered), "count": count}
+        return levels(load_training_sets(coupled(digit, twin, seed=seed))["digit"])
+
+    few, share = learned(1, 4), learned(1, None)
+    assert (len(few), len(share)) == (4, 11)
+    assert set(few) < set(share)
+    assert few == learned(1, 4) != learned(2, 4)
+    assert few != sorted(few)
+    with pytest.raises(DataError, match=r"domain digit: count = 12, and its share of .+ is 11 images"):
+        learned(1, 12)

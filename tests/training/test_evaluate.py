@@ -114,6 +114,7 @@ def test_classifiers_of_different_images_have_different_files(tmp_path: Path) ->
         {"description": "ink"},
         {"test_split": "valid"},
         {"labelled": True},
+        {"count": 5},
     ]
     assert {file(**change) for change in same} == {file()}
 
