@@ -100,7 +100,7 @@ def labels(lecture: Lecture) -> Tensor:
     return _mean(cross_entropy(read.float(), lecture.labels[name]) for name, read in lecture.labelled.items())
 
 
-def features(lecture: Lecture) -> Tensor:
+def pair_features(lecture: Lecture) -> Tensor:
     """Return twice the squared distance of a pair's features from their mean, summed over the domains.
 
     For two domains that is the squared distance between them, as the official code has it.
@@ -129,7 +129,7 @@ def pair_labels(lecture: Lecture) -> Tensor:
 
 
 def entropy(lecture: Lecture) -> Tensor:
-    """Return the mean entropy of the unlabelled images' classes (Grandvalet & Bengio 2004, equation 6)."""
+    """Return the mean entropy of the unlabelled images' classes (Grandvalet & Bengio 2004)."""
     return _mean(
         torch.special.entr(read.float().softmax(1)).sum(1).mean() for read in lecture.unlabelled.values()
     )
@@ -147,8 +147,12 @@ def _mean(costs: Iterable[Tensor]) -> Tensor:
 
 LESSONS: dict[str, Lesson] = {
     "labels": Lesson("classes of labelled images (Liu & Tuzel 2016)", labels),
-    "features": Lesson("like features of the images of a pair (the official code's)", features),
-    "pseudo_labels": Lesson("classes that the teacher is sure of (FixMatch)", pseudo_labels, True),
-    "pair_labels": Lesson("classes that the teacher reads in a pair's labelled images", pair_labels, True),
-    "entropy": Lesson("sure classes of unlabelled images", entropy, True),
+    "pair_features": Lesson("like features of the images of a pair (the official code's)", pair_features),
+    "pair_labels": Lesson(
+        "classes that the teacher reads in a pair's labelled images", pair_labels, needs_unlabelled=True
+    ),
+    "pseudo_labels": Lesson(
+        "classes that the teacher is sure of (FixMatch)", pseudo_labels, needs_unlabelled=True
+    ),
+    "entropy": Lesson("sure classes of unlabelled images", entropy, needs_unlabelled=True),
 }

@@ -56,10 +56,10 @@ def test_labels_cost_their_cross_entropy() -> None:
 def test_features_of_two_domains_cost_their_squared_distance() -> None:
     """Summed over the features and averaged over pairs, as the official code does; of one domain nothing."""
     drawn = {"first": pixels((1.0, 2.0), (0.0, 0.0)), "second": pixels((4.0, -2.0), (0.0, 1.0))}
-    assert cost("features", drawn=drawn) == pytest.approx(((9 + 16) + (0 + 1)) / 2)
-    assert cost("features", drawn={"first": drawn["first"]}) == 0.0
+    assert cost("pair_features", drawn=drawn) == pytest.approx(((9 + 16) + (0 + 1)) / 2)
+    assert cost("pair_features", drawn={"first": drawn["first"]}) == 0.0
     twins = drawn | {"third": drawn["first"]}
-    assert cost("features", drawn=twins) == pytest.approx(2 * 2 / 3 * ((9 + 16) + (0 + 1)) / 2)
+    assert cost("pair_features", drawn=twins) == pytest.approx(2 * 2 / 3 * ((9 + 16) + (0 + 1)) / 2)
 
 
 def test_pseudo_labels_are_the_classes_that_the_teacher_is_sure_of() -> None:
@@ -97,4 +97,4 @@ def test_a_lesson_teaches_the_student_alone(name: str) -> None:
     labels = {"first": torch.tensor([1])}
     LESSONS[name].cost(Lecture(student, teacher, 0.5, images, images, labels, drawn)).backward()
     assert scales[1].grad is None
-    assert (scales[0].grad if name != "features" else drawn["first"].grad) is not None
+    assert (scales[0].grad if name != "pair_features" else drawn["first"].grad) is not None

@@ -60,7 +60,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lessons": {
         "lessons": [
             {"name": "labels", "weight": 1.0},
-            {"name": "features", "weight": 0.1},
+            {"name": "pair_features", "weight": 0.1},
             {"name": "pseudo_labels", "weight": 1.0, "begins": 0.5},
         ],
         "classifier": {"augmentations": ["affine"], "confidence": 0.0, "batch_size": 3},

@@ -12,9 +12,11 @@ import torch
 
 from tests.training.test_train import assert_same
 from training.config import Experiment
+from training.couplings import COUPLINGS
 from training.errors import ConfigError, DataError
 from training.lessons import LESSONS
 from training.machine import Machine
+from training.penalties import PENALTIES
 from training.teaching import check_labels
 from training.train import prepare
 from training.trainer import Trainer
@@ -22,7 +24,7 @@ from training.trainer import Trainer
 MakeExperiment = Callable[..., Experiment]
 MakeTrainer = Callable[[Experiment], Trainer]
 PAIR = ("known", "edge")
-PLAIN = [{"name": "labels", "weight": 10.0}, {"name": "features", "weight": 0.01}]
+PLAIN = [{"name": "labels", "weight": 10.0}, {"name": "pair_features", "weight": 0.01}]
 ALL = [{"name": name, "weight": 1.0} for name in LESSONS]
 HE = {"initialisation": "he", "width": 1 / 16}
 
@@ -117,7 +119,7 @@ def test_the_teacher_is_the_averaged_discriminator(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"lessons": [*PLAIN, PLAIN[0]]}, "lessons repeat: ['labels', 'features', 'labels']"),
+        ({"lessons": [*PLAIN, PLAIN[0]]}, "lessons repeat: ['labels', 'pair_features', 'labels']"),
         ({"lessons": []}, "lessons are none and labelled domains ['known']: each needs the other"),
         (
             {"discriminator": {"shared_layers": 0}},
@@ -144,7 +146,7 @@ def test_lessons_that_fit_nothing_are_refused(
 def test_lessons_of_unlabelled_images_need_some(make_experiment: MakeExperiment) -> None:
     """Where every domain is labelled, they are refused by name."""
     with pytest.raises(
-        ConfigError, match=r"lessons \['pseudo_labels', .+\] need a domain that is not labelled"
+        ConfigError, match=r"lessons \['pair_labels', .+\] need a domain that is not labelled"
     ):
         make_experiment(("known",), lessons=ALL)
 
@@ -159,3 +161,9 @@ def test_labels_must_be_there_and_be_classes(make_experiment: MakeExperiment) ->
     ):
         check_labels(experiment, {"known": torch.arange(5), "edge": None})
     assert check_labels(experiment, {"known": torch.arange(4), "edge": torch.arange(5)}).keys() == {"known"}
+
+
+def test_no_loss_is_logged_under_another_one_s_name() -> None:
+    """A run may have all lessons, couplings and penalties at once: their names differ."""
+    names = [*LESSONS, *COUPLINGS, *PENALTIES]
+    assert len(set(names)) == len(names)
