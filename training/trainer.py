@@ -173,7 +173,7 @@ class Trainer:
     def _draw_real(self) -> Images:
         size, image_range = self.experiment.batch_size, self.generator.image_range
         real = draw_real(self._images, size, image_range, self._randomness.batch)
-        return self._view(self.processes.share_each(real), self.steps_done)
+        return self.processes.share_each(real)
 
     def _draw(self, with_graph: bool = True) -> Drawn:
         prior, size = self.experiment.latent_prior, self.experiment.batch_size

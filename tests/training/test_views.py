@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from training.config import Experiment
 from training.trainer import Trainer
@@ -53,3 +54,13 @@ def test_all_that_the_discriminator_sees_is_altered(
     assert len(seen) == 3
     for images in seen:
         assert all((batch == 0).flatten(1).sum(1).min() >= 7 * 7 for batch in images.values())
+
+
+def test_real_images_are_altered_once(make_experiment: MakeExperiment, fabric: Fabric) -> None:
+    """Of blank images the discriminator sees the noise that was asked for, and no more."""
+    experiment = make_experiment(("digit",), discriminator={"noise": 0.5})
+    trainer = Trainer(experiment, {"digit": torch.zeros(9, 1, 28, 28, dtype=torch.uint8)}, fabric)
+    seen: list[dict[str, torch.Tensor]] = []
+    trainer.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    trainer.step()
+    assert seen[0]["digit"].std().item() == pytest.approx(0.5, rel=0.05)
