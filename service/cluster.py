@@ -67,12 +67,12 @@ class FirstServer(ClusterServer):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Let the others drain, too; they end when listening has ended."""
         super().handle_exit(sig, frame)
-        self._processes.tell(signal.SIGINT if self.force_exit else signal.SIGUSR1)
+        self._processes.tell(signal.SIGINT if self.force_exit else signal.SIGTERM)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End listening, then the others and what this process answers."""
         self._listener.end()
-        self._processes.tell(signal.SIGTERM)
+        self._processes.dismiss()
         await super().shutdown(sockets)
 
     async def close(self) -> None:
@@ -103,7 +103,6 @@ class OtherServer(ClusterServer):
         first.ended.add_done_callback(lambda _: self.leave())
         siblings.follow(first)
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGUSR1, self._drain)
         self._door.setblocking(False)
         loop.add_reader(self._door, self._take_all)
 
@@ -115,13 +114,11 @@ class OtherServer(ClusterServer):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
-        """End; the first process has waited out the delay. Ctrl-C comes from it when it is asked again."""
-        self.leave()
-        self.force_exit = sig == signal.SIGINT
+        """Drain until the first process ends the line, or end at once where it was asked twice."""
+        self._state.readiness.draining = True
+        if sig == signal.SIGINT:
+            self.force_exit = self.should_exit = True
 
     def _take_all(self) -> None:
         for client in take_over(self._door):
             self.take(client)
-
-    def _drain(self) -> None:
-        self._state.readiness.draining = True

@@ -50,6 +50,7 @@ class Processes:
         """`on_start` is given the door of each; `on_loss` is called when one has ended by itself."""
         self._siblings, self._on_start, self._on_loss = siblings, on_start, on_loss
         self._running: dict[asyncio.subprocess.Process, asyncio.Task[None]] = {}
+        self._lines: list[Channel] = []
         self._ending = False
 
     def begin(self, count: int) -> None:
@@ -62,6 +63,12 @@ class Processes:
         for process in self._running:
             if process.returncode is None:
                 process.send_signal(number)
+
+    def dismiss(self) -> None:
+        """Let them answer what they have, and end."""
+        self._ending = True
+        for line in self._lines:
+            line.close()
 
     async def end(self, patience_s: float) -> None:
         """Wait until all have ended, and kill what has not by then."""
@@ -90,6 +97,7 @@ class Processes:
         name = f"process {number}"
         self._running[process] = asyncio.create_task(self._watch(process, name))
         channel = await Channel.over(line, name, self._siblings.answer)
+        self._lines.append(channel)
         await channel.ask("hang", patience_s=LONGEST_START_S)  # it answers when it serves
         self._siblings.add(channel)
         self._on_start(door)

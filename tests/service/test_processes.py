@@ -133,6 +133,21 @@ def test_both_drain(tiny_model: Callable[..., Path], pair: Callable[..., Service
     assert all(has_ended(pid) for pid in pids)
 
 
+def test_all_may_be_told_at_once(pair: Callable[..., Service]) -> None:
+    """Who sends SIGTERM to every process, as systemd does, cuts no connection short of the delay."""
+    service = pair(drain_delay_s=2, cache_bytes=0)
+    (pid,) = others(service)
+    with clients(service, 2) as connections:
+        for one in (service.process.pid, pid):
+            os.kill(one, signal.SIGTERM)
+        assert [one.get("/generate?seed=1").status_code for one in connections] == [200, 200]
+        with clients(service, 2) as late:
+            assert [one.get("/readyz").status_code for one in late] == [503, 503]
+            assert [one.get("/generate?seed=2").status_code for one in late] == [200, 200]
+    assert service.process.wait(START) == 0
+    assert has_ended(pid)
+
+
 def test_one_that_is_lost_ends_the_service(pair: Callable[..., Service]) -> None:
     """Killed from outside, it is named in the log; the first ends, with status 1, and can be begun anew."""
     service = pair()
