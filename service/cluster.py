@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -15,10 +14,9 @@ from fastapi import FastAPI
 from service.channel import Channel
 from service.listener import Listener, take_over
 from service.processes import Inherited, Processes
-from service.server import Server
+from service.server import HealthServer, Server
 from service.settings import Settings
 
-logger = logging.getLogger("cogan.cluster")
 GRACE_S = 10.0  # beside the deadline of requests
 
 
@@ -95,6 +93,10 @@ class OtherServer(ClusterServer):
     def bind(self) -> list[socket.socket]:
         """Return nothing: the first process listens."""
         return []
+
+    def make_health(self, app: FastAPI) -> HealthServer | None:  # noqa: ARG002  # as the first process has it
+        """Return nothing: the first process tells of all."""
+        return None
 
     async def open(self) -> None:
         """Join the first process."""

@@ -95,12 +95,16 @@ class Server(uvicorn.Server):
         self._state, self._settings = app.state, settings
         self._bound = self.bind()
         self._close_at: float | None = None
-        self._health = HealthServer(app.state.health, settings) if app.state.health is not app else None
+        self._health = self.make_health(app)
         self._reloading: set[asyncio.Task[None]] = set()
 
     def bind(self) -> list[socket.socket]:
         """Return sockets for its addresses."""
         return take_address(self._settings.host, self._settings.port, "COGAN_PORT")
+
+    def make_health(self, app: FastAPI) -> HealthServer | None:
+        """Return the server of the health port, where it is another."""
+        return HealthServer(app.state.health, self._settings) if app.state.health is not app else None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve at its addresses until it is told to end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -146,6 +147,18 @@ def test_all_may_be_told_at_once(pair: Callable[..., Service]) -> None:
             assert [one.get("/generate?seed=2").status_code for one in late] == [200, 200]
     assert service.process.wait(START) == 0
     assert has_ended(pid)
+
+
+def test_the_health_port_is_the_first_process_alone(tiny_model: Callable[..., Path], start: Start) -> None:
+    """Its address is taken once, and tells of both."""
+    tiny_model()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    service = start(processes=2, threads=1, health_port=port)
+    scrape = f"http://127.0.0.1:{port}/metrics"
+    wait_until(lambda: "cogan_processes 2.0" in httpx.get(scrape).text)
+    assert service.process.poll() is None
 
 
 def test_one_that_is_lost_ends_the_service(pair: Callable[..., Service]) -> None:
