@@ -23,12 +23,13 @@ from training.checkpoint import last_step
 from training.classifiers import accuracy
 from training.command_line import parse, verb
 from training.config import Experiment, load_experiment
-from training.construction import load_adapted
 from training.datasets import ImageSet, load_split
 from training.errors import ConfigError
+from training.files import write_json
 from training.machine import Machine
-from training.run_folder import RunFolder, find_run, write_json
+from training.run_folder import RunFolder, find_run
 from training.train import prepare, train
+from training.trained import load_adapted
 
 Accuracies = dict[str, float]  # by domain
 

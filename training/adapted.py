@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from training.networks import CoupledDiscriminator
-from training.samples import from_bytes
+from training.ranges import from_bytes
 
 
 class AdaptedClassifier(nn.Module):

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from service.metadata import Prior
-from training.networks import Images
-from training.samples import from_bytes
+from training.ranges import Images, from_bytes
 
 
 def draw_real(

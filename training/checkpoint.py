@@ -1,29 +1,16 @@
-"""Files that appear whole or not at all, and the checkpoints among them."""
+"""Checkpoints: states that a run goes on from, the last ones of it."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from training.errors import RunError
+from training.files import write_whole
 
 KEPT = 2  # the last, and the one before it
-
-
-def write_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a file beside `file`, flush it to the disk, and only then rename it into place."""
-    aside = file.with_name(f".{file.name}.part")
-    try:
-        write(aside)
-        with aside.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:

@@ -14,12 +14,12 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from training.architectures import CLASSIFIERS
-from training.checkpoint import write_whole
 from training.datasets import ImageSet
 from training.domain_config import DomainConfig
 from training.errors import DataError, RunError
+from training.files import write_whole
+from training.ranges import from_bytes
 from training.rows import build
-from training.samples import from_bytes
 
 RANGE = (-1.0, 1.0)
 BATCH = 128

@@ -1,14 +1,10 @@
-"""The networks of an experiment: freshly drawn, or as a run left them."""
+"""The networks of an experiment, freshly drawn."""
 
 from __future__ import annotations
 
-from training.adapted import AdaptedClassifier
-from training.checkpoint import load_checkpoint
 from training.config import Experiment
-from training.errors import RunError
 from training.initialisers import initialise
-from training.networks import RANGES, CoupledDiscriminator, CoupledEncoder, CoupledGenerator
-from training.run_folder import RunFolder
+from training.networks import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
 
 
 def build_generator(experiment: Experiment) -> CoupledGenerator:
@@ -50,34 +46,6 @@ def build_encoder(experiment: Experiment) -> CoupledEncoder:
     )
     initialise(encoder, config.initialisation)
     return encoder
-
-
-def load_average(run: RunFolder) -> tuple[CoupledGenerator, int]:
-    """Return the averaged generator of a run's last checkpoint, and its step.
-
-    Raises RunError where there is none.
-    """
-    generator, state = build_generator(run.experiment()), load_checkpoint(run.checkpoints)
-    generator.load_state_dict(state["average"])
-    return generator.eval(), state["steps_done"]
-
-
-def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:
-    """Return each domain's way through the teacher of a run's last checkpoint, and its step.
-
-    Raises RunError where there is none.
-    """
-    experiment = run.experiment()
-    teacher, state = build_discriminator(experiment), load_checkpoint(run.checkpoints)
-    if "teacher" not in state:
-        raise RunError(f"{run.path} has no classifier: its experiment has no lessons")
-    teacher.load_state_dict(state["teacher"])
-    image_range = RANGES[experiment.generator_table.layers[-1].activation]
-    classifiers = {
-        domain.name: AdaptedClassifier(teacher, domain.name, image_range, experiment.classes).eval()
-        for domain in experiment.domains
-    }
-    return classifiers, state["steps_done"]
 
 
 def _channels(experiment: Experiment) -> dict[str, int]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-Images = dict[str, Tensor]
+from training.ranges import Images
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,18 @@ from torch import Tensor
 from training.classifiers import Classifier, classifier_file, classify, load_classifier
 from training.command_line import parse, verb
 from training.config import Experiment
-from training.construction import load_average
 from training.datasets import ImageSet, load_split
 from training.domain_config import DomainConfig
 from training.domains import transform
+from training.drawing import draw, latents_of_seeds
 from training.fields import Positive
+from training.files import write_json
 from training.metrics import class_agreement, class_balance, frechet_distance, pixel_agreement
-from training.networks import Images
-from training.run_folder import RunFolder, write_json
-from training.samples import draw, latents_of_seeds, save_sheet
+from training.ranges import Images
+from training.run_folder import RunFolder
+from training.samples import save_sheet
 from training.sharing import share_out
+from training.trained import load_average
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ from pathlib import Path
 from torch import nn
 
 from service.metadata import Domain, ModelMetadata, Name, Provenance
-from training.checkpoint import write_whole
 from training.command_line import parse, verb
-from training.construction import load_adapted, load_average
 from training.errors import ConfigError
 from training.fields import Positive
+from training.files import write_whole
 from training.graphs import GRAPHS
 from training.onnx_file import prove, write_onnx
 from training.run_folder import RunFolder
+from training.trained import load_adapted, load_average
 from training.triton import triton_config
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from training.checkpoint import write_whole
+from training.files import write_whole
 
 Curve = tuple[list[Any], list[float]]  # places along the axis, numbers or words, and the values there
 Panels = Mapping[str, Mapping[str, Curve]]  # by title, then by label

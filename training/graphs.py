@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from service.metadata import CLASSES_OUTPUT, LATENT_INPUT, ModelMetadata
 from training.adapted import AdaptedClassifier
+from training.drawing import latents_of_seeds
 from training.networks import CoupledGenerator
-from training.samples import latents_of_seeds, to_bytes
+from training.ranges import to_bytes
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-Images = dict[str, Tensor]
+from training.ranges import Images
 
 
 class Reader(Protocol):

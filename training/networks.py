@@ -10,11 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from training.architectures import Table
+from training.ranges import RANGES, Images
 from training.rows import build
-
-Images = dict[str, Tensor]
-
-RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # of a last activation, and so of the images
 
 
 class CoupledGenerator(nn.Module):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from training.coupling_config import CouplingConfig
 from training.couplings import COUPLINGS, Asked, Drawn
-from training.networks import CoupledGenerator, Images
+from training.networks import CoupledGenerator
+from training.ranges import Images
 from training.rows import Layers
 
 Consult = Mapping[str, Callable[[Tensor], Any]]  # by domain, images -> what a network says of them

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Images = dict[str, Tensor]
+from training.ranges import Images
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from training.checkpoint import save_checkpoint
+from training.drawing import draw, latents_of_seeds
 from training.errors import DivergedError
 from training.figures import by_metric, save_curves
 from training.run_folder import RunFolder
-from training.samples import draw, latents_of_seeds, save_film, save_sheet
+from training.samples import save_film, save_sheet
 from training.trainer import Trainer
 
 SHEET_SEEDS = range(32)

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from training.checkpoint import write_whole
+from training.files import write_whole
 
 Value = str | float | None
 Rows = Sequence[Mapping[str, Value]]

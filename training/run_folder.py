@@ -25,9 +25,9 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from training.checkpoint import write_whole
 from training.config import EXPERIMENT, Experiment, parse_experiment
 from training.errors import ConfigError, RunError
+from training.files import write_json, write_lines
 
 LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 
@@ -116,7 +116,7 @@ class RunFolder:
     def open_log(self, step: int) -> MetricsLog:
         """Open the metrics for writing after `step`, forgetting lines that a killed run wrote beyond it."""
         kept = [json.dumps(line) for line in self.metrics() if line["step"] <= step]
-        write_whole(self._metrics_file, lambda aside: _write_lines(aside, kept))
+        write_lines(self._metrics_file, kept)
         return MetricsLog(self._metrics_file, self.path / "events", step)
 
 
@@ -149,11 +149,6 @@ class MetricsLog:
         self._events.close()
 
 
-def write_json(file: Path, value: object) -> None:
-    """Write JSON for people, as a whole file."""
-    write_whole(file, lambda aside: _write_lines(aside, [json.dumps(value, indent=2)]))
-
-
 def origin() -> dict[str, Any]:
     """Say what code and libraries are at work: the commit, and versions by name."""
     versions = {"python": platform.python_version()}
@@ -170,7 +165,3 @@ def commit() -> str:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (FileNotFoundError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def _write_lines(file: Path, lines: list[str]) -> None:
-    file.write_text("".join(f"{line}\n" for line in lines))

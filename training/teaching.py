@@ -11,9 +11,9 @@ from training.batches import draw_labelled
 from training.config import Experiment
 from training.errors import DataError
 from training.lessons import LESSONS, Lecture, Reader
-from training.networks import Images
 from training.processes import Processes
 from training.randomness import StepRandomness
+from training.ranges import Images
 from training.views import Augmenter
 
 

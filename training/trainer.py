@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from training.averages import Average, RunningMeans, is_finite
+from training.averages import Average, is_finite
 from training.batches import draw_latents, draw_real
 from training.config import Experiment
 from training.construction import build_discriminator, build_encoder, build_generator
@@ -22,11 +22,12 @@ from training.couplers import Coupler, Couplers
 from training.couplings import Drawn
 from training.learners import Learner, clip_weights
 from training.losses import LOSSES, AdversarialLoss
-from training.networks import Images
 from training.pairing import Pairing
 from training.penalties import PENALTIES, PLACES
 from training.processes import Processes
 from training.randomness import StepRandomness
+from training.ranges import Images
+from training.running_means import RunningMeans
 from training.teaching import Teaching
 from training.views import View
 

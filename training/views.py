@@ -9,7 +9,7 @@ import torch
 from training.augmentations import AUGMENTATIONS
 from training.config import Experiment
 from training.domain_config import DomainConfig
-from training.networks import Images
+from training.ranges import Images
 
 
 class Augmenter:

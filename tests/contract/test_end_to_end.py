@@ -17,9 +17,9 @@ from service.latents import draw_latent
 from service.settings import Settings
 from training import evaluate, export, train, train_classifiers
 from training.config import load_experiment
-from training.construction import load_average
 from training.graphs import Drawing
 from training.run_folder import RunFolder
+from training.trained import load_average
 
 RunVerb = Callable[..., None]
 EXPERIMENT = """

@@ -11,8 +11,8 @@ import torch
 
 from service.metadata import ModelMetadata, parse_metadata
 from training.domains import transform
+from training.drawing import latents_of_seeds
 from training.metrics import pixel_agreement
-from training.samples import latents_of_seeds
 
 MODELS = Path(__file__).parents[2] / "models"
 FILES = sorted(MODELS.glob("*/*/model.onnx"))

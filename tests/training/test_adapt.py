@@ -12,10 +12,11 @@ import torch
 from training import adapt, train
 from training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from training.config import Experiment, load_experiment
-from training.construction import build_discriminator, load_adapted
+from training.construction import build_discriminator
 from training.datasets import load_split
 from training.errors import RunError
 from training.run_folder import RunFolder, find_run
+from training.trained import load_adapted
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]

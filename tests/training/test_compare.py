@@ -10,7 +10,8 @@ import pytest
 
 from training import compare
 from training.config import Experiment
-from training.run_folder import RunFolder, write_json
+from training.files import write_json
+from training.run_folder import RunFolder
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]

@@ -13,9 +13,9 @@ from lightning_fabric import Fabric
 from tests.conftest import describe_model
 from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 from training.config import Experiment
+from training.drawing import draw, latents_of_seeds
 from training.onnx_file import prove, write_onnx
 from training.rows import build
-from training.samples import draw, latents_of_seeds
 from training.trainer import Trainer
 
 MakeExperiment = Callable[..., Experiment]

@@ -15,12 +15,14 @@ import training
 from service.metadata import parse_metadata
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import Experiment
-from training.construction import build_generator, load_average
+from training.construction import build_generator
+from training.drawing import latents_of_seeds
 from training.errors import ConfigError, ExportError, RunError
 from training.export import ExportOptions, describe, export, next_version
+from training.files import write_json
 from training.graphs import Drawing
-from training.run_folder import RunFolder, write_json
-from training.samples import latents_of_seeds
+from training.run_folder import RunFolder
+from training.trained import load_average
 from training.trainer import Trainer
 
 MakeExperiment = Callable[..., Experiment]

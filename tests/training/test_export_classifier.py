@@ -14,11 +14,12 @@ from service.metadata import ModelMetadata, parse_metadata
 from training.adapted import AdaptedClassifier
 from training.checkpoint import save_checkpoint
 from training.config import Experiment
-from training.construction import load_adapted
 from training.errors import ConfigError, ExportError, RunError
 from training.export import ExportOptions, export
+from training.files import write_json
 from training.onnx_file import prove
-from training.run_folder import RunFolder, write_json
+from training.run_folder import RunFolder
+from training.trained import load_adapted
 from training.trainer import Trainer
 
 MakeExperiment = Callable[..., Experiment]

@@ -1,8 +1,7 @@
-"""Sheets of samples, and the way from a network's range to bytes."""
+"""Sheets of samples, and films of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,51 +10,7 @@ import torch
 from PIL import Image
 from PIL.ImageSequence import Iterator
 
-from service.latents import draw_latent
-from service.metadata import Prior
-from training.config import Experiment
-from training.construction import build_generator
-from training.samples import draw, from_bytes, latents_of_seeds, save_film, save_sheet, sheet, to_bytes
-
-MakeExperiment = Callable[..., Experiment]
-
-
-@pytest.mark.parametrize("image_range", [(0.0, 1.0), (-1.0, 1.0)])
-def test_bytes_survive_the_networks_range(image_range: tuple[float, float]) -> None:
-    """Every level goes to the network's range and back, and its ends are black and white."""
-    levels = torch.arange(256, dtype=torch.uint8)
-    values = from_bytes(levels, image_range)
-    assert (float(values[0]), float(values[-1])) == pytest.approx(image_range)
-    assert torch.equal(to_bytes(values, image_range), levels)
-
-
-def test_values_beyond_the_range_are_cut_off() -> None:
-    """A byte is the nearest level, never one that wrapped around."""
-    values = torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0])
-    assert to_bytes(values, (-1.0, 1.0)).tolist() == [0, 0, 128, 255, 255]
-
-
-def test_latents_are_the_services() -> None:
-    """A seed draws here what the service draws for it."""
-    prior = Prior(distribution="uniform", latent_dim=5)
-    latents = latents_of_seeds(prior, range(3, 6))
-    assert latents.dtype == torch.float32
-    assert np.array_equal(latents.numpy(), np.stack([draw_latent(prior, seed) for seed in (3, 4, 5)]))
-
-
-def test_a_latent_is_drawn_alike_in_any_batch(make_experiment: MakeExperiment) -> None:
-    """Drawing is in evaluation mode, whatever mode the generator is in, and leaves it as it was."""
-    experiment = make_experiment(("digit", "colour"))
-    generator = build_generator(experiment).train()
-    latents = latents_of_seeds(experiment.latent_prior, range(5))
-    together, apart = draw(generator, latents), draw(generator, latents, batch=2)
-    assert generator.training
-    assert {name: tuple(images.shape) for name, images in together.items()} == {
-        "digit": (5, 1, 28, 28),
-        "colour": (5, 3, 28, 28),
-    }
-    for name, images in together.items():
-        assert (images.int() - apart[name].int()).abs().max() <= 1  # sums in another order round differently
+from training.samples import save_film, save_sheet, sheet
 
 
 def test_rows_are_latents_and_columns_are_domains(tmp_path: Path) -> None:

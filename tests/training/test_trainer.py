@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.averages import RunningMeans, update_average
 from training.config import Experiment
 from training.losses import LOSSES
 from training.trainer import Trainer
@@ -112,20 +111,6 @@ def test_learning_rates_fall_at_the_end(make_experiment: MakeExperiment, make_tr
     assert shares == pytest.approx([1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
 
 
-def test_the_average_follows_weights_and_buffers() -> None:
-    """All floating values move by (1 - decay) of the way; the count of batches is copied."""
-    network, average = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
-    network(torch.randn(8, 2) * 3 + 1)
-    with torch.no_grad():
-        network.weight.fill_(5.0)
-    before = snapshot(average)
-    update_average(average, network, decay=0.75)
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        expected = 0.75 * before[name] + 0.25 * network.state_dict()[name]
-        torch.testing.assert_close(average.state_dict()[name], expected)
-    assert int(average.state_dict()["num_batches_tracked"]) == 1
-
-
 def test_the_average_draws_without_a_gradient(
     make_experiment: MakeExperiment, make_trainer: MakeTrainer
 ) -> None:
@@ -134,19 +119,6 @@ def test_the_average_draws_without_a_gradient(
     trainer.step()
     assert not any(weight.requires_grad for weight in trainer.average.parameters())
     assert equal(trainer.average.state_dict(), trainer.generator.state_dict())
-
-
-def test_means_are_those_since_the_last_reset() -> None:
-    """Each name counts its own values, and what is not finite is named."""
-    means = RunningMeans()
-    means.add(loss=torch.tensor(1.0), penalty=torch.tensor(4.0))
-    means.add(loss=torch.tensor(2.0))
-    assert means.means() == {"loss": 1.5, "penalty": 4.0}
-    assert means.not_finite() == []
-    means.add(loss=torch.tensor(float("nan")), penalty=torch.tensor(float("inf")))
-    assert means.not_finite() == ["loss", "penalty"]
-    means.reset()
-    assert means.means() == {}
 
 
 @pytest.mark.parametrize("prior", ["normal", "uniform"])

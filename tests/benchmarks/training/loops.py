@@ -15,8 +15,7 @@ from training.config import Experiment
 from training.construction import build_discriminator, build_generator
 from training.losses import LOSSES
 from training.network_config import NetworkConfig
-from training.networks import Images
-from training.samples import from_bytes
+from training.ranges import Images, from_bytes
 
 
 class Loop:
