@@ -19,17 +19,17 @@ from typing import Annotated
 from pydantic import Field
 from tyro.conf import arg
 
-from training.checkpoint import last_step
-from training.classifiers import accuracy
 from training.command_line import parse, verb
-from training.config import Experiment, load_experiment
-from training.datasets import ImageSet, load_split
+from training.compute.machine import Machine
+from training.config.experiment import Experiment, load_experiment
 from training.errors import ConfigError
 from training.files import write_json
-from training.machine import Machine
-from training.run_folder import RunFolder, find_run
+from training.images.sets import ImageSet, load_split
+from training.pretrained.classifiers import accuracy
+from training.runs.checkpoint import last_step
+from training.runs.folder import RunFolder, find_run
+from training.runs.trained import load_adapted
 from training.train import prepare, train
-from training.trained import load_adapted
 
 Accuracies = dict[str, float]  # by domain
 

@@ -16,9 +16,9 @@ from tyro.conf import Positional
 
 from training.command_line import parse, verb
 from training.errors import RunError
-from training.figures import by_metric, save_curves
-from training.reports import Rows, Value, flat, markdown, save_report
-from training.run_folder import RunFolder
+from training.runs.figures import by_metric, save_curves
+from training.runs.folder import RunFolder
+from training.runs.reports import Rows, Value, flat, markdown, save_report
 
 
 @dataclass(frozen=True)

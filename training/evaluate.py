@@ -15,21 +15,21 @@ from typing import Any
 
 from torch import Tensor
 
-from training.classifiers import Classifier, classifier_file, classify, load_classifier
 from training.command_line import parse, verb
-from training.config import Experiment
-from training.datasets import ImageSet, load_split
-from training.domain_config import DomainConfig
-from training.domains import transform
-from training.drawing import draw, latents_of_seeds
-from training.fields import Positive
+from training.config.domain import DomainConfig
+from training.config.experiment import Experiment
+from training.config.fields import Positive
 from training.files import write_json
-from training.metrics import class_agreement, class_balance, frechet_distance, pixel_agreement
-from training.ranges import Images
-from training.run_folder import RunFolder
-from training.samples import save_sheet
-from training.sharing import share_out
-from training.trained import load_average
+from training.images.sets import ImageSet, load_split
+from training.images.sharing import share_out
+from training.measures.metrics import class_agreement, class_balance, frechet_distance, pixel_agreement
+from training.networks.drawing import draw, latents_of_seeds
+from training.pixels.ranges import Images
+from training.pixels.transforms import transform
+from training.pretrained.classifiers import Classifier, classifier_file, classify, load_classifier
+from training.runs.folder import RunFolder
+from training.runs.sheets import save_sheet
+from training.runs.trained import load_average
 
 
 @dataclass(frozen=True)

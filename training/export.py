@@ -17,14 +17,14 @@ from torch import nn
 
 from service.metadata import Domain, ModelMetadata, Name, Provenance
 from training.command_line import parse, verb
+from training.config.fields import Positive
 from training.errors import ConfigError
-from training.fields import Positive
+from training.exporting.graphs import GRAPHS
+from training.exporting.onnx_file import prove, write_onnx
+from training.exporting.triton import triton_config
 from training.files import write_whole
-from training.graphs import GRAPHS
-from training.onnx_file import prove, write_onnx
-from training.run_folder import RunFolder
-from training.trained import load_adapted, load_average
-from training.triton import triton_config
+from training.runs.folder import RunFolder
+from training.runs.trained import load_adapted, load_average
 
 
 @dataclass(frozen=True)

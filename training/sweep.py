@@ -17,16 +17,16 @@ from typing import Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from training.checkpoint import last_step
 from training.command_line import parse, verb
-from training.config import Experiment, load_experiment
+from training.compute.machine import Machine
+from training.config.experiment import Experiment, load_experiment
+from training.config.grid import move, read_points
 from training.errors import ConfigError, DivergedError, RunError
 from training.evaluate import EvaluateOptions, evaluate, load_judges, load_real
-from training.figures import Curve, save_curves
-from training.grid import move, read_points
-from training.machine import Machine
-from training.reports import Rows, Value, flat, save_report
-from training.run_folder import RunFolder, find_run
+from training.runs.checkpoint import last_step
+from training.runs.figures import Curve, save_curves
+from training.runs.folder import RunFolder, find_run
+from training.runs.reports import Rows, Value, flat, save_report
 from training.train import prepare, train
 
 

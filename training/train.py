@@ -16,18 +16,18 @@ from lightning_fabric import Fabric
 from tqdm import tqdm
 from tyro.conf import arg
 
-from training.checkpoint import list_checkpoints, load_checkpoint
 from training.command_line import parse, verb
-from training.config import Experiment, load_experiment
-from training.couplers import load_couplers
-from training.datasets import load_training_sets
+from training.compute.machine import Machine
+from training.config.experiment import Experiment, load_experiment
 from training.errors import ConfigError
-from training.machine import Machine
-from training.pruning import prune
-from training.record import Record
-from training.run_folder import RunFolder
-from training.teaching import check_labels
-from training.trainer import Trainer
+from training.images.sets import load_training_sets
+from training.pretrained.couplers import load_couplers
+from training.pretrained.pruning import prune
+from training.runs.checkpoint import list_checkpoints, load_checkpoint
+from training.runs.folder import RunFolder
+from training.runs.record import Record
+from training.steps.teaching import check_labels
+from training.steps.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ import torch
 from pydantic import Field
 
 from training.architectures import CLASSIFIERS, misfit
-from training.classifiers import Classifier, accuracy, classifier_file, fit, save_classifier
 from training.command_line import parse, verb
-from training.config import Experiment, load_experiment
-from training.datasets import load_split
-from training.domain_config import DomainConfig
+from training.config.domain import DomainConfig
+from training.config.experiment import Experiment, load_experiment
+from training.config.fields import Positive, listed, one_of
 from training.errors import ConfigError, DataError
-from training.fields import Positive, listed, one_of
+from training.images.sets import load_split
+from training.pretrained.classifiers import Classifier, accuracy, classifier_file, fit, save_classifier
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import torch
 from service.metadata import ModelMetadata
 from service.model_repository import ModelRepository, Refused
 from tests.conftest import describe_model
-from training.adapted import AdaptedClassifier
 from training.architectures import DISCRIMINATORS
-from training.networks import CoupledDiscriminator
-from training.onnx_file import prove, write_onnx
+from training.exporting.onnx_file import prove, write_onnx
+from training.networks.adapted import AdaptedClassifier
+from training.networks.coupled import CoupledDiscriminator
 
 
 def test_the_service_refuses_a_classifier_by_its_kind(

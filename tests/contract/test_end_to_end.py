@@ -16,10 +16,10 @@ from service.app import create_app
 from service.latents import draw_latent
 from service.settings import Settings
 from training import evaluate, export, train, train_classifiers
-from training.config import load_experiment
-from training.graphs import Drawing
-from training.run_folder import RunFolder
-from training.trained import load_average
+from training.config.experiment import load_experiment
+from training.exporting.graphs import Drawing
+from training.runs.folder import RunFolder
+from training.runs.trained import load_average
 
 RunVerb = Callable[..., None]
 EXPERIMENT = """

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from service.metadata import ModelMetadata, parse_metadata
-from training.config import load_experiment, parse_experiment
+from training.config.experiment import load_experiment, parse_experiment
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"

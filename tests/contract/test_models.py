@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from service.metadata import ModelMetadata, parse_metadata
-from training.domains import transform
-from training.drawing import latents_of_seeds
-from training.metrics import pixel_agreement
+from training.measures.metrics import pixel_agreement
+from training.networks.drawing import latents_of_seeds
+from training.pixels.transforms import transform
 
 MODELS = Path(__file__).parents[2] / "models"
 FILES = sorted(MODELS.glob("*/*/model.onnx"))

@@ -12,16 +12,16 @@ import torch
 from lightning_fabric import Fabric
 
 from training.architectures import CLASSIFIERS
-from training.classifiers import Classifier
-from training.config import Experiment, parse_experiment
-from training.couplers import Coupler, Couplers
-from training.couplings import COUPLINGS
-from training.datasets import ImageSet, load_training_sets
-from training.initialisers import initialise
-from training.machine import Machine
-from training.perception import Perception
-from training.teaching import check_labels
-from training.trainer import Trainer
+from training.compute.machine import Machine
+from training.config.experiment import Experiment, parse_experiment
+from training.images.sets import ImageSet, load_training_sets
+from training.networks.initialisers import initialise
+from training.objectives.couplings import COUPLINGS
+from training.pretrained.classifiers import Classifier
+from training.pretrained.couplers import Coupler, Couplers
+from training.pretrained.perception import Perception
+from training.steps.teaching import check_labels
+from training.steps.trainer import Trainer
 
 KINDS: dict[str, dict[str, object]] = {
     "edge": {"transform": "edge"},

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from training import adapt, train
-from training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from training.config import Experiment, load_experiment
-from training.construction import build_discriminator
-from training.datasets import load_split
+from training.config.experiment import Experiment, load_experiment
 from training.errors import RunError
-from training.run_folder import RunFolder, find_run
-from training.trained import load_adapted
+from training.images.sets import load_split
+from training.runs.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from training.runs.folder import RunFolder, find_run
+from training.runs.trained import load_adapted
+from training.steps.construction import build_discriminator
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]

@@ -10,7 +10,7 @@ import torch
 
 from tests.benchmarks.training.__main__ import arms, measure, rows, without_penalty
 from tests.benchmarks.training.loops import LOOPS, Loop
-from training.config import Experiment
+from training.config.experiment import Experiment
 
 MakeExperiment = Callable[..., Experiment]
 

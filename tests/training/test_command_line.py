@@ -12,13 +12,13 @@ import pytest
 
 from training import adapt, compare, evaluate, export, sweep, train, train_classifiers
 from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
-from training.config import Experiment
-from training.domain_config import DomainConfig
-from training.fields import Described
-from training.lesson_config import ClassifierConfig
-from training.losses import LOSSES
-from training.network_config import GeneratorConfig, NetworkConfig
-from training.penalties import PENALTIES
+from training.config.domain import DomainConfig
+from training.config.experiment import Experiment
+from training.config.fields import Described
+from training.config.lesson import ClassifierConfig
+from training.config.network import GeneratorConfig, NetworkConfig
+from training.objectives.losses import LOSSES
+from training.objectives.penalties import PENALTIES
 
 RunVerb = Callable[..., None]
 VERBS = [adapt, train, evaluate, export, compare, sweep, train_classifiers]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from training import compare
-from training.config import Experiment
+from training.config.experiment import Experiment
 from training.files import write_json
-from training.run_folder import RunFolder
+from training.runs.folder import RunFolder
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]

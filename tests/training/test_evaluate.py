@@ -13,13 +13,20 @@ import torch
 from PIL import Image
 
 from training import evaluate, train, train_classifiers
-from training.classifiers import Classifier, accuracy, classifier_file, fit, load_classifier, save_classifier
-from training.config import Experiment
-from training.datasets import ImageSet, load_split
-from training.domain_config import DomainConfig
-from training.domains import transform
+from training.config.domain import DomainConfig
+from training.config.experiment import Experiment
 from training.errors import DataError, RunError
 from training.evaluate import measure, measure_pixels
+from training.images.sets import ImageSet, load_split
+from training.pixels.transforms import transform
+from training.pretrained.classifiers import (
+    Classifier,
+    accuracy,
+    classifier_file,
+    fit,
+    load_classifier,
+    save_classifier,
+)
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]

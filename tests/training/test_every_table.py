@@ -12,11 +12,11 @@ from lightning_fabric import Fabric
 
 from tests.conftest import describe_model
 from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
-from training.config import Experiment
-from training.drawing import draw, latents_of_seeds
-from training.onnx_file import prove, write_onnx
-from training.rows import build
-from training.trainer import Trainer
+from training.config.experiment import Experiment
+from training.exporting.onnx_file import prove, write_onnx
+from training.networks.drawing import draw, latents_of_seeds
+from training.networks.rows import build
+from training.steps.trainer import Trainer
 
 MakeExperiment = Callable[..., Experiment]
 Begin = Callable[..., Trainer]

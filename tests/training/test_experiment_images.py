@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.hub_layouts import ROWS, write_source
-from training import config
-from training.config import Experiment, load_experiment
-from training.datasets import load_split, load_training_sets
+import training
+from tests.training.images.hub_layouts import ROWS, write_source
+from training.config.experiment import Experiment, load_experiment
+from training.images.sets import load_split, load_training_sets
 
-FILES = sorted((Path(config.__file__).parent / "experiments").glob("*.toml"))
+FILES = sorted((Path(training.__file__).parent / "experiments").glob("*.toml"))
 EXPERIMENTS = {repr((e.domains, e.size)): e for e in map(load_experiment, FILES)}  # one of those on the same
 
 

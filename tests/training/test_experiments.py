@@ -9,13 +9,13 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from training import config
-from training.config import Experiment, load_experiment
-from training.couplers import Couplers
-from training.grid import move
-from training.trainer import Trainer
+import training
+from training.config.experiment import Experiment, load_experiment
+from training.config.grid import move
+from training.pretrained.couplers import Couplers
+from training.steps.trainer import Trainer
 
-FILES = sorted((Path(config.__file__).parent / "experiments").glob("*.toml"))
+FILES = sorted((Path(training.__file__).parent / "experiments").glob("*.toml"))
 NARROW = {f"{network}.width": 1 / 64 for network in ("generator", "discriminator", "encoder")}
 
 

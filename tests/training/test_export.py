@@ -13,17 +13,17 @@ import torch
 
 import training
 from service.metadata import parse_metadata
-from training.checkpoint import load_checkpoint, save_checkpoint
-from training.config import Experiment
-from training.construction import build_generator
-from training.drawing import latents_of_seeds
+from training.config.experiment import Experiment
 from training.errors import ConfigError, ExportError, RunError
 from training.export import ExportOptions, describe, export, next_version
+from training.exporting.graphs import Drawing
 from training.files import write_json
-from training.graphs import Drawing
-from training.run_folder import RunFolder
-from training.trained import load_average
-from training.trainer import Trainer
+from training.networks.drawing import latents_of_seeds
+from training.runs.checkpoint import load_checkpoint, save_checkpoint
+from training.runs.folder import RunFolder
+from training.runs.trained import load_average
+from training.steps.construction import build_generator
+from training.steps.trainer import Trainer
 
 MakeExperiment = Callable[..., Experiment]
 MakeTrainer = Callable[[Experiment], Trainer]

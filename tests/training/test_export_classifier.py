@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from service.metadata import ModelMetadata, parse_metadata
-from training.adapted import AdaptedClassifier
-from training.checkpoint import save_checkpoint
-from training.config import Experiment
+from training.config.experiment import Experiment
 from training.errors import ConfigError, ExportError, RunError
 from training.export import ExportOptions, export
+from training.exporting.onnx_file import prove
 from training.files import write_json
-from training.onnx_file import prove
-from training.run_folder import RunFolder
-from training.trained import load_adapted
-from training.trainer import Trainer
+from training.networks.adapted import AdaptedClassifier
+from training.runs.checkpoint import save_checkpoint
+from training.runs.folder import RunFolder
+from training.runs.trained import load_adapted
+from training.steps.trainer import Trainer
 
 MakeExperiment = Callable[..., Experiment]
 MakeTrainer = Callable[[Experiment], Trainer]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from training.config import load_experiment
-from training.datasets import load_split, load_training_sets
-from training.domains import transform
+from training.config.experiment import load_experiment
+from training.images.sets import load_split, load_training_sets
+from training.pixels.transforms import transform
 
 EXPERIMENTS = Path(__file__).parents[2] / "training" / "experiments"
 ROOT = Path(os.environ.get("COGAN_DATA", "/nowhere"))

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from training import sweep
-from training.reports import Value
-from training.run_folder import RunFolder
-from training.trainer import Trainer
+from training.runs.folder import RunFolder
+from training.runs.reports import Value
+from training.steps.trainer import Trainer
 
 RunVerb = Callable[..., None]
 Sweep = Callable[..., None]

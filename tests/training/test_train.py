@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 
 from training import train
-from training.checkpoint import list_checkpoints, load_checkpoint
-from training.config import Experiment
+from training.config.experiment import Experiment
 from training.errors import DivergedError
-from training.record import Record
-from training.run_folder import RunFolder
-from training.trainer import Trainer
+from training.runs.checkpoint import list_checkpoints, load_checkpoint
+from training.runs.folder import RunFolder
+from training.runs.record import Record
+from training.steps.trainer import Trainer
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]

@@ -21,11 +21,11 @@ from typing import get_args
 import torch
 
 from tests.benchmarks.training.loops import LOOPS, Loop
-from training.config import Experiment, load_experiment
-from training.fields import Precision
-from training.machine import Machine
-from training.reports import Value, markdown
-from training.trainer import Trainer
+from training.compute.machine import Machine
+from training.config.experiment import Experiment, load_experiment
+from training.config.fields import Precision
+from training.runs.reports import Value, markdown
+from training.steps.trainer import Trainer
 
 
 def main() -> None:

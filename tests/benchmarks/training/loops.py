@@ -11,11 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from training.config import Experiment
-from training.construction import build_discriminator, build_generator
-from training.losses import LOSSES
-from training.network_config import NetworkConfig
-from training.ranges import Images, from_bytes
+from training.config.experiment import Experiment
+from training.config.network import NetworkConfig
+from training.objectives.losses import LOSSES
+from training.pixels.ranges import Images, from_bytes
+from training.steps.construction import build_discriminator, build_generator
 
 
 class Loop:

@@ -1,0 +1,249 @@
+"""Experiments: what is read, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import training
+from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
+from training.config.domain import DomainConfig
+from training.config.experiment import EXPERIMENT, load_experiment, parse_experiment
+from training.config.lesson import ClassifierConfig
+from training.errors import ConfigError
+from training.networks.optimisers import OPTIMISERS
+from training.objectives.couplings import COUPLINGS
+from training.objectives.lessons import LESSONS
+from training.objectives.losses import LOSSES
+from training.objectives.penalties import PENALTIES
+from training.pixels.augmentations import AUGMENTATIONS
+from training.steps.construction import build_discriminator, build_generator
+
+FILES = sorted((Path(training.__file__).parent / "experiments").glob("*.toml"))
+DIGIT = {"name": "digit", "source": "ylecun/mnist"}
+COLOUR = {"name": "colour", "source": "uoft-cs/cifar10", "channels": 3}
+FIELDS: dict[str, Any] = {"name": "a", "data_license": "none", "domains": [DIGIT]}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_experiment_builds_its_networks(file: Path) -> None:
+    """What is committed can be run, is named after its file and says what each domain shows."""
+    experiment = load_experiment(file)
+    with torch.device("meta"):  # without memory for the weights
+        build_generator(experiment)
+        build_discriminator(experiment)
+    assert experiment.name == file.stem
+    assert all(domain.description for domain in experiment.domains)
+
+
+def test_an_experiment_survives_its_run_folder() -> None:
+    """Plain values of an experiment, as JSON keeps them, give the same experiment."""
+    experiment = load_experiment(FILES[0])
+    assert parse_experiment(EXPERIMENT.dump_python(experiment, mode="json")) == experiment
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"stepps": 3}, ["stepps = 3", "Unexpected"]),
+        ({"domains": [DIGIT | {"colour": "red"}]}, ["domains.0.colour = 'red'", "Unexpected"]),
+        ({"steps": "many"}, ["steps = 'many'", "valid integer"]),
+        ({"steps": 0}, ["steps = 0", "greater than or equal to 1"]),
+        ({"warmdown": 1.5}, ["warmdown = 1.5", "less than or equal to 1"]),
+        ({"seed": -1}, ["seed = -1", "greater than or equal to 0"]),
+        ({"prior": "gauss"}, ["prior = 'gauss'", "'normal' or 'uniform'"]),
+        ({"loss": "huber"}, ["loss = 'huber'", "must be one of ce, lsgan, wgan, hinge, relativistic"]),
+        (
+            {"loss": "wgan", "discriminator": {"real_label": 0.9}},
+            ["real_label, fake_label = (0.9, 0.0)", "'wgan' has no labels; ce, lsgan have"],
+        ),
+        ({"discriminator": {"fake_label": 0.6}}, ["discriminator.fake_label = 0.6", "less than 0.5"]),
+        ({"generator": {"table": "big"}}, ["generator.table = 'big'", "digit, digit_leaky"]),
+        (
+            {"generator": {"table": "face"}},
+            ["discriminator.table = 'digit'", "(28, 28) pixels", "take face, face_layer_norm"],
+        ),
+        (
+            {
+                "generator": {"table": "cifar"},
+                "discriminator": {"table": "cifar"},
+                "couplings": [{"name": "cycle", "weight": 1.0}],
+            },
+            ["encoder.table = 'digit'", "(32, 32) are drawn: take plain_32"],
+        ),
+        ({"generator": {"width": float("inf")}}, ["generator.width = inf", "finite"]),
+        ({"generator": {"betas": [0.5, 1.5]}}, ["generator.betas.1 = 1.5", "less than 1"]),
+        ({"generator": {"shared_layers": 6}}, ["generator.shared_layers = 6", "has 5 layers"]),
+        ({"discriminator": {"penalty": "r3"}}, ["discriminator.penalty = 'r3'", "none, r1, r2"]),
+        (
+            {"discriminator": {"penalty": "r1", "penalties": [{"name": "r1", "weight": 1.0}]}},
+            ["penalties repeat: ['r1', 'r1']"],
+        ),
+        (
+            {"discriminator": {"penalties": [{"name": "none", "weight": 1.0}]}},
+            ["discriminator.penalties.0.name = 'none'", "r1, r2, gradient_penalty"],
+        ),
+        (
+            {"discriminator": {"augmentations": ["colour"]}},
+            ["discriminator.augmentations.0 = 'colour'", "color, translation, cutout"],
+        ),
+        (
+            {"domains": [DIGIT | {"forbidden_augmentations": ["mirror"]}]},
+            ["domains.0.forbidden_augmentations.0 = 'mirror'", "color, translation, cutout, flip"],
+        ),
+        ({"discriminator": {"noise_until": 0}}, ["discriminator.noise_until = 0", "greater than 0"]),
+        ({"discriminator": {"updates": 0}}, ["discriminator.updates = 0", "greater than or equal to 1"]),
+        ({"discriminator": {"clip_weights": 0.0}}, ["discriminator.clip_weights = 0.0", "greater than 0"]),
+        ({"generator": {"optimiser": "lion"}}, ["generator.optimiser = 'lion'", "adam, sgd, rmsprop"]),
+        ({"generator": {"clip_gradients": -1}}, ["generator.clip_gradients = -1", "greater than 0"]),
+        ({"discriminator": {"shared_layers": 5}}, ["discriminator.shared_layers = 5", "has 4 layers"]),
+        (
+            {"domains": [DIGIT | {"transform": "x"}]},
+            ["domains.0.transform = 'x'", "identity, edge, negative"],
+        ),
+        ({"domains": [DIGIT | {"channels": 2}]}, ["domains.0.channels = 2", "1 or 3"]),
+        ({"domains": [DIGIT | {"name": "Digit 1"}]}, ["domains.0.name = 'Digit 1'", "[a-z]"]),
+        ({"domains": []}, ["domains", "at least 1"]),
+        ({"domains": [DIGIT, DIGIT]}, ["domain names repeat: ['digit', 'digit']"]),
+        (
+            {"couplings": [{"name": "semantic", "weight": 1.0}] * 2},
+            ["couplings repeat: ['semantic', 'semantic']"],
+        ),
+        (
+            {"couplings": [{"name": "charm", "weight": 1.0}]},
+            ["couplings.0.name = 'charm'", "weights, features"],
+        ),
+        (
+            {"couplings": [{"name": "features", "weight": 1.0}]},
+            ["'features': layers = 1", "0 of their own before the image", "smaller generator.shared_layers"],
+        ),
+        (
+            {
+                "generator": {"shared_layers": 2},
+                "couplings": [{"name": "weights", "weight": 1.0, "layers": 3}],
+            },
+            ["'weights': layers = 3", "2 of their own before the image"],
+        ),
+        (
+            {"couplings": [{"name": "cycle", "weight": 1.0}], "encoder": {"shared_layers": 6}},
+            ["encoder.shared_layers = 6", "has 5 layers"],
+        ),
+        (
+            {"discriminator": {"own_last_layers": 2, "shared_layers": 3}},
+            ["discriminator.shared_layers = 3", "has 4 layers, 2 of them own_last_layers"],
+        ),
+        (
+            {
+                "domains": [DIGIT, COLOUR],
+                "discriminator": {"own_last_layers": 1, "shared_layers": 3},
+            },
+            ["discriminator.shared_layers = 3", "grey and RGB"],
+        ),
+        ({"domains": [DIGIT | {"name": "latent"}]}, ["['latent']", "take others"]),
+        ({"domains": [DIGIT | {"name": "classes"}]}, ["['classes']", "take others"]),
+        ({"domains": [DIGIT | {"name": "half"}]}, ["['half']", "take others"]),
+        (
+            {"domains": [DIGIT, COLOUR], "generator": {"shared_layers": 5}},
+            ["generator.shared_layers = 5", "grey and RGB"],
+        ),
+    ],
+    ids=str,
+)
+def test_a_wrong_field_is_named(changes: dict[str, Any], said: list[str]) -> None:
+    """The error says which field, what it was and what is allowed, in one line."""
+    with pytest.raises(ConfigError) as caught:
+        parse_experiment(FIELDS | changes)
+    assert "\n" not in str(caught.value)
+    assert all(part in str(caught.value) for part in said)
+
+
+def test_the_manual_has_every_choice() -> None:
+    """docs/training.md names all tables, losses, penalties and so on, and its example works."""
+    manual = (Path(training.__file__).parents[1] / "docs/training.md").read_text()
+    for registry in (LOSSES, PENALTIES, COUPLINGS, OPTIMISERS, AUGMENTATIONS):
+        assert [name for name in registry if f"`{name}`" not in manual] == []
+    for tables in (GENERATORS, DISCRIMINATORS, ENCODERS, CLASSIFIERS):
+        assert [name for name in tables if f"`{name}`" not in manual] == []
+    example = tomllib.loads(re.findall(r"```toml\n(.*?)```", manual, re.DOTALL)[0])
+    parsed = parse_experiment(FIELDS | example)
+    assert [penalty.weight for penalty in parsed.discriminator.all_penalties] == [10.0]
+
+
+def test_the_manual_names_experiments_that_are() -> None:
+    """Every experiment that the table of architectures names is committed and has its table."""
+    manual = (Path(training.__file__).parents[1] / "docs/training.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| \d+ \|.*\| ([^|]+) \|$", manual, re.MULTILINE)
+    assert {name for name, _ in rows} == set(GENERATORS) | set(DISCRIMINATORS)
+    committed = {file.stem: load_experiment(file) for file in FILES}
+    for name, experiments in rows:
+        for experiment in re.findall(r"`(\w+)`", experiments):
+            built = committed[experiment]
+            assert name in (built.generator.table, built.discriminator.table)
+
+
+def test_the_manual_has_every_lesson() -> None:
+    """docs/adaptation.md names each lesson and each field of the classifier; its example works."""
+    manual = (Path(training.__file__).parents[1] / "docs/adaptation.md").read_text()
+    names = [*LESSONS, *(f"classifier.{field.name}" for field in fields(ClassifierConfig))]
+    assert [name for name in names if f"`{name}`" not in manual] == []
+    example = tomllib.loads(re.findall(r"```toml\n(.*?)```", manual, re.DOTALL)[0])
+    assert parse_experiment(FIELDS | example).lessons
+
+
+def test_the_manual_tells_where_images_come_from() -> None:
+    """docs/images.md has all that a domain can say of its images, and the source of every experiment."""
+    manual = (Path(training.__file__).parents[1] / "docs/images.md").read_text()
+    untold = {field.name for field in fields(DomainConfig) if f"`{field.name}`" not in manual}
+    assert untold == {"name", "description", "forbidden_augmentations"}  # which make no image another
+    experiments = {file.stem: load_experiment(file) for file in FILES}
+    sources = {name: {domain.source for domain in experiments[name].domains} for name in experiments}
+    for name, told in re.findall(
+        r"^\| `(\w+)` \|.*\|(.*)\|$", manual.split("## Experiments")[1], re.MULTILINE
+    ):
+        assert sources[name] <= set(re.findall(r"`([\w/-]+)`", told)), name
+    assert [name for name in sources if not all(f"`{source}`" in manual for source in sources[name])] == []
+
+
+def test_the_manual_s_domains_are_domains() -> None:
+    """The example of docs/images.md is an experiment's domains as it stands."""
+    manual = (Path(training.__file__).parents[1] / "docs/images.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", manual, re.DOTALL)
+    domains = parse_experiment(FIELDS | tomllib.loads(example)).domains
+    assert [domain.where for domain in domains] == [{"Eyeglasses": True}, {"Eyeglasses": False}]
+
+
+def test_the_manual_has_no_field_that_is_not() -> None:
+    """Each `generator.field` or `discriminator.field` that docs/training.md writes is one."""
+    manual = (Path(training.__file__).parents[1] / "docs/training.md").read_text()
+    written = set(re.findall(r"`\W*(generator|discriminator)\.(\w+)", manual))
+    assert len(written) > 10
+    assert [
+        pair for pair in written if not hasattr(getattr(parse_experiment(FIELDS), pair[0]), pair[1])
+    ] == []
+
+
+def test_a_missing_field_is_named() -> None:
+    """What has no default must be said."""
+    with pytest.raises(ConfigError, match=r"data_license.*required"):
+        parse_experiment({"name": "a", "domains": [DIGIT]})
+
+
+@pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe\x00", b'name = "a"'])
+def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes) -> None:
+    """Neither broken TOML nor bytes that are no text nor a half experiment ends in a traceback."""
+    file = tmp_path / "broken.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"broken\.toml"):
+        load_experiment(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """A wrong path is the user's to mend."""
+    with pytest.raises(ConfigError, match=r"nowhere\.toml"):
+        load_experiment(tmp_path / "nowhere.toml")

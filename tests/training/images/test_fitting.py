@@ -1,0 +1,65 @@
+"""How one image becomes the network's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.config.domain import DomainConfig
+from training.errors import DataError
+from training.images.fitting import fit
+
+SIZE = (28, 28)
+
+
+def domain(**changes: Any) -> DomainConfig:
+    """Make a domain that says only how images are fitted."""
+    return DomainConfig("digit", source="none", **changes)
+
+
+def test_colour_becomes_grey_and_grey_colour() -> None:
+    """Grey is ITU-R 601's, 0.299 of red; colour of grey is three times the same."""
+    red = Image.new("RGB", (10, 20), (255, 0, 0))
+    grey = fit(red, SIZE, domain())
+    assert grey.shape == (28, 28, 1)
+    assert np.unique(grey).tolist() == [76]
+    assert fit(red, SIZE, domain(channels=3))[0, 0].tolist() == [255, 0, 0]
+    assert fit(Image.new("L", (9, 9), 40), SIZE, domain(channels=3))[5, 5].tolist() == [40, 40, 40]
+
+
+def test_an_image_of_the_right_size_keeps_its_bytes() -> None:
+    """Nothing is resampled, scaled or rounded on the way where nothing is asked."""
+    pixels = np.random.default_rng(0).integers(0, 256, SIZE, np.uint8)
+    for changes in ({}, {"crop": 1.0}):
+        assert np.array_equal(fit(Image.fromarray(pixels), SIZE, domain(**changes))[..., 0], pixels)
+
+
+def test_a_margin_is_added_before_images_are_resized() -> None:
+    """USPS's 16x16 pixels with 3 more on each side are 22 at 28: ink ends where the margin begins."""
+    white = Image.new("L", (16, 16), 255)
+    assert fit(white, SIZE, domain()).min() == 255
+    inked = np.argwhere(fit(white, SIZE, domain(margin=3))[..., 0] > 127)
+    first, last = 28 * 3 / 22, 28 * 19 / 22  # 3.8 and 24.2
+    assert inked.min(0).tolist() == [round(first)] * 2
+    assert inked.max(0).tolist() == [round(last) - 1] * 2
+
+
+def test_a_crop_keeps_the_middle_undistorted() -> None:
+    """All of it is a centred square of a wide image; a share is so much of that square's side."""
+    levels = np.arange(0, 240, 2).astype(np.uint8)  # 60 x 120, a level for each column
+    striped = Image.fromarray(np.repeat(levels[None], 60, 0))
+    ends = {crop: fit(striped, SIZE, domain(crop=crop))[0, [0, -1], 0].tolist() for crop in (None, 1.0, 0.5)}
+    assert ends[None] == pytest.approx([0, 238], abs=8)
+    assert ends[1.0] == pytest.approx([60, 178], abs=4)
+    assert ends[0.5] == pytest.approx([90, 148], abs=4)
+
+
+def test_values_that_are_no_bytes_are_refused() -> None:
+    """Of 16 bits or floats nobody knows the range, so none is guessed; one bit is black or white."""
+    for pixels in (np.full(SIZE, 40_000, np.uint16), np.ones(SIZE, np.float32), np.ones(SIZE, np.int32)):
+        with pytest.raises(DataError, match=r"holds values of mode [IF].*, not bytes"):
+            fit(Image.fromarray(pixels), SIZE, domain())
+    assert np.unique(fit(Image.new("1", SIZE, 1), SIZE, domain())).tolist() == [255]

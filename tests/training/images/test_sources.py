@@ -1,0 +1,132 @@
+"""Where images come from, and what is said when they cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.training.images.picture_sets import SIZE, Columns, pictures, write_configurations, write_split
+from training.config.domain import DomainConfig
+from training.errors import DataError
+from training.images.sets import ImageSet, load_split
+from training.images.sources import locate
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Path:
+    """Return a folder laid out like the hub's: three images in a split, with a label and a word each."""
+    columns: Columns = {"image": pictures(0, 10, 20), "label": [0, 1, 2], "word": ["one", "two", "three"]}
+    for split in ("train", "test"):
+        write_split(tmp_path / "words", split, columns)
+    return tmp_path / "words"
+
+
+def load(source: Path | str, split: str = "train", **changes: Any) -> ImageSet:
+    """Load a split of a source as a domain that says no more than is asked."""
+    return load_split(DomainConfig("digit", source=str(source), **changes), split, SIZE)
+
+
+def levels(images: ImageSet) -> list[int]:
+    """Return the level of each image."""
+    return [int(level) for level in images.images[:, 0, 0, 0]]
+
+
+def test_rows_count_where_columns_have_the_values_asked_for(tmp_path: Path) -> None:
+    """CelebA by attribute, as the hub has it: those with it in one domain and the rest in another."""
+    smiling = [True, False, True, False, False]
+    faces: Columns = {"image": pictures(0, 10, 20, 30, 40), "celeb_id": [1, 1, 2, 3, 4], "Smiling": smiling}
+    source = write_split(tmp_path / "celeba", "train", faces)
+    assert levels(load(source, where={"Smiling": True})) == [0, 20]
+    assert levels(load(source, where={"Smiling": False})) == [10, 30, 40]
+    assert levels(load(source, where={"Smiling": False, "celeb_id": 1})) == [10]
+
+
+def test_rows_without_an_image_do_not_count(tmp_path: Path) -> None:
+    """Apples and oranges, as the hub has them: unequal sets share a table, and one column ends early."""
+    table: Columns = {"imageA": [*pictures(0, 10), None, None], "imageB": pictures(20, 30, 40, 50)}
+    source = write_split(tmp_path / "apple2orange", "train", table)
+    assert levels(load(source, image_column="imageA")) == [0, 10]
+    assert levels(load(source, image_column="imageB")) == [20, 30, 40, 50]
+
+
+def test_a_configuration_is_chosen_by_its_name(tmp_path: Path) -> None:
+    """SVHN, as the hub has it: cropped digits beside full numbers; which one must be said."""
+    for level, name in ((0, "cropped_digits"), (10, "full_numbers")):
+        for split in ("train", "test"):
+            write_split(tmp_path / "svhn" / name, split, {"image": pictures(level), "label": [1]})
+    write_configurations(tmp_path / "svhn", ["cropped_digits", "full_numbers"])
+    assert levels(load(tmp_path / "svhn", configuration="cropped_digits")) == [0]
+    assert levels(load(tmp_path / "svhn", "test", configuration="full_numbers")) == [10]
+    with pytest.raises(DataError, match=r"pick one among .+'cropped_digits', 'full_numbers'"):
+        load(tmp_path / "svhn")
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """What was read of another folder, or of this one before it changed, is not read again instead."""
+    for level, place in ((1, "here"), (2, "there"), (3, "here")):
+        source = tmp_path / place / "svhn"
+        write_split(source / "cropped_digits", "train", {"image": pictures(level)})
+        write_split(source / "cropped_digits", "test", {"image": pictures(level)})
+        write_configurations(source, ["cropped_digits"])
+        assert levels(load(source, configuration="cropped_digits")) == [level]
+
+
+def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
+    """Neither an empty folder nor one of empty folders is taken for a set of no images."""
+    (tmp_path / "empty" / "train").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"domain digit: source '.+empty', split 'train' cannot be loaded"):
+        load(tmp_path / "empty")
+
+
+def test_a_folder_below_the_data_root_comes_first(
+    digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub name's last part is looked for in $COGAN_DATA, and a name found nowhere is the hub's."""
+    monkeypatch.setenv("COGAN_DATA", str(digits_folder.parent))
+    assert locate("someone/digits") == str(digits_folder)
+    assert locate("someone/else") == "someone/else"
+    monkeypatch.setenv("COGAN_DATA", str(tmp_path))
+    assert locate("someone/digits") == "someone/digits"
+
+
+@pytest.mark.parametrize(
+    ("changes", "split", "said"),
+    [
+        ({"source": "no/such"}, "train", ["domain digit", "'no/such'", "COGAN_DATA"]),
+        ({}, "validation", ["'validation'", "['train', 'test']"]),
+        ({"image_column": "img"}, "train", ["'img'", "['image', 'label', 'word']"]),
+        ({"image_column": "label"}, "train", ["'label'", "int64", "not images"]),
+        ({"label_column": "word"}, "train", ["'word'", "'one'", "whole numbers from 0"]),
+        ({}, "train[:x%]", ["'train[:x%]'", "Unrecognized instruction"]),
+        ({"configuration": "small"}, "train", ["'small' not found", "['default']"]),
+        ({"where": {"colour": "red"}}, "train", ["where", "'colour'", "['image', 'label', 'word']"]),
+        ({"where": {"word": "four"}}, "train", ["word = 'four'", "'one', 'three', 'two'"]),
+        ({"where": {"word": "one", "label": 1}}, "train", ["'train'", "no image that counts"]),
+    ],
+)
+def test_a_wrong_source_split_or_column_is_named(
+    words: Path, changes: dict[str, Any], split: str, said: list[str]
+) -> None:
+    """The error names the domain, what was asked for and, where it can, what there is."""
+    with pytest.raises(DataError) as caught:
+        load(**({"source": words} | changes), split=split)
+    assert all(part in str(caught.value) for part in said)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Pillow leaves the file open
+@pytest.mark.parametrize("damage", [lambda data: data[:200], lambda _: b"no image"])
+def test_a_damaged_image_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    """Among many images, the error says which one cannot be read."""
+    (tmp_path / "train").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, SIZE, np.uint8)
+    for name in ("good", "bad"):
+        Image.fromarray(pixels).save(tmp_path / "train" / f"{name}.png")
+    bad = tmp_path / "train" / "bad.png"
+    bad.write_bytes(damage(bad.read_bytes()))
+    with pytest.raises(DataError, match=r"image \S+bad\.png of .+ cannot be read"):
+        load(tmp_path)

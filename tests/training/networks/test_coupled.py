@@ -1,0 +1,224 @@
+"""Networks from tables, over any number of domains by the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from training.architectures import DISCRIMINATORS, GENERATORS
+from training.config.experiment import Experiment
+from training.networks.coupled import CoupledDiscriminator, CoupledGenerator
+from training.networks.initialisers import INITIALISERS
+from training.steps.construction import build_discriminator, build_generator
+
+MakeExperiment = Callable[..., Experiment]
+NAMES = ("digit", "edge", "negative", "twin", "colour")
+COUNTS = (1, 2, 3, 5)
+CHANNELS = [(name, 3 if name == "colour" else 1) for name in NAMES]
+
+
+def count(network: nn.Module) -> int:
+    """Count the weights of a network."""
+    return sum(weight.numel() for weight in network.parameters())
+
+
+@pytest.mark.parametrize("domains", COUNTS)
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_generator_draws_every_domain(domains: int, name: str) -> None:
+    """One latent batch gives one image batch a domain, named by it, of its channels and in the range."""
+    table, channels = GENERATORS[name], CHANNELS[:domains]
+    generator = CoupledGenerator(table, dict(channels), 8, width=1 / 64, shared_layers=len(table.layers) - 1)
+    images = generator(torch.randn(3, 8))
+    assert [(domain, batch.shape) for domain, batch in images.items()] == [
+        (domain, (3, count, *table.size)) for domain, count in channels
+    ]
+    low, high = generator.image_range
+    assert (low, high) == ((0, 1) if table.layers[-1].activation == "sigmoid" else (-1, 1))
+    for batch in images.values():
+        assert batch.min() >= low
+        assert batch.max() <= high
+
+
+@pytest.mark.parametrize("domains", COUNTS)
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_a_discriminator_judges_every_domain(domains: int, name: str) -> None:
+    """Every image gets one logit, in batches of different lengths, and the same in any company."""
+    table, channels = DISCRIMINATORS[name], CHANNELS[:domains]
+    shared = len(table.layers) - 1
+    discriminator = CoupledDiscriminator(table, dict(channels), width=1 / 64, shared_layers=shared).eval()
+    images = {domain: torch.randn(2 + i, count, *table.size) for i, (domain, count) in enumerate(channels)}
+    logits = discriminator(images)
+    assert [(domain, batch.shape) for domain, batch in logits.items()] == [
+        (domain, (len(batch),)) for domain, batch in images.items()
+    ]
+    for domain, batch in images.items():
+        torch.testing.assert_close(discriminator({domain: batch})[domain], logits[domain])
+
+
+@pytest.mark.parametrize("domains", COUNTS)
+def test_the_trunk_runs_once_a_batch(make_experiment: MakeExperiment, domains: int) -> None:
+    """However many domains there are, the shared layers of both networks work once for all of them."""
+    experiment = make_experiment(NAMES[:domains])
+    calls = []
+    generator, discriminator = build_generator(experiment), build_discriminator(experiment)
+    generator.trunk.register_forward_hook(lambda *_: calls.append("generator"))
+    discriminator.trunk.register_forward_hook(lambda *_: calls.append("discriminator"))
+    discriminator(generator(torch.randn(3, experiment.latent_dim)))
+    assert calls == ["generator", "discriminator"]
+
+
+@pytest.mark.parametrize("shared", range(6))
+def test_any_number_of_generator_layers_is_shared(make_experiment: MakeExperiment, shared: int) -> None:
+    """From none to all layers are shared, and what is shared has the weights of one domain's network."""
+    experiment = make_experiment(generator={"shared_layers": shared})
+    alone = build_generator(make_experiment(["digit"], generator={"shared_layers": shared}))
+    generator = build_generator(experiment)
+    head = alone.heads["digit"]
+    assert count(alone) == count(build_generator(make_experiment(["digit"])))
+    assert count(generator) == count(alone.trunk) + 2 * count(head)
+    generator.eval()
+    images = generator(torch.randn(2, experiment.latent_dim))
+    assert torch.equal(images["digit"], images["edge"]) == (shared == 5)
+
+
+@pytest.mark.parametrize("shared", range(5))
+def test_any_number_of_discriminator_layers_is_shared(make_experiment: MakeExperiment, shared: int) -> None:
+    """From none to all layers are shared; the border counts from the logit."""
+    discriminator = build_discriminator(make_experiment(discriminator={"shared_layers": shared}))
+    stem = discriminator.stems["digit"]
+    weighty = (nn.Conv2d, nn.Linear)
+    assert sum(isinstance(module, weighty) for module in discriminator.trunk) == shared
+    assert sum(isinstance(module, weighty) for module in stem.modules()) == 4 - shared
+    images = torch.randn(2, 1, 28, 28)
+    logits = discriminator({"digit": images, "edge": images})
+    assert torch.equal(logits["digit"], logits["edge"]) == (shared == 4)
+
+
+@pytest.mark.parametrize(("own_last", "shared"), [(1, 3), (1, 2), (2, 0), (4, 0)])
+def test_the_last_layers_can_be_a_domains_own(
+    make_experiment: MakeExperiment, own_last: int, shared: int
+) -> None:
+    """The border can run the other way, or on both sides: the trunk begins where the stems end."""
+    border = {"own_last_layers": own_last, "shared_layers": shared}
+    discriminator = build_discriminator(make_experiment(discriminator=border))
+    weighty = (nn.Conv2d, nn.Linear)
+    parts = (discriminator.stems["digit"], discriminator.trunk, discriminator.heads["digit"])
+    counts = [sum(isinstance(module, weighty) for module in part.modules()) for part in parts]
+    assert counts == [4 - shared - own_last, shared, own_last]
+    images = torch.randn(2, 1, 28, 28)
+    logits = discriminator({"digit": images, "edge": images})
+    assert not torch.equal(logits["digit"], logits["edge"])
+
+
+def test_what_is_not_said_leaves_one_layer_beside_the_image(make_experiment: MakeExperiment) -> None:
+    """Own last layers are taken of the shared ones, and every domain keeps its first."""
+    discriminator = build_discriminator(make_experiment(discriminator={"own_last_layers": 1}))
+    assert sum(isinstance(module, nn.Conv2d) for module in discriminator.stems["digit"].modules()) == 1
+    assert sum(isinstance(module, nn.Conv2d | nn.Linear) for module in discriminator.trunk) == 2
+
+
+def test_shared_weights_are_the_same_object(make_experiment: MakeExperiment) -> None:
+    """A step that only one domain's loss takes moves the trunk of all, and no other head."""
+    experiment = make_experiment(("digit", "edge"))
+    generator = build_generator(experiment)
+    generator(torch.randn(3, experiment.latent_dim))["digit"].sum().backward()
+    assert all(weight.grad is not None for weight in generator.trunk.parameters())
+    assert all(weight.grad is not None for weight in generator.heads["digit"].parameters())
+    assert all(weight.grad is None for weight in generator.heads["edge"].parameters())
+
+
+def test_the_paper_generator_has_its_weights() -> None:
+    """REFERENCE counts 7,842,694: 7,833,476 shared and two heads of 4,609; ours adds an affine norm's."""
+    channels = {"digit": 1, "edge": 1}
+    generator = CoupledGenerator(GENERATORS["digit"], channels, latent_dim=100, width=1, shared_layers=4)
+    convolutions = 100 * 1024 * 16 + 9 * (1024 * 512 + 512 * 256 + 256 * 128)
+    assert convolutions == 7_831_552
+    channels_out = 1024 + 512 + 256 + 128
+    norms, slopes = 2 * channels_out, 4  # a scale and a shift a channel; a PReLU's slope a layer
+    assert count(generator.trunk) == convolutions + norms + slopes
+    assert convolutions + channels_out + slopes == 7_833_476  # theirs: a bias, and a norm without weights
+    assert {count(head) for head in generator.heads.values()} == {128 * 36 + 1} == {4_609}
+
+
+def test_the_paper_discriminator_has_its_weights() -> None:
+    """REFERENCE counts 427,593 with two logits; one logit saves 501 of them."""
+    channels = {"digit": 1, "edge": 1}
+    discriminator = CoupledDiscriminator(DISCRIMINATORS["digit"], channels, width=1, shared_layers=3)
+    stem = 20 * 25 + 20
+    shared = (50 * 20 * 25 + 50) + (500 * 50 * 16 + 500) + 1 + (500 + 1)  # the 1 is PReLU's slope
+    assert [count(one) for one in discriminator.stems.values()] == [stem, stem]
+    assert count(discriminator.trunk) == shared
+    assert count(discriminator) == 2 * stem + shared == 427_593 - 501
+
+
+@pytest.mark.parametrize("name", INITIALISERS)
+def test_every_initialisation_draws_all_weights(make_experiment: MakeExperiment, name: str) -> None:
+    """Weights are spread around zero, and biases are zero."""
+    discriminator = build_discriminator(make_experiment(discriminator={"initialisation": name}))
+    for module in discriminator.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            assert module.weight.std() > 0.005
+            assert module.weight.abs().max() < 3
+            assert module.bias is not None
+            assert not module.bias.any()
+
+
+@pytest.mark.parametrize("name", INITIALISERS)
+def test_a_spectral_row_has_singular_value_one(make_experiment: MakeExperiment, name: str) -> None:
+    """However its weights were drawn, after some forwards the largest singular value of every layer is 1."""
+    tiny = {"table": "digit_spectral", "initialisation": name, "width": 1 / 16}
+    discriminator = build_discriminator(make_experiment(["digit"], discriminator=tiny))
+    images = torch.randn(2, 1, 28, 28)
+    for _ in range(30):
+        discriminator({"digit": images})
+    operations = [m for m in discriminator.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(operations) == 4
+    for operation in operations:
+        largest = torch.linalg.matrix_norm(operation.weight.flatten(1), 2)
+        torch.testing.assert_close(largest, torch.tensor(1.0), rtol=0.03, atol=0.0)
+
+
+def test_the_other_tables_are_not_normalised(make_experiment: MakeExperiment) -> None:
+    """A table without spectral rows has plain weights, whose names in a checkpoint are as they were."""
+    names = build_discriminator(make_experiment(["digit"])).state_dict()
+    assert "trunk.0.weight" in names
+    assert not any("parametrizations" in name for name in names)
+
+
+def test_the_adapting_discriminator_has_its_weights() -> None:
+    """The official code's classifier adds 500 weights and a bias for each of 10 classes."""
+    channels = {"mnist": 1, "usps": 1}
+    plain, adapting = (
+        CoupledDiscriminator(DISCRIMINATORS["digit"], channels, width=1, shared_layers=3, classes=classes)
+        for classes in (0, 10)
+    )
+    assert count(adapting) == count(plain) + 10 * (500 + 1)
+    assert adapting.features({"usps": torch.randn(2, 1, 28, 28)})["usps"].shape == (2, 500)
+
+
+@pytest.mark.parametrize("shared", range(1, 5))
+@pytest.mark.parametrize("table", ["digit", "digit_strided", "digit_spectral"])
+def test_logits_and_classes_are_of_the_same_features(
+    make_experiment: MakeExperiment, table: str, shared: int
+) -> None:
+    """The last shared layer alone makes both of them of the features, wherever the border runs."""
+    experiment = make_experiment(
+        ("known", "edge"),
+        lessons=[{"name": "labels", "weight": 1.0}],
+        classifier={"classes": 3},
+        discriminator={"table": table, "shared_layers": shared, "initialisation": "he"},
+    )
+    discriminator = build_discriminator(experiment).eval()
+    images = {"known": torch.randn(4, 1, 28, 28), "edge": torch.randn(2, 1, 28, 28)}
+    logits, classes = discriminator(images), discriminator.classify(images)
+    features = discriminator.features(images)
+    last = next(
+        module for module in reversed(discriminator.trunk) if isinstance(module, nn.Conv2d | nn.Linear)
+    )
+    for name, batch in images.items():
+        assert classes[name].shape == (len(batch), 3)
+        values = nn.functional.linear(features[name], last.weight.flatten(1), last.bias)
+        torch.testing.assert_close(torch.cat([logits[name][:, None], classes[name]], 1), values)

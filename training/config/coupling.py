@@ -1,0 +1,35 @@
+"""The couplings of an experiment: which, how heavy and for how long."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from training.config.fields import STRICT, Positive, Weight, listed, one_of
+from training.objectives.couplings import COUPLINGS
+
+
+@dataclass(frozen=True, config=STRICT)
+class CouplingConfig:
+    """What holds pairs together beside shared layers."""
+
+    name: Annotated[str, one_of(COUPLINGS), listed(COUPLINGS)]
+    """Which coupling."""
+    weight: Weight
+    """Its weight in the generator's loss."""
+    classifiers: str = "couplers"
+    """Folder of the classifiers that semantic asks; others than those that judge the pairs."""
+    vgg: str = "vgg19.pth"
+    """File of the weights of VGG19 that content and style ask, as torchvision names them."""
+    layers: Positive = 1
+    """How many of the domains' own generator layers weights and features look at, from the border on."""
+    until: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the steps over which the weight falls linearly to what remains; it stays where not said."""
+    remains: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the weight that remains then."""
+
+    def weight_after(self, done: float) -> float:
+        """Return the weight once a share of the steps is done."""
+        return self.weight * (max(1.0 - done / self.until, self.remains) if self.until else 1.0)

@@ -1,0 +1,93 @@
+"""A domain of an experiment: where its images come from, and what is made of them."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from service.metadata import Name
+from training.config.fields import STRICT, Positive, one_of
+from training.pixels.augmentations import AUGMENTATIONS
+from training.pixels.transforms import TRANSFORMS
+
+# fields that change none of the images which a classifier learns
+NO_IMAGES = frozenset(
+    {"name", "description", "count", "prune", "labelled", "forbidden_augmentations", "test_split"}
+)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SourceConfig:
+    """Images to be read: a source, its splits, and which of its columns and rows count."""
+
+    source: str
+    """Hub name (ylecun/mnist) or folder; a folder of its last part below $COGAN_DATA comes first."""
+    configuration: str | None = None
+    """Configuration of a source that has several: cropped_digits, of SVHN."""
+    train_split: str = "train"
+    """Split to learn from; train[:50%] is half of one."""
+    test_split: str = "test"
+    """Split to measure against."""
+    image_column: str = "image"
+    """Column of the source that holds the images; rows without one do not count."""
+    where: dict[str, bool | int | str] = field(default_factory=dict, hash=False)
+    """Values that columns must have for a row to count, Eyeglasses = true; empty for all rows."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PatchesConfig(SourceConfig):
+    """Patches blended into a domain's images: |patch - image|, as MNIST-M is made."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Fixes which patch each image gets."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class PruneConfig:
+    """Which images are left out of what a domain learns from."""
+
+    below: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Those whose most probable class has less than this probability for the domain's classifier."""
+    classifiers: str = "classifiers"
+    """Folder of that classifier, which `training.train_classifiers` made."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class DomainConfig(SourceConfig):
+    """One image distribution: images of a source, how they are fitted, and a transform."""
+
+    name: Name
+    """Lower-case name; the exported graph's output is called so."""
+    description: str = ""
+    """A sentence for those who see the images."""
+    margin: Annotated[int, Field(ge=0)] = 0
+    """Black pixels added on each side before images are resized; 3 make USPS lie as MNIST does."""
+    crop: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of an image's middle that is kept, in the network's shape; where not said, all is stretched."""
+    channels: Literal[1, 3] = 1
+    """1 for grey, 3 for RGB."""
+    patches: tuple[PatchesConfig, ...] = ()
+    """Sources of patches that are blended into the images, one after another."""
+    transform: Annotated[str, one_of(TRANSFORMS)] = "identity"
+    """What makes this domain's images of the source's."""
+    count: Positive | None = None
+    """How many images it learns from, drawn by the experiment's seed; all where it is not said."""
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    """Which images are left out because a classifier is unsure of them."""
+    label_column: str = "label"
+    """Column that holds the classes, where there is one."""
+    labelled: bool = False
+    """Whether lessons know its classes; otherwise only measuring does."""
+    forbidden_augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
+    """Augmentations that would make another domain's images of these: color, of a negative."""
+
+    def image_fields(self, *but: str) -> dict[str, Any]:
+        """Return what its training images depend on: fields not as by default, `but` for some."""
+        fields: dict[str, Any] = _DOMAIN.dump_python(self, mode="json", exclude_defaults=True)
+        return {name: value for name, value in fields.items() if name not in NO_IMAGES.union(but)}
+
+
+_DOMAIN = TypeAdapter(DomainConfig)

@@ -1,0 +1,194 @@
+"""An experiment: frozen dataclasses with a sentence a field, read from TOML and checked when built."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from service.metadata import CLASSES_OUTPUT, LATENT_INPUT, Name, Prior, describe_errors
+from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table, misfit
+from training.config.coupling import CouplingConfig
+from training.config.domain import DomainConfig
+from training.config.fields import STRICT, Positive, Precision, Share, listed, one_of
+from training.config.lesson import ClassifierConfig, LessonConfig, check_lessons
+from training.config.network import DiscriminatorConfig, EncoderConfig, GeneratorConfig
+from training.errors import ConfigError
+from training.objectives.couplings import COUPLINGS
+from training.objectives.losses import LOSSES
+
+TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS}
+RESERVED = {LATENT_INPUT, CLASSES_OUTPUT, *dir(nn.ModuleDict())}  # taken in exported graphs and in networks
+
+
+@dataclass(frozen=True, config=STRICT)
+class Experiment:
+    """Everything that a run depends on."""
+
+    name: Name
+    """Name of the run folders and of the exported model."""
+    domains: Annotated[tuple[DomainConfig, ...], Field(min_length=1)]
+    """The image distributions that are coupled."""
+    data_license: str
+    """Licence of the images, carried into the exported file."""
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    """The generator."""
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    """The discriminator."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The encoder, where a coupling asks for one."""
+    couplings: tuple[CouplingConfig, ...] = ()
+    """What holds pairs together beside shared layers."""
+    lessons: tuple[LessonConfig, ...] = ()
+    """What the discriminator learns beside judging."""
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    """The classifier on the discriminator's features, where there are lessons."""
+    prior: Literal["normal", "uniform"] = "normal"
+    """Distribution of the latents."""
+    latent_dim: Positive = 100
+    """Values in a latent."""
+    loss: Annotated[str, one_of(LOSSES), listed(LOSSES)] = "ce"
+    """Adversarial loss."""
+    batch_size: Positive = 64
+    """Images of each domain in a step."""
+    steps: Positive = 25_000
+    """Updates of discriminator and generator."""
+    warmdown: Share = 0.0
+    """Last share of the steps over which the learning rates fall linearly to nothing."""
+    precision: Precision = "32-true"
+    """Of the networks' arithmetic; bf16-mixed is faster where the processor or GPU has bfloat16."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Fixes the weights, the images' order and the latents."""
+    log_every: Positive = 100
+    """Steps between two lines of metrics."""
+    sample_every: Positive = 1000
+    """Steps between two sheets of samples."""
+    checkpoint_every: Positive = 1000
+    """Steps between two checkpoints."""
+
+    @model_validator(mode="after")
+    def _domains_fit(self) -> Self:
+        names = [domain.name for domain in self.domains]
+        if len(set(names)) < len(names):
+            raise ValueError(f"domain names repeat: {names}")
+        if reserved := RESERVED & set(names):
+            raise ValueError(f"domain names {sorted(reserved)} have a meaning of their own: take others")
+        return self
+
+    @model_validator(mode="after")
+    def _layers_fit(self) -> Self:
+        for side, table in self.tables.items():
+            config = getattr(self, side)
+            shared, sharable, layers = config.shared_of(table), config.sharable_of(table), len(table.layers)
+            if not 0 <= shared <= sharable:
+                raise ValueError(
+                    f"{side}.shared_layers = {shared}: its table has {layers} layers"
+                    + (f", {layers - sharable} of them own_last_layers" if sharable < layers else "")
+                )
+            if shared == sharable and len({domain.channels for domain in self.domains}) > 1:
+                raise ValueError(
+                    f"{side}.shared_layers = {shared}: grey and RGB domains cannot share "
+                    "the layer next to the image"
+                )
+            if wrong := misfit(TABLES[side], config.table, self.size):
+                raise ValueError(f"{side}.table = {config.table!r}: {wrong}")
+        return self
+
+    @model_validator(mode="after")
+    def _couplings_fit(self) -> Self:
+        asked = [coupling.name for coupling in self.couplings]
+        if len(set(asked)) < len(asked):
+            raise ValueError(f"couplings repeat: {asked}")
+        table = self.generator_table
+        own = max(0, len(table.layers) - 1 - self.generator.shared_of(table))  # before the image
+        for coupling in self.couplings:
+            if COUPLINGS[coupling.name].asks == "layers" and coupling.layers > own:
+                raise ValueError(
+                    f"coupling {coupling.name!r}: layers = {coupling.layers}, and the domains have "
+                    f"{own} of their own before the image: a smaller generator.shared_layers gives more"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _lessons_fit(self) -> Self:
+        config = self.discriminator
+        shared_layers = config.shared_of(self.discriminator_table)
+        check_lessons(self.lessons, self.domains, shared_layers, config.own_last_layers)
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> Self:
+        labels = (self.discriminator.real_label, self.discriminator.fake_label)
+        if labels != (1.0, 0.0) and LOSSES[self.loss].smoothed is None:
+            labelled = [name for name, loss in LOSSES.items() if loss.smoothed]
+            raise ValueError(
+                f"discriminator.real_label, fake_label = {labels}: loss {self.loss!r} has no labels; "
+                f"{', '.join(labelled)} have"
+            )
+        return self
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The layers of every network that is built, by its name."""
+        tables = {"generator": self.generator_table, "discriminator": self.discriminator_table}
+        return tables | ({"encoder": self.encoder_table} if self.asks("encoder") else {})
+
+    @property
+    def classes(self) -> int:
+        """How many classes the discriminator tells apart; 0 where there are no lessons."""
+        return self.classifier.classes if self.lessons else 0
+
+    def asks(self, what: str) -> bool:
+        """Say whether a coupling asks for it."""
+        return any(COUPLINGS[coupling.name].asks == what for coupling in self.couplings)
+
+    @property
+    def generator_table(self) -> Table:
+        """The generator's layers."""
+        return GENERATORS[self.generator.table]
+
+    @property
+    def discriminator_table(self) -> Table:
+        """The discriminator's layers."""
+        return DISCRIMINATORS[self.discriminator.table]
+
+    @property
+    def encoder_table(self) -> Table:
+        """The encoder's layers."""
+        return ENCODERS[self.encoder.table]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of every domain's images, which the tables fix."""
+        return self.generator_table.size
+
+    @property
+    def latent_prior(self) -> Prior:
+        """The prior as an exported file states it."""
+        return Prior(distribution=self.prior, latent_dim=self.latent_dim)
+
+
+EXPERIMENT = TypeAdapter(Experiment)
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read an experiment from a TOML file. Raises ConfigError, naming the field and what is allowed."""
+    try:
+        return parse_experiment(tomllib.loads(path.read_text()))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_experiment(values: object) -> Experiment:
+    """Build an experiment of plain values. Raises ConfigError."""
+    try:
+        return EXPERIMENT.validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error)) from error

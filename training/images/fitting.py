@@ -1,0 +1,35 @@
+"""How one image becomes the network's: grey or colour, margin, crop, size."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageMode, ImageOps
+
+from training.config.domain import DomainConfig
+from training.errors import DataError
+
+MODES = {1: "L", 3: "RGB"}
+BYTES = ("|u1", "|b1")  # numpy's names of the values of a mode: bytes and bits
+
+
+def in_mode(image: Image.Image, channels: int) -> Image.Image:
+    """Return an image in grey or colour.
+
+    Raises DataError where its values are no bytes: to cut them down would be a guess at their range.
+    """
+    if ImageMode.getmode(image.mode).typestr not in BYTES:
+        raise DataError(f"holds values of mode {image.mode}, not bytes: save it with 8 bits a channel")
+    return image.convert(MODES[channels])
+
+
+def fit(image: Image.Image, size: tuple[int, int], domain: DomainConfig) -> NDArray[np.uint8]:
+    """Return an image as uint8 [H, W, C] of that height and width. Raises DataError, as `in_mode` does."""
+    height, width = size
+    image = ImageOps.expand(in_mode(image, domain.channels), domain.margin)
+    if domain.crop is None:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    else:
+        border = (1 - domain.crop) / 2
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC, border)
+    return np.asarray(image, np.uint8).reshape(height, width, domain.channels)

@@ -1,0 +1,112 @@
+"""Image sets as bytes in memory: uint8 [N, C, H, W] and labels [N], from whatever source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.config.domain import DomainConfig
+from training.config.experiment import Experiment
+from training.errors import DataError
+from training.images.blending import blend
+from training.images.fitting import fit
+from training.images.sharing import share_out_images
+from training.images.sources import decode, fingerprint, open_rows
+from training.pixels.transforms import transform
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images uint8 [N, C, H, W] of a domain and, where the source has them, labels int64 [N]."""
+
+    images: Tensor
+    labels: Tensor | None
+
+
+def load_training_sets(experiment: Experiment) -> dict[str, ImageSet]:
+    """Load what each domain learns from, unpaired by construction.
+
+    An image that several domains want, by whatever source, split or spelling, goes to one of them, by the
+    experiment's seed. A domain that asks for a count gets so many of its share. Raises DataError, naming the
+    domain, the source and what is wrong with it.
+    """
+    tables, fingerprints = {}, {}
+    for domain in experiment.domains:
+        with _naming(domain):
+            table = tables[domain.name] = open_rows(domain, domain.train_split)
+            fingerprints[domain.name] = [fingerprint(cell) for cell in table[domain.image_column]]
+    shares = share_out_images(fingerprints, experiment.seed)
+    return {
+        domain.name: _load(
+            _counted(tables[domain.name].select(shares[domain.name]), domain),
+            domain,
+            domain.train_split,
+            experiment.size,
+        )
+        for domain in experiment.domains
+    }
+
+
+def load_split(domain: DomainConfig, split: str, size: tuple[int, int]) -> ImageSet:
+    """Load all of one split as images of the domain. Raises DataError."""
+    with _naming(domain):
+        table = open_rows(domain, split)
+    return _load(table, domain, split, size)
+
+
+def _counted(share: datasets.Dataset, domain: DomainConfig) -> datasets.Dataset:
+    """Return the first rows of a domain's share, as many as it asks for: a fair sample of them all."""
+    if domain.count is None:
+        return share
+    with _naming(domain):
+        if len(share) < domain.count:
+            raise DataError(
+                f"count = {domain.count}, and its share of {domain.source!r} is {len(share)} images"
+            )
+    return share.select(range(domain.count))
+
+
+def _load(table: datasets.Dataset, domain: DomainConfig, split: str, size: tuple[int, int]) -> ImageSet:
+    with _naming(domain):
+        if not len(table):
+            raise DataError(f"other domains want the images of {domain.source!r} too, and none is left")
+        labels = _labels(table, domain)
+        pixels = np.empty((len(table), *size, domain.channels), np.uint8)
+        for row, cell in enumerate(table[domain.image_column]):
+            try:
+                pixels[row] = fit(decode(cell), size, domain)
+            except DataError as error:
+                which = cell["path"] or f"number {row}"
+                raise DataError(f"image {which} of {domain.source!r} {error}") from error
+        for patches in domain.patches:
+            theirs = patches.test_split if split == domain.test_split else patches.train_split
+            pixels = blend(pixels, patches, theirs)
+    images = torch.from_numpy(pixels).movedim(-1, 1).contiguous()
+    return ImageSet(transform(images, domain.transform), labels)
+
+
+def _labels(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
+    labels = table[domain.label_column][:] if domain.label_column in table.column_names else [None]
+    for label in labels:
+        if not isinstance(label, int | None) or (label or 0) < 0:
+            raise DataError(
+                f"label_column {domain.label_column!r} of {domain.source!r} holds {label!r} and is "
+                f"{table.features[domain.label_column]}; classes are whole numbers from 0"
+            )
+    if None in labels or len(set(labels)) < 2:  # as a folder of images without folders of classes has it
+        return None
+    return torch.tensor(labels, dtype=torch.int64)
+
+
+@contextmanager
+def _naming(domain: DomainConfig) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"domain {domain.name}: {error}") from error

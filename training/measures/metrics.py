@@ -1,0 +1,64 @@
+"""How good pairs are: measures on uint8 images [N, C, H, W] and classes [N].
+
+Each is reported beside its floor, what it gives for real images that have nothing to do with each other
+(pixel agreement) or that come from the same distribution (Frechet distance).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from training.pretrained.classifiers import Classifier
+
+TOLERANCES = (25, 51)  # of 255
+
+
+def pixel_agreement(expected: Tensor, drawn: Tensor) -> dict[str, float]:
+    """Return the share of pixels that agree (Liu & Tuzel 2016, section 4), by three notions of agreeing.
+
+    `expected` is the domain's own transform of the other domain's images, `drawn` what was drawn for it.
+    The paper does not state its tolerance: both sides of mid-grey alike, or at most so many levels apart.
+    """
+    apart = (expected.int() - drawn.int()).abs()
+    agreeing = {"binarised": (expected > 127) == (drawn > 127)}
+    agreeing |= {f"within_{tolerance}": apart <= tolerance for tolerance in TOLERANCES}
+    return {name: _share(agrees) for name, agrees in agreeing.items()}
+
+
+def class_agreement(classes: Tensor, other_classes: Tensor) -> float:
+    """Return the share of pairs whose images are called the same class."""
+    return _share(classes == other_classes)
+
+
+def class_balance(classes: Tensor, count: int) -> float:
+    """Return the entropy of the classes over its maximum: 1 for equally many of each, 0 for one alone."""
+    shares = torch.bincount(classes, minlength=count).double() / len(classes)
+    return float(torch.special.entr(shares).sum() / math.log(count))
+
+
+@torch.inference_mode()
+def frechet_distance(classifier: Classifier, real: Tensor, drawn: Tensor, batch: int = 1000) -> float:
+    """Return the Frechet distance (Heusel et al. 2017, section 2) between the classifier's features."""
+    metric = FrechetInceptionDistance(feature=_Features(classifier))
+    for images, is_real in ((real, True), (drawn, False)):
+        for part in images.split(batch):
+            metric.update(part, real=is_real)
+    return float(metric.compute())
+
+
+class _Features(torch.nn.Module):
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.num_features = classifier.num_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier.features(images)
+
+
+def _share(mask: Tensor) -> float:
+    return float(mask.double().mean())

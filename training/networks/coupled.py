@@ -1,0 +1,108 @@
+"""Coupled generators and discriminators over any number of domains, built from tables of layers.
+
+Sharing is by identity: the trunk is one module, run once for all domains, so that coupled weights
+cannot drift apart. Axes: B batch, Z latent, C channels, H, W.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from training.architectures import Table
+from training.networks.rows import build
+from training.pixels.ranges import RANGES, Images
+
+
+class CoupledGenerator(nn.Module):
+    """One trunk, and a head for each domain: latents [B, Z] -> {domain: images [B, C, H, W]}."""
+
+    def __init__(
+        self, table: Table, channels: dict[str, int], latent_dim: int, width: float, shared_layers: int
+    ) -> None:
+        super().__init__()
+        shared, own = table.layers[:shared_layers], table.layers[shared_layers:]
+        image = {"image": next(iter(channels.values()))}  # all domains' alike where every layer is shared
+        self.trunk, shape = build(shared, (latent_dim, 1, 1), width, image)
+        self.heads = nn.ModuleDict(
+            {name: build(own, shape, width, {"image": count})[0] for name, count in channels.items()}
+        )
+        self.image_range = RANGES[table.layers[-1].activation]
+
+    def forward(self, latent: Tensor) -> Images:
+        """Draw the pairs of latents [B, Z]."""
+        features = self.trunk(latent[:, :, None, None])
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+class CoupledEncoder(nn.Module):
+    """A stem for each domain, one trunk, and where `own_last` layers are a domain's own, a head for each.
+
+    {domain: images [B, C, H, W]} -> {domain: values [B, V]}.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        channels: dict[str, int],
+        outputs: dict[str, int],
+        width: float,
+        shared_layers: int,
+        own_last: int = 0,
+    ) -> None:
+        super().__init__()
+        last = len(table.layers) - own_last
+        first = last - shared_layers
+        stems = {
+            name: build(table.layers[:first], (count, *table.size), width, outputs)
+            for name, count in channels.items()
+        }
+        shape = next(shape for _, shape in stems.values())
+        self.stems = nn.ModuleDict({name: stem for name, (stem, _) in stems.items()})
+        self.trunk, shape = build(table.layers[first:last], shape, width, outputs)
+        self.heads = nn.ModuleDict(
+            {name: build(table.layers[last:], shape, width, outputs)[0] for name in channels}
+        )
+
+    def forward(self, images: Images) -> Images:
+        """Read the images of each domain, [B, C, H, W]; batches may differ in length."""
+        parts = self._read(images, self.trunk)
+        return {name: self.heads[name](part).flatten(1) for name, part in parts.items()}
+
+    def features(self, images: Images) -> Images:
+        """Return what the last of the shared layers sees of the images of each domain, [B, F]."""
+        *_, (_, last) = self.trunk.rows()
+        parts = self._read(images, self.trunk[: -len(last)])
+        return {name: part.flatten(1) for name, part in parts.items()}
+
+    def _read(self, images: Images, trunk: nn.Module) -> Images:
+        stems = torch.cat([self.stems[name](batch) for name, batch in images.items()])
+        parts = trunk(stems).split([len(batch) for batch in images.values()])
+        return dict(zip(images, parts, strict=True))
+
+
+class CoupledDiscriminator(CoupledEncoder):
+    """An encoder of one logit: {domain: images [B, C, H, W]} -> {domain: logits [B]}.
+
+    Where there are classes, the last layer puts out a logit of each behind that one, of the same features
+    (Liu & Tuzel 2016, section 5).
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        channels: dict[str, int],
+        width: float,
+        shared_layers: int,
+        own_last: int = 0,
+        classes: int = 0,
+    ) -> None:
+        super().__init__(table, channels, {"logit": 1 + classes}, width, shared_layers, own_last)
+
+    def forward(self, images: Images) -> Images:
+        """Judge the images of each domain, [B, C, H, W]; batches may differ in length."""
+        return {name: values[:, 0] for name, values in super().forward(images).items()}
+
+    def classify(self, images: Images) -> Images:
+        """Return the logits of the classes of each domain's images, [B, K]."""
+        return {name: values[:, 1:] for name, values in super().forward(images).items()}

@@ -1,0 +1,126 @@
+"""Classifiers of a domain's own images: the judges of class agreement, balance and Frechet distance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from training.architectures import CLASSIFIERS
+from training.config.domain import DomainConfig
+from training.errors import DataError, RunError
+from training.files import write_whole
+from training.images.sets import ImageSet
+from training.networks.rows import build
+from training.pixels.ranges import from_bytes
+
+RANGE = (-1.0, 1.0)
+BATCH = 128
+PEAK_LEARNING_RATE = 3e-3
+
+
+class Classifier(nn.Module):
+    """Images uint8 [B, C, H, W] -> logits [B, K]; `features` are what the last layer sees, [B, F]."""
+
+    def __init__(self, table: str, channels: int, classes: int) -> None:
+        super().__init__()
+        self.settings = {"table": table, "channels": channels, "classes": classes}
+        layers, size = CLASSIFIERS[table].layers, CLASSIFIERS[table].size
+        self.body: nn.Module
+        self.body, shape = build(layers[:-1], (channels, *size), 1.0, {})
+        self.last, _ = build(layers[-1:], shape, 1.0, {"classes": classes})
+        self.num_features = shape[0]
+        self.classes = classes
+        self.accuracy: Tensor  # on real test images
+        self.register_buffer("accuracy", torch.tensor(0.0))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features [B, F] of uint8 images [B, C, H, W]."""
+        features: Tensor = self.body(from_bytes(images, RANGE))
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        logits: Tensor = self.last(self.features(images))
+        return logits
+
+    def of_range(self, image_range: tuple[float, float]) -> Callable[[Tensor], Tensor]:
+        """Return the way from float images of that range to logits, for gradients to go back on."""
+        low, high = image_range
+        scale = (RANGE[1] - RANGE[0]) / (high - low)
+        return lambda images: self.last(self.body((images - low) * scale + RANGE[0]))
+
+
+def fit(classifier: Classifier, training_set: ImageSet, epochs: int, seed: int) -> None:
+    """Train on labelled images by Adam under a one-cycle learning rate (Smith & Topin 2018)."""
+    torch.manual_seed(seed)
+    images, labels = training_set.images, _labels(training_set)
+    steps = math.ceil(epochs * len(images) / BATCH)
+    optimiser = torch.optim.Adam(classifier.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_LEARNING_RATE, total_steps=steps)
+    classifier.train()
+    for _ in tqdm(range(steps), unit="step", mininterval=1.0):
+        rows = torch.randint(len(images), (BATCH,))
+        loss = cross_entropy(classifier(images[rows]), labels[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    classifier.eval()
+
+
+@torch.inference_mode()
+def classify(classifier: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
+    """Return the class of each uint8 image [N, C, H, W]: int64 [N]."""
+    return torch.cat([classifier(part).argmax(1) for part in images.split(batch)])
+
+
+@torch.inference_mode()
+def confidence(classifier: Classifier, images: Tensor, batch: int = 1000) -> Tensor:
+    """Return the probability of the most probable class of each uint8 image [N, C, H, W]: [N]."""
+    return torch.cat([classifier(part).softmax(1).amax(1) for part in images.split(batch)])
+
+
+def accuracy(classifier: nn.Module, test_set: ImageSet) -> float:
+    """Return the share of labelled images that are classified as labelled."""
+    return float((classify(classifier, test_set.images) == _labels(test_set)).float().mean())
+
+
+def classifier_file(folder: Path, domain: DomainConfig, size: tuple[int, int]) -> Path:
+    """Name the file of the classifier of a domain's images of that height and width.
+
+    Its last part is a digest of all that the images depend on, so that no other domain takes it for its own.
+    """
+    images = json.dumps([domain.image_fields(), size], sort_keys=True)
+    digest = hashlib.sha256(images.encode()).hexdigest()[:8]
+    return folder / f"{Path(domain.source).name}_{domain.transform}_{digest}.pt"
+
+
+def save_classifier(classifier: Classifier, file: Path) -> None:
+    """Write a classifier as a whole file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    state = {"settings": classifier.settings, "weights": classifier.state_dict()}
+    write_whole(file, lambda aside: torch.save(state, aside))
+
+
+def load_classifier(file: Path) -> Classifier:
+    """Read a classifier for use. Raises RunError where it has not been trained."""
+    if not file.is_file():
+        raise RunError(f"{file} is missing: python -m training.train_classifiers EXPERIMENT.toml makes it")
+    state = torch.load(file, weights_only=True)
+    classifier = Classifier(**state["settings"])
+    classifier.load_state_dict(state["weights"])
+    return classifier.eval()
+
+
+def _labels(images: ImageSet) -> Tensor:
+    if images.labels is None:
+        raise DataError("a classifier needs labels, and the source has no label_column")
+    return images.labels

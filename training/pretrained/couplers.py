@@ -1,0 +1,42 @@
+"""Networks that couplings ask while a run learns, and that do not learn in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from training.config.coupling import CouplingConfig
+from training.config.experiment import Experiment
+from training.objectives.couplings import COUPLINGS
+from training.pretrained.classifiers import Classifier, classifier_file, load_classifier
+from training.pretrained.perception import Perception, load_perception
+
+Coupler = Classifier | Perception
+Couplers = Mapping[str, Mapping[str, Coupler]]  # by coupling and domain
+
+
+def load_couplers(experiment: Experiment) -> Couplers:
+    """Read what the couplings of an experiment ask. Raises RunError where it is missing."""
+    return {
+        coupling.name: LOADERS[COUPLINGS[coupling.name].asks](coupling, experiment)
+        for coupling in experiment.couplings
+        if COUPLINGS[coupling.name].asks in LOADERS
+    }
+
+
+def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, Coupler]:
+    folder = Path(coupling.classifiers)
+    return {
+        domain.name: load_classifier(classifier_file(folder, domain, experiment.size))
+        for domain in experiment.domains
+    }
+
+
+def _perception(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, Coupler]:
+    return dict.fromkeys((domain.name for domain in experiment.domains), load_perception(Path(coupling.vgg)))
+
+
+LOADERS: dict[str, Callable[[CouplingConfig, Experiment], Mapping[str, Coupler]]] = {
+    "classifiers": _classifiers,
+    "perception": _perception,
+}

@@ -1,0 +1,75 @@
+"""VGG19 up to its last features that are asked for: how alike images look (Gatys et al. 2016, section 2).
+
+Axes: B batch, C channels, H, W.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from training.architectures import FEATURES
+from training.errors import RunError
+from training.networks.rows import build
+
+TABLE = FEATURES["vgg19"]
+SEEN = (0, 2, 4, 8, 12, 13)  # rows: the first convolution of each block, and the second of the last
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of what torchvision's weights learned from
+
+
+class Perception(nn.Module):
+    """RGB images [B, 3, H, W] in [0, 1] -> features [B, C, H, W] of rows SEEN; 16 pixels or more."""
+
+    def __init__(self, width: float = 1.0) -> None:
+        super().__init__()
+        layers, _ = build(TABLE.layers, (3, *TABLE.size), width, {})
+        self.rows = nn.ModuleList(nn.Sequential(*modules) for _, modules in layers.rows())
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(DEVIATION)[:, None, None])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the features, from those of the image's surface to those of what it shows."""
+        values, seen = (images - self.mean) / self.deviation, []
+        for number, row in enumerate(self.rows):
+            values = row(values)
+            if number in SEEN:
+                seen.append(values)
+        return seen
+
+    def of_range(self, image_range: tuple[float, float]) -> Callable[[Tensor], list[Tensor]]:
+        """Return the way from grey or RGB images of that range to features, for gradients to go back on."""
+        low, high = image_range
+        return lambda images: self(((images - low) / (high - low)).expand(-1, 3, -1, -1))
+
+
+def load_perception(file: Path) -> Perception:
+    """Read weights as torchvision names those of VGG19: features.0.weight, features.0.bias, ...
+
+    The width follows from the file. Raises RunError where there is none, or where it holds another network.
+    """
+    if not file.is_file():
+        raise RunError(f"{file} is missing: put torchvision's weights of VGG19 there, or name another file")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        given = [value for name, value in state.items() if name.startswith("features.")]
+        perception = Perception(len(given[0]) / 64)
+        own = perception.rows.state_dict()
+        perception.rows.load_state_dict(dict(zip(own, given[: len(own)], strict=True)))
+    except (
+        RuntimeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise RunError(
+            f"{file} does not hold the weights of VGG19 as torchvision names them: {error}"
+        ) from error
+    return perception.eval()

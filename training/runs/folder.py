@@ -1,0 +1,167 @@
+"""The numbered folder of a run: everything needed to understand, repeat, resume or export it.
+
+runs/00003_digit_edge/
+    experiment.json     the whole experiment, versions, commit
+    metrics.jsonl       a line of mean losses every `log_every` steps
+    events/             the same for TensorBoard
+    samples/            sheets: rows are latents, columns are domains
+    checkpoints/        resumable states
+    losses.png          the metrics over the steps, once the run has ended
+    training.gif        the sheets, one after the other, once the run has ended
+    quality.json        what `evaluate` measured
+    accuracy.json       what `adapt` measured
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from training.config.experiment import EXPERIMENT, Experiment, parse_experiment
+from training.errors import ConfigError, RunError
+from training.files import write_json, write_lines
+
+LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
+
+
+class RunFolder:
+    """Reads and writes one run's files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+        self.losses_file = path / "losses.png"
+        self.film_file = path / "training.gif"
+        self.quality_file = path / "quality.json"
+        self.accuracy_file = path / "accuracy.json"
+        self._experiment_file = path / "experiment.json"
+        self._metrics_file = path / "metrics.jsonl"
+
+    @classmethod
+    def create(cls, runs: Path, experiment: Experiment) -> RunFolder:
+        """Make the next numbered folder below `runs` and describe the experiment in it."""
+        runs.mkdir(parents=True, exist_ok=True)
+        numbers = (re.match(r"(\d{5})_", entry.name) for entry in runs.iterdir())
+        number = max((int(match[1]) for match in numbers if match), default=-1) + 1
+        run = cls(runs / f"{number:05d}_{experiment.name}")
+        for folder in (run.path, run.checkpoints, run.samples):
+            folder.mkdir()
+        write_json(
+            run._experiment_file, {"experiment": EXPERIMENT.dump_python(experiment, mode="json"), **origin()}
+        )
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open an existing run. Raises RunError where there is none."""
+        run = cls(path)
+        if not run._experiment_file.is_file():
+            raise RunError(f"{path} is no run folder: it has no {run._experiment_file.name}")
+        return run
+
+    def description(self) -> dict[str, Any]:
+        """Return the experiment as plain values, the commit and the library versions."""
+        description: dict[str, Any] = json.loads(self._experiment_file.read_text())
+        return description
+
+    def experiment(self) -> Experiment:
+        """Return the experiment of the run."""
+        return parse_experiment(self.description()["experiment"])
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Return the lines of metrics, but for one that a kill cut short."""
+        if not self._metrics_file.exists():
+            return []
+        lines = []
+        for line in self._metrics_file.read_text().splitlines():
+            with suppress(json.JSONDecodeError):
+                lines.append(json.loads(line))
+        return lines
+
+    def curves(self) -> dict[str, tuple[list[float], list[float]]]:
+        """Return the steps and the values of every metric, by its name."""
+        curves: dict[str, tuple[list[float], list[float]]] = {}
+        for line in self.metrics():
+            for name in [name for name in line if name != "step"]:
+                steps, values = curves.setdefault(name, ([], []))
+                steps.append(line["step"])
+                values.append(line[name])
+        return curves
+
+    def quality(self, steps: int) -> dict[str, Any]:
+        """Return what `evaluate` measured after so many steps. Raises RunError where it has not."""
+        return self._measured(self.quality_file, steps, "evaluate")
+
+    def accuracy(self, steps: int) -> dict[str, Any]:
+        """Return what `adapt` measured after so many steps. Raises RunError where it has not."""
+        return self._measured(self.accuracy_file, steps, "adapt")
+
+    def _measured(self, file: Path, steps: int, verb: str) -> dict[str, Any]:
+        measured: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        if measured.get("steps") != steps:
+            raise RunError(
+                f"{self.path} is not measured after step {steps}: python -m training.{verb} {self.path}"
+            )
+        return measured
+
+    def open_log(self, step: int) -> MetricsLog:
+        """Open the metrics for writing after `step`, forgetting lines that a killed run wrote beyond it."""
+        kept = [json.dumps(line) for line in self.metrics() if line["step"] <= step]
+        write_lines(self._metrics_file, kept)
+        return MetricsLog(self._metrics_file, self.path / "events", step)
+
+
+def find_run(runs: Path, experiment: Experiment) -> RunFolder | None:
+    """Return the last run of this experiment below `runs`, if there is one."""
+    found = None
+    for path in sorted(runs.glob("*_*")):
+        with suppress(RunError, ConfigError):  # others may be of an experiment that is read no longer
+            run = RunFolder.open(path)
+            found = run if run.experiment() == experiment else found
+    return found
+
+
+class MetricsLog:
+    """Writes each line of metrics twice: as JSON and as TensorBoard events."""
+
+    def __init__(self, file: Path, events: Path, step: int) -> None:
+        self._lines = file.open("a", buffering=1)
+        self._events = SummaryWriter(events, purge_step=step + 1)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Add the values at `step`."""
+        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        self._lines.close()
+        self._events.close()
+
+
+def origin() -> dict[str, Any]:
+    """Say what code and libraries are at work: the commit, and versions by name."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return {"commit": commit(), "versions": versions}
+
+
+def commit() -> str:
+    """Name the commit of the code, with -dirty behind it where files differ; unknown outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "unknown"

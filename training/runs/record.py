@@ -1,0 +1,70 @@
+"""What a run writes as it goes: metrics, sheets, checkpoints; and at its end a plot and a film of them."""
+
+from __future__ import annotations
+
+from training.errors import DivergedError
+from training.networks.drawing import draw, latents_of_seeds
+from training.runs.checkpoint import save_checkpoint
+from training.runs.figures import by_metric, save_curves
+from training.runs.folder import RunFolder
+from training.runs.sheets import save_film, save_sheet
+from training.steps.trainer import Trainer
+
+SHEET_SEEDS = range(32)
+
+
+class Record:
+    """Writes the state of a trainer into the folder of its run, in the process that leads.
+
+    All processes of a run call every method alike, and all of them stop where something has broken.
+    """
+
+    def __init__(self, folder: RunFolder, trainer: Trainer) -> None:
+        self._folder, self._trainer = folder, trainer
+        self._leads = trainer.processes.leads
+        self._log = folder.open_log(trainer.steps_done) if self._leads else None
+
+    def write_metrics(self) -> dict[str, float]:
+        """Write the mean losses since the last time, and return them. Raises DivergedError."""
+        self.check()
+        means = self._trainer.means.means()
+        self._trainer.means.reset()
+        if self._log:
+            self._log.write(self._trainer.steps_done, means)
+        return means
+
+    def save_sheet(self) -> None:
+        """Write a sheet of what the averaged generator draws of the same seeds every time."""
+        if self._leads:
+            latents = latents_of_seeds(self._trainer.experiment.latent_prior, SHEET_SEEDS)
+            file = self._folder.samples / f"step_{self._trainer.steps_done:08d}.png"
+            save_sheet(draw(self._trainer.average, latents), file)
+
+    def save_checkpoint(self) -> None:
+        """Write all that the next step depends on. Raises DivergedError."""
+        self.check()
+        if self._leads:
+            save_checkpoint(self._folder.checkpoints, self._trainer.steps_done, self._trainer.state_dict())
+
+    def check(self) -> None:
+        """Raise DivergedError if a loss or a weight is no longer finite, before anything is built on it."""
+        trainer = self._trainer
+        if broken := trainer.not_finite():
+            raise DivergedError(
+                f"{', '.join(broken)} became infinite or not a number within the "
+                f"{trainer.experiment.log_every} steps before step {trainer.steps_done}; the last good "
+                f"checkpoints are in {self._folder.checkpoints}; a lower learning rate or a gradient penalty "
+                "may help"
+            )
+
+    def sum_up(self) -> None:
+        """Draw the metrics of a run that has ended, and make a film of its sheets."""
+        if self._leads:
+            curves = {self._folder.path.name: self._folder.curves()}
+            save_curves(by_metric(curves), "step", self._folder.losses_file)
+            save_film(sorted(self._folder.samples.glob("step_*.png")), self._folder.film_file)
+
+    def close(self) -> None:
+        """Flush and close what is open."""
+        if self._log:
+            self._log.close()

@@ -1,0 +1,79 @@
+"""The couplings of one run: what they look at in its generator, and how far its pairs are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from training.config.coupling import CouplingConfig
+from training.networks.coupled import CoupledGenerator
+from training.networks.rows import Layers
+from training.objectives.couplings import COUPLINGS, Asked, Drawn
+from training.pixels.ranges import Images
+
+Consult = Mapping[str, Callable[[Tensor], Any]]  # by domain, images -> what a network says of them
+
+
+class Pairing:
+    """Knows what each coupling asks; `consult` by coupling, `encode` for all of them."""
+
+    def __init__(
+        self,
+        couplings: tuple[CouplingConfig, ...],
+        generator: CoupledGenerator,
+        consult: Mapping[str, Consult],
+        encode: Callable[[Images], Images] | None,
+    ) -> None:
+        self._couplings = couplings
+        asks = {COUPLINGS[coupling.name].asks for coupling in couplings}
+        self._features = _keep_features(generator) if "layers" in asks else {}
+        weights = _weights(generator)
+        self._asked = {}
+        for coupling in couplings:
+            said = consult.get(coupling.name, {})
+            self._asked[coupling.name] = Asked(coupling.layers, weights, said, said, encode)
+
+    def drawn(self, latents: Tensor, images: Images) -> Drawn:
+        """Put what the generator has just drawn of latents [B, Z] together with the features on its way."""
+        features = {name: list(kept.values()) for name, kept in self._features.items()}
+        return Drawn(images, latents, features)
+
+    def apart(self, drawn: Drawn, done: float = 0.0) -> dict[str, tuple[float, Tensor]]:
+        """Return the weight and the value of each coupling by its name, after a share of the steps."""
+        return {
+            coupling.name: (
+                coupling.weight_after(done),
+                COUPLINGS[coupling.name].apart(drawn, self._asked[coupling.name]),
+            )
+            for coupling in self._couplings
+        }
+
+
+def _rows(generator: CoupledGenerator) -> dict[str, list[list[nn.Module]]]:
+    heads = {name: head for name, head in generator.heads.items() if isinstance(head, Layers)}
+    return {name: [modules for _, modules in head.rows()] for name, head in heads.items()}
+
+
+def _weights(generator: CoupledGenerator) -> dict[str, list[list[Tensor]]]:
+    return {
+        name: [[weight for module in row for weight in module.parameters()] for row in rows]
+        for name, rows in _rows(generator).items()
+    }
+
+
+def _keep_features(generator: CoupledGenerator) -> dict[str, dict[int, Tensor]]:
+    """Have every forward leave what each row puts out, by domain and number."""
+    kept: dict[str, dict[int, Tensor]] = {name: {} for name in generator.heads}
+    for name, rows in _rows(generator).items():
+        for number, row in enumerate(rows):
+            row[-1].register_forward_hook(partial(_keep, kept[name], number))
+    return kept
+
+
+def _keep(
+    kept: dict[int, Tensor], number: int, _module: nn.Module, _inputs: object, features: Tensor
+) -> None:
+    kept[number] = features
