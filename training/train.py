@@ -77,7 +77,7 @@ def begin(trainer: Trainer, runs: Path) -> RunFolder:
 def train(trainer: Trainer, folder: RunFolder) -> None:
     """Begin a run, or go on where its last checkpoint is. Raises DivergedError."""
     if list_checkpoints(folder.checkpoints):  # a run killed before its first one begins anew
-        trainer.load_state_dict(load_checkpoint(folder.checkpoints))
+        trainer.state.load_state_dict(load_checkpoint(folder.checkpoints))
     with closing(Record(folder, trainer)) as record:
         run(trainer, record)
     record.sum_up()
@@ -94,7 +94,7 @@ def describe(trainer: Trainer, counts: dict[str, int], fabric: Fabric) -> str:
     experiment = trainer.experiment
     sizes = {
         name: sum(weight.numel() for weight in network.parameters())
-        for name, network in trainer.networks.items()
+        for name, network in trainer.state.networks.items()
     }
     return "\n".join(
         [
@@ -109,10 +109,10 @@ def describe(trainer: Trainer, counts: dict[str, int], fabric: Fabric) -> str:
 def run(trainer: Trainer, record: Record) -> None:
     """Train to the last step, writing metrics, samples and checkpoints. Raises DivergedError."""
     experiment = trainer.experiment
-    steps = range(trainer.steps_done, experiment.steps)
+    steps = range(trainer.state.steps_done, experiment.steps)
     with tqdm(
         steps,
-        initial=trainer.steps_done,
+        initial=trainer.state.steps_done,
         total=experiment.steps,
         unit="step",
         mininterval=1.0,

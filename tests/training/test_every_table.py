@@ -93,7 +93,7 @@ def test_onnxruntime_draws_what_torch_draws(
     trainer = begin(generator, opponent, domains)
     trainer.step()
     trainer.step()
-    average, prior = trainer.average.eval(), trainer.experiment.latent_prior
+    average, prior = trainer.state.average.eval(), trainer.experiment.latent_prior
     drawn = draw(average, latents_of_seeds(prior, range(8)))
     shapes = {name: (*images.shape[2:], images.shape[1]) for name, images in drawn.items()}
     assert all(images.float().std(0).mean() > 2 for images in drawn.values()), "latents make no difference"
@@ -105,11 +105,11 @@ def test_onnxruntime_draws_what_torch_draws(
 def _unchanged_by_two_steps(trainer: Trainer) -> list[str]:
     weights = {
         f"{network}.{name}": weight
-        for network, module in trainer.networks.items()
+        for network, module in trainer.state.networks.items()
         for name, weight in module.named_parameters()
     }
     before = {name: weight.clone() for name, weight in weights.items()}
     trainer.step()
     trainer.step()
-    assert trainer.not_finite() == []
+    assert trainer.state.not_finite() == []
     return [name for name, weight in weights.items() if torch.equal(weight, before[name])]

@@ -37,5 +37,5 @@ def test_every_experiment_trains(
     asked = [coupling.name for coupling in experiment.couplings]
     asked += [penalty.name for penalty in experiment.discriminator.all_penalties]
     asked += [lesson.name for lesson in experiment.lessons if not lesson.begins]
-    assert trainer.means.means().keys() >= {"generator_loss", *asked}
-    assert trainer.not_finite() == []
+    assert trainer.state.means.means().keys() >= {"generator_loss", *asked}
+    assert trainer.state.not_finite() == []

@@ -42,7 +42,7 @@ def make_run(
         experiment = make_experiment(NAMES[:domains], generator=WIDE)
         run, trainer = RunFolder.create(tmp_path_factory.mktemp("runs"), experiment), make_trainer(experiment)
         trainer.step()
-        save_checkpoint(run.checkpoints, 1, trainer.state_dict())
+        save_checkpoint(run.checkpoints, 1, trainer.state.state_dict())
         write_json(run.quality_file, QUALITY)
         return run
 

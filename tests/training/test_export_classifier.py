@@ -40,7 +40,7 @@ def adapted(
     )
     run, trainer = RunFolder.create(tmp_path_factory.mktemp("runs"), experiment), make_trainer(experiment)
     trainer.step()
-    save_checkpoint(run.checkpoints, 1, trainer.state_dict())
+    save_checkpoint(run.checkpoints, 1, trainer.state.state_dict())
     write_json(run.accuracy_file, ACCURACY)
     return run
 
@@ -101,7 +101,7 @@ def test_what_has_no_classifier_is_refused(
         export(adapted, options)
     experiment = make_experiment()
     plain, trainer = RunFolder.create(tmp_path, experiment), make_trainer(experiment)
-    save_checkpoint(plain.checkpoints, 1, trainer.state_dict())
+    save_checkpoint(plain.checkpoints, 1, trainer.state.state_dict())
     with pytest.raises(RunError, match="has no classifier: its experiment has no lessons"):
         export(plain, options)
     unmeasured = RunFolder.create(tmp_path, adapted.experiment())

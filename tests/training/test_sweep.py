@@ -11,6 +11,7 @@ import pytest
 from training import sweep
 from training.runs.folder import RunFolder
 from training.runs.reports import Value
+from training.steps.state import State
 from training.steps.trainer import Trainer
 
 RunVerb = Callable[..., None]
@@ -95,10 +96,10 @@ def test_a_point_that_diverges_leaves_the_others(
 ) -> None:
     """Its row has no quality, and the sweep goes on."""
 
-    def break_one(trainer: Trainer) -> list[str]:
-        return ["generator"] if trainer.experiment.generator.shared_layers == 0 else []
+    def break_one(state: State) -> list[str]:
+        return [] if len(state.generator.trunk) else ["generator"]
 
-    monkeypatch.setattr(Trainer, "not_finite", break_one)
+    monkeypatch.setattr(State, "not_finite", break_one)
     run_sweep(*SHARED)
     assert [bool(row["pixel_agreement.edge.binarised"]) for row in report(tmp_path)] == [False, True]
 

@@ -142,11 +142,11 @@ def test_a_diverged_run_stops_before_it_saves(
     trainer, folder = make_trainer(experiment), RunFolder.create(tmp_path, experiment)
 
     def break_after_five(*_: object) -> None:
-        if trainer.steps_done == 5:
+        if trainer.state.steps_done == 5:
             with torch.no_grad():
-                next(getattr(trainer, part).parameters()).fill_(float("nan"))
+                next(trainer.state.networks[part].parameters()).fill_(float("nan"))
 
-    trainer.generator.register_forward_pre_hook(break_after_five)
+    trainer.state.generator.register_forward_pre_hook(break_after_five)
     with pytest.raises(DivergedError, match=f"{part}.+lower learning rate"):
         train.train(trainer, folder)
     assert [file.name for file in list_checkpoints(folder.checkpoints)] == [
@@ -155,11 +155,11 @@ def test_a_diverged_run_stops_before_it_saves(
     ]
     assert [line["step"] for line in metrics(folder.path)] == [4]
     again = make_trainer(experiment)
-    again.load_state_dict(load_checkpoint(folder.checkpoints))
-    assert again.steps_done == 4
-    assert again.not_finite() == []
+    again.state.load_state_dict(load_checkpoint(folder.checkpoints))
+    assert again.state.steps_done == 4
+    assert again.state.not_finite() == []
     again.step()
-    assert again.not_finite() == []
+    assert again.state.not_finite() == []
 
 
 def test_weights_that_broke_in_the_last_update_are_not_saved(
@@ -171,7 +171,7 @@ def test_weights_that_broke_in_the_last_update_are_not_saved(
     record = Record(RunFolder(tmp_path), trainer)
     record.check()
     with torch.no_grad():
-        next(trainer.generator.parameters()).fill_(float("inf"))
+        next(trainer.state.generator.parameters()).fill_(float("inf"))
     with pytest.raises(DivergedError, match=r"^generator became infinite"):
         record.check()
     record.close()

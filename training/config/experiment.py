@@ -21,6 +21,7 @@ from training.config.network import DiscriminatorConfig, EncoderConfig, Generato
 from training.errors import ConfigError
 from training.objectives.couplings import COUPLINGS
 from training.objectives.losses import LOSSES
+from training.pixels.ranges import RANGES
 
 TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS}
 RESERVED = {LATENT_INPUT, CLASSES_OUTPUT, *dir(nn.ModuleDict())}  # taken in exported graphs and in networks
@@ -166,6 +167,11 @@ class Experiment:
     def size(self) -> tuple[int, int]:
         """Height and width of every domain's images, which the tables fix."""
         return self.generator_table.size
+
+    @property
+    def image_range(self) -> tuple[float, float]:
+        """Least and greatest value of the images that the generator draws."""
+        return RANGES[self.generator_table.layers[-1].activation]
 
     @property
     def latent_prior(self) -> Prior:

@@ -98,3 +98,9 @@ LOSSES = {
         needs_real=True,
     ),
 }
+
+
+def adversarial_loss(name: str, real_label: float, fake_label: float) -> AdversarialLoss:
+    """Return the loss of that name, with those labels in the discriminator's side where it has some."""
+    loss = LOSSES[name]
+    return loss.smoothed(real_label, fake_label) if loss.smoothed else loss

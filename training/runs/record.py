@@ -22,37 +22,39 @@ class Record:
     def __init__(self, folder: RunFolder, trainer: Trainer) -> None:
         self._folder, self._trainer = folder, trainer
         self._leads = trainer.processes.leads
-        self._log = folder.open_log(trainer.steps_done) if self._leads else None
+        self._log = folder.open_log(trainer.state.steps_done) if self._leads else None
 
     def write_metrics(self) -> dict[str, float]:
         """Write the mean losses since the last time, and return them. Raises DivergedError."""
         self.check()
-        means = self._trainer.means.means()
-        self._trainer.means.reset()
+        means = self._trainer.state.means.means()
+        self._trainer.state.means.reset()
         if self._log:
-            self._log.write(self._trainer.steps_done, means)
+            self._log.write(self._trainer.state.steps_done, means)
         return means
 
     def save_sheet(self) -> None:
         """Write a sheet of what the averaged generator draws of the same seeds every time."""
         if self._leads:
             latents = latents_of_seeds(self._trainer.experiment.latent_prior, SHEET_SEEDS)
-            file = self._folder.samples / f"step_{self._trainer.steps_done:08d}.png"
-            save_sheet(draw(self._trainer.average, latents), file)
+            file = self._folder.samples / f"step_{self._trainer.state.steps_done:08d}.png"
+            save_sheet(draw(self._trainer.state.average, latents), file)
 
     def save_checkpoint(self) -> None:
         """Write all that the next step depends on. Raises DivergedError."""
         self.check()
         if self._leads:
-            save_checkpoint(self._folder.checkpoints, self._trainer.steps_done, self._trainer.state_dict())
+            save_checkpoint(
+                self._folder.checkpoints, self._trainer.state.steps_done, self._trainer.state.state_dict()
+            )
 
     def check(self) -> None:
         """Raise DivergedError if a loss or a weight is no longer finite, before anything is built on it."""
         trainer = self._trainer
-        if broken := trainer.not_finite():
+        if broken := trainer.state.not_finite():
             raise DivergedError(
                 f"{', '.join(broken)} became infinite or not a number within the "
-                f"{trainer.experiment.log_every} steps before step {trainer.steps_done}; the last good "
+                f"{trainer.experiment.log_every} steps before step {trainer.state.steps_done}; the last good "
                 f"checkpoints are in {self._folder.checkpoints}; a lower learning rate or a gradient penalty "
                 "may help"
             )

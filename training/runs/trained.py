@@ -5,7 +5,6 @@ from __future__ import annotations
 from training.errors import RunError
 from training.networks.adapted import AdaptedClassifier
 from training.networks.coupled import CoupledGenerator
-from training.pixels.ranges import RANGES
 from training.runs.checkpoint import load_checkpoint
 from training.runs.folder import RunFolder
 from training.steps.construction import build_discriminator, build_generator
@@ -31,9 +30,10 @@ def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:
     if "teacher" not in state:
         raise RunError(f"{run.path} has no classifier: its experiment has no lessons")
     teacher.load_state_dict(state["teacher"])
-    image_range = RANGES[experiment.generator_table.layers[-1].activation]
     classifiers = {
-        domain.name: AdaptedClassifier(teacher, domain.name, image_range, experiment.classes).eval()
+        domain.name: AdaptedClassifier(
+            teacher, domain.name, experiment.image_range, experiment.classes
+        ).eval()
         for domain in experiment.domains
     }
     return classifiers, state["steps_done"]

@@ -3,44 +3,61 @@
 from __future__ import annotations
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
-from service.metadata import Prior
+from training.compute.processes import Processes
+from training.config.experiment import Experiment
 from training.pixels.ranges import Images, from_bytes
+from training.steps.randomness import StepRandomness
 
 
-def draw_real(
-    images: Images,
-    batch_size: int,
-    image_range: tuple[float, float],
-    generator: torch.Generator | None = None,
-) -> Images:
-    """Draw float images [B, C, H, W] in the range from each domain's uint8 [N, C, H, W]."""
-    return draw_labelled(images, {}, batch_size, image_range, generator)[0]
+class Batches:
+    """Draws what all processes of a run have in common, and returns this one's share of it."""
 
+    def __init__(self, experiment: Experiment, images: Images, labels: Images, fabric: Fabric) -> None:
+        """Take uint8 `images` [N, C, H, W] by domain, and the `labels` [N] of the labelled ones.
 
-def draw_labelled(
-    images: Images,
-    labels: Images,
-    batch_size: int,
-    image_range: tuple[float, float],
-    generator: torch.Generator | None = None,
-) -> tuple[Images, Images]:
-    """Draw images as `draw_real` does, and their labels [B] in the domains that have labels [N]."""
-    batches, classes = {}, {}
-    for name, domain in images.items():
-        rows = torch.randint(len(domain), (batch_size,), device=domain.device, generator=generator)
-        batches[name] = from_bytes(domain[rows], image_range)
-        if name in labels:
-            classes[name] = labels[name][rows]
-    return batches, classes
+        Raises ConfigError where the processes cannot share a batch out evenly.
+        """
+        self._processes = Processes(fabric)
+        self._size = experiment.batch_size
+        self._lesson_size = experiment.classifier.batch_size or experiment.batch_size
+        self._processes.check(self._size)
+        if experiment.lessons:
+            self._processes.check(self._lesson_size, "classifier.batch_size")
+        self._prior, self._image_range = experiment.latent_prior, experiment.image_range
+        self._device = fabric.device
+        self._random = StepRandomness(experiment.seed, self._processes.rank, fabric.device)
+        self._images = {name: fabric.to_device(domain) for name, domain in images.items()}
+        self._labels = {name: fabric.to_device(classes) for name, classes in labels.items()}
 
+    def begin(self, step: int) -> None:
+        """Begin the random numbers of a step."""
+        self._random.begin(step)
 
-def draw_latents(
-    prior: Prior, batch_size: int, device: torch.device, generator: torch.Generator | None = None
-) -> Tensor:
-    """Draw latents [B, Z] of the prior."""
-    shape = (batch_size, prior.latent_dim)
-    if prior.distribution == "uniform":
-        return torch.rand(shape, device=device, generator=generator) * 2 - 1
-    return torch.randn(shape, device=device, generator=generator)
+    def real(self) -> Images:
+        """Draw real images [B, C, H, W] of each domain, in the generator's range."""
+        return self._draw(self._size)[0]
+
+    def labelled(self) -> tuple[Images, Images]:
+        """Draw real images for lessons, and the labels [B] of those of labelled domains."""
+        return self._draw(self._lesson_size)
+
+    def latents(self) -> Tensor:
+        """Draw latents [B, Z] of the prior."""
+        shape = (self._size, self._prior.latent_dim)
+        if self._prior.distribution == "uniform":
+            latents = torch.rand(shape, device=self._device, generator=self._random.batch) * 2 - 1
+        else:
+            latents = torch.randn(shape, device=self._device, generator=self._random.batch)
+        return self._processes.share(latents)
+
+    def _draw(self, size: int) -> tuple[Images, Images]:
+        batches, classes = {}, {}
+        for name, domain in self._images.items():
+            rows = torch.randint(len(domain), (size,), device=domain.device, generator=self._random.batch)
+            batches[name] = from_bytes(domain[rows], self._image_range)
+            if name in self._labels:
+                classes[name] = self._labels[name][rows]
+        return self._processes.share_each(batches), self._processes.share_each(classes)

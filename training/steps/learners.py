@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from training.compute.processes import Processes
 from training.config.network import NetworkConfig
@@ -14,7 +16,10 @@ from training.networks.optimisers import OPTIMISERS
 class Learner:
     """`network` as it was built, and `forward`, the same in the precision and on the device of the run."""
 
-    def __init__(self, network: nn.Module, config: NetworkConfig, fabric: Fabric) -> None:
+    def __init__(
+        self, network: nn.Module, config: NetworkConfig, fabric: Fabric, ways: Sequence[str] = ()
+    ) -> None:
+        """Take a network, and the names of other ways through it that `forward` is to have, too."""
         self._processes = Processes(fabric)
         self._processes.join(network)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
@@ -22,6 +27,8 @@ class Learner:
         optimiser = make(network.parameters(), config.learning_rate, config.betas, config.weight_decay)
         self.network = network
         self.forward, self.optimiser = fabric.setup(network, optimiser)
+        for way in ways:
+            self.forward.mark_forward_method(way)
         self._config = config
 
     def set_rate(self, share: float) -> None:
@@ -35,6 +42,15 @@ class Learner:
         if self._config.clip_gradients is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self._config.clip_gradients)
         self.optimiser.step()
+
+
+def descend(loss: Tensor, learners: Sequence[Learner], fabric: Fabric) -> None:
+    """Update learners once, along the gradients of a loss."""
+    for learner in learners:
+        learner.optimiser.zero_grad()
+    fabric.backward(loss)
+    for learner in learners:
+        learner.update()
 
 
 @torch.no_grad()

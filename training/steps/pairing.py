@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from training.config.coupling import CouplingConfig
@@ -13,27 +14,27 @@ from training.networks.coupled import CoupledGenerator
 from training.networks.rows import Layers
 from training.objectives.couplings import COUPLINGS, Asked, Drawn
 from training.pixels.ranges import Images
-
-Consult = Mapping[str, Callable[[Tensor], Any]]  # by domain, images -> what a network says of them
+from training.pretrained.couplers import Coupler, Couplers
+from training.steps.running_means import Costs
+from training.steps.state import State
 
 
 class Pairing:
-    """Knows what each coupling asks; `consult` by coupling, `encode` for all of them."""
+    """Knows what each coupling asks."""
 
     def __init__(
-        self,
-        couplings: tuple[CouplingConfig, ...],
-        generator: CoupledGenerator,
-        consult: Mapping[str, Consult],
-        encode: Callable[[Images], Images] | None,
+        self, couplings: tuple[CouplingConfig, ...], state: State, couplers: Couplers, fabric: Fabric
     ) -> None:
+        """Take the networks that couplings ask, by coupling and domain; all ask the state's encoder."""
         self._couplings = couplings
+        generator, encoder = state.generator, state.learners.get("encoder")
         asks = {COUPLINGS[coupling.name].asks for coupling in couplings}
         self._features = _keep_features(generator) if "layers" in asks else {}
-        weights = _weights(generator)
+        weights, encode = _weights(generator), encoder.forward if encoder else None
         self._asked = {}
         for coupling in couplings:
-            said = consult.get(coupling.name, {})
+            by_domain = couplers.get(coupling.name, {})
+            said = {name: _ask(one, generator.image_range, fabric) for name, one in by_domain.items()}
             self._asked[coupling.name] = Asked(coupling.layers, weights, said, said, encode)
 
     def drawn(self, latents: Tensor, images: Images) -> Drawn:
@@ -41,7 +42,7 @@ class Pairing:
         features = {name: list(kept.values()) for name, kept in self._features.items()}
         return Drawn(images, latents, features)
 
-    def apart(self, drawn: Drawn, done: float = 0.0) -> dict[str, tuple[float, Tensor]]:
+    def apart(self, drawn: Drawn, done: float = 0.0) -> Costs:
         """Return the weight and the value of each coupling by its name, after a share of the steps."""
         return {
             coupling.name: (
@@ -50,6 +51,12 @@ class Pairing:
             )
             for coupling in self._couplings
         }
+
+
+def _ask(coupler: Coupler, image_range: tuple[float, float], fabric: Fabric) -> Callable[[Tensor], Any]:
+    """Return what a network says of images [B, C, H, W] of that range, as a function of them."""
+    fabric.to_device(coupler.requires_grad_(False))
+    return coupler.of_range(image_range)
 
 
 def _rows(generator: CoupledGenerator) -> dict[str, list[list[nn.Module]]]:

@@ -1,11 +1,13 @@
-"""Means of the losses between two lines of metrics."""
+"""Means of losses between two lines of metrics, and the costs that are added to a loss."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
+
+Costs = Mapping[str, tuple[float, Tensor]]  # by name: its weight, and the cost itself
 
 
 class RunningMeans:
@@ -20,6 +22,13 @@ class RunningMeans:
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach()
             self._counts[name] = self._counts.get(name, 0) + 1
+
+    def weigh(self, loss: Tensor, costs: Costs) -> Tensor:
+        """Return the loss with each cost added by its weight, and count the costs themselves."""
+        for name, (weight, cost) in costs.items():
+            self.add(**{name: cost})
+            loss = loss + weight * cost
+        return loss
 
     def agree(self, mean: Callable[[Tensor], Tensor]) -> None:
         """Replace every sum by its mean over the processes, each of which has counted its own share."""

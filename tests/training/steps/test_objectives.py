@@ -24,7 +24,7 @@ def after_a_step(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> 
     def losses(**changes: Any) -> dict[str, float]:
         trainer = make_trainer(make_experiment(**changes))
         trainer.step()
-        return trainer.means.means()
+        return trainer.state.means.means()
 
     return losses
 
@@ -51,9 +51,9 @@ def test_each_penalty_comes_in_its_own_time(
     )
     due = []
     for _ in range(4):
-        trainer.means.reset()
+        trainer.state.means.reset()
         trainer.step()
-        due.append([name for name in ("r1", "r2", "gradient_penalty") if name in trainer.means.means()])
+        due.append([name for name in ("r1", "r2", "gradient_penalty") if name in trainer.state.means.means()])
     assert due == [["r1", "r2", "gradient_penalty"], ["r2"], ["r2", "gradient_penalty"], ["r1", "r2"]]
 
 
@@ -73,9 +73,9 @@ def test_a_penaltys_weight_counts(make_experiment: MakeExperiment, make_trainer:
             )
         )
         for _ in range(20):
-            trainer.means.reset()
+            trainer.state.means.reset()
             trainer.step()
-        distances.append(trainer.means.means()["gradient_penalty"])
+        distances.append(trainer.state.means.means()["gradient_penalty"])
     assert distances[1] < distances[0] / 2
 
 
@@ -90,7 +90,7 @@ def test_clipped_weights_stay_within_their_limit(
     trainer.step()
     greatest = [
         max(weight.abs().max().item() for weight in network.parameters())
-        for network in (trainer.discriminator, trainer.generator)
+        for network in (trainer.state.discriminator, trainer.state.generator)
     ]
     assert greatest[0] == pytest.approx(limit) if limit else greatest[0] > 0.01
     assert greatest[1] > 0.01
@@ -102,9 +102,9 @@ def test_every_optimiser_moves_the_weights(
 ) -> None:
     """Each optimiser changes every weight of the trunk within a step."""
     trainer = make_trainer(make_experiment(generator={"optimiser": optimiser, "learning_rate": 0.5}))
-    before = [weight.clone() for weight in trainer.generator.trunk.parameters()]
+    before = [weight.clone() for weight in trainer.state.generator.trunk.parameters()]
     trainer.step()
-    after = list(trainer.generator.trunk.parameters())
+    after = list(trainer.state.generator.trunk.parameters())
     assert not any(torch.equal(*pair) for pair in zip(before, after, strict=True))
 
 
@@ -112,9 +112,9 @@ def test_weight_decay_shrinks_weights(make_experiment: MakeExperiment, make_trai
     """A decay far above the gradients takes its share of each weight, as sgd without momentum shows."""
     sgd = {"optimiser": "sgd", "betas": [0.0, 0.9], "learning_rate": 0.01}
     trainer = make_trainer(make_experiment(discriminator=sgd | {"weight_decay": 50.0}))
-    before = [weight.clone() for weight in trainer.discriminator.parameters() if weight.dim() > 1]
+    before = [weight.clone() for weight in trainer.state.discriminator.parameters() if weight.dim() > 1]
     trainer.step()
-    after = [weight for weight in trainer.discriminator.parameters() if weight.dim() > 1]
+    after = [weight for weight in trainer.state.discriminator.parameters() if weight.dim() > 1]
     for old, new in zip(before, after, strict=True):
         torch.testing.assert_close(new, old / 2, rtol=0.0, atol=0.01)
 
@@ -125,9 +125,9 @@ def test_clipped_gradients_bound_the_step(make_experiment: MakeExperiment, make_
     for limit in (None, 1e-3):
         sgd = {"optimiser": "sgd", "betas": [0.0, 0.9], "learning_rate": 0.5, "clip_gradients": limit}
         trainer = make_trainer(make_experiment(discriminator=sgd | {"initialisation": "he"}))
-        before = torch.cat([weight.flatten() for weight in trainer.discriminator.parameters()])
+        before = torch.cat([weight.flatten() for weight in trainer.state.discriminator.parameters()])
         trainer.step()
-        after = torch.cat([weight.flatten() for weight in trainer.discriminator.parameters()])
+        after = torch.cat([weight.flatten() for weight in trainer.state.discriminator.parameters()])
         moved.append((after - before).norm().item())
     assert moved[1] == pytest.approx(0.5e-3, rel=1e-3)
     assert moved[0] > 10 * moved[1]
@@ -142,10 +142,10 @@ def test_a_step_has_as_many_updates_as_asked(
         make_experiment(discriminator={"updates": discriminator}, generator={"updates": generator})
     )
     latents: list[torch.Tensor] = []
-    trainer.generator.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0]))
+    trainer.state.generator.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0]))
     trainer.step()
-    state = trainer.state_dict()
+    state = trainer.state.state_dict()
     updates = [int(state[f"{name}_optimiser"]["state"][0]["step"]) for name in ("discriminator", "generator")]
     assert updates == [discriminator, generator]
     assert len(latents) == len({float(batch.sum()) for batch in latents}) == discriminator + generator - 1
-    assert trainer.steps_done == 1
+    assert trainer.state.steps_done == 1

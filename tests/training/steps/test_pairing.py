@@ -18,6 +18,7 @@ from training.errors import RunError
 from training.objectives.couplings import COUPLINGS, Drawn
 from training.pretrained.classifiers import Classifier
 from training.pretrained.couplers import load_couplers
+from training.steps.running_means import Costs
 from training.steps.trainer import Trainer
 
 MakeExperiment = Callable[..., Experiment]
@@ -36,9 +37,9 @@ def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
     """Return the losses of each of so many steps."""
     losses = []
     for _ in range(steps):
-        trainer.means.reset()
+        trainer.state.means.reset()
         trainer.step()
-        losses.append(trainer.means.means())
+        losses.append(trainer.state.means.means())
     return losses
 
 
@@ -86,7 +87,7 @@ def test_a_weight_fades_to_what_remains(make_experiment: MakeExperiment, make_tr
     trainer = make_trainer(make_experiment(couplings=[asked], steps=8))
     weights, apart = [], trainer._pairing.apart
 
-    def look(drawn: Drawn, done: float) -> dict[str, tuple[float, Tensor]]:
+    def look(drawn: Drawn, done: float) -> Costs:
         measured = apart(drawn, done)
         weights.append(measured["reconstruction"][0])
         return measured
@@ -135,11 +136,11 @@ def test_features_are_those_of_the_pairs_drawn(
 ) -> None:
     """What the coupling sees is each head's first layers, run on the same latents, from the border on."""
     trainer = make_trainer(make_experiment(generator=APART, couplings=coupled("features", layers=2)))
-    trainer.generator.eval()
+    trainer.state.generator.eval()
     latents = torch.randn(3, 8)
-    drawn = trainer._pairing.drawn(latents, trainer.generator(latents))
-    values: Tensor = trainer.generator.trunk(latents[:, :, None, None])
-    for name, head in trainer.generator.heads.items():
+    drawn = trainer._pairing.drawn(latents, trainer.state.generator(latents))
+    values: Tensor = trainer.state.generator.trunk(latents[:, :, None, None])
+    for name, head in trainer.state.generator.heads.items():
         first = nn.Sequential(*list(head.children())[:3])
         torch.testing.assert_close(drawn.features[name][0], first(values))  # deconvolution, norm, activation
         assert torch.equal(drawn.features[name][-1], drawn.images[name])

@@ -74,7 +74,7 @@ def run_on(trainer: Trainer, steps: int) -> dict[str, Any]:
     """Train so many steps, and return a copy of all that the next depends on."""
     for _ in range(steps):
         trainer.step()
-    return copy.deepcopy(trainer.state_dict())
+    return copy.deepcopy(trainer.state.state_dict())
 
 
 @pytest.mark.parametrize("changes", OPTIONS.values(), ids=OPTIONS)
@@ -88,5 +88,5 @@ def test_a_trainer_resumes_exactly(
     state = run_on(make_trainer(experiment), 2)
     resumed = make_trainer(experiment)
     resumed.step()  # whatever it did before is forgotten
-    resumed.load_state_dict(state)
+    resumed.state.load_state_dict(state)
     assert_same(run_on(resumed, 2), expected)

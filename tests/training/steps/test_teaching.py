@@ -32,9 +32,9 @@ HE = {"initialisation": "he", "width": 1 / 16}
 def losses(trainer: Trainer, steps: int = 1) -> dict[str, float]:
     """Train so many steps, and return the mean losses of the last."""
     for _ in range(steps):
-        trainer.means.reset()
+        trainer.state.means.reset()
         trainer.step()
-    return trainer.means.means()
+    return trainer.state.means.means()
 
 
 @pytest.mark.parametrize("names", [PAIR, ("edge", "known", "colour"), ("known",)])
@@ -72,7 +72,7 @@ def test_lessons_have_a_batch_of_their_own(
     """Their number of images is what the classifier says, and pairs are as many as in every step."""
     trainer = make_trainer(make_experiment(PAIR, lessons=ALL, classifier={"batch_size": 7}))
     seen: list[int] = []
-    trainer.discriminator.stems["known"].register_forward_hook(
+    trainer.state.discriminator.stems["known"].register_forward_hook(
         lambda _, inputs, __: seen.append(len(inputs[0]))
     )
     trainer.step()
@@ -97,7 +97,7 @@ def test_labels_of_other_domains_are_never_read(
         experiment = make_experiment(domains=domains, lessons=ALL, classifier={"confidence": 0.0})
         trainer = prepare(experiment, Machine(accelerator="cpu", threads=1))
         losses(trainer, 2)
-        states.append(trainer.state_dict())
+        states.append(trainer.state.state_dict())
     assert_same(states[0], states[1])
 
 
@@ -107,13 +107,13 @@ def test_the_teacher_is_the_averaged_discriminator(
     """A decay of 0 makes it the last iterate, as in the official code; without lessons there is none."""
     trainer = make_trainer(make_experiment(PAIR, lessons=PLAIN, classifier={"ema": 0.0}))
     losses(trainer, 2)
-    state = trainer.state_dict()
+    state = trainer.state.state_dict()
     assert_same(dict(state["teacher"]), dict(state["discriminator"]))
     slow = make_trainer(make_experiment(PAIR, lessons=PLAIN, classifier={"ema": 0.9}))
     losses(slow, 2)
-    weights = [slow.state_dict()[name]["stems.known.0.weight"] for name in ("teacher", "discriminator")]
+    weights = [slow.state.state_dict()[name]["stems.known.0.weight"] for name in ("teacher", "discriminator")]
     assert not torch.equal(*weights)
-    assert "teacher" not in make_trainer(make_experiment()).state_dict()
+    assert "teacher" not in make_trainer(make_experiment()).state.state_dict()
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,8 @@ def test_one_generator_forward_serves_both_updates(
     """A step runs the generator once, and moves the weights of both networks and the average."""
     trainer = make_trainer(make_experiment(loss=loss))
     calls: list[int] = []
-    trainer.generator.register_forward_hook(lambda *_: calls.append(1))
-    networks = (trainer.generator, trainer.discriminator, trainer.average)
+    trainer.state.generator.register_forward_hook(lambda *_: calls.append(1))
+    networks = (trainer.state.generator, trainer.state.discriminator, trainer.state.average)
     before = [snapshot(network) for network in networks]
     trainer.step()
     assert len(calls) == 1
@@ -54,18 +54,20 @@ def test_the_generators_update_leaves_the_discriminator(
 
     def look(*_: object) -> None:
         gradients = [
-            weight.grad.clone() for weight in trainer.discriminator.parameters() if weight.grad is not None
+            weight.grad.clone()
+            for weight in trainer.state.discriminator.parameters()
+            if weight.grad is not None
         ]
-        seen.append((snapshot(trainer.discriminator), gradients))
+        seen.append((snapshot(trainer.state.discriminator), gradients))
 
-    trainer.discriminator.register_forward_hook(look)  # the last forward is the generator's update
+    trainer.state.discriminator.register_forward_hook(look)  # the last forward is the generator's update
     trainer.step()
     look()
     (weights, gradients), (after, gradients_after) = seen[-2:]
     assert equal(weights, after)
-    assert len(gradients) == len(gradients_after) == len(list(trainer.discriminator.parameters()))
+    assert len(gradients) == len(gradients_after) == len(list(trainer.state.discriminator.parameters()))
     assert all(map(torch.equal, gradients, gradients_after))
-    assert all(weight.requires_grad for weight in trainer.discriminator.parameters())
+    assert all(weight.requires_grad for weight in trainer.state.discriminator.parameters())
 
 
 def test_the_penalty_comes_every_so_many_steps(
@@ -75,9 +77,9 @@ def test_the_penalty_comes_every_so_many_steps(
     trainer = make_trainer(make_experiment(discriminator={"penalty": "r1", "penalty_every": 3}))
     penalised = []
     for _ in range(7):
-        trainer.means.reset()
+        trainer.state.means.reset()
         trainer.step()
-        penalised.append("r1" in trainer.means.means())
+        penalised.append("r1" in trainer.state.means.means())
     assert penalised == [True, False, False, True, False, False, True]
 
 
@@ -89,9 +91,9 @@ def test_a_heavy_penalty_flattens_the_discriminator(
     trainer = make_trainer(make_experiment(discriminator=heavy | {"learning_rate": 1e-3}))
     penalties = []
     for _ in range(20):
-        trainer.means.reset()
+        trainer.state.means.reset()
         trainer.step()
-        penalties.append(trainer.means.means()["r1"])
+        penalties.append(trainer.state.means.means()["r1"])
     assert penalties[-1] < penalties[0] / 2
 
 
@@ -102,7 +104,7 @@ def test_learning_rates_fall_at_the_end(make_experiment: MakeExperiment, make_tr
     shares = []
     for _ in range(8):
         trainer.step()
-        state: dict[str, Any] = trainer.state_dict()
+        state: dict[str, Any] = trainer.state.state_dict()
         rates = [
             state[f"{side}_optimiser"]["param_groups"][0]["lr"] for side in ("generator", "discriminator")
         ]
@@ -117,8 +119,8 @@ def test_the_average_draws_without_a_gradient(
     """The averaged generator is no part of the graph, and its own buffers follow the generator's."""
     trainer = make_trainer(make_experiment(generator={"ema": 0.0}))
     trainer.step()
-    assert not any(weight.requires_grad for weight in trainer.average.parameters())
-    assert equal(trainer.average.state_dict(), trainer.generator.state_dict())
+    assert not any(weight.requires_grad for weight in trainer.state.average.parameters())
+    assert equal(trainer.state.average.state_dict(), trainer.state.generator.state_dict())
 
 
 @pytest.mark.parametrize("prior", ["normal", "uniform"])
@@ -128,7 +130,7 @@ def test_latents_follow_the_prior(
     """The generator is taught on latents of the distribution that the exported file states."""
     trainer = make_trainer(make_experiment(["digit"], prior=prior, batch_size=500))
     drawn: list[Tensor] = []
-    trainer.generator.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[0]))
+    trainer.state.generator.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[0]))
     trainer.step()
     latents = drawn[0]
     assert latents.shape == (500, 8)
@@ -144,7 +146,7 @@ def test_real_images_are_in_the_generators_range(
     for table, low in (("digit", 0.0), ("digit_leaky", -1.0)):
         trainer = make_trainer(make_experiment(("digit", "colour"), generator={"table": table}))
         seen: list[dict[str, Tensor]] = []
-        trainer.discriminator.register_forward_pre_hook(lambda _, inputs, to=seen: to.append(inputs[0]))
+        trainer.state.discriminator.register_forward_pre_hook(lambda _, inputs, to=seen: to.append(inputs[0]))
         trainer.step()
         real = list(itertools.chain(seen[0].values()))
         assert [batch.shape[1] for batch in real] == [1, 3]

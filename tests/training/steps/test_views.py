@@ -49,7 +49,7 @@ def test_all_that_the_discriminator_sees_is_altered(
     """Real images, those drawn to teach it and those that teach the generator have all lost their cutout."""
     trainer = make_trainer(make_experiment(discriminator={"augmentations": ["cutout"]}))
     seen: list[dict[str, torch.Tensor]] = []
-    trainer.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    trainer.state.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     trainer.step()
     assert len(seen) == 3
     for images in seen:
@@ -61,6 +61,6 @@ def test_real_images_are_altered_once(make_experiment: MakeExperiment, fabric: F
     experiment = make_experiment(("digit",), discriminator={"noise": 0.5})
     trainer = Trainer(experiment, {"digit": torch.zeros(9, 1, 28, 28, dtype=torch.uint8)}, fabric)
     seen: list[dict[str, torch.Tensor]] = []
-    trainer.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    trainer.state.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     trainer.step()
     assert seen[0]["digit"].std().item() == pytest.approx(0.5, rel=0.05)
