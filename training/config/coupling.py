@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -33,3 +34,16 @@ class CouplingConfig:
     def weight_after(self, done: float) -> float:
         """Return the weight once a share of the steps is done."""
         return self.weight * (max(1.0 - done / self.until, self.remains) if self.until else 1.0)
+
+
+def check_couplings(couplings: Sequence[CouplingConfig], own_layers: int) -> None:
+    """Raise ValueError where couplings repeat, or ask for more than the domains' own generator layers."""
+    asked = [coupling.name for coupling in couplings]
+    if len(set(asked)) < len(asked):
+        raise ValueError(f"couplings repeat: {asked}")
+    for coupling in couplings:
+        if COUPLINGS[coupling.name].asks == "layers" and coupling.layers > own_layers:
+            raise ValueError(
+                f"coupling {coupling.name!r}: layers = {coupling.layers}, and the domains have "
+                f"{own_layers} of their own before the image: a smaller generator.shared_layers gives more"
+            )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
+from torch import nn
 
-from service.metadata import Name
+from service.metadata import CLASSES_OUTPUT, LATENT_INPUT, Name
 from training.config.fields import STRICT, Positive, one_of
 from training.pixels.augmentations import AUGMENTATIONS
 from training.pixels.transforms import TRANSFORMS
 
+RESERVED = {LATENT_INPUT, CLASSES_OUTPUT, *dir(nn.ModuleDict())}  # taken in exported graphs and in networks
 # fields that change none of the images which a classifier learns
 NO_IMAGES = frozenset(
     {"name", "description", "count", "prune", "labelled", "forbidden_augmentations", "test_split"}
@@ -91,3 +94,12 @@ class DomainConfig(SourceConfig):
 
 
 _DOMAIN = TypeAdapter(DomainConfig)
+
+
+def check_names(domains: Sequence[DomainConfig]) -> None:
+    """Raise ValueError where domains have one name, or one that is not theirs to take."""
+    names = [domain.name for domain in domains]
+    if len(set(names)) < len(names):
+        raise ValueError(f"domain names repeat: {names}")
+    if reserved := RESERVED & set(names):
+        raise ValueError(f"domain names {sorted(reserved)} have a meaning of their own: take others")

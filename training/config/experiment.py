@@ -9,22 +9,21 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
-from torch import nn
 
-from service.metadata import CLASSES_OUTPUT, LATENT_INPUT, Name, Prior, describe_errors
-from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table, misfit
-from training.config.coupling import CouplingConfig
-from training.config.domain import DomainConfig
+from service.metadata import Name, Prior, describe_errors
+from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table
+from training.config.coupling import CouplingConfig, check_couplings
+from training.config.discriminator import DiscriminatorConfig
+from training.config.domain import DomainConfig, check_names
 from training.config.fields import STRICT, Positive, Precision, Share, listed, one_of
 from training.config.lesson import ClassifierConfig, LessonConfig, check_lessons
-from training.config.network import DiscriminatorConfig, EncoderConfig, GeneratorConfig
+from training.config.network import EncoderConfig, GeneratorConfig, check_layers
 from training.errors import ConfigError
 from training.objectives.couplings import COUPLINGS
 from training.objectives.losses import LOSSES
 from training.pixels.ranges import RANGES
 
 TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS}
-RESERVED = {LATENT_INPUT, CLASSES_OUTPUT, *dir(nn.ModuleDict())}  # taken in exported graphs and in networks
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -73,71 +72,22 @@ class Experiment:
     """Steps between two checkpoints."""
 
     @model_validator(mode="after")
-    def _domains_fit(self) -> Self:
-        names = [domain.name for domain in self.domains]
-        if len(set(names)) < len(names):
-            raise ValueError(f"domain names repeat: {names}")
-        if reserved := RESERVED & set(names):
-            raise ValueError(f"domain names {sorted(reserved)} have a meaning of their own: take others")
-        return self
-
-    @model_validator(mode="after")
-    def _layers_fit(self) -> Self:
-        for side, table in self.tables.items():
-            config = getattr(self, side)
-            shared, sharable, layers = config.shared_of(table), config.sharable_of(table), len(table.layers)
-            if not 0 <= shared <= sharable:
-                raise ValueError(
-                    f"{side}.shared_layers = {shared}: its table has {layers} layers"
-                    + (f", {layers - sharable} of them own_last_layers" if sharable < layers else "")
-                )
-            if shared == sharable and len({domain.channels for domain in self.domains}) > 1:
-                raise ValueError(
-                    f"{side}.shared_layers = {shared}: grey and RGB domains cannot share "
-                    "the layer next to the image"
-                )
-            if wrong := misfit(TABLES[side], config.table, self.size):
-                raise ValueError(f"{side}.table = {config.table!r}: {wrong}")
-        return self
-
-    @model_validator(mode="after")
-    def _couplings_fit(self) -> Self:
-        asked = [coupling.name for coupling in self.couplings]
-        if len(set(asked)) < len(asked):
-            raise ValueError(f"couplings repeat: {asked}")
-        table = self.generator_table
-        own = max(0, len(table.layers) - 1 - self.generator.shared_of(table))  # before the image
-        for coupling in self.couplings:
-            if COUPLINGS[coupling.name].asks == "layers" and coupling.layers > own:
-                raise ValueError(
-                    f"coupling {coupling.name!r}: layers = {coupling.layers}, and the domains have "
-                    f"{own} of their own before the image: a smaller generator.shared_layers gives more"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _lessons_fit(self) -> Self:
-        config = self.discriminator
-        shared_layers = config.shared_of(self.discriminator_table)
-        check_lessons(self.lessons, self.domains, shared_layers, config.own_last_layers)
-        return self
-
-    @model_validator(mode="after")
-    def _labels_fit(self) -> Self:
-        labels = (self.discriminator.real_label, self.discriminator.fake_label)
-        if labels != (1.0, 0.0) and LOSSES[self.loss].smoothed is None:
-            labelled = [name for name, loss in LOSSES.items() if loss.smoothed]
-            raise ValueError(
-                f"discriminator.real_label, fake_label = {labels}: loss {self.loss!r} has no labels; "
-                f"{', '.join(labelled)} have"
-            )
+    def _parts_fit(self) -> Self:
+        check_names(self.domains)
+        channels = {domain.channels for domain in self.domains}
+        for name in self.networks:
+            config = getattr(self, name)
+            check_layers(name, config, TABLES[name], config.table, self.size, channels)
+        check_couplings(self.couplings, self.generator.own_of(self.generator_table))
+        shared_layers = self.discriminator.shared_of(self.discriminator_table)
+        check_lessons(self.lessons, self.domains, shared_layers, self.discriminator.own_last_layers)
+        self.discriminator.check_labels(self.loss)
         return self
 
     @property
-    def tables(self) -> dict[str, Table]:
-        """The layers of every network that is built, by its name."""
-        tables = {"generator": self.generator_table, "discriminator": self.discriminator_table}
-        return tables | ({"encoder": self.encoder_table} if self.asks("encoder") else {})
+    def networks(self) -> list[str]:
+        """Names of the networks that are built: an encoder where a coupling asks for one."""
+        return [name for name in TABLES if name != "encoder" or self.asks("encoder")]
 
     @property
     def classes(self) -> int:

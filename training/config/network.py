@@ -1,18 +1,17 @@
-"""The networks of an experiment: their tables, optimisers and what keeps them in bounds."""
+"""The networks of an experiment: their tables, how much of them domains share, their optimisers."""
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Collection
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table
+from training.architectures import ENCODERS, GENERATORS, Table, misfit
 from training.config.fields import STRICT, Decay, Positive, Weight, listed, one_of
 from training.networks.initialisers import INITIALISERS
 from training.networks.optimisers import OPTIMISERS
-from training.objectives.penalties import PENALTIES
-from training.pixels.augmentations import AUGMENTATIONS
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -56,6 +55,10 @@ class GeneratorConfig(NetworkConfig):
     ema: Decay = 0.999
     """Decay of the averaged generator, the one that is sampled, measured and exported."""
 
+    def own_of(self, table: Table) -> int:
+        """Return how many of a table's layers are a domain's own, before the one that draws the image."""
+        return max(0, len(table.layers) - 1 - self.shared_of(table))
+
 
 @dataclass(frozen=True, config=STRICT)
 class ReaderConfig(NetworkConfig):
@@ -77,57 +80,25 @@ class EncoderConfig(ReaderConfig):
     """Table of layers."""
 
 
-@dataclass(frozen=True, config=STRICT)
-class PenaltyConfig:
-    """A penalty on the discriminator's gradient."""
-
-    name: Annotated[str, one_of(PENALTIES)]
-    """Which penalty."""
-    weight: Weight
-    """Its weight in the discriminator's loss."""
-    every: Positive = 1
-    """It is computed every so many steps, and weighted so many times more."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class DiscriminatorConfig(ReaderConfig):
-    """The coupled discriminator, its optimiser and its penalties."""
-
-    table: Annotated[str, one_of(DISCRIMINATORS), listed(DISCRIMINATORS)] = "digit"
-    """Table of layers."""
-    updates: Positive = 1
-    """How often it is updated in a step."""
-    real_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
-    """What a loss of labels calls real images; below 1 is one-sided smoothing (Salimans et al. 2016)."""
-    fake_label: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """What it calls drawn images; above 0 makes the smoothing two-sided."""
-    penalty: Annotated[str, one_of(["none", *PENALTIES]), listed(PENALTIES)] = "none"
-    """Penalty on its gradient at images."""
-    penalty_weight: Weight = 1.0
-    """Its weight."""
-    penalty_every: Positive = 8
-    """It is computed every so many steps, and weighted so many times more (Karras et al. 2020)."""
-    penalties: tuple[PenaltyConfig, ...] = ()
-    """Penalties beside that one, each with a weight of its own."""
-    augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
-    """How what it sees is altered, real and drawn alike (Zhao et al. 2020); domains can forbid some."""
-    noise: Weight = 0.0
-    """Standard deviation of the noise on all that it sees, at the first step (Arjovsky & Bottou 2017)."""
-    noise_until: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the steps over which the noise falls linearly to nothing."""
-    clip_weights: Annotated[float, Field(gt=0)] | None = None
-    """Greatest absolute value of its weights, kept after every update (Arjovsky et al. 2017)."""
-
-    @model_validator(mode="after")
-    def _each_penalty_once(self) -> Self:
-        asked = [penalty.name for penalty in self.all_penalties]
-        if len(set(asked)) < len(asked):
-            raise ValueError(f"penalties repeat: {asked}")
-        return self
-
-    @property
-    def all_penalties(self) -> tuple[PenaltyConfig, ...]:
-        """Every penalty that is asked for."""
-        if self.penalty == "none":
-            return self.penalties
-        return (PenaltyConfig(self.penalty, self.penalty_weight, self.penalty_every), *self.penalties)
+def check_layers(
+    name: str,
+    config: NetworkConfig,
+    tables: dict[str, Table],
+    table_name: str,
+    size: tuple[int, int],
+    channels: Collection[int],
+) -> None:
+    """Raise ValueError where the network so called cannot be built of its table for such images."""
+    table = tables[table_name]
+    shared, sharable, layers = config.shared_of(table), config.sharable_of(table), len(table.layers)
+    if not 0 <= shared <= sharable:
+        raise ValueError(
+            f"{name}.shared_layers = {shared}: its table has {layers} layers"
+            + (f", {layers - sharable} of them own_last_layers" if sharable < layers else "")
+        )
+    if shared == sharable and len(channels) > 1:
+        raise ValueError(
+            f"{name}.shared_layers = {shared}: grey and RGB domains cannot share the layer next to the image"
+        )
+    if wrong := misfit(tables, table_name, size):
+        raise ValueError(f"{name}.table = {table_name!r}: {wrong}")

@@ -6,8 +6,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from training.config.discriminator import PenaltyConfig
 from training.config.experiment import Experiment
-from training.config.network import PenaltyConfig
 from training.objectives.losses import adversarial_loss
 from training.objectives.penalties import PENALTIES, PLACES
 from training.pixels.ranges import Images
