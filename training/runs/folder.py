@@ -15,21 +15,16 @@ runs/00003_digit_edge/
 from __future__ import annotations
 
 import json
-import platform
 import re
-import subprocess
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-from torch.utils.tensorboard import SummaryWriter
 
 from training.config.experiment import EXPERIMENT, Experiment, parse_experiment
 from training.errors import ConfigError, RunError
 from training.files import write_json, write_lines
-
-LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
+from training.runs.metrics_log import MetricsLog
+from training.runs.origin import origin
 
 
 class RunFolder:
@@ -128,40 +123,3 @@ def find_run(runs: Path, experiment: Experiment) -> RunFolder | None:
             run = RunFolder.open(path)
             found = run if run.experiment() == experiment else found
     return found
-
-
-class MetricsLog:
-    """Writes each line of metrics twice: as JSON and as TensorBoard events."""
-
-    def __init__(self, file: Path, events: Path, step: int) -> None:
-        self._lines = file.open("a", buffering=1)
-        self._events = SummaryWriter(events, purge_step=step + 1)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Add the values at `step`."""
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Flush and close both files."""
-        self._lines.close()
-        self._events.close()
-
-
-def origin() -> dict[str, Any]:
-    """Say what code and libraries are at work: the commit, and versions by name."""
-    versions = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return {"commit": commit(), "versions": versions}
-
-
-def commit() -> str:
-    """Name the commit of the code, with -dirty behind it where files differ; unknown outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return "unknown"

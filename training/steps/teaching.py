@@ -9,7 +9,8 @@ from torch import Tensor
 
 from training.config.experiment import Experiment
 from training.errors import DataError
-from training.objectives.lessons import LESSONS, Lecture
+from training.objectives.lecture import Lecture
+from training.objectives.lessons import LESSONS
 from training.pixels.ranges import Images
 from training.steps.batches import Batches
 from training.steps.running_means import Costs

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.objectives.lessons import LESSONS, Lecture
+from training.objectives.lecture import Lecture
+from training.objectives.lessons import LESSONS
 
 Images = dict[str, Tensor]
 SURE = math.log(9.0)  # of two classes: nine to one
