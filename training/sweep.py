@@ -22,7 +22,8 @@ from training.compute.machine import Machine
 from training.config.experiment import Experiment, load_experiment
 from training.config.grid import move, read_points
 from training.errors import ConfigError, DivergedError, RunError
-from training.evaluate import EvaluateOptions, evaluate, load_judges, load_real
+from training.evaluate import EvaluateOptions, evaluate
+from training.measures.quality import load_judges, load_real
 from training.runs.checkpoint import last_step
 from training.runs.figures import Curve, save_curves
 from training.runs.folder import RunFolder, find_run

@@ -1,0 +1,114 @@
+"""The quality of pairs: every measure that the data of an experiment allow, as JSON.
+
+Real images are the whole test split. What needs labels is left out, and said so, where a source has none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from training.config.domain import DomainConfig
+from training.config.experiment import Experiment
+from training.images.sets import ImageSet, load_split
+from training.images.sharing import share_out
+from training.measures.metrics import class_agreement, class_balance, frechet_distance, pixel_agreement
+from training.pixels.ranges import Images
+from training.pixels.transforms import transform
+from training.pretrained.classifiers import Classifier, classifier_file, classify, load_classifier
+
+
+def measure(experiment: Experiment, pairs: Images, classifiers: Path) -> dict[str, Any]:
+    """Return every measure that the experiment's data allow, as JSON."""
+    count = len(next(iter(pairs.values())))
+    real = load_real(experiment)
+    judges = load_judges(experiment, real, classifiers)
+    quality = {"pairs": count, "latents": f"index 0 of seeds 0 to {count - 1}"}
+    quality["pixel_agreement"] = measure_pixels(experiment.domains, pairs, real)
+    if not judges:
+        unlabelled = ", ".join(name for name, images in real.items() if images.labels is None)
+        return quality | {"not_measured": f"classes and Frechet distances: no labels for {unlabelled}"}
+    return (
+        quality
+        | measure_classes(pairs, judges)
+        | {"frechet_distance": measure_distances(experiment, pairs, real, judges)}
+    )
+
+
+def load_real(experiment: Experiment) -> dict[str, ImageSet]:
+    """Load the whole test split of each domain. Raises DataError."""
+    return {d.name: load_split(d, d.test_split, experiment.size) for d in experiment.domains}
+
+
+def load_judges(
+    experiment: Experiment, real: dict[str, ImageSet], classifiers: Path
+) -> dict[str, Classifier]:
+    """Load a classifier for each domain; none where a domain has no labels.
+
+    Raises RunError where one has not been trained.
+    """
+    if any(images.labels is None for images in real.values()):
+        return {}
+    return {
+        domain.name: load_classifier(classifier_file(classifiers, domain, experiment.size))
+        for domain in experiment.domains
+    }
+
+
+def measure_pixels(
+    domains: tuple[DomainConfig, ...], pairs: Images, real: dict[str, ImageSet]
+) -> dict[str, Any]:
+    """Compare each domain that is a transform of another one with what the transform gives.
+
+    The floor compares real images of the domain, each with another one at random.
+    """
+    measured = {}
+    for domain in domains:
+        origin = _origin(domain, domains)
+        if origin is None:
+            continue
+        expected = transform(pairs[origin.name], domain.transform)
+        mixed = _shuffle(real[domain.name].images)  # folders are sorted by class
+        floor = pixel_agreement(mixed, mixed.roll(1, 0))
+        agreement = pixel_agreement(expected, pairs[domain.name])
+        measured[domain.name] = {"of": origin.name, **agreement, "floor": floor}
+    return measured
+
+
+def measure_classes(pairs: Images, judges: dict[str, Classifier]) -> dict[str, Any]:
+    """Ask each domain's classifier whether pairs agree with the first domain and all classes are drawn."""
+    classes = {name: classify(judges[name], images) for name, images in pairs.items()}
+    first, *others = pairs
+    return {
+        "class_agreement": {name: class_agreement(classes[first], classes[name]) for name in others},
+        "class_balance": {name: class_balance(classes[name], judges[name].classes) for name in pairs},
+        "classifier_accuracy": {name: float(judge.accuracy) for name, judge in judges.items()},
+    }
+
+
+def measure_distances(
+    experiment: Experiment, pairs: Images, real: dict[str, ImageSet], judges: dict[str, Classifier]
+) -> dict[str, Any]:
+    """Compare drawn images with real test images; the floor compares as many training images with them."""
+    distances = {}
+    for domain in experiment.domains:
+        drawn, test = pairs[domain.name], real[domain.name].images
+        training = load_split(domain, domain.train_split, experiment.size).images
+        judge = judges[domain.name]
+        distances[domain.name] = {
+            "drawn": frechet_distance(judge, test, drawn),
+            "floor": frechet_distance(judge, test, _shuffle(training)[: len(drawn)]),
+        }
+    return distances
+
+
+def _shuffle(images: Tensor) -> Tensor:
+    return images[share_out(len(images), shares=1, seed=0)[0]]
+
+
+def _origin(domain: DomainConfig, domains: tuple[DomainConfig, ...]) -> DomainConfig | None:
+    """Return another domain that has the same images untransformed, of whatever split, if there is one."""
+    wanted = domain.image_fields("transform", "train_split")
+    return next((d for d in domains if d.image_fields("train_split") == wanted and d != domain), None)
