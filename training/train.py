@@ -25,6 +25,7 @@ from training.pretrained.couplers import load_couplers
 from training.pretrained.pruning import prune
 from training.runs.checkpoint import list_checkpoints, load_checkpoint
 from training.runs.folder import RunFolder
+from training.runs.lock import held
 from training.runs.record import Record
 from training.steps.teaching import check_labels
 from training.steps.trainer import Trainer
@@ -75,12 +76,16 @@ def begin(trainer: Trainer, runs: Path) -> RunFolder:
 
 
 def train(trainer: Trainer, folder: RunFolder) -> None:
-    """Begin a run, or go on where its last checkpoint is. Raises DivergedError."""
-    if list_checkpoints(folder.checkpoints):  # a run killed before its first one begins anew
-        trainer.state.load_state_dict(load_checkpoint(folder.checkpoints))
-    with closing(Record(folder, trainer)) as record:
-        run(trainer, record)
-    record.sum_up()
+    """Begin a run, or go on where its last checkpoint is.
+
+    Raises RunError where it is being trained already, DivergedError.
+    """
+    with held(folder, trainer.processes):
+        if list_checkpoints(folder.checkpoints):  # a run killed before its first one begins anew
+            trainer.state.load_state_dict(load_checkpoint(folder.checkpoints))
+        with closing(Record(folder, trainer)) as record:
+            run(trainer, record)
+        record.sum_up()
 
 
 def say(trainer: Trainer, text: str) -> None:

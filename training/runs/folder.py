@@ -10,6 +10,7 @@ runs/00003_digit_edge/
     training.gif        the sheets, one after the other, once the run has ended
     quality.json        what `evaluate` measured
     accuracy.json       what `adapt` measured
+    .lock               held by whoever trains it
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class RunFolder:
         self.film_file = path / "training.gif"
         self.quality_file = path / "quality.json"
         self.accuracy_file = path / "accuracy.json"
+        self.lock_file = path / ".lock"
         self._experiment_file = path / "experiment.json"
         self._metrics_file = path / "metrics.jsonl"
 
