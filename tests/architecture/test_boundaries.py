@@ -37,6 +37,16 @@ def test_training_takes_the_contract_alone_from_the_service() -> None:
     assert imported == {"service.latents", "service.metadata"}
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_no_code_is_ignored() -> None:
+    """What .gitignore names is missing in commits and in wheels, and no folder of the code is called so."""
+    ignored = subprocess.run(
+        ["git", "check-ignore", "--no-index", *map(str, CODE)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ignored.stdout == ""
+    assert ignored.returncode == 1, ignored.stderr  # as git says that there are none
+
+
 @pytest.mark.parametrize("file", ALL_FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_files_stay_short(file: Path) -> None:
     """No file has more than 250 lines."""
