@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +9,8 @@ import pytest
 import torch
 
 import training
-from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
-from training.config.domain import DomainConfig
 from training.config.experiment import EXPERIMENT, load_experiment, parse_experiment
-from training.config.lesson import ClassifierConfig
 from training.errors import ConfigError
-from training.networks.optimisers import OPTIMISERS
-from training.objectives.couplings import COUPLINGS
-from training.objectives.lessons import LESSONS
-from training.objectives.losses import LOSSES
-from training.objectives.penalties import PENALTIES
-from training.pixels.augmentations import AUGMENTATIONS
 from training.steps.construction import build_discriminator, build_generator
 
 FILES = sorted((Path(training.__file__).parent / "experiments").glob("*.toml"))
@@ -161,71 +149,6 @@ def test_a_wrong_field_is_named(changes: dict[str, Any], said: list[str]) -> Non
         parse_experiment(FIELDS | changes)
     assert "\n" not in str(caught.value)
     assert all(part in str(caught.value) for part in said)
-
-
-def test_the_manual_has_every_choice() -> None:
-    """docs/training.md names all tables, losses, penalties and so on, and its example works."""
-    manual = (Path(training.__file__).parents[1] / "docs/training.md").read_text()
-    for registry in (LOSSES, PENALTIES, COUPLINGS, OPTIMISERS, AUGMENTATIONS):
-        assert [name for name in registry if f"`{name}`" not in manual] == []
-    for tables in (GENERATORS, DISCRIMINATORS, ENCODERS, CLASSIFIERS):
-        assert [name for name in tables if f"`{name}`" not in manual] == []
-    example = tomllib.loads(re.findall(r"```toml\n(.*?)```", manual, re.DOTALL)[0])
-    parsed = parse_experiment(FIELDS | example)
-    assert [penalty.weight for penalty in parsed.discriminator.all_penalties] == [10.0]
-
-
-def test_the_manual_names_experiments_that_are() -> None:
-    """Every experiment that the table of architectures names is committed and has its table."""
-    manual = (Path(training.__file__).parents[1] / "docs/training.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| \d+ \|.*\| ([^|]+) \|$", manual, re.MULTILINE)
-    assert {name for name, _ in rows} == set(GENERATORS) | set(DISCRIMINATORS)
-    committed = {file.stem: load_experiment(file) for file in FILES}
-    for name, experiments in rows:
-        for experiment in re.findall(r"`(\w+)`", experiments):
-            built = committed[experiment]
-            assert name in (built.generator.table, built.discriminator.table)
-
-
-def test_the_manual_has_every_lesson() -> None:
-    """docs/adaptation.md names each lesson and each field of the classifier; its example works."""
-    manual = (Path(training.__file__).parents[1] / "docs/adaptation.md").read_text()
-    names = [*LESSONS, *(f"classifier.{field.name}" for field in fields(ClassifierConfig))]
-    assert [name for name in names if f"`{name}`" not in manual] == []
-    example = tomllib.loads(re.findall(r"```toml\n(.*?)```", manual, re.DOTALL)[0])
-    assert parse_experiment(FIELDS | example).lessons
-
-
-def test_the_manual_tells_where_images_come_from() -> None:
-    """docs/images.md has all that a domain can say of its images, and the source of every experiment."""
-    manual = (Path(training.__file__).parents[1] / "docs/images.md").read_text()
-    untold = {field.name for field in fields(DomainConfig) if f"`{field.name}`" not in manual}
-    assert untold == {"name", "description", "forbidden_augmentations"}  # which make no image another
-    experiments = {file.stem: load_experiment(file) for file in FILES}
-    sources = {name: {domain.source for domain in experiments[name].domains} for name in experiments}
-    for name, told in re.findall(
-        r"^\| `(\w+)` \|.*\|(.*)\|$", manual.split("## Experiments")[1], re.MULTILINE
-    ):
-        assert sources[name] <= set(re.findall(r"`([\w/-]+)`", told)), name
-    assert [name for name in sources if not all(f"`{source}`" in manual for source in sources[name])] == []
-
-
-def test_the_manual_s_domains_are_domains() -> None:
-    """The example of docs/images.md is an experiment's domains as it stands."""
-    manual = (Path(training.__file__).parents[1] / "docs/images.md").read_text()
-    (example,) = re.findall(r"```toml\n(.*?)```", manual, re.DOTALL)
-    domains = parse_experiment(FIELDS | tomllib.loads(example)).domains
-    assert [domain.where for domain in domains] == [{"Eyeglasses": True}, {"Eyeglasses": False}]
-
-
-def test_the_manual_has_no_field_that_is_not() -> None:
-    """Each `generator.field` or `discriminator.field` that docs/training.md writes is one."""
-    manual = (Path(training.__file__).parents[1] / "docs/training.md").read_text()
-    written = set(re.findall(r"`\W*(generator|discriminator)\.(\w+)", manual))
-    assert len(written) > 10
-    assert [
-        pair for pair in written if not hasattr(getattr(parse_experiment(FIELDS), pair[0]), pair[1])
-    ] == []
 
 
 def test_a_missing_field_is_named() -> None:
