@@ -21,6 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from training.config.experiment import EXPERIMENT, Experiment, parse_experiment
 from training.errors import ConfigError, RunError
 from training.files import write_json, write_lines
@@ -47,10 +49,10 @@ class RunFolder:
     def create(cls, runs: Path, experiment: Experiment) -> RunFolder:
         """Make the next numbered folder below `runs` and describe the experiment in it."""
         runs.mkdir(parents=True, exist_ok=True)
-        numbers = (re.match(r"(\d{5})_", entry.name) for entry in runs.iterdir())
-        number = max((int(match[1]) for match in numbers if match), default=-1) + 1
-        run = cls(runs / f"{number:05d}_{experiment.name}")
-        for folder in (run.path, run.checkpoints, run.samples):
+        with FileLock(runs / ".lock"):  # no two runs begun at once get one number
+            run = cls(runs / f"{_next_number(runs):05d}_{experiment.name}")
+            run.path.mkdir()
+        for folder in (run.checkpoints, run.samples):
             folder.mkdir()
         write_json(
             run._experiment_file, {"experiment": EXPERIMENT.dump_python(experiment, mode="json"), **origin()}
@@ -125,3 +127,8 @@ def find_run(runs: Path, experiment: Experiment) -> RunFolder | None:
             run = RunFolder.open(path)
             found = run if run.experiment() == experiment else found
     return found
+
+
+def _next_number(runs: Path) -> int:
+    numbers = (re.match(r"(\d{5})_", entry.name) for entry in runs.iterdir())
+    return max((int(match[1]) for match in numbers if match), default=-1) + 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,16 @@ def test_runs_are_numbered(make_experiment: MakeExperiment, tmp_path: Path) -> N
     (runs / "00041_other").mkdir()
     second = RunFolder.create(runs, make_experiment(name="fine"))
     assert [run.path.name for run in (first, second)] == ["00000_tiny", "00042_fine"]
+
+
+def test_runs_begun_at_once_have_numbers_of_their_own(
+    make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    """Of runs that begin at one moment, whatever their names, each has a number that no other one has."""
+    experiments = [make_experiment(name=name) for name in ("tiny", "fine") * 8]
+    with ThreadPoolExecutor(len(experiments)) as pool:
+        runs = list(pool.map(partial(RunFolder.create, tmp_path), experiments))
+    assert sorted(run.path.name[:5] for run in runs) == [f"{number:05d}" for number in range(16)]
 
 
 def test_a_run_describes_itself(make_experiment: MakeExperiment, tmp_path: Path) -> None:
