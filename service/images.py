@@ -78,15 +78,13 @@ def sheet(images: Mapping[str, Pixels]) -> Pixels:
 
     Smaller images are centred on black; grey becomes RGB beside colour.
     """
-    height = max(column.shape[1] for column in images.values())
-    channels = max(column.shape[3] for column in images.values())
-    columns = []
-    for column in images.values():
-        above = (height - column.shape[1]) // 2
-        below = height - column.shape[1] - above
-        padded = np.pad(column, ((0, 0), (above, below), (0, 0), (0, 0)))
-        columns.append(np.broadcast_to(padded, (*padded.shape[:3], channels)))
-    rows = np.concatenate(columns, axis=2)
+    size, heights, widths, channels = zip(*(column.shape for column in images.values()), strict=True)
+    rows = np.zeros((size[0], max(heights), sum(widths), max(channels)), np.uint8)
+    left = 0
+    for column, height, width in zip(images.values(), heights, widths, strict=True):
+        above = (max(heights) - height) // 2
+        rows[:, above : above + height, left : left + width] = column
+        left += width
     return rows.reshape(-1, *rows.shape[2:])
 
 
