@@ -22,6 +22,8 @@ from service.statistics import Statistics
 Latents = NDArray[np.float32]
 Images = dict[str, NDArray[np.uint8]]
 
+MOST_PIXELS = 2**20  # of a domain in one run, whose memory grows with them
+
 
 def file_digest(path: Path) -> str:
     """Return a file's digest, as a model opened from it has it."""
@@ -31,14 +33,14 @@ def file_digest(path: Path) -> str:
 class OnnxModel:
     """A generator that onnxruntime runs: `run` is safe to call from several threads at once."""
 
-    def __init__(self, path: Path, provider: Provider = "cpu", max_batch: int = 16) -> None:
+    def __init__(self, path: Path, provider: Provider = "cpu", max_batch: int = 64) -> None:
         """Open the file, check it against its metadata, and answer a warm-up.
 
-        Raises ModelRefused, saying what is wrong with the file, and ProviderMissing.
+        A run has at most `max_batch` latents, and fewer of images so large that a domain would have over
+        MOST_PIXELS. Raises ModelRefused, saying what is wrong with the file, and ProviderMissing.
         """
         content = path.read_bytes()
         self.provider: Provider = provider
-        self.max_batch = max_batch
         self.digest = _digest(content)
         self.statistics = Statistics()  # of whoever runs it
         self._session = open_session(content, provider)
@@ -46,6 +48,8 @@ class OnnxModel:
         self._turns = threading.Lock() if provider == "cuda" else contextlib.nullcontext()
         self.metadata = _read_metadata(self._session)
         self.domains = tuple(domain.name for domain in self.metadata.domains)
+        largest = max(domain.height * domain.width for domain in self.metadata.domains)
+        self.max_batch = max(1, min(max_batch, MOST_PIXELS // largest))
         if self.metadata.kind != "generator":
             raise ModelRefused(f"its kind is '{self.metadata.kind}'; only a 'generator' is served")
         _check_signature(self._session, self.metadata)

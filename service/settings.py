@@ -63,7 +63,10 @@ class Settings(BaseSettings):
         description="Threads of a process that draw and encode; otherwise its share of the processors.",
     )
     max_batch: int = Field(
-        default=16, ge=1, le=1024, description="Most latents in one run; on a GPU every run is padded to it."
+        default_factory=lambda chosen: 16 if chosen.get("provider") == "cuda" else 64,
+        ge=1,
+        le=1024,
+        description="Most latents in one run, to which a GPU's runs are padded; otherwise 64, on a GPU 16.",
     )
     max_queue: int = Field(
         default=512,

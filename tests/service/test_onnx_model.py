@@ -36,13 +36,23 @@ def test_digest_is_that_of_the_file(tiny_model: Callable[..., Path]) -> None:
 
 def test_bytes_are_the_same_in_every_batch(tiny_model: Callable[..., Path]) -> None:
     """A latent has the same bytes in a batch of any size, at any place in it."""
-    model = OnnxModel(tiny_model(), max_batch=16)
-    latents = np.random.default_rng(1).normal(size=(16, 8)).astype(np.float32)
+    model = OnnxModel(tiny_model(), max_batch=64)
+    latents = np.random.default_rng(1).normal(size=(64, 8)).astype(np.float32)
     alone = [model.run(latent[None]) for latent in latents]
-    for size in range(1, 17):
+    for size in range(1, 65):
         images = model.run(latents[-size:])
         for i, expected in enumerate(alone[-size:]):
             assert all(np.array_equal(images[name][i], expected[name][0]) for name in model.domains)
+
+
+def test_runs_of_large_images_are_small(
+    tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest domain bounds the pixels of a run, but a run has one latent at least."""
+    path = tiny_model()  # of 8 x 6 and 10 x 9 pixels
+    for most, latents in ((10**6, 16), (360, 4), (10, 1)):
+        monkeypatch.setattr("service.onnx_model.MOST_PIXELS", most)
+        assert OnnxModel(path, max_batch=16).max_batch == latents
 
 
 def test_padding_does_not_show(tiny_model: Callable[..., Path]) -> None:

@@ -23,7 +23,7 @@ from tests.stress.mixture import GOOD
 from tests.stress.questions import Question, questions
 
 Answered = tuple[int, str | None, str | None, bytes]  # status, media type, ETag, body
-ARMS = [{"threads": 2, "max_batch": 16}, {"threads": 1, "max_batch": 16}, {"threads": 2, "max_batch": 3}]
+ARMS = [{"threads": 2, "max_batch": 16}, {"threads": 1, "max_batch": 64}, {"threads": 2, "max_batch": 3}]
 
 
 def open_app(models_dir: Path, threads: int, max_batch: int) -> httpx.AsyncClient:

@@ -23,7 +23,7 @@ import numpy as np
 from service import images
 from tests.benchmarks.serving.peers.drawing import Drawer, processors
 
-LARGEST_BATCH = 16  # COGAN_MAX_BATCH as it comes
+LARGEST_BATCH = 64  # COGAN_MAX_BATCH as it comes
 
 
 def _run(drawer: Drawer, size: int, _: int) -> int:
