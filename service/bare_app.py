@@ -16,6 +16,7 @@ from service import __version__
 from service.errors import RequestError, WrongMethod
 from service.middleware import QUIET_ROUTES
 from service.problems import problem_response
+from service.routes.docs import add_docs
 from service.routes.openapi import document_truly
 from service.settings import Settings
 
@@ -35,6 +36,7 @@ def make_bare_app(settings: Settings, tracer: TracerProvider | None, *ends: Call
         description="Coupled images: one latent, drawn in every domain of a model.",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
         telemetry={
@@ -49,6 +51,7 @@ def make_bare_app(settings: Settings, tracer: TracerProvider | None, *ends: Call
     for error in (RequestError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _handle)
     document_truly(app, settings)
+    add_docs(app)
     return app
 
 

@@ -14,8 +14,11 @@ from service.rate_limit import RateLimit
 from service.settings import Settings
 from service.siblings import Siblings
 
-PUBLIC = frozenset(  # what machines ask, and pages that a browser opens without any header
-    ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", "/", "/docs", "/openapi.json")
+PUBLIC = frozenset(  # what machines ask, and what a browser opens without any header
+    (
+        *("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", "/", "/openapi.json"),
+        *("/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/favicon-32x32.png"),
+    )
 )
 
 
