@@ -10,8 +10,10 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from concurrent.futures import Executor
 from functools import cache, partial
+from statistics import median
 from typing import Any
 
 from service.drawing import Run, draw_batch
@@ -23,8 +25,6 @@ from service.onnx_model import OnnxModel
 from service.timers import Timers
 
 logger = logging.getLogger("cogan.batching")
-
-
 SOON_S = 0.001  # what takes no longer is drawn by the event loop itself, if it is alone
 
 
@@ -50,7 +50,7 @@ class Batcher:
         self._metrics, self._timers = metrics, timers
         self._queue = EntryQueue(max_queue, runs)
         self._starting = False  # whether a start is due
-        self._latent_seconds = 0.0  # smoothed duration of a run divided by its size
+        self._recent: deque[float] = deque(maxlen=9)  # durations of runs, each divided by its size
         metrics.queue_depth.labels(model.name).set_function(lambda: self._queue.depth)
         self._batches, self._samples = metrics.batches.labels(model.name), metrics.samples.labels(model.name)
         self._durations = cache(metrics.inference_duration.labels)
@@ -59,6 +59,11 @@ class Batcher:
     def longest_run(self) -> float:
         """The seconds since when the oldest batch is being drawn; 0 where none is."""
         return self._queue.longest_run
+
+    @property
+    def _latent_seconds(self) -> float:
+        """What a latent takes; the median, as a run that other processes held up says nothing of the next."""
+        return median(self._recent) if self._recent else 0.0
 
     async def draw(self, job: Job[Encoded], deadline: float) -> tuple[Encoded, dict[str, float]]:
         """Wait for a job's answer; return it and the seconds that each part of the work took.
@@ -143,4 +148,4 @@ class Batcher:
         self._batches.inc()
         self._samples.inc(run.size)
         self._durations(model.name, model.version, model.provider).observe(run.seconds)
-        self._latent_seconds += 0.1 * (run.seconds / run.size - self._latent_seconds)
+        self._recent.append(run.seconds / run.size)

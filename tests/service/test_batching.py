@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -207,6 +208,28 @@ async def test_a_quick_request_alone_needs_no_other_thread(make_batcher: Callabl
     assert await thread() is not own
     assert await thread() is own
     assert own not in await asyncio.gather(thread(), thread(), thread())
+
+
+async def test_one_run_that_was_held_up_makes_no_request_slow(
+    make_batcher: Callable[..., Batcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else the machine did once, the next request alone is drawn by the loop as before."""
+    batcher = make_batcher()
+    job = Job(batcher.model, 1, lambda start, stop: latents(1)[start:stop], _current_thread)
+
+    async def thread() -> threading.Thread:
+        return (await batcher.draw(job, asyncio.get_running_loop().time() + 30))[0]
+
+    def wait_and_run(drawn: Latents) -> Images:
+        time.sleep(0.2)
+        return OnnxModel.run(batcher.model, drawn)
+
+    for _ in range(3):
+        await thread()
+    with monkeypatch.context() as held_up:
+        held_up.setattr(batcher.model, "run", wait_and_run)
+        await thread()
+    assert await thread() is threading.current_thread()
 
 
 async def test_a_slow_request_alone_leaves_the_loop_alone(make_batcher: Callable[..., Batcher]) -> None:
