@@ -74,3 +74,9 @@ def test_the_processors_are_used_up_to_four(monkeypatch: pytest.MonkeyPatch) -> 
         assert Settings().threads == cpus // processes
     assert (Settings(provider="cuda").processes, Settings(processes=1).threads) == (1, 64)
     assert Settings(processes=7).processes == 7
+
+
+def test_runs_are_small_on_a_gpu() -> None:
+    """Every run of a GPU is padded to the largest, which is smaller there; a number that is set holds."""
+    largest = [Settings(**chosen).max_batch for chosen in ({}, {"provider": "cuda"}, {"max_batch": 7})]
+    assert largest == [64, 16, 7]
