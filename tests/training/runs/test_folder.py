@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing import event_accumulator  # type: ignore[import-untyped]
+from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
 
 from training.config.experiment import Experiment
 from training.errors import RunError
@@ -80,9 +81,11 @@ def test_metrics_become_curves(make_experiment: MakeExperiment, tmp_path: Path) 
 
 @pytest.mark.parametrize("torn", ["", '{"step": 40, "lo', '{"step": 40, "loss": 1.0}'])
 def test_lines_beyond_the_checkpoint_are_forgotten(
-    make_experiment: MakeExperiment, tmp_path: Path, torn: str
+    make_experiment: MakeExperiment, tmp_path: Path, torn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run resumed at step 20 has one line a step, also where the kill cut the last line short."""
+    # the names of files of one second end in a number, and TensorBoard takes 10 for less than 9
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     run = RunFolder.create(tmp_path, make_experiment())
     with closing(run.open_log(0)) as log:
         for step in (10, 20, 30):
