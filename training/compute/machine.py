@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -17,6 +20,7 @@ from training.config.fields import Precision
 from training.errors import ConfigError
 
 COUNT, COUNT_HERE = "WORLD_SIZE", "LOCAL_WORLD_SIZE"  # processes, as torchrun says
+CPU_INFO = Path("/proc/cpuinfo")  # of Linux
 
 
 @dataclass(frozen=True)
@@ -60,3 +64,18 @@ class _Together(DDPStrategy):
 
     def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]  # not wrapped
         return module
+
+
+def describe_machine(device: torch.device, processes: int) -> dict[str, str | int]:
+    """Say what a run is trained on: the device's model, its threads of all there are, and its processes."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        "threads": torch.get_num_threads(),
+        "of_threads": os.cpu_count() or 1,
+        "processes": processes,
+    }
+
+
+def _cpu() -> str:
+    found = re.search(r"model name\s*: (.+)", CPU_INFO.read_text() if CPU_INFO.is_file() else "")
+    return found[1] if found else platform.processor() or platform.machine()

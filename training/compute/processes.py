@@ -24,6 +24,7 @@ class Processes:
         self._fabric = fabric
         self.count = fabric.world_size
         self.rank = fabric.global_rank
+        self.device = fabric.device
         self.leads = fabric.is_global_zero
         """Whether this is the one that writes."""
 

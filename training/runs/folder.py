@@ -4,6 +4,7 @@ runs/00003_digit_edge/
     experiment.json     the whole experiment, versions, commit
     metrics.jsonl       a line of mean losses every `log_every` steps
     events/             the same for TensorBoard
+    machines.json       where it was trained
     samples/            sheets: rows are latents, columns are domains
     checkpoints/        resumable states
     losses.png          the metrics over the steps, once the run has ended
@@ -42,6 +43,8 @@ class RunFolder:
         self.quality_file = path / "quality.json"
         self.accuracy_file = path / "accuracy.json"
         self.lock_file = path / ".lock"
+        self.machines_file = path / "machines.json"
+        self.events = path / "events"
         self._experiment_file = path / "experiment.json"
         self._metrics_file = path / "metrics.jsonl"
 
@@ -116,7 +119,7 @@ class RunFolder:
         """Open the metrics for writing after `step`, forgetting lines that a killed run wrote beyond it."""
         kept = [json.dumps(line) for line in self.metrics() if line["step"] <= step]
         write_lines(self._metrics_file, kept)
-        return MetricsLog(self._metrics_file, self.path / "events", step)
+        return MetricsLog(self._metrics_file, self.events, step)
 
 
 def find_run(runs: Path, experiment: Experiment) -> RunFolder | None:

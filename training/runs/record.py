@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from training.compute.machine import describe_machine
 from training.errors import DivergedError
 from training.networks.drawing import draw, latents_of_seeds
 from training.runs.checkpoint import save_checkpoint
+from training.runs.effort import note_machine
 from training.runs.figures import by_metric, save_curves
 from training.runs.folder import RunFolder
 from training.runs.sheets import save_film, save_sheet
@@ -23,6 +25,8 @@ class Record:
         self._folder, self._trainer = folder, trainer
         self._leads = trainer.processes.leads
         self._log = folder.open_log(trainer.state.steps_done) if self._leads else None
+        if self._leads:
+            note_machine(folder, describe_machine(trainer.processes.device, trainer.processes.count))
 
     def write_metrics(self) -> dict[str, float]:
         """Write the mean losses since the last time, and return them. Raises DivergedError."""

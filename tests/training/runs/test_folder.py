@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing import event_accumulator  # type: ignore[import-untyped]
-from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
+from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.summary.writer import event_file_writer
 
 from training.config.experiment import Experiment
 from training.errors import RunError

@@ -1,0 +1,40 @@
+"""What a run took: the machines that trained it, and for how long."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from training.files import write_json
+from training.runs.folder import RunFolder
+
+MachineFacts = Mapping[str, str | int]
+
+
+def note_machine(run: RunFolder, machine: MachineFacts) -> None:
+    """Add a machine to those that trained a run, unless it is among them."""
+    known = machines(run)
+    if machine not in known:
+        write_json(run.machines_file, [*known, machine])
+
+
+def machines(run: RunFolder) -> list[MachineFacts]:
+    """Return the machines that trained a run, the first one first."""
+    known: list[MachineFacts] = (
+        json.loads(run.machines_file.read_text()) if run.machines_file.is_file() else []
+    )
+    return known
+
+
+def seconds(run: RunFolder) -> float:
+    """Return how long a run was trained, by the clock: from the begin of each training to its last line.
+
+    Trainings that were stopped and went on add up; a time in which one was halted counts.
+    """
+    total = 0.0
+    for file in run.events.glob("events.out.*"):
+        times = [event.wall_time for event in EventFileLoader(str(file)).Load()]
+        total += max(times, default=0.0) - min(times, default=0.0)
+    return total
