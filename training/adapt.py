@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Annotated
 
 from pydantic import Field
@@ -28,6 +27,7 @@ from training.images.sets import ImageSet, load_split
 from training.pretrained.classifiers import accuracy
 from training.runs.checkpoint import last_step
 from training.runs.folder import RunFolder, find_run
+from training.runs.reports import spread
 from training.runs.trained import load_adapted
 from training.train import prepare, train
 
@@ -86,12 +86,10 @@ def adapt(experiment: Experiment, real: dict[str, ImageSet], options: AdaptOptio
 
 def describe(runs: Sequence[Accuracies]) -> str:
     """Say the mean over the runs and, where there are several, the standard deviation between them."""
-    lines = []
-    for name in runs[0]:
-        shares = [run[name] for run in runs]
-        spread = f" +- {stdev(shares):.2%}" if shares[1:] else ""
-        lines.append(f"{name}: {mean(shares):.2%}{spread} of real test images classified right")
-    return "\n".join(lines)
+    said = {name: spread([run[name] for run in runs]) for name in runs[0]}
+    return "\n".join(
+        f"{name}: {shares} of real test images classified right" for name, shares in said.items()
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from training import adapt, compare, evaluate, export, sweep, train, train_classifiers
+from training import adapt, compare, document, evaluate, export, sweep, train, train_classifiers
 from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 from training.config.domain import DomainConfig
 from training.config.experiment import Experiment
@@ -21,7 +21,7 @@ from training.objectives.losses import LOSSES
 from training.objectives.penalties import PENALTIES
 
 RunVerb = Callable[..., None]
-VERBS = [adapt, train, evaluate, export, compare, sweep, train_classifiers]
+VERBS = [adapt, train, evaluate, export, compare, document, sweep, train_classifiers]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
@@ -117,6 +117,7 @@ def test_options_override_the_file(run_verb: RunVerb, write_experiment: Path, tm
         (export, ["{folder}", "--name", "Big Name"], "name = 'Big Name'"),
         (export, ["{folder}"], "is no run folder"),
         (compare, ["{folder}", "{folder}"], "is no run folder"),
+        (document, ["{folder}"], "is no run folder"),
         (train_classifiers, ["{experiment}", "--table", "deep"], "table = 'deep': must be one of digit"),
         (
             train_classifiers,

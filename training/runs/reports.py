@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 
 from training.files import write_whole
 
 Value = str | float | None
-Rows = Sequence[Mapping[str, Value]]
+Row = Mapping[str, Value]
+Rows = Sequence[Row]
 
 
 def flat(values: object, path: str = "") -> dict[str, Value]:
@@ -31,6 +33,11 @@ def markdown(rows: Rows) -> str:
     names = _names(rows)
     lines = [names, ["---"] * len(names), *([_shown(row.get(name)) for name in names] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def spread(shares: Sequence[float]) -> str:
+    """Say the mean of shares and, where there are several, the standard deviation between them."""
+    return f"{mean(shares):.2%}" + (f" +- {stdev(shares):.2%}" if shares[1:] else "")
 
 
 def save_report(rows: Rows, folder: Path) -> None:

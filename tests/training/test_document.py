@@ -1,0 +1,176 @@
+"""The page of results: every cell is what the folders of runs hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from training import document
+from training.config.experiment import Experiment
+from training.files import write_json
+from training.networks.drawing import draw, latents_of_seeds
+from training.runs.checkpoint import save_checkpoint
+from training.runs.effort import note_machine
+from training.runs.folder import RunFolder
+from training.runs.trained import load_average
+from training.steps.construction import build_generator
+
+RunVerb = Callable[..., None]
+MakeExperiment = Callable[..., Experiment]
+PAIRS: dict[str, Any] = {
+    "latents": "index 0 of seeds 0 to 9",
+    "pixel_agreement": {
+        "edge": {
+            "of": "digit",
+            "binarised": 0.96444,
+            "within_25": 0.8125,
+            "within_51": 0.9375,
+            "floor": {"binarised": 0.75, "within_25": 0.5, "within_51": 0.625},
+        }
+    },
+    "class_agreement": {"edge": 0.9375},
+    "class_balance": {"digit": 0.96875, "edge": 0.984375},
+    "frechet_distance": {"digit": {"drawn": 7.36, "floor": 3.25}, "edge": {"drawn": 9.875, "floor": 2.5}},
+    "classifier_accuracy": {"digit": 0.9958, "edge": 0.995},
+}
+
+
+def leave(
+    folder: Path, experiment: Experiment, steps: int, quality: Mapping[str, Any] | None = None
+) -> RunFolder:
+    """Make the folder of a run that was stopped after so many steps, and perhaps measured."""
+    run = RunFolder.create(folder, experiment)
+    state = {"steps_done": steps, "average": build_generator(experiment).state_dict()}
+    save_checkpoint(run.checkpoints, steps, state)
+    if quality:
+        write_json(run.quality_file, {"steps": steps, **quality})
+    return run
+
+
+def table(page: Path, title: str) -> list[dict[str, str]]:
+    """Read the rows of the table below a title."""
+    lines = page.read_text().split(f"## {title}\n")[1].split("\n## ")[0].splitlines()
+    heads, _, *rows = [
+        [cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines if line.startswith("|")
+    ]
+    return [dict(zip(heads, row, strict=False)) for row in rows]
+
+
+def test_every_measure_of_every_domain_is_a_cell(
+    run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    """Floors stand in brackets; what a lone domain cannot have is left empty."""
+    pair = leave(tmp_path / "runs", make_experiment(name="pair"), 300, PAIRS)
+    alone = PAIRS | {"pixel_agreement": {}, "class_agreement": {}}
+    lone = leave(tmp_path / "runs", make_experiment(("digit",), name="lone"), 300, alone)
+    page = tmp_path / "docs" / "results.md"
+    run_verb(document, pair.path, lone.path, "--to", page)
+    digit, edge, single = table(page, "What runs draw")
+    assert edge == {
+        "experiment": "pair",
+        "domain": "edge",
+        "steps": "300 of 25,000",
+        "drawn": "![](results/pair/edge.png)",
+        "pixels agree, binarised": "0.9644 (0.7500)",
+        "within 51": "0.9375 (0.6250)",
+        "within 25": "0.8125 (0.5000)",
+        "published": "",
+        "classes agree": "0.9375",
+        "class balance": "0.9844",
+        "Frechet distance": "9.88 (2.50)",
+        "its classifier": "99.50%",
+    }
+    assert digit["Frechet distance"] == single["Frechet distance"] == "7.36 (3.25)"
+    assert single["experiment"] == "lone"
+    assert single["classes agree"] == single["within 51"] == ""
+    assert "index 0 of seeds 0 to 9." in page.read_text()
+
+
+def test_strips_are_drawn_by_the_run(
+    run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    """Each domain has a picture of the first eight seeds, in a row."""
+    run = leave(tmp_path / "runs", make_experiment(), 300, PAIRS)
+    run_verb(document, run.path, "--to", tmp_path / "page.md")
+    generator, _ = load_average(run)
+    drawn = draw(generator, latents_of_seeds(run.experiment().latent_prior, range(8)))
+    assert sorted(file.name for file in (tmp_path / "page" / "tiny").iterdir()) == ["digit.png", "edge.png"]
+    for name, images in drawn.items():
+        with Image.open(tmp_path / "page" / "tiny" / f"{name}.png") as strip:
+            assert strip.tobytes() == torch.cat(list(images), dim=2).numpy().tobytes()
+
+
+def test_how_runs_were_made_is_told(
+    run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    """A run beside its experiment's file: fewer steps, other fields, where and how large."""
+    (tmp_path / "files").mkdir()
+    experiment = make_experiment(steps=2000, seed=3, log_every=5, generator={"width": 1 / 64})
+    source = experiment.domains[0].source
+    (tmp_path / "files" / "tiny.toml").write_text(
+        f"""name = "tiny"
+data_license = "made for tests"
+latent_dim = 8
+batch_size = 4
+steps = 2500
+domains = [
+    {{name = "digit", source = "{source}"}},
+    {{name = "edge", source = "{source}", transform = "edge"}},
+]
+generator = {{table = "digit_leaky", width = 0.0078125}}
+discriminator = {{table = "digit_strided", width = 0.015625}}
+"""
+    )
+    run = leave(tmp_path / "runs", experiment, 1200, PAIRS)
+    note_machine(run, {"device": "abacus", "threads": 2, "of_threads": 8, "processes": 3})
+    page = tmp_path / "results.md"
+    run_verb(document, run.path, "--to", page, "--experiments", tmp_path / "files")
+    (made,), drawn = table(page, "How they were made"), table(page, "What runs draw")
+    generator = build_generator(experiment)
+    assert {row["steps"] for row in [made, *drawn]} == {"1,200 of 2,500"}
+    assert made["batch"] == "4"
+    assert made["generator"] == f"{sum(weight.numel() for weight in generator.parameters()):,}"
+    assert made["machine"] == "abacus, 6 of 8 threads"
+    assert made["otherwise than its file"] == "generator.width = 0.015625, steps = 2000"
+
+
+def test_seeds_of_an_adaptation_are_one_row(
+    run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    """It is the mean over runs that differ in the seed; the labelled domain has no row."""
+    runs = []
+    for seed, weight, share in ((0, 1.0, 0.9), (1, 1.0, 0.94), (2, 2.0, 0.5)):
+        lessons = [{"name": "labels", "weight": weight}]
+        run = leave(tmp_path / "runs", make_experiment(("known", "edge"), seed=seed, lessons=lessons), 7)
+        write_json(run.accuracy_file, {"steps": 7, "accuracy": {"known": 0.99, "edge": share}})
+        runs.append(run.path)
+    run_verb(document, *runs, "--to", tmp_path / "results.md")
+    first, other = table(tmp_path / "results.md", "What labels of another domain teach")
+    assert (first["domain"], first["seeds"], first["accuracy"]) == ("edge", "0, 1", "92.00% +- 2.83%")
+    assert (other["seeds"], other["accuracy"]) == ("2", "50.00%")
+    assert len(table(tmp_path / "results.md", "How they were made")) == 2
+    assert "What runs draw" not in (tmp_path / "results.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "said", ["is not measured: python -m training.evaluate", "are of one experiment, tiny"]
+)
+def test_what_has_no_place_on_the_page_is_refused(
+    run_verb: RunVerb,
+    make_experiment: MakeExperiment,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    said: str,
+) -> None:
+    """A run that is not measured, and two of one experiment, are told before anything is written."""
+    measured = leave(tmp_path / "runs", make_experiment(), 3, PAIRS)
+    other = leave(tmp_path / "runs", make_experiment(seed=1), 3, None if "not measured" in said else PAIRS)
+    with pytest.raises(SystemExit, match="2"):
+        run_verb(document, measured.path, other.path, "--to", tmp_path / "page.md")
+    assert said in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["runs"]
