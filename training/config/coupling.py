@@ -22,8 +22,8 @@ class CouplingConfig:
     """Its weight in the generator's loss."""
     classifiers: str = "couplers"
     """Folder of the classifiers that semantic asks; others than those that judge the pairs."""
-    vgg: str = "vgg19.pth"
-    """File of the weights of VGG19 that content and style ask, as torchvision names them."""
+    vgg: str = "timm/vgg19.tv_in1k"
+    """Weights of VGG19 that content and style ask: a hub name, or a file of torchvision's."""
     layers: Positive = 1
     """How many of the domains' own generator layers weights and features look at, from the border on."""
     until: Annotated[float, Field(gt=0, le=1)] | None = None

@@ -33,7 +33,7 @@ def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[st
 
 
 def _perception(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, Coupler]:
-    return dict.fromkeys((domain.name for domain in experiment.domains), load_perception(Path(coupling.vgg)))
+    return dict.fromkeys((domain.name for domain in experiment.domains), load_perception(coupling.vgg))
 
 
 LOADERS: dict[str, Callable[[CouplingConfig, Experiment], Mapping[str, Coupler]]] = {

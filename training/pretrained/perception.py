@@ -5,9 +5,7 @@ Axes: B batch, C channels, H, W.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from training.architectures import FEATURES
 from training.errors import RunError
 from training.networks.rows import build
+from training.pretrained.weights import find_weights, read_weights
 
 TABLE = FEATURES["vgg19"]
 SEEN = (0, 2, 4, 8, 12, 13)  # rows: the first convolution of each block, and the second of the last
@@ -48,28 +47,31 @@ class Perception(nn.Module):
         return lambda images: self(((images - low) / (high - low)).expand(-1, 3, -1, -1))
 
 
-def load_perception(file: Path) -> Perception:
-    """Read weights as torchvision names those of VGG19: features.0.weight, features.0.bias, ...
+def load_perception(name: str) -> Perception:
+    """Read weights of VGG19, of a file or of the hub, called features.0.weight, features.0.bias, ...
 
-    The width follows from the file. Raises RunError where there is none, or where it holds another network.
+    So torchvision and timm call them, in whatever order. The width follows from them. Raises RunError where
+    there are none, or those of another network.
     """
-    if not file.is_file():
-        raise RunError(f"{file} is missing: put torchvision's weights of VGG19 there, or name another file")
+    file = find_weights(name)
+    state = read_weights(file)
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        given = [value for name, value in state.items() if name.startswith("features.")]
+        given = [state[name] for name in sorted(filter(_is_feature, state), key=_place)]
         perception = Perception(len(given[0]) / 64)
         own = perception.rows.state_dict()
         perception.rows.load_state_dict(dict(zip(own, given[: len(own)], strict=True)))
-    except (
-        RuntimeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        pickle.UnpicklingError,
-    ) as error:
+    except (RuntimeError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise RunError(
             f"{file} does not hold the weights of VGG19 as torchvision names them: {error}"
         ) from error
     return perception.eval()
+
+
+def _is_feature(name: str) -> bool:
+    return name.startswith("features.")
+
+
+def _place(name: str) -> tuple[int, bool]:
+    """Return where a feature's weight stands in its network: by layer, the bias last."""
+    _, layer, kind = name.split(".")
+    return int(layer), kind == "bias"

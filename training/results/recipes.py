@@ -11,7 +11,7 @@ from training.runs.folder import RunFolder
 from training.runs.reports import Row, flat
 
 # last parts of the names of fields that tell two runs of a recipe apart, and no two recipes
-NO_RECIPE = {"seed", "log_every", "sample_every", "checkpoint_every", "classifiers", "description"}
+NO_RECIPE = {"seed", "log_every", "sample_every", "checkpoint_every", "classifiers", "vgg", "description"}
 
 
 def alike(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:

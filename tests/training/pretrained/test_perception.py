@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.errors import RunError
@@ -33,20 +34,24 @@ def whole() -> nn.Sequential:
 
 
 def save(network: nn.Module, file: Path) -> Path:
-    """Write the weights as torchvision's file has them, with a classifier behind them."""
+    """Write the weights as torchvision's file has them, or timm's, with a classifier behind them."""
     state: dict[str, Any] = {f"features.{name}": value for name, value in network.state_dict().items()}
-    torch.save(state | {"classifier.0.weight": torch.zeros(4, 4)}, file)
+    if file.suffix == ".safetensors":
+        save_file(state | {"pre_logits.fc1.weight": torch.zeros(4, 4)}, file)
+    else:
+        torch.save(state | {"classifier.0.weight": torch.zeros(4, 4)}, file)
     return file
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("image_range", [(0.0, 1.0), (-1.0, 1.0)])
+@pytest.mark.parametrize("file", ["vgg.pth", "model.safetensors"])
 @torch.inference_mode()
 def test_features_are_vggs(
-    whole: nn.Sequential, tmp_path: Path, channels: int, image_range: tuple[float, float]
+    whole: nn.Sequential, tmp_path: Path, channels: int, image_range: tuple[float, float], file: str
 ) -> None:
-    """From torchvision's file come the features of its network, of grey and RGB images of any range."""
-    perceive = load_perception(save(whole, tmp_path / "vgg.pth")).of_range(image_range)
+    """From either library's file come the features of its network, of grey and RGB images of any range."""
+    perceive = load_perception(str(save(whole, tmp_path / file))).of_range(image_range)
     shares = torch.rand(2, channels, 28, 28)
     low, high = image_range
     found = perceive(shares * (high - low) + low)
@@ -68,15 +73,12 @@ def test_at_full_width_it_is_vgg19() -> None:
     assert (len(sizes), sum(sizes)) == (28, 20_024_384 - 2 * (512 * 512 * 9 + 512))
 
 
-def test_a_file_of_something_else_is_refused(whole: nn.Sequential, tmp_path: Path) -> None:
-    """A missing file, one that is none of weights, and those of another network are told by their path."""
-    with pytest.raises(RunError, match=r"none\.pth is missing"):
-        load_perception(tmp_path / "none.pth")
-    (tmp_path / "text.pth").write_text("no weights")
-    shallow = save(whole[:10], tmp_path / "shallow.pth")
+def test_a_file_of_another_network_is_refused(whole: nn.Sequential, tmp_path: Path) -> None:
+    """A network of fewer or other layers, and one of other names, are told by their path."""
+    shallow = save(whole[:10], tmp_path / "shallow.safetensors")
     other = save(nn.Sequential(nn.Linear(3, 3), *list(whole)[1:]), tmp_path / "other.pth")
     unnamed = tmp_path / "unnamed.pth"
     torch.save(whole.state_dict(), unnamed)
-    for file in (tmp_path / "text.pth", shallow, other, unnamed):
+    for file in (shallow, other, unnamed):
         with pytest.raises(RunError, match=rf"{file.name} does not hold the weights of VGG19"):
-            load_perception(file)
+            load_perception(str(file))
