@@ -50,6 +50,20 @@ CLASSIFIERS = {
             Layer("linear", "classes"),
         ),
     ),
+    "photo_32": Table(
+        "six convolutions with batch normalisation for small photographs; 256 features, as digit has 128",
+        (32, 32),
+        (
+            Layer("conv", 32, 3, 1, 1, norm="batch", activation="relu"),
+            Layer("conv", 32, 3, 1, 1, pool=2, norm="batch", activation="relu"),
+            Layer("conv", 64, 3, 1, 1, norm="batch", activation="relu"),
+            Layer("conv", 64, 3, 1, 1, pool=2, norm="batch", activation="relu"),
+            Layer("conv", 128, 3, 1, 1, norm="batch", activation="relu"),
+            Layer("conv", 128, 3, 1, 1, pool=2, norm="batch", activation="relu"),
+            Layer("linear", 256, activation="relu", dropout=0.5),
+            Layer("linear", "classes"),
+        ),
+    ),
     "digit_32": Table(
         "Soft-CoGAN's for digits of 32x32: two convolutions without padding",
         (32, 32),
