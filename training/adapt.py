@@ -77,7 +77,7 @@ def adapt(experiment: Experiment, real: dict[str, ImageSet], options: AdaptOptio
     if last_step(run.checkpoints) < experiment.steps:
         train(prepare(experiment, options.machine), run)
     classifiers, steps = load_adapted(run)
-    accuracies = {name: accuracy(classifiers[name], test_set) for name, test_set in real.items()}
+    accuracies = {name: float(accuracy(classifiers[name], test_set)) for name, test_set in real.items()}
     images = {name: len(test_set.images) for name, test_set in real.items()}
     write_json(run.accuracy_file, {"steps": steps, "images": images, "accuracy": accuracies})
     print(f"{run.path}: " + ", ".join(f"{name} {share:.2%}" for name, share in accuracies.items()))

@@ -47,7 +47,14 @@ def main(target: Path, arguments: list[str]) -> None:
         file = classifier_file(options.classifiers, domain, experiment.size)
         classifier = train_classifier(domain, experiment, options)
         save_classifier(classifier, file)
-        print(f"{domain.name}: {float(classifier.accuracy):.2%} of real test images classified right; {file}")
+        print(f"{describe(domain.name, classifier)}; {file}")
+
+
+def describe(domain: str, classifier: Classifier) -> str:
+    """Say how much of its domain a classifier reads right, and of each attribute where there are some."""
+    shares = zip(classifier.attributes, classifier.accuracy.flatten().tolist(), strict=False)
+    each = "".join(f", {name} {share:.2%}" for name, share in shares)
+    return f"{domain}: {float(classifier.accuracy.mean()):.2%} of real test images classified right{each}"
 
 
 def train_classifier(domain: DomainConfig, experiment: Experiment, options: ClassifierOptions) -> Classifier:
@@ -56,10 +63,12 @@ def train_classifier(domain: DomainConfig, experiment: Experiment, options: Clas
     if training_set.labels is None:
         raise DataError(f"domain {domain.name}: {domain.source!r} has no column {domain.label_column!r}")
     torch.manual_seed(options.seed)
-    classifier = Classifier(options.table, domain.channels, int(training_set.labels.max()) + 1)
+    attributes = domain.label_columns
+    classes = len(attributes) or int(training_set.labels.max()) + 1
+    classifier = Classifier(options.table, domain.channels, classes, attributes)
     fit(classifier, training_set, options.epochs, options.seed)
     test_set = load_split(domain, domain.test_split, experiment.size)
-    classifier.accuracy.fill_(accuracy(classifier, test_set))
+    classifier.accuracy.copy_(accuracy(classifier, test_set))
     return classifier
 
 

@@ -82,6 +82,8 @@ class DomainConfig(SourceConfig):
     """Which images are left out because a classifier is unsure of them."""
     label_column: str = "label"
     """Column that holds the classes, where there is one."""
+    label_columns: tuple[str, ...] = ()
+    """Columns of yes and no, in its place: attributes, any of which an image may have."""
     labelled: bool = False
     """Whether lessons know its classes; otherwise only measuring does."""
     forbidden_augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
@@ -96,10 +98,13 @@ class DomainConfig(SourceConfig):
 _DOMAIN = TypeAdapter(DomainConfig)
 
 
-def check_names(domains: Sequence[DomainConfig]) -> None:
-    """Raise ValueError where domains have one name, or one that is not theirs to take."""
+def check_domains(domains: Sequence[DomainConfig]) -> None:
+    """Raise ValueError where domains have one name, or one that is not theirs, or other label_columns."""
     names = [domain.name for domain in domains]
     if len(set(names)) < len(names):
         raise ValueError(f"domain names repeat: {names}")
     if reserved := RESERVED & set(names):
         raise ValueError(f"domain names {sorted(reserved)} have a meaning of their own: take others")
+    columns = {domain.name: domain.label_columns for domain in domains}
+    if len(set(columns.values())) > 1:
+        raise ValueError(f"label_columns differ, {columns}: pairs are compared by those of all domains")

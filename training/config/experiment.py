@@ -14,7 +14,7 @@ from service.metadata import Name, Prior, describe_errors
 from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table
 from training.config.coupling import CouplingConfig, check_couplings
 from training.config.discriminator import DiscriminatorConfig
-from training.config.domain import DomainConfig, check_names
+from training.config.domain import DomainConfig, check_domains
 from training.config.fields import STRICT, Positive, Precision, Share, listed, one_of
 from training.config.lesson import ClassifierConfig, LessonConfig, check_lessons
 from training.config.network import EncoderConfig, GeneratorConfig, check_layers
@@ -73,7 +73,7 @@ class Experiment:
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        check_names(self.domains)
+        check_domains(self.domains)
         channels = {domain.channels for domain in self.domains}
         for name in self.networks:
             config = getattr(self, name)

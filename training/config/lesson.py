@@ -59,6 +59,8 @@ def check_lessons(
             f"discriminator.shared_layers = {shared_layers}, own_last_layers = {own_last_layers}: lessons "
             "need a last layer that is shared, so 1 or more and 0"
         )
+    if attributed := [domain.name for domain in domains if domain.labelled and domain.label_columns]:
+        raise ValueError(f"labelled domains {attributed} have label_columns, and lessons teach classes")
     unlabelled = [lesson for lesson in asked if LESSONS[lesson].needs_unlabelled]
     if unlabelled and all(domain.labelled for domain in domains):
         raise ValueError(f"lessons {unlabelled} need a domain that is not labelled")

@@ -1,4 +1,4 @@
-"""Image sets as bytes in memory: uint8 [N, C, H, W] and labels [N], from whatever source."""
+"""Image sets as bytes in memory: uint8 [N, C, H, W] and labels, from whatever source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from training.pixels.transforms import transform
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images uint8 [N, C, H, W] of a domain and, where the source has them, labels int64 [N]."""
+    """Images uint8 [N, C, H, W] of a domain and, where the source has them, labels int64.
+
+    These are classes [N], or attributes [N, K] of 1 and 0.
+    """
 
     images: Tensor
     labels: Tensor | None
@@ -76,7 +79,7 @@ def _load(table: datasets.Dataset, domain: DomainConfig, split: str, size: tuple
     with _naming(domain):
         if not len(table):
             raise DataError(f"other domains want the images of {domain.source!r} too, and none is left")
-        labels = _labels(table, domain)
+        labels = _attributes(table, domain) if domain.label_columns else _classes(table, domain)
         pixels = np.empty((len(table), *size, domain.channels), np.uint8)
         for row, cell in enumerate(table[domain.image_column]):
             try:
@@ -91,7 +94,7 @@ def _load(table: datasets.Dataset, domain: DomainConfig, split: str, size: tuple
     return ImageSet(transform(images, domain.transform), labels)
 
 
-def _labels(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
+def _classes(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
     labels = table[domain.label_column][:] if domain.label_column in table.column_names else [None]
     for label in labels:
         if not isinstance(label, int | None) or (label or 0) < 0:
@@ -102,6 +105,21 @@ def _labels(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
     if None in labels or len(set(labels)) < 2:  # as a folder of images without folders of classes has it
         return None
     return torch.tensor(labels, dtype=torch.int64)
+
+
+def _attributes(table: datasets.Dataset, domain: DomainConfig) -> Tensor:
+    if missing := [name for name in domain.label_columns if name not in table.column_names]:
+        raise DataError(
+            f"label_columns {missing} are not among the columns {table.column_names} of {domain.source!r}"
+        )
+    columns = {name: table[name][:] for name in domain.label_columns}
+    for name, values in columns.items():
+        if wrong := [value for value in values if value not in (0, 1)]:
+            raise DataError(
+                f"label_columns: {name!r} of {domain.source!r} holds {wrong[0]!r}; attributes are true and "
+                "false, or 1 and 0"
+            )
+    return torch.tensor(list(columns.values()), dtype=torch.int64).T
 
 
 @contextmanager

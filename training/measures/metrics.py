@@ -1,4 +1,4 @@
-"""How good pairs are: measures on uint8 images [N, C, H, W] and classes [N].
+"""How good pairs are: measures on uint8 images [N, C, H, W] and classes [N], or attributes [N, K].
 
 Each is reported beside its floor, what it gives for real images that have nothing to do with each other
 (pixel agreement) or that come from the same distribution (Frechet distance).
@@ -30,14 +30,19 @@ def pixel_agreement(expected: Tensor, drawn: Tensor) -> dict[str, float]:
 
 
 def class_agreement(classes: Tensor, other_classes: Tensor) -> float:
-    """Return the share of pairs whose images are called the same class."""
+    """Return the share of pairs whose images are called the same class, or of attributes that they share."""
     return _share(classes == other_classes)
 
 
-def class_balance(classes: Tensor, count: int) -> float:
-    """Return the entropy of the classes over its maximum: 1 for equally many of each, 0 for one alone."""
-    shares = torch.bincount(classes, minlength=count).double() / len(classes)
-    return float(torch.special.entr(shares).sum() / math.log(count))
+def class_balance(classes: Tensor, values: int) -> float:
+    """Return the entropy of the classes over its maximum: 1 for equally many of each, 0 for one alone.
+
+    Of attributes [N, K] it is the mean over them, each of which has two `values`.
+    """
+    columns = classes.reshape(len(classes), -1).T
+    shares = torch.stack([torch.bincount(column, minlength=values) for column in columns]).double()
+    entropies = torch.special.entr(shares / len(classes)).sum(1)
+    return float(entropies.mean() / math.log(values))
 
 
 @torch.inference_mode()

@@ -83,8 +83,8 @@ def measure_classes(pairs: Images, judges: dict[str, Classifier]) -> dict[str, A
     first, *others = pairs
     return {
         "class_agreement": {name: class_agreement(classes[first], classes[name]) for name in others},
-        "class_balance": {name: class_balance(classes[name], judges[name].classes) for name in pairs},
-        "classifier_accuracy": {name: float(judge.accuracy) for name, judge in judges.items()},
+        "class_balance": {name: class_balance(classes[name], judges[name].values) for name in pairs},
+        "classifier_accuracy": {name: judge.named_accuracy() for name, judge in judges.items()},
     }
 
 

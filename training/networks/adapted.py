@@ -19,7 +19,7 @@ class AdaptedClassifier(nn.Module):
         classes: int,
     ) -> None:
         super().__init__()
-        self.discriminator, self.classes = discriminator, classes
+        self.discriminator, self.classes, self.labelling = discriminator, classes, "classes"
         self._domain, self._range = domain, image_range
 
     def forward(self, images: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class Asked:
     weights: Mapping[str, Sequence[Sequence[Tensor]]] = field(default_factory=dict)
     """By domain, the weights of each of its own generator layers."""
     classify: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
-    """By domain, images -> logits [B, K]."""
+    """By domain, images -> probabilities [B, K], of classes or of attributes."""
     perceive: Mapping[str, Callable[[Tensor], Sequence[Tensor]]] = field(default_factory=dict)
     """By domain, images -> features [B, C, H, W], the last of them of what the image shows."""
     encode: Callable[[Images], Images] | None = None
@@ -59,12 +59,12 @@ class Coupling:
 
 
 def semantic(drawn: Drawn, asked: Asked) -> Tensor:
-    """Return the mean squared difference between each domain's class probabilities and their mean.
+    """Return the mean squared difference between each domain's probabilities and their mean.
 
-    Classes are asked of classifiers trained on the real images of each domain alone, so nothing paired is
-    needed, but labels are.
+    They are of classes or of attributes, and asked of classifiers trained on the real images of each domain
+    alone, so nothing paired is needed, but labels are.
     """
-    return _spread([asked.classify[name](batch).softmax(1) for name, batch in drawn.images.items()])
+    return _spread([asked.classify[name](batch) for name, batch in drawn.images.items()])
 
 
 def weights(_drawn: Drawn, asked: Asked) -> Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.distributions import Distribution
 from tqdm import tqdm
 
 from training.architectures import CLASSIFIERS
@@ -19,6 +20,7 @@ from training.errors import DataError, RunError
 from training.files import write_whole
 from training.images.sets import ImageSet
 from training.networks.rows import build
+from training.objectives.labelling import cost, most_probable, say, sureness
 from training.pixels.ranges import from_bytes
 
 RANGE = (-1.0, 1.0)
@@ -27,19 +29,30 @@ PEAK_LEARNING_RATE = 3e-3
 
 
 class Classifier(nn.Module):
-    """Images uint8 [B, C, H, W] -> logits [B, K]; `features` are what the last layer sees, [B, F]."""
+    """Images uint8 [B, C, H, W] -> logits [B, K]; `features` are what the last layer sees, [B, F].
 
-    def __init__(self, table: str, channels: int, classes: int) -> None:
+    Where attributes are named they are what the logits are of; otherwise it is classes, one of which holds.
+    """
+
+    def __init__(self, table: str, channels: int, classes: int, attributes: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.settings = {"table": table, "channels": channels, "classes": classes}
+        self.settings = {
+            "table": table,
+            "channels": channels,
+            "classes": classes,
+            "attributes": attributes,
+        }
         layers, size = CLASSIFIERS[table].layers, CLASSIFIERS[table].size
         self.body: nn.Module
         self.body, shape = build(layers[:-1], (channels, *size), 1.0, {})
         self.last, _ = build(layers[-1:], shape, 1.0, {"classes": classes})
         self.num_features = shape[0]
-        self.classes = classes
-        self.accuracy: Tensor  # on real test images
-        self.register_buffer("accuracy", torch.tensor(0.0))
+        self.attributes = attributes
+        self.labelling = "attributes" if attributes else "classes"
+        self.values = 2 if attributes else classes
+        """How many values a label has."""
+        self.accuracy: Tensor  # on real test images; of each attribute where there are some
+        self.register_buffer("accuracy", torch.zeros(classes if attributes else ()))
 
     def features(self, images: Tensor) -> Tensor:
         """Return the features [B, F] of uint8 images [B, C, H, W]."""
@@ -51,11 +64,19 @@ class Classifier(nn.Module):
         logits: Tensor = self.last(self.features(images))
         return logits
 
+    def named_accuracy(self) -> float | dict[str, float]:
+        """Return the share of real test images that it reads right, of each attribute by its name."""
+        if self.attributes:
+            return dict(zip(self.attributes, self.accuracy.tolist(), strict=True))
+        return float(self.accuracy)
+
     def of_range(self, image_range: tuple[float, float]) -> Callable[[Tensor], Tensor]:
-        """Return the way from float images of that range to logits, for gradients to go back on."""
+        """Return the way from float images of that range to probabilities, for gradients to go back on."""
         low, high = image_range
         scale = (RANGE[1] - RANGE[0]) / (high - low)
-        return lambda images: self.last(self.body((images - low) * scale + RANGE[0]))
+        return lambda images: (
+            say(self.labelling, self.last(self.body((images - low) * scale + RANGE[0]))).probs
+        )
 
 
 def fit(classifier: Classifier, training_set: ImageSet, epochs: int, seed: int) -> None:
@@ -68,7 +89,7 @@ def fit(classifier: Classifier, training_set: ImageSet, epochs: int, seed: int) 
     classifier.train()
     for _ in tqdm(range(steps), unit="step", mininterval=1.0):
         rows = torch.randint(len(images), (BATCH,))
-        loss = cross_entropy(classifier(images[rows]), labels[rows])
+        loss = cost(say(classifier.labelling, classifier(images[rows])), labels[rows])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -76,21 +97,31 @@ def fit(classifier: Classifier, training_set: ImageSet, epochs: int, seed: int) 
     classifier.eval()
 
 
-@torch.inference_mode()
-def classify(classifier: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
-    """Return the class of each uint8 image [N, C, H, W]: int64 [N]."""
-    return torch.cat([classifier(part).argmax(1) for part in images.split(batch)])
+class Reader(Protocol):
+    """What is asked about images: a classifier of a domain's own, or one that lessons made."""
+
+    labelling: str
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits [B, K] of uint8 images [B, C, H, W]."""
+        ...
 
 
 @torch.inference_mode()
-def confidence(classifier: Classifier, images: Tensor, batch: int = 1000) -> Tensor:
-    """Return the probability of the most probable class of each uint8 image [N, C, H, W]: [N]."""
-    return torch.cat([classifier(part).softmax(1).amax(1) for part in images.split(batch)])
+def classify(classifier: Reader, images: Tensor, batch: int = 1000) -> Tensor:
+    """Return the labels of uint8 images [N, C, H, W], int64: classes [N], or attributes [N, K]."""
+    return torch.cat([most_probable(said) for said in _ask(classifier, images, batch)])
 
 
-def accuracy(classifier: nn.Module, test_set: ImageSet) -> float:
-    """Return the share of labelled images that are classified as labelled."""
-    return float((classify(classifier, test_set.images) == _labels(test_set)).float().mean())
+@torch.inference_mode()
+def confidence(classifier: Reader, images: Tensor, batch: int = 1000) -> Tensor:
+    """Return the probability of what is most probable of each uint8 image [N, C, H, W]: [N]."""
+    return torch.cat([sureness(said) for said in _ask(classifier, images, batch)])
+
+
+def accuracy(classifier: Reader, test_set: ImageSet) -> Tensor:
+    """Return the share of labelled images that are read as labelled: a scalar, or one an attribute [K]."""
+    return (classify(classifier, test_set.images) == _labels(test_set)).float().mean(0)
 
 
 def classifier_file(folder: Path, domain: DomainConfig, size: tuple[int, int]) -> Path:
@@ -120,7 +151,11 @@ def load_classifier(file: Path) -> Classifier:
     return classifier.eval()
 
 
+def _ask(classifier: Reader, images: Tensor, batch: int) -> Iterator[Distribution]:
+    return (say(classifier.labelling, classifier(part)) for part in images.split(batch))
+
+
 def _labels(images: ImageSet) -> Tensor:
     if images.labels is None:
-        raise DataError("a classifier needs labels, and the source has no label_column")
+        raise DataError("a classifier needs labels, and the source has none")
     return images.labels

@@ -111,8 +111,13 @@ def _measures(domain: DomainConfig, quality: Mapping[str, Any]) -> Row:
         "classes agree": _cell(of("class_agreement")),
         "class balance": _cell(of("class_balance")),
         "Frechet distance": _cell(distance.get("drawn"), distance.get("floor"), ".2f"),
-        "its classifier": _cell(of("classifier_accuracy"), form=".2%"),
+        "its classifier": _cell(_overall(of("classifier_accuracy")), form=".2%"),
     }
+
+
+def _overall(shares: float | Mapping[str, float] | None) -> float | None:
+    """Return the mean over attributes, where there are some."""
+    return mean(shares.values()) if isinstance(shares, Mapping) else shares
 
 
 def _cell(value: float | None, floor: float | None = None, form: str = ".4f") -> str:

@@ -133,6 +133,17 @@ def test_an_experiment_survives_its_run_folder() -> None:
             },
             ["discriminator.shared_layers = 3", "grey and RGB"],
         ),
+        (
+            {"domains": [DIGIT | {"label_columns": ["Male"]}, COLOUR]},
+            ["label_columns differ", "'digit': ('Male',)", "'colour': ()"],
+        ),
+        (
+            {
+                "domains": [DIGIT | {"label_columns": ["Male"], "labelled": True}],
+                "lessons": [{"name": "labels", "weight": 1.0}],
+            },
+            ["labelled domains ['digit'] have label_columns", "lessons teach classes"],
+        ),
         ({"domains": [DIGIT | {"name": "latent"}]}, ["['latent']", "take others"]),
         ({"domains": [DIGIT | {"name": "classes"}]}, ["['classes']", "take others"]),
         ({"domains": [DIGIT | {"name": "half"}]}, ["['half']", "take others"]),

@@ -27,7 +27,23 @@ class Layout:
 
 
 PAIRED = {"imageA": (256, 256, 3), "imageB": (256, 256, 3)}
-ATTRIBUTES = ("Smiling", "Eyeglasses", "Blond_Hair", "Male")
+ATTRIBUTES = [
+    "Arched_Eyebrows",
+    "Attractive",
+    "Blond_Hair",
+    "Eyeglasses",
+    "Heavy_Makeup",
+    "High_Cheekbones",
+    "Male",
+    "Mouth_Slightly_Open",
+    "No_Beard",
+    "Oval_Face",
+    "Pointy_Nose",
+    "Smiling",
+    "Wavy_Hair",
+    "Wearing_Lipstick",
+    "Young",
+]
 LAYOUTS = {
     "ylecun/mnist": Layout({"image": (28, 28)}),
     "zalando-datasets/fashion_mnist": Layout({"image": (28, 28)}),
@@ -36,7 +52,8 @@ LAYOUTS = {
     "ufldl-stanford/svhn": Layout({"image": (32, 32, 3)}, configurations=("cropped_digits", "full_numbers")),
     "flwrlabs/celeba": Layout(
         {"image": (218, 178, 3)},
-        {"celeb_id": range(1, 9), **dict.fromkeys(ATTRIBUTES, (True, False, False))},
+        {"celeb_id": range(1, 9)}
+        | {name: [(row + number) % 3 == 0 for row in range(3)] for number, name in enumerate(ATTRIBUTES)},
         configurations=("img_align+identity+attr",),
     ),
     "huggan/apple2orange": Layout(PAIRED, {}, {"imageA": 20}),

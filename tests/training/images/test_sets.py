@@ -130,6 +130,32 @@ def test_an_attribute_is_a_label_too(tmp_path: Path) -> None:
     assert loaded.labels.tolist() == [1, 0, 1]
 
 
+def test_several_attributes_are_a_row_of_labels(tmp_path: Path) -> None:
+    """Each image has a 1 or a 0 for each column, in the order asked for."""
+    faces: Columns = {"image": pictures(1, 2, 3), "Male": [True, False, False], "Young": [1, 0, 1]}
+    source = write_split(tmp_path / "faces", "train", faces)
+    domain = DomainConfig("face", source=str(source), label_columns=("Young", "Male"))
+    loaded = load_split(domain, "train", SIZE)
+    assert loaded.labels is not None
+    assert loaded.labels.tolist() == [[1, 1], [0, 0], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("Bald", r"label_columns \['Bald'\] are not among the columns \['image', 'Male', 'Sign'\]"),
+        ("Sign", r"label_columns: 'Sign' of .+ holds -1; attributes are true and false, or 1 and 0"),
+    ],
+)
+def test_what_is_no_attribute_is_refused(tmp_path: Path, column: str, said: str) -> None:
+    """A column that is missing, and one of other values, are named with what is there."""
+    faces: Columns = {"image": pictures(1, 2), "Male": [True, False], "Sign": [1, -1]}
+    source = write_split(tmp_path / "faces", "train", faces)
+    domain = DomainConfig("face", source=str(source), label_columns=("Male", column))
+    with pytest.raises(DataError, match=rf"domain face: {said}"):
+        load_split(domain, "train", SIZE)
+
+
 def test_a_domain_learns_from_as_many_images_as_it_asks_for(numbered: Path) -> None:
     """They are drawn by the seed, out of the domain's own share; asking for more than that is refused."""
 

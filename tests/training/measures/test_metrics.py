@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -41,6 +43,14 @@ def test_class_balance_is_an_entropy() -> None:
     assert class_balance(torch.arange(10).repeat(3), 10) == pytest.approx(1)
     assert class_balance(torch.full((9,), 4), 10) == 0
     assert class_balance(torch.tensor([0, 1, 0, 1]), 4) == pytest.approx(0.5)
+
+
+def test_attributes_are_measured_each() -> None:
+    """Five of six attributes agree; of three attributes one is even, one constant, one had by one in four."""
+    has = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 0, 0], [0, 0, 0]])
+    assert class_agreement(has[:2], torch.tensor([[1, 0, 1], [0, 1, 0]])) == pytest.approx(5 / 6)
+    quarter = -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
+    assert class_balance(has, 2) == pytest.approx((1 + 0 + quarter) / 3)
 
 
 @pytest.fixture
