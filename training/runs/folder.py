@@ -76,8 +76,11 @@ class RunFolder:
         return description
 
     def experiment(self) -> Experiment:
-        """Return the experiment of the run."""
-        return parse_experiment(self.description()["experiment"])
+        """Return the experiment of the run. Raises ConfigError where it is read no longer."""
+        try:
+            return parse_experiment(self.description()["experiment"])
+        except ConfigError as error:
+            raise ConfigError(f"{self.path}: {error}") from error
 
     def metrics(self) -> list[dict[str, float]]:
         """Return the lines of metrics, but for one that a kill cut short."""

@@ -14,7 +14,8 @@ from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.summary.writer import event_file_writer
 
 from training.config.experiment import Experiment
-from training.errors import RunError
+from training.errors import ConfigError, RunError
+from training.files import write_json
 from training.runs.folder import RunFolder
 
 MakeExperiment = Callable[..., Experiment]
@@ -103,6 +104,18 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     """Opening it says what is missing."""
     with pytest.raises(RunError, match=r"no run folder.*experiment\.json"):
         RunFolder.open(tmp_path)
+
+
+def test_an_experiment_that_is_read_no_longer_is_told_by_its_run(
+    make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    """A field that went, or a name that is not there yet, comes with the folder that has it."""
+    run = RunFolder.create(tmp_path, make_experiment())
+    description = run.description()
+    description["experiment"]["loss"] = "newest"
+    write_json(run.path / "experiment.json", description)
+    with pytest.raises(ConfigError, match=r"00000_tiny: loss = 'newest': must be one of"):
+        run.experiment()
 
 
 def test_quality_belongs_to_a_step(make_experiment: MakeExperiment, tmp_path: Path) -> None:
