@@ -10,11 +10,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, pad
+from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
 
 SHIFT = 1 / 8  # greatest translation, of a side
 HOLE = 1 / 2  # side of what is cut out, of the image's
 REACH = (1 / 4, 1 / 8, 1 / 8, 1 / 5, 1 / 7, 1 / 7)  # turn, two scales, shear; moves, of half a side
+KNOTS = 5  # along a side, of the net that an elastic view moves
+STRETCH = 0.08  # standard deviation of a knot's move, of half a side
 
 
 def _color(images: Tensor) -> Tensor:
@@ -66,6 +68,19 @@ def _affine(images: Tensor) -> Tensor:
     return grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
+def _elastic(images: Tensor) -> Tensor:
+    """Move places smoothly, as ink on rubber: the knots of a net at random, what lies between them evenly.
+
+    Simard et al. 2003, section 2; a net of knots stands for their convolution by a Gaussian.
+    """
+    size = list(images.shape)
+    still = torch.eye(2, 3, dtype=images.dtype, device=images.device).expand(len(images), 2, 3)
+    moves = STRETCH * torch.randn(len(images), 2, KNOTS, KNOTS).to(images)
+    moves = interpolate(moves, size[2:], mode="bicubic", align_corners=True).movedim(1, -1)
+    grid = affine_grid(still, size, align_corners=False) + moves
+    return grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
 def _hole(images: Tensor, side: int) -> Tensor:
     """Say of each place along a side whether it is within the hole: bool [B, side]."""
     length = round(side * HOLE)
@@ -85,4 +100,5 @@ AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "cutout": _cutout,
     "flip": _flip,
     "affine": _affine,
+    "elastic": _elastic,
 }

@@ -86,3 +86,13 @@ def test_an_affine_view_is_near_the_image() -> None:
     for places in (rows, columns):
         moved = (result[:, 0] * places).sum((1, 2)) / result.sum((1, 2, 3))
         assert 1.5 < moved.abs().max() < 2.6  # two pixels, turned, scaled and sheared with the rest
+
+
+def test_an_elastic_view_moves_neighbours_alike() -> None:
+    """Of an image of places it shows where each was taken from: near, and hardly apart from its neighbour."""
+    places = torch.arange(28.0).expand(400, 1, 28, 28)
+    moves = (altered("elastic", places) - places)[:, 0, 6:-6, 6:-6]  # a border repeats its own place
+    assert 0.6 < moves.std() < 1.3  # knots are moved by 0.08 of 14 pixels, between them less
+    assert abs(moves.mean()) < 0.1
+    assert moves.diff(dim=2).std() < 0.4 * moves.std()
+    assert not torch.equal(moves[0], moves[1])
