@@ -1,20 +1,17 @@
-"""A request's body, read whole within limits, and parsed; and a watch on the client, who may leave early."""
+"""A request's body, read whole within limits; and a watch on the client, who may leave early."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
 from starlette.types import Message, Receive
 
-from service.errors import MalformedBody, SlowBody, TooLarge
+from service.errors import SlowBody, TooLarge
 from service.timers import Timers
 
 WATCH_AFTER_S = 0.02
-Body = TypeVar("Body", bound=BaseModel)
 
 
 class Reply(Protocol):
@@ -52,18 +49,6 @@ async def _read(receive: Receive, limit: int) -> bytes | None:
 
 def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"the body is larger than {limit} bytes", headers={"Connection": "close"})
-
-
-def parse_body(kind: type[Body], content: bytes) -> Body:
-    """Read JSON of a kind; no body is an empty object. Raises MalformedBody and RequestValidationError."""
-    try:
-        return kind.model_validate_json(content or b"{}")
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-        if problems[0]["type"] == "json_invalid":
-            raise MalformedBody(f"the body is not JSON: {problems[0]['ctx']['error']}") from error
-        located = [{**problem, "loc": ("body", *problem["loc"])} for problem in problems]
-        raise RequestValidationError(located) from error
 
 
 async def watched(

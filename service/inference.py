@@ -10,11 +10,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from service.bodies import parse_body
 from service.errors import FieldError, InvalidRequest
 from service.inference_input import check_shape, read_latents, wrong_field
 from service.inference_schemas import InferParameters, InferRequest
 from service.onnx_model import Images, Latents, OnnxModel
+from service.parsing import parse_body
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 

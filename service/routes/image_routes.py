@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
-from service.bodies import parse_body
 from service.errors import UnsupportedMediaType
+from service.parsing import parse_body
 from service.routes.openapi import BODY_RESPONSES, QUERY_RESPONSES, Responses
 from service.routes.patience import TIMEOUT_PARAMETER
 
