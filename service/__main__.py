@@ -9,10 +9,10 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.cluster import FirstServer, OtherServer
 from service.errors import StartError
-from service.logs import configure_logs
-from service.processes import Inherited
-from service.server import Server
+from service.http.server import Server
+from service.processes.children import Inherited
 from service.settings import Settings, load_settings
+from service.telemetry.logs import configure_logs
 
 
 def main() -> None:

@@ -11,22 +11,21 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from service.access_log import AccessLog
 from service.bare_app import make_bare_app
-from service.batching import Batcher
 from service.cache import AnswerCache
+from service.engine.batching import Batcher
+from service.engine.model_changes import ModelChanges
+from service.engine.model_registry import ModelRegistry
+from service.engine.model_repository import ModelRepository
+from service.engine.onnx_model import OnnxModel
+from service.engine.readiness import Readiness
+from service.engine.sessions import require_provider
 from service.errors import SettingsError
-from service.gate import make_gate
-from service.generator import Generator
-from service.inference import HEADER_LENGTH
-from service.metrics import Metrics
-from service.middleware import RequestMiddleware
-from service.model_changes import ModelChanges
-from service.model_registry import ModelRegistry
-from service.model_repository import ModelRepository
-from service.onnx_model import OnnxModel
-from service.readiness import Readiness
-from service.repeats import Repeats
+from service.generation.generator import Generator
+from service.http.gate import make_gate
+from service.http.middleware import RequestMiddleware
+from service.http.repeats import Repeats
+from service.processes.siblings import Siblings
 from service.routes.answers import ImageAnswers
 from service.routes.generate import GenerateRoutes
 from service.routes.health import HealthRoutes
@@ -36,11 +35,12 @@ from service.routes.interpolate import InterpolateRoutes
 from service.routes.model_control import ModelControlRoutes
 from service.routes.models import ModelRoutes
 from service.routes.statistics import StatisticsRoutes
-from service.sessions import require_provider
 from service.settings import Settings
-from service.siblings import Siblings
+from service.telemetry.access_log import AccessLog
+from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import make_tracer_provider
 from service.timers import Timers
-from service.tracing import make_tracer_provider
+from service.wire.inference import HEADER_LENGTH
 
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST"],

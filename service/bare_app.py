@@ -14,8 +14,8 @@ from starlette.routing import Route
 
 from service import __version__
 from service.errors import RequestError, WrongMethod
-from service.middleware import QUIET_ROUTES
-from service.problems import problem_response
+from service.http.middleware import QUIET_ROUTES
+from service.http.problems import problem_response
 from service.routes.docs import add_docs
 from service.routes.openapi import document_truly
 from service.settings import Settings

@@ -11,10 +11,10 @@ from typing import Any, cast
 
 from fastapi import FastAPI
 
-from service.channel import Channel
-from service.listener import Listener, take_over
-from service.processes import Inherited, Processes
-from service.server import HealthServer, Server
+from service.http.server import HealthServer, Server
+from service.processes.channel import Channel
+from service.processes.children import Inherited, Processes
+from service.processes.listener import Listener, take_over
 from service.settings import Settings
 
 GRACE_S = 10.0  # beside the deadline of requests

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from service.app import create_app
-from service.server import Server
+from service.http.server import Server
 from service.settings import Settings
 
 START = 30.0  # seconds, for a busy machine

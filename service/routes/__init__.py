@@ -1,1 +1,4 @@
-"""HTTP routes: each parses, delegates and answers."""
+"""HTTP routes: each parses, delegates and answers.
+
+Here belongs what depends on the path that is asked.
+"""

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.generator import Generator, formats
-from service.orders import Order
-from service.repeats import Repeats, matches
+from service.generation.generator import Generator, formats
+from service.generation.orders import Order
+from service.http.repeats import Repeats, matches
 from service.routes.patience import deadline
-from service.tracing import trace_parts
+from service.telemetry.tracing import trace_parts
 
 
 class ImageAnswers:

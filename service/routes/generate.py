@@ -8,18 +8,18 @@ from urllib.parse import urlencode
 
 from fastapi import Body, FastAPI, Query, Request, Response
 
-from service.answer_schemas import GenerateAnswer
-from service.encoding import PAIR_FORMATS
 from service.errors import FieldError, TooLarge
-from service.generator import Generator
+from service.generation.encoding import PAIR_FORMATS
+from service.generation.generator import Generator
+from service.generation.orders import Order, Source
 from service.latents import MAX_SEED
-from service.orders import Order, Source
 from service.routes.answers import ImageAnswers
 from service.routes.image_routes import add_image_routes
 from service.routes.negotiation import choose_format
 from service.routes.openapi import image_responses
 from service.routes.queries import refuse_repeats
-from service.schemas import GenerateQuery, GenerateRequest
+from service.wire.answer_schemas import GenerateAnswer
+from service.wire.schemas import GenerateQuery, GenerateRequest
 
 
 class GenerateRoutes:

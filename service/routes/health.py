@@ -7,12 +7,12 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from prometheus_client.exposition import choose_encoder
 
-from service.answer_schemas import Health
-from service.metric_sums import Sums, snapshot
-from service.metrics import Metrics
-from service.readiness import Readiness
+from service.engine.readiness import Readiness
+from service.processes.siblings import Siblings
 from service.routes.openapi import problems
-from service.siblings import Siblings
+from service.telemetry.metric_sums import Sums, snapshot
+from service.telemetry.metrics import Metrics
+from service.wire.answer_schemas import Health
 
 
 class HealthRoutes:

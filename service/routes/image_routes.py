@@ -11,9 +11,9 @@ from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
 from service.errors import UnsupportedMediaType
-from service.parsing import parse_body
 from service.routes.openapi import BODY_RESPONSES, QUERY_RESPONSES, Responses
 from service.routes.patience import TIMEOUT_PARAMETER
+from service.wire.parsing import parse_body
 
 
 def add_image_routes(

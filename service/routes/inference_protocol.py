@@ -5,9 +5,18 @@ from __future__ import annotations
 from fastapi import FastAPI, Request, Response
 
 from service import __version__
-from service.generator import Generator
-from service.inference import HEADER_LENGTH, read_inference
-from service.inference_schemas import (
+from service.engine.model_registry import ModelRegistry
+from service.engine.onnx_model import OnnxModel
+from service.engine.readiness import Readiness
+from service.generation.generator import Generator
+from service.metadata import LATENT_INPUT
+from service.routes.answers import server_timing
+from service.routes.openapi import Responses, problems
+from service.routes.patience import TIMEOUT_PARAMETER, deadline
+from service.routes.protocol_paths import TAGS, add_for_versions, json_body, named_model
+from service.settings import Settings
+from service.wire.inference import HEADER_LENGTH, read_inference
+from service.wire.inference_schemas import (
     InferAnswer,
     InferRequest,
     ModelDescription,
@@ -17,15 +26,6 @@ from service.inference_schemas import (
     ServerReady,
     TensorMetadata,
 )
-from service.metadata import LATENT_INPUT
-from service.model_registry import ModelRegistry
-from service.onnx_model import OnnxModel
-from service.readiness import Readiness
-from service.routes.answers import server_timing
-from service.routes.openapi import Responses, problems
-from service.routes.patience import TIMEOUT_PARAMETER, deadline
-from service.routes.protocol_paths import TAGS, add_for_versions, json_body, named_model
-from service.settings import Settings
 
 BINARY = "application/octet-stream"
 EXTENSIONS = ["binary_tensor_data", "parameters", "statistics"]

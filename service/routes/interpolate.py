@@ -7,18 +7,18 @@ from typing import Annotated
 
 from fastapi import Body, FastAPI, Query, Request, Response
 
-from service.answer_schemas import InterpolateAnswer
-from service.encoding import FRAME_FORMATS
 from service.errors import FieldError, TooLarge
-from service.generator import Generator
+from service.generation.encoding import FRAME_FORMATS
+from service.generation.generator import Generator
+from service.generation.orders import Source, Walk
 from service.latents import default_method
-from service.orders import Source, Walk
 from service.routes.answers import ImageAnswers
 from service.routes.image_routes import add_image_routes
 from service.routes.negotiation import choose_format
 from service.routes.openapi import image_responses
 from service.routes.queries import refuse_repeats
-from service.schemas import InterpolateQuery, InterpolateRequest, Keyframe
+from service.wire.answer_schemas import InterpolateAnswer
+from service.wire.schemas import InterpolateQuery, InterpolateRequest, Keyframe
 
 
 class InterpolateRoutes:

@@ -6,13 +6,13 @@ import asyncio
 
 from fastapi import FastAPI, Request
 
-from service.model_changes import ModelChanges
-from service.model_registry import ModelRegistry
-from service.model_repository import MODEL_FILE
-from service.parsing import parse_body
-from service.repository_schemas import IndexEntry, IndexRequest, LoadRequest, UnloadRequest
+from service.engine.model_changes import ModelChanges
+from service.engine.model_registry import ModelRegistry
+from service.engine.model_repository import MODEL_FILE
 from service.routes.openapi import problems
 from service.routes.protocol_paths import TAGS, json_body
+from service.wire.parsing import parse_body
+from service.wire.repository_schemas import IndexEntry, IndexRequest, LoadRequest, UnloadRequest
 
 REPOSITORY = "/v2/repository"
 

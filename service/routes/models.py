@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from service.answer_schemas import ModelCard, ModelList, RefusedModel
-from service.model_registry import ModelRegistry
-from service.onnx_model import OnnxModel
+from service.engine.model_registry import ModelRegistry
+from service.engine.onnx_model import OnnxModel
 from service.routes.openapi import problems
+from service.wire.answer_schemas import ModelCard, ModelList, RefusedModel
 
 
 class ModelRoutes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from service.encoding import Format
 from service.errors import FieldError, NotAcceptable
+from service.generation.encoding import Format
 
 
 def choose_format(asked: str | None, accept: str | None, formats: Mapping[str, Format]) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from service.answer_schemas import Problem
-from service.encoding import Format
-from service.gate import PUBLIC
-from service.problems import MEDIA_TYPE
+from service.generation.encoding import Format
+from service.http.gate import PUBLIC
+from service.http.problems import MEDIA_TYPE
 from service.settings import Settings
+from service.wire.answer_schemas import Problem
 
 Responses = dict[int | str, dict[str, Any]]
 KEY_SCHEMES = {

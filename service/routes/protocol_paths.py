@@ -9,8 +9,8 @@ from typing import Any
 from fastapi import Request
 from pydantic import BaseModel
 
-from service.model_registry import ModelRegistry
-from service.onnx_model import OnnxModel
+from service.engine.model_registry import ModelRegistry
+from service.engine.onnx_model import OnnxModel
 
 TAGS: list[str | Enum] = ["inference protocol"]
 MODEL_PATH = "/v2/models/{name}"

@@ -6,18 +6,18 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
-from service.inference_schemas import (
+from service.engine.model_registry import ModelRegistry
+from service.engine.statistics import Span, Statistics
+from service.processes.siblings import Siblings
+from service.routes.openapi import problems
+from service.routes.protocol_paths import TAGS, add_for_versions, named_model
+from service.wire.inference_schemas import (
     BatchStatistics,
     InferenceStatistics,
     ModelStatistics,
     Spent,
     StatisticsAnswer,
 )
-from service.model_registry import ModelRegistry
-from service.routes.openapi import problems
-from service.routes.protocol_paths import TAGS, add_for_versions, named_model
-from service.siblings import Siblings
-from service.statistics import Span, Statistics
 
 NOTHING = Spent(count=0, ns=0)
 

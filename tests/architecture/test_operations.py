@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from service.errors import RequestError
-from service.metrics import Metrics
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 MANUAL = (Path(__file__).parents[2] / "docs/operations.md").read_text()
 

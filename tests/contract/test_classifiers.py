@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from service.engine.model_repository import ModelRepository, Refused
 from service.metadata import ModelMetadata
-from service.model_repository import ModelRepository, Refused
 from tests.conftest import describe_model
 from training.architectures import DISCRIMINATORS
 from training.exporting.onnx_file import prove, write_onnx

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.metrics import Metrics
+from service.telemetry.metrics import Metrics
 from tests.docker.conftest import read_yaml
 
 Document = dict[str, Any]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from service.metrics import Metrics
+from service.telemetry.metrics import Metrics
 
 Document = dict[str, Any]
 PARTS = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"], "gauge": [""]}

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from service.encoding import FRAME_FORMATS, PAIR_FORMATS
+from service.generation.encoding import FRAME_FORMATS, PAIR_FORMATS
 from service.latents import MAX_SEED
 from service.metadata import ModelMetadata
 

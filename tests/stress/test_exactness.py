@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from service.app import create_app
-from service.onnx_model import OnnxModel
+from service.engine.onnx_model import OnnxModel
 from service.settings import Settings
 from tests.running import Service
 from tests.stress.forms import forms

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.onnx_model import file_digest
+from service.engine.onnx_model import file_digest
 from tests.running import Service
 from tests.stress.conftest import PROCESSES
 from tests.stress.forms import forms

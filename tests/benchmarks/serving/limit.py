@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service import images
+from service.generation import images
 from tests.benchmarks.serving.peers.drawing import Drawer, processors
 
 LARGEST_BATCH = 64  # COGAN_MAX_BATCH as it comes

@@ -1,0 +1,36 @@
+"""Changes of what is served while the service runs, in every process."""
+
+from __future__ import annotations
+
+from service.engine.model_registry import ModelRegistry
+from service.processes.siblings import Siblings
+
+
+class ModelChanges:
+    """Loads, unloads and looks again, in all processes in the same order."""
+
+    def __init__(self, registry: ModelRegistry, siblings: Siblings) -> None:
+        self._registry, self._siblings = registry, siblings
+        for verb in (self._load, self._unload, self._reload):
+            siblings.on(verb.__name__, verb)
+
+    async def load(self, name: str) -> str:
+        """Serve the highest version of a model; return it. Raises as ModelRegistry.load."""
+        return str(await self._siblings.change(self._load.__name__, name))
+
+    async def unload(self, name: str) -> str:
+        """Serve a model no longer; return the version that was served. Raises UnknownModel."""
+        return str(await self._siblings.change(self._unload.__name__, name))
+
+    async def reload(self) -> None:
+        """Serve the highest version of every model in the folder."""
+        await self._siblings.change(self._reload.__name__)
+
+    async def _load(self, name: str) -> str:
+        return (await self._registry.load(name)).version
+
+    async def _unload(self, name: str) -> str:
+        return (await self._registry.unload(name)).version
+
+    async def _reload(self, _: None) -> None:
+        await self._registry.reload()

@@ -1,0 +1,157 @@
+"""What one TCP connection may do to the service: be slow at the head of a request, or at taking an answer.
+
+uvicorn bounds neither; it only closes connections that are idle between two requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.errors import HeadTooLarge, MalformedRequest, RequestError
+from service.http.problems import problem_response
+from service.settings import Settings
+
+MAX_HEAD = 2**16  # bytes of the request line and the headers; other servers take 8 to 64 KiB
+
+
+class JoinedWrites:
+    """A transport that sends an answer's head together with what follows in the same turn of the loop."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._kept = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, part: bytes) -> None:
+        """Keep a first part until the next one, or until the turn ends."""
+        if self._kept:
+            part, self._kept = self._kept + part, b""
+            self._transport.write(part)
+        else:
+            self._kept = part
+            self._loop.call_soon(self._send)
+
+    def close(self) -> None:
+        """Send what is kept, and close."""
+        self._send()
+        self._transport.close()
+
+    def get_write_buffer_size(self) -> int:
+        """Count the bytes that are not sent yet."""
+        return self._transport.get_write_buffer_size() + len(self._kept)
+
+    def _send(self) -> None:
+        if self._kept:
+            self.write(b"")
+
+
+class Connection(HttpToolsProtocol):
+    """Ends a connection whose head is late or over MAX_HEAD, or whose client takes nothing of its answer."""
+
+    head_timeout_s: float
+    send_timeout_s: float
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first head."""
+        super().connection_made(cast("asyncio.Transport", transport))  # uvloop's is registered as none
+        self.transport = cast("asyncio.Transport", JoinedWrites(self.transport, self.loop))
+        self._in_head, self._head_bytes, self._chunk = False, 0, 0
+        self._reading: asyncio.TimerHandle | None = None
+        self._writing: asyncio.TimerHandle | None = None
+        self._await_head(wanted=True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End every wait."""
+        self._await_head(wanted=False)
+        super().connection_lost(exc)
+        self.resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and see how far the head of a request has come."""
+        self._chunk = len(data)
+        if self._in_head:
+            self._head_bytes += self._chunk
+        super().data_received(data)
+        if self._in_head and self._head_bytes > MAX_HEAD and not self.transport.is_closing():
+            self._refuse(HeadTooLarge(f"the head is larger than {MAX_HEAD} bytes"))
+        answering = self.cycle is not None and not self.cycle.response_complete
+        self._await_head(wanted=not answering and not self.transport.is_closing())
+
+    def on_message_begin(self) -> None:
+        """Begin to count a head."""
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Let the request go on unless its head is too large; what is raised ends in `send_400_response`."""
+        self._in_head = False
+        if self._head_bytes + self._chunk > MAX_HEAD:  # it may be; the chunk may be the body's
+            self._head_bytes = len(self.url) + sum(len(n) + len(v) + 4 for n, v in self.headers)
+            if self._head_bytes > MAX_HEAD:
+                raise HeadTooLarge("the head is too large")
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP with a problem, where uvicorn has plain text."""
+        if self._head_bytes > MAX_HEAD:
+            self._refuse(HeadTooLarge(f"the head is larger than {MAX_HEAD} bytes"))
+        else:
+            self._refuse(MalformedRequest(f"{msg} Allowed is HTTP/1.1."))
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, and cut it where the last answer was not taken."""
+        self._end()
+
+    def pause_writing(self) -> None:
+        """Begin to watch a client that takes its answer slowly."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """Stop watching: nearly all is taken."""
+        super().resume_writing()
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+
+    def _watch_reader(self, left: int | None = None) -> None:
+        """Cut the connection where nothing was taken since `left` bytes were left; else look again later."""
+        now_left = self.transport.get_write_buffer_size()
+        if left is not None and now_left >= left:
+            self.transport.abort()
+        else:
+            self._writing = self.loop.call_later(self.send_timeout_s, self._watch_reader, now_left)
+
+    def _await_head(self, wanted: bool) -> None:
+        if wanted and self._reading is None and self.timeout_keep_alive_task is None:
+            self._reading = self.loop.call_later(self.head_timeout_s, self._end)
+        elif not wanted and self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _end(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: RequestError) -> None:
+        answer = problem_response(error)
+        head = [b"HTTP/1.1 %d Refused" % answer.status_code, b"connection: close"]
+        head += [b"%s: %s" % header for header in answer.raw_headers]
+        self.transport.write(b"\r\n".join([*head, b"", bytes(answer.body)]))
+        self.transport.close()
+
+
+def connection_class(settings: Settings) -> type[Connection]:
+    """Return the connections' class with the limits that are set."""
+
+    class LimitedConnection(Connection):
+        head_timeout_s, send_timeout_s = settings.head_timeout_s, settings.send_timeout_s
+
+    return LimitedConnection

@@ -1,0 +1,84 @@
+"""GET requests that were answered before: a repeat, known by its bytes, is neither routed nor parsed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from starlette.types import Message, Scope
+
+from service.cache import AnswerCache
+from service.telemetry.metrics import Metrics
+
+MOST_KNOWN = 4096
+LONGEST_QUERY = 512  # bytes
+Headers = list[tuple[bytes, bytes]]
+Question = tuple[str, bytes, bytes]
+
+
+class Known(NamedTuple):
+    """What is known of a question: its route, the key of its answer, and the headers of 200 and of 304."""
+
+    route: Any
+    key: str
+    headers: Headers
+    unchanged: Headers
+
+
+class Repeats:
+    """Answers repeats from the cache, or with 304, while the same models are served."""
+
+    def __init__(self, answers: AnswerCache, changes: Callable[[], int], metrics: Metrics) -> None:
+        """Take `changes` for the number of times that what is served has changed."""
+        self._answers, self._changes, self._metrics = answers, changes, metrics
+        self._known: OrderedDict[Question, Known] = OrderedDict()
+        self._seen = changes()
+
+    def remember(self, scope: Scope, key: str, headers: Headers, unchanged: Headers) -> None:
+        """Note a question whose answer never changes, and the headers of its answer: 200, and 304."""
+        if len(scope["query_string"]) > LONGEST_QUERY:
+            return
+        self._forget_if_changed()
+        headers = [header for header in headers if header[0] != b"content-length"]
+        accept = dict(scope["headers"]).get(b"accept", b"")
+        self._known[_question(scope, accept)] = Known(scope["route"], key, headers, unchanged)
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+
+    def answer(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[Message, Message] | None:
+        """Return what to send for a repeat; None for what is no repeat, or whose answer is not kept.
+
+        Who says how long it waits may say it wrongly, and is left to the route that knows.
+        """
+        if scope["method"] != "GET" or b"x-request-timeout" in headers:
+            return None
+        self._forget_if_changed()
+        known = self._known.get(_question(scope, headers.get(b"accept", b"")))
+        if known is None:
+            return None
+        if matches(headers.get(b"if-none-match", b"").decode("latin-1"), known.key):
+            status, body, sent = 304, b"", known.unchanged
+        elif (kept := self._answers.get(known.key)) is not None:
+            self._metrics.cache_hits.inc()
+            status, body, sent = 200, kept, [*known.headers, (b"content-length", b"%d" % len(kept))]
+        else:
+            return None
+        scope["route"] = known.route  # as routing would have it
+        start = {"type": "http.response.start", "status": status, "headers": sent}
+        return start, {"type": "http.response.body", "body": body}
+
+    def _forget_if_changed(self) -> None:
+        if self._seen != (changes := self._changes()):
+            self._seen = changes
+            self._known.clear()
+
+
+def matches(if_none_match: str, key: str) -> bool:
+    """Say whether a header names the entity tag of a key, strong or weak, or any."""
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return f'"{key}"' in tags or "*" in tags
+
+
+def _question(scope: Scope, accept: bytes) -> Question:
+    return scope["path"], scope["query_string"], accept

@@ -1,0 +1,77 @@
+"""All processes of the service as one: what one is told, all do; what one is asked about all, it gathers.
+
+The first process has a line to each other, and passes on what they ask of all. A service of one process is
+the same without lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from service.processes.channel import Channel
+
+Verb = Callable[[Any], Awaitable[Any]]
+PATIENCE_S = 2.0  # of a question that needs no work
+CHANGE_PATIENCE_S = 120.0  # of one that loads models
+
+
+class Siblings:
+    """All processes, by the verbs that each of them answers in the same way."""
+
+    def __init__(self) -> None:
+        self._verbs: dict[str, Verb] = {}
+        self._others: list[Channel] = []  # of the first process
+        self._first: Channel | None = None  # of another
+        self._changing = asyncio.Lock()
+
+    def on(self, verb: str, answer: Verb) -> None:
+        """Let this be what the process answers; values are what JSON can carry."""
+        self._verbs[verb] = answer
+
+    def add(self, other: Channel) -> None:
+        """Join another process to this, the first."""
+        self._others.append(other)
+
+    def follow(self, first: Channel) -> None:
+        """Join this process to the first."""
+        self._first = first
+
+    def unchanged(self) -> asyncio.Lock:
+        """Hold back what changes while this is held."""
+        return self._changing
+
+    async def ask_first(self, verb: str, value: Any = None) -> Any:
+        """Return the first process' answer, which has what is counted for all. Raises as gather does."""
+        if self._first is not None:
+            return await self._first.ask(verb, value, PATIENCE_S)
+        return await self._verbs[verb](value)
+
+    async def gather(self, verb: str, value: Any = None) -> list[Any]:
+        """Return every process' answer. Raises Stuck, NotReady, and what answering raises."""
+        if self._first is not None:
+            return list(await self._first.ask("gather", [verb, value], 2 * PATIENCE_S))
+        others = [other.ask(verb, value, PATIENCE_S) for other in self._others]
+        return list(await asyncio.gather(self._verbs[verb](value), *others))
+
+    async def change(self, verb: str, value: Any = None) -> Any:
+        """Let every process do something, in the same order as everything else that changes.
+
+        The first goes first: what it refuses, the others are not told. Returns its answer; raises what
+        doing it raises, Stuck and NotReady.
+        """
+        if self._first is not None:
+            return await self._first.ask("change", [verb, value], 2 * CHANGE_PATIENCE_S)
+        async with self.unchanged():
+            answer = await self._verbs[verb](value)
+            await asyncio.gather(*(other.ask(verb, value, CHANGE_PATIENCE_S) for other in self._others))
+        return answer
+
+    async def answer(self, verb: str, value: Any) -> Any:
+        """Answer what another process asks, for this one or for all."""
+        if verb == "gather":
+            return await self.gather(*value)
+        if verb == "change":
+            return await self.change(*value)
+        return await self._verbs[verb](value)

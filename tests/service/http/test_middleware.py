@@ -1,0 +1,159 @@
+"""Every request has an id, an answer, a log line, and a client that may leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.settings import Settings
+from service.telemetry.access_log import WRITE_AFTER_S
+
+pytestmark = pytest.mark.anyio
+ReadLines = Callable[[], Awaitable[list[dict[str, Any]]]]
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [("abc-123.X_y", True), ("", False), ("a b", False), ("a" * 129, False), ('"};drop', False)],
+)
+async def test_a_sane_request_id_is_kept(client: httpx.AsyncClient, sent: str, kept: bool) -> None:
+    """An id from outside is returned if it can do no harm; else there is a new one."""
+    answer = await client.get("/generate?seed=1", headers={"x-request-id": sent})
+    assert (answer.headers["x-request-id"] == sent) == kept
+    assert answer.headers["x-request-id"]
+
+
+@pytest.fixture
+def read_lines(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> ReadLines:
+    """Return what waits for the access log to be written, and reads it."""
+    caplog.set_level(logging.INFO, "cogan.access")
+
+    async def read_lines() -> list[dict[str, Any]]:
+        await asyncio.sleep(2 * WRITE_AFTER_S)
+        return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+    return read_lines
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "trace_id"),
+    [
+        (f"00-{TRACE}-00f067aa0ba902b7-01", TRACE),
+        (f"cc-{TRACE}-00f067aa0ba902b7-01-more", TRACE),
+        (f"ff-{TRACE}-00f067aa0ba902b7-01", None),
+        (f"00-{'0' * 32}-00f067aa0ba902b7-01", None),
+        (f"00-{TRACE}-{'0' * 16}-01", None),
+        (f"00-{TRACE.upper()}-00f067aa0ba902b7-01", None),
+        ("nonsense", None),
+    ],
+)
+async def test_the_trace_is_logged(
+    client: httpx.AsyncClient, read_lines: ReadLines, traceparent: str, trace_id: str | None
+) -> None:
+    """A line has the trace of `traceparent`, so that it is found from the caller's side; not the next one."""
+    await client.get("/models", headers={"traceparent": traceparent})
+    await client.get("/models")
+    first, second = await read_lines()
+    assert first.get("trace_id") == trace_id
+    assert "trace_id" not in second
+
+
+async def test_requests_are_logged_once(client: httpx.AsyncClient, read_lines: ReadLines) -> None:
+    """A line has the route's template, never the path; health and metrics have none."""
+    for path in ("/models/secret", "/livez", "/readyz", "/metrics"):
+        await client.get(path, headers={"x-request-id": "me"})
+    lines = await read_lines()
+    assert len(lines) == 1
+    assert lines[0].pop("duration_ms") >= 0
+    assert lines[0].pop("time")
+    assert lines[0] == {
+        "level": "info",
+        "logger": "cogan.access",
+        "message": "GET /models/{name} 404",
+        "request_id": "me",
+        "method": "GET",
+        "route": "/models/{name}",
+        "status": 404,
+    }
+
+
+@pytest.mark.parametrize("path", ["/generate?seed=7", "/models", "/livez", "/nothing"])
+async def test_head_is_get_without_a_body(client: httpx.AsyncClient, path: str) -> None:
+    """HEAD has the headers that GET has."""
+    head, get = await client.head(path), await client.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    for name in ("content-length", "content-type", "etag"):
+        assert head.headers.get(name) == get.headers.get(name)
+
+
+async def test_a_defect_is_answered_and_logged(
+    tiny_model: Callable[..., Path], models_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exception that nobody foresaw is a 500 without its inside, and the log has it under the same id."""
+    tiny_model()
+    app = create_app(Settings(models_dir=models_dir))
+
+    async def fail() -> None:
+        raise RuntimeError("the inside")
+
+    app.get("/fail")(fail)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+        answer = await client.get("/fail")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "inside" not in answer.text
+    assert "the inside" in caplog.text
+
+
+async def ask_and_leave(app: FastAPI, after: float) -> list[dict[str, Any]]:
+    """Ask for an image by bare ASGI, and disconnect after so many seconds; return what was sent."""
+    sent: list[dict[str, Any]] = []
+    unread = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if unread:
+            return unread.pop()
+        await asyncio.sleep(after)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/generate",
+        "query_string": b"seed=1",
+        "headers": [],
+        "http_version": "1.1",
+        "scheme": "http",
+    }
+    await app(scope, receive, send)
+    return sent
+
+
+async def test_a_client_that_leaves_is_dropped(tiny_model: Callable[..., Path], models_dir: Path) -> None:
+    """What nobody waits for is not drawn: of ten requests whose clients leave, only those in a run are."""
+    tiny_model(turns=200_000)
+    app = create_app(Settings(models_dir=models_dir, threads=1, max_batch=1))
+    answers = await asyncio.gather(*(ask_and_leave(app, 0.05) for _ in range(10)))
+    assert answers == [[]] * 10
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+        text = (await client.get("/metrics")).text
+    assert 'cogan_queue_depth{model="tiny"} 0.0' in text
+    assert 'cogan_rejected_total{reason="cancelled"} 10.0' in text
+    assert 'cogan_http_requests_total{code="499",method="GET",route="/generate"} 10.0' in text
+    assert "cogan_requests_in_flight 1.0" in text
+    drawn = next(line for line in text.splitlines() if line.startswith("cogan_samples_total"))
+    assert float(drawn.split()[-1]) <= 1
