@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +14,10 @@ from service.engine.entries import Job
 from service.engine.onnx_model import Images, Latents, OnnxModel
 from service.errors import DeadlineExceeded, QueueFull, RunFailed
 from service.telemetry.metrics import Metrics
-from service.timers import Timers
+from tests.service.engine.conftest import SLOW, latents
 
 pytestmark = pytest.mark.anyio
-SLOW = 100_000  # turns: at least a tenth of a second
 POISON = np.full((1, 8), 60, np.float32)  # a run of it fails
-
-
-def latents(size: int, seed: int = 0) -> Latents:
-    """Draw latents [size, 8]."""
-    return np.random.default_rng(seed).normal(size=(size, 8)).astype(np.float32)
 
 
 async def draw(batcher: Batcher, latents: Latents, seconds: float = 30.0) -> Images:
@@ -34,23 +25,6 @@ async def draw(batcher: Batcher, latents: Latents, seconds: float = 30.0) -> Ima
     job = Job(batcher.model, len(latents), lambda start, stop: latents[start:stop], lambda _, images: images)
     images, _ = await batcher.draw(job, asyncio.get_running_loop().time() + seconds)
     return images
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    """Return fresh metrics."""
-    return Metrics()
-
-
-@pytest.fixture
-def make_batcher(tiny_model: Callable[..., Path], metrics: Metrics) -> Callable[..., Batcher]:
-    """Return what makes a batcher of a tiny model."""
-
-    def make(turns: int = 0, max_batch: int = 16, runs: int = 1, max_queue: int = 64) -> Batcher:
-        model = OnnxModel(tiny_model(turns=turns), max_batch=max_batch)
-        return Batcher(model, ThreadPoolExecutor(runs), runs, max_queue, metrics, Timers())
-
-    return make
 
 
 async def begin(request: Awaitable[Images]) -> asyncio.Task[Images]:
@@ -195,56 +169,6 @@ async def test_an_answer_that_cannot_be_encoded_fails_alone(make_batcher: Callab
         await failing
     assert same(await innocent, batcher, 3, 1)
     await first
-
-
-async def test_a_quick_request_alone_needs_no_other_thread(make_batcher: Callable[..., Batcher]) -> None:
-    """The first run, whose time nobody knows, and requests that come together leave the loop's thread."""
-    batcher, own = make_batcher(runs=2), threading.current_thread()
-
-    async def thread(size: int = 1) -> threading.Thread:
-        job = Job(batcher.model, size, lambda start, stop: latents(size)[start:stop], _current_thread)
-        return (await batcher.draw(job, asyncio.get_running_loop().time() + 30))[0]
-
-    assert await thread() is not own
-    for _ in range(4):  # most of which nothing else holds up
-        await thread()
-    assert await thread() is own
-    assert own not in await asyncio.gather(thread(), thread(), thread())
-
-
-async def test_one_run_that_was_held_up_makes_no_request_slow(
-    make_batcher: Callable[..., Batcher], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever else the machine did once, the next request alone is drawn by the loop as before."""
-    batcher = make_batcher()
-    job = Job(batcher.model, 1, lambda start, stop: latents(1)[start:stop], _current_thread)
-
-    async def thread() -> threading.Thread:
-        return (await batcher.draw(job, asyncio.get_running_loop().time() + 30))[0]
-
-    def wait_and_run(drawn: Latents) -> Images:
-        time.sleep(0.2)
-        return OnnxModel.run(batcher.model, drawn)
-
-    for _ in range(5):
-        await thread()
-    with monkeypatch.context() as held_up:
-        held_up.setattr(batcher.model, "run", wait_and_run)
-        await thread()
-    assert await thread() is threading.current_thread()
-
-
-async def test_a_slow_request_alone_leaves_the_loop_alone(make_batcher: Callable[..., Batcher]) -> None:
-    """What takes long is drawn in a worker, whether others come or not."""
-    batcher = make_batcher(turns=SLOW)
-    for _ in range(2):
-        job = Job(batcher.model, 1, lambda start, stop: latents(1)[start:stop], _current_thread)
-        thread, _ = await batcher.draw(job, asyncio.get_running_loop().time() + 30)
-        assert thread is not threading.current_thread()
-
-
-def _current_thread(_: Latents, __: Images) -> threading.Thread:
-    return threading.current_thread()
 
 
 async def test_a_run_has_entries_of_one_model_alone(
