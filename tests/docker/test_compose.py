@@ -78,7 +78,7 @@ def test_training_writes_only_where_results_go(compose: Document, root: Path) ->
     written = {mount["target"]: mount["source"] for mount in mounts[1:] if not mount.get("read_only")}
     assert written == {f"/app/{name}": f"./{name}" for name in ("runs", "classifiers", "models")}
     ignored = (root / ".gitignore").read_text().splitlines()
-    assert {"runs/", "classifiers/", "data/"} <= set(ignored)
+    assert {"/runs/", "/classifiers/", "/data/"} <= set(ignored)
 
 
 def test_mounted_files_of_the_repository_exist(compose: Document, root: Path) -> None:
