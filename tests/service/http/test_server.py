@@ -77,7 +77,7 @@ def test_sighup_looks_at_the_models_again(
 @pytest.mark.anyio
 async def test_what_grace_does_not_reach_is_503(tiny_model: Callable[..., Path], models_dir: Path) -> None:
     """A request that is still drawn when the grace ends is told so, and when to come again."""
-    tiny_model(turns=400_000)
+    tiny_model(turns=1_500_000)
     settings = Settings(models_dir=models_dir, port=0, threads=1, processes=1)
     server = Server(create_app(settings), settings)
     server.config.timeout_graceful_shutdown = 0
