@@ -44,7 +44,7 @@ def test_a_stopped_adaptation_goes_on(run_verb: RunVerb, adaptation: Path, tmp_p
     run_verb(adapt, adaptation, "--seeds", 4, 5, *options)
     assert [file.stat().st_mtime_ns for file in list_checkpoints(done / "checkpoints")] == times
     assert list_checkpoints(stopped / "checkpoints")[-1].read_bytes() == whole
-    seeds = [RunFolder.open(run).experiment().seed for run in sorted((tmp_path / "runs").iterdir())]
+    seeds = [RunFolder.open(run).experiment().seed for run in sorted((tmp_path / "runs").glob("*_*"))]
     assert seeds == [4, 5]
 
 
@@ -55,7 +55,7 @@ def test_the_last_step_is_measured_on_all_test_images(
     run_verb(adapt, adaptation, "--seeds", 4, 5, "--runs", tmp_path / "runs", *CPU)
     said = capsys.readouterr().out.splitlines()[-2:]
     shares = []
-    for path in sorted((tmp_path / "runs").iterdir()):
+    for path in sorted((tmp_path / "runs").glob("*_*")):
         run = RunFolder.open(path)
         classifiers, steps = load_adapted(run)
         measured = json.loads(run.accuracy_file.read_text())
@@ -90,7 +90,7 @@ def test_a_run_folder_gives_its_experiment(run_verb: RunVerb, adaptation: Path, 
     run = tmp_path / "runs" / "00000_tiny"
     run_verb(adapt, run, *CPU)
     assert RunFolder.open(run).accuracy(5)["steps"] == load_checkpoint(run / "checkpoints")["steps_done"]
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["00000_tiny"]
+    assert [path.name for path in (tmp_path / "runs").glob("*_*")] == ["00000_tiny"]
     experiment = load_experiment(adaptation)
     assert find_run(tmp_path / "runs", experiment) is None  # that of another seed
 
