@@ -23,7 +23,8 @@ from training.compute.machine import Machine
 from training.config.experiment import Experiment, load_experiment
 from training.errors import ConfigError
 from training.files import write_json
-from training.images.sets import ImageSet, load_split
+from training.images.sets import ImageSet
+from training.measures.quality import load_real
 from training.pretrained.classifiers import accuracy
 from training.runs.checkpoint import last_step
 from training.runs.folder import RunFolder, find_run
@@ -60,15 +61,14 @@ def main(target: Path, arguments: list[str]) -> None:
         raise ConfigError(f"{target}: lessons = (): an adaptation has some, and a domain that is labelled")
     if options.machine.processes > 1:
         raise ConfigError(f"an adaptation is of one process, and torchrun began {options.machine.processes}")
-    real = load_real(options.experiment)
+    real = load_labelled(options.experiment)
     experiments = [replace(options.experiment, seed=seed) for seed in options.seeds]
     print(describe([adapt(experiment, real, options) for experiment in experiments]))
 
 
-def load_real(experiment: Experiment) -> dict[str, ImageSet]:
+def load_labelled(experiment: Experiment) -> dict[str, ImageSet]:
     """Load the whole test split of each domain, but those without labels. Raises DataError."""
-    sets = {d.name: load_split(d, d.test_split, experiment.size) for d in experiment.domains}
-    return {name: test_set for name, test_set in sets.items() if test_set.labels is not None}
+    return {name: real for name, real in load_real(experiment).items() if real.labels is not None}
 
 
 def adapt(experiment: Experiment, real: dict[str, ImageSet], options: AdaptOptions) -> Accuracies:
