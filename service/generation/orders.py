@@ -76,8 +76,8 @@ class Order:
     def latents(self, start: int, stop: int) -> Latents:
         """Return the latents of images `start` to `stop`: float32 [B, Z]."""
         if self.walk is None:
-            return np.stack([self._latent(source) for source in self.sources[start:stop]])
-        return np.stack([self._frame(self.walk, i) for i in range(start, stop)])
+            return np.array([self._latent(source) for source in self.sources[start:stop]])
+        return np.array([self._frame(self.walk, i) for i in range(start, stop)])
 
     def _latent(self, source: Source) -> Latent:
         return source.latent(self.model.metadata.prior, self.truncation)
