@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from service.bare_app import make_bare_app
 from service.cache import AnswerCache
 from service.engine.batching import Batcher
 from service.engine.model_changes import ModelChanges
+from service.engine.model_loader import ModelLoader
 from service.engine.model_registry import ModelRegistry
 from service.engine.model_repository import ModelRepository
 from service.engine.onnx_model import OnnxModel
@@ -22,6 +20,7 @@ from service.engine.readiness import Readiness
 from service.engine.sessions import require_provider
 from service.errors import SettingsError
 from service.generation.generator import Generator
+from service.http.cors import allow_origins
 from service.http.gate import make_gate
 from service.http.middleware import RequestMiddleware
 from service.http.repeats import Repeats
@@ -40,29 +39,6 @@ from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import make_tracer_provider
 from service.timers import Timers
-from service.wire.inference import HEADER_LENGTH
-
-CORS: dict[str, Any] = {
-    "allow_methods": ["GET", "POST"],
-    "allow_headers": [
-        "Authorization",
-        "X-API-Key",
-        "X-Request-Id",
-        "Traceparent",
-        "X-Request-Timeout",
-        "If-None-Match",
-        HEADER_LENGTH,
-    ],
-    "expose_headers": [
-        "X-Request-Id",
-        "ETag",
-        "Retry-After",
-        "Server-Timing",
-        "Content-Location",
-        HEADER_LENGTH,
-    ],
-    "max_age": 600,
-}
 
 
 @dataclass(frozen=True)
@@ -73,6 +49,7 @@ class _Parts:
     metrics: Metrics
     siblings: Siblings
     registry: ModelRegistry
+    loader: ModelLoader
     readiness: Readiness
     generator: Generator
     repeats: Repeats
@@ -90,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     shutdowns = [partial(pool.shutdown, cancel_futures=True) for pool in (workers, loader)]
     app = make_bare_app(settings, tracer, access_log.write, *shutdowns)
     app.state.readiness, app.state.registry = parts.readiness, parts.registry
-    app.state.siblings, app.state.changes = parts.siblings, ModelChanges(parts.registry, parts.siblings)
+    app.state.siblings, app.state.changes = parts.siblings, ModelChanges(parts.loader, parts.siblings)
     _add_routes(app, parts)
     health = HealthRoutes(parts.readiness, parts.metrics, parts.siblings)
     health.add_to(_guard(app, parts, access_log))
@@ -103,13 +80,17 @@ def _make_parts(settings: Settings, workers: Executor, loader: Executor) -> _Par
     def make_batcher(model: OnnxModel) -> Batcher:
         return Batcher(model, workers, settings.threads, settings.max_queue, metrics, timers)
 
-    registry = _open_models(settings, make_batcher, loader, metrics)
+    registry = ModelRegistry(make_batcher, settings.default_model, metrics)
+    repository = ModelRepository(settings.models_dir, settings.provider, settings.max_batch)
+    models = ModelLoader(repository, registry, loader)
+    _open_models(models, registry, settings.default_model)
     kept = AnswerCache(settings.cache_bytes // settings.processes)
     return _Parts(
         settings=settings,
         metrics=metrics,
         siblings=siblings,
         registry=registry,
+        loader=models,
         readiness=Readiness(registry, settings.stuck_after_s, metrics, siblings),
         generator=Generator(registry, kept, metrics),
         repeats=Repeats(kept, lambda: registry.changes, metrics),
@@ -131,8 +112,7 @@ def _guard(app: FastAPI, parts: _Parts, access_log: AccessLog) -> FastAPI:
     )
     app.add_middleware(protect, gate=make_gate(settings, parts.metrics, parts.siblings))
     if settings.cors_origins is not None:
-        origins = [origin.strip() for origin in settings.cors_origins.split(",")]
-        app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)  # outermost: errors are read, too
+        allow_origins(app, settings.cors_origins)  # outermost: errors are read, too
     app.state.health = health = app if settings.health_port is None else make_bare_app(settings, None)
     if health is not app:
         health.add_middleware(protect, gate=None)
@@ -148,18 +128,13 @@ def _add_routes(app: FastAPI, parts: _Parts) -> None:
     StatisticsRoutes(registry, parts.siblings).add_to(app)
     InferenceRoutes(registry, generator, parts.readiness, settings).add_to(app)
     if settings.model_control:
-        ModelControlRoutes(registry, app.state.changes).add_to(app)
+        ModelControlRoutes(parts.loader.repository, registry, app.state.changes).add_to(app)
     app.router.routes.sort(key=lambda route: not isinstance(route, BodyRoute))  # looked for in this order
 
 
-def _open_models(
-    settings: Settings, make_batcher: Callable[[OnnxModel], Batcher], loader: Executor, metrics: Metrics
-) -> ModelRegistry:
+def _open_models(loader: ModelLoader, registry: ModelRegistry, asked: str | None) -> None:
     """Open what the models folder holds. Raises StartError, also where the default model is not served."""
-    repository = ModelRepository(settings.models_dir, settings.provider, settings.max_batch)
-    registry = ModelRegistry(repository, make_batcher, settings.default_model, loader, metrics)
-    registry.open_all()
-    asked, served = settings.default_model, [model.name for model in registry.models]
+    loader.open_all()
+    served = [model.name for model in registry.models]
     if asked is not None and served and asked not in served:
         raise SettingsError(f"COGAN_DEFAULT_MODEL = {asked!r} is not served; served are {', '.join(served)}")
-    return registry

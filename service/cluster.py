@@ -11,7 +11,8 @@ from typing import Any, cast
 
 from fastapi import FastAPI
 
-from service.http.server import HealthServer, Server
+from service.http.ports import HealthServer
+from service.http.server import Server
 from service.processes.channel import Channel
 from service.processes.children import Inherited, Processes
 from service.processes.listener import Listener, take_over

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from service.engine.model_registry import ModelRegistry
+from service.engine.model_loader import ModelLoader
 from service.processes.siblings import Siblings
 
 
 class ModelChanges:
     """Loads, unloads and looks again, in all processes in the same order."""
 
-    def __init__(self, registry: ModelRegistry, siblings: Siblings) -> None:
-        self._registry, self._siblings = registry, siblings
+    def __init__(self, loader: ModelLoader, siblings: Siblings) -> None:
+        self._loader, self._siblings = loader, siblings
         for verb in (self._load, self._unload, self._reload):
             siblings.on(verb.__name__, verb)
 
     async def load(self, name: str) -> str:
-        """Serve the highest version of a model; return it. Raises as ModelRegistry.load."""
+        """Serve the highest version of a model; return it. Raises as ModelLoader.load."""
         return str(await self._siblings.change(self._load.__name__, name))
 
     async def unload(self, name: str) -> str:
@@ -27,10 +27,10 @@ class ModelChanges:
         await self._siblings.change(self._reload.__name__)
 
     async def _load(self, name: str) -> str:
-        return (await self._registry.load(name)).version
+        return (await self._loader.load(name)).version
 
     async def _unload(self, name: str) -> str:
-        return (await self._registry.unload(name)).version
+        return (await self._loader.unload(name)).version
 
     async def _reload(self, _: None) -> None:
-        await self._registry.reload()
+        await self._loader.reload()

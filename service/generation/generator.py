@@ -14,8 +14,8 @@ from service.errors import FieldError, InvalidRequest
 from service.generation.encoding import FRAME_FORMATS, PAIR_FORMATS, Drawing, Format
 from service.generation.orders import Order, Source, Walk
 from service.telemetry.metrics import Metrics
+from service.wire.fields import Choice
 from service.wire.inference import Inference, InferenceAnswer, write_inference
-from service.wire.schemas import Choice
 
 Seconds = Mapping[str, float]  # that each part of the work took
 

@@ -12,7 +12,7 @@ import re
 import time
 from functools import cache
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.engine.readiness import Readiness
 from service.errors import NotReady, RequestError
@@ -20,6 +20,7 @@ from service.http.bodies import read_body, watched
 from service.http.gate import Gate
 from service.http.problems import problem_response
 from service.http.repeats import Repeats
+from service.http.replies import Reply
 from service.settings import Settings
 from service.telemetry.access_log import AccessLog
 from service.telemetry.logs import REQUEST_ID, TRACE_ID
@@ -40,13 +41,6 @@ QUIET_ROUTES = {
     "/v2/health/live",
     "/v2/health/ready",
 }  # asked every few seconds by machines
-SECURITY_HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"content-security-policy", b"frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-]
-CLIENT_LEFT = 499  # as nginx logs it
 
 
 class RequestMiddleware:
@@ -83,7 +77,7 @@ class RequestMiddleware:
         token = REQUEST_ID.set(request_id.decode())
         trace = TRACE_ID.set(current_trace() or _trace_id(headers.get(b"traceparent")))
         start = time.perf_counter()
-        reply = _Reply(send, request_id, self._readiness.draining, scope["method"] == "HEAD")
+        reply = Reply(send, request_id, self._readiness.draining, scope["method"] == "HEAD")
         inner = dict(scope, method="GET") if reply.headless else scope
         self._metrics.in_flight += 1
         try:
@@ -95,7 +89,7 @@ class RequestMiddleware:
             REQUEST_ID.reset(token)
 
     async def _answer(
-        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, reply: _Reply
+        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, reply: Reply
     ) -> None:
         try:
             if self._gate is not None:
@@ -128,30 +122,6 @@ class RequestMiddleware:
         self._durations(route).observe(seconds)
         if route not in QUIET_ROUTES:
             self._access_log.add(method, route, status, seconds)
-
-
-class _Reply:
-    """Sends an answer with the headers that every answer has, and remembers how far it came."""
-
-    def __init__(self, send: Send, request_id: bytes, closing: bool, headless: bool) -> None:
-        self._send, self._closing = send, closing
-        self._request_id = request_id
-        self.headless = headless  # HEAD: the headers of GET alone
-        self.status = CLIENT_LEFT
-        self.started = self.ended = False
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.started, self.status = True, message["status"]
-            extra = [(b"x-request-id", self._request_id), *SECURITY_HEADERS]
-            if self._closing:
-                extra.append((b"connection", b"close"))
-            message = {**message, "headers": [*message.get("headers", ()), *extra]}
-        elif message["type"] == "http.response.body":
-            self.ended = not message.get("more_body", False)
-            if self.headless:
-                message = {**message, "body": b""}
-        await self._send(message)
 
 
 def _trace_id(traceparent: bytes | None) -> str | None:

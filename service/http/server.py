@@ -8,61 +8,16 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.http.addresses import take_address, url
-from service.http.connections import connection_class
+from service.http.ports import HealthServer, port_config
 from service.settings import Settings
 
 logger = logging.getLogger("cogan.server")
-
-
-def _config(app: FastAPI, settings: Settings, port: int, **own: Any) -> uvicorn.Config:
-    """Configure a port: all of them log, listen and limit their clients alike."""
-    return uvicorn.Config(
-        app,
-        host=settings.host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        http=connection_class(settings),
-        proxy_headers=settings.rate_limit is not None,  # nothing else asks for a client's address
-        ws="none",
-        **own,
-    )
-
-
-class HealthServer(uvicorn.Server):
-    """The port that has the health routes alone; it lives as long as the server that it tells of."""
-
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
-        assert settings.health_port is not None
-        super().__init__(_config(app, settings, settings.health_port, timeout_graceful_shutdown=1))
-        self._bound = take_address(settings.host, settings.health_port, "COGAN_HEALTH_PORT")
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the other server."""
-        yield
-
-    async def begin(self) -> str:
-        """Listen, and return where."""
-        self._serving = asyncio.create_task(self.serve(self._bound))
-        while not self.started:
-            await asyncio.sleep(0.01)
-        return url(self._bound[0].getsockname())
-
-    async def end(self) -> None:
-        """End listening."""
-        self.should_exit = True
-        await self._serving
 
 
 def _spare_collector() -> None:
@@ -83,7 +38,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         """Take the address. Raises SettingsError where it cannot be had."""
         super().__init__(
-            _config(
+            port_config(
                 app,
                 settings,
                 settings.port,

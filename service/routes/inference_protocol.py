@@ -16,9 +16,8 @@ from service.routes.patience import TIMEOUT_PARAMETER, deadline
 from service.routes.protocol_paths import TAGS, add_for_versions, json_body, named_model
 from service.settings import Settings
 from service.wire.inference import HEADER_LENGTH, read_inference
-from service.wire.inference_schemas import (
+from service.wire.inference_answers import (
     InferAnswer,
-    InferRequest,
     ModelDescription,
     ModelReady,
     ServerLive,
@@ -26,6 +25,7 @@ from service.wire.inference_schemas import (
     ServerReady,
     TensorMetadata,
 )
+from service.wire.inference_schemas import InferRequest
 
 BINARY = "application/octet-stream"
 EXTENSIONS = ["binary_tensor_data", "parameters", "statistics"]

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 
 from service.engine.model_changes import ModelChanges
 from service.engine.model_registry import ModelRegistry
-from service.engine.model_repository import MODEL_FILE
+from service.engine.model_repository import MODEL_FILE, ModelRepository
 from service.routes.openapi import problems
 from service.routes.protocol_paths import TAGS, json_body
 from service.wire.parsing import parse_body
@@ -20,8 +20,8 @@ REPOSITORY = "/v2/repository"
 class ModelControlRoutes:
     """The protocol's repository extension. Versions are never edited in place: a change is a new version."""
 
-    def __init__(self, registry: ModelRegistry, changes: ModelChanges) -> None:
-        self._registry, self._changes = registry, changes
+    def __init__(self, repository: ModelRepository, registry: ModelRegistry, changes: ModelChanges) -> None:
+        self._repository, self._registry, self._changes = repository, registry, changes
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app."""
@@ -41,7 +41,7 @@ class ModelControlRoutes:
     async def list_repository(self, request: Request) -> list[IndexEntry]:
         """List every version in the models folder and in memory: served, refused or not loaded."""
         wanted = parse_body(IndexRequest, await request.body())
-        found = await asyncio.to_thread(self._registry.repository.places)
+        found = await asyncio.to_thread(self._repository.places)
         refused = {one.path: one.reason for one in self._registry.refused}
         served = [(model.name, model.version) for model in self._registry.models]
         entries = [_served(name, version) for name, version in served]

@@ -11,7 +11,7 @@ from service.engine.statistics import Span, Statistics
 from service.processes.siblings import Siblings
 from service.routes.openapi import problems
 from service.routes.protocol_paths import TAGS, add_for_versions, named_model
-from service.wire.inference_schemas import (
+from service.wire.inference_answers import (
     BatchStatistics,
     InferenceStatistics,
     ModelStatistics,

@@ -12,8 +12,8 @@ import numpy as np
 
 from service.engine.onnx_model import Latents
 from service.errors import FieldError, InvalidRequest, TooLarge
+from service.wire.fields import MAX_LATENT_VALUE
 from service.wire.inference_schemas import InputTensor
-from service.wire.schemas import MAX_LATENT_VALUE
 
 
 def check_shape(tensor: InputTensor, size: int, most: int) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.datastructures import State
 
 from service.app import create_app
-from service.engine.model_registry import ModelRegistry
 from service.engine.onnx_model import OnnxModel
 from service.errors import LoadRefused, UnknownModel
 from service.settings import Settings
@@ -24,13 +24,13 @@ SWAPS = 100
 
 
 @pytest.fixture
-def open_app(models_dir: Path) -> Callable[..., tuple[ModelRegistry, httpx.AsyncClient]]:
+def open_app(models_dir: Path) -> Callable[..., tuple[State, httpx.AsyncClient]]:
     """Return what opens an app; its arguments are settings."""
 
-    def open_app(**settings: Any) -> tuple[ModelRegistry, httpx.AsyncClient]:
+    def open_app(**settings: Any) -> tuple[State, httpx.AsyncClient]:
         app: FastAPI = create_app(Settings(models_dir=models_dir, **({"threads": 2} | settings)))
         transport = httpx.ASGITransport(app)
-        return app.state.registry, httpx.AsyncClient(transport=transport, base_url="http://service")
+        return app.state, httpx.AsyncClient(transport=transport, base_url="http://service")
 
     return open_app
 
@@ -42,14 +42,14 @@ async def info(client: httpx.AsyncClient) -> list[str]:
 
 
 async def test_a_new_version_takes_the_place_of_the_old(
-    tiny_model: Callable[..., Path], open_app: Callable[..., tuple[ModelRegistry, httpx.AsyncClient]]
+    tiny_model: Callable[..., Path], open_app: Callable[..., tuple[State, httpx.AsyncClient]]
 ) -> None:
     """Answers, ETags, the card and the metrics are those of the new version, and of the old one no more."""
     tiny_model(version="1")
-    registry, client = open_app()
+    state, client = open_app()
     old = await client.get("/generate?seed=1")
     tiny_model(("digit", "edge", "ink"), version="2")
-    await registry.load("tiny")
+    await state.changes.load("tiny")
     new = await client.get("/generate?seed=1", headers={"if-none-match": old.headers["etag"]})
     card = (await client.get("/models/tiny")).json()
     assert (new.status_code, new.json()["version"], card["version"]) == (200, "2", "2")
@@ -63,26 +63,26 @@ async def test_a_new_version_takes_the_place_of_the_old(
 async def test_a_broken_new_version_leaves_the_old_one(
     tiny_model: Callable[..., Path],
     models_dir: Path,
-    open_app: Callable[..., tuple[ModelRegistry, httpx.AsyncClient]],
+    open_app: Callable[..., tuple[State, httpx.AsyncClient]],
     caplog: pytest.LogCaptureFixture,
     damage: str,
 ) -> None:
     """Why it is refused is answered, listed, logged and counted; once it is whole, it is served."""
     tiny_model(version="1")
-    registry, client = open_app()
+    state, client = open_app()
     path = tiny_model(version="2")
     whole = path.read_bytes()
     broken = (models_dir / "tiny/1/model.onnx").read_bytes()
     path.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "misplaced": broken}[damage])
     with pytest.raises(LoadRefused, match=r"^tiny/2/model.onnx: .+; version 1 is served$"):
-        await registry.load("tiny")
-    await registry.reload()
+        await state.changes.load("tiny")
+    await state.changes.reload()
     assert (await client.get("/generate?seed=1")).json()["version"] == "1"
     assert [one["path"] for one in (await client.get("/models")).json()["refused"]] == ["tiny/2/model.onnx"]
     assert "cogan_models_refused 1.0" in await info(client)
     assert "model refused: tiny/2/model.onnx" in caplog.text
     path.write_bytes(whole)
-    await registry.reload()
+    await state.changes.reload()
     assert (await client.get("/generate?seed=1")).json()["version"] == "2"
     assert (await client.get("/models")).json()["refused"] == []
 
@@ -90,73 +90,73 @@ async def test_a_broken_new_version_leaves_the_old_one(
 async def test_a_vanished_folder_takes_nothing_away(
     tiny_model: Callable[..., Path],
     models_dir: Path,
-    open_app: Callable[..., tuple[ModelRegistry, httpx.AsyncClient]],
+    open_app: Callable[..., tuple[State, httpx.AsyncClient]],
 ) -> None:
     """An unmounted volume stops no model that is in memory, but an operator sees it."""
     tiny_model()
-    registry, client = open_app()
+    state, client = open_app()
     models_dir.rename(models_dir.with_name("elsewhere"))
-    await registry.reload()
+    await state.changes.reload()
     assert (await client.get("/generate?seed=1")).status_code == 200
     assert "any more" in (await client.get("/models")).json()["refused"][0]["reason"]
     with pytest.raises(LoadRefused, match="version 1 is served"):
-        await registry.load("tiny")
+        await state.changes.load("tiny")
 
 
 async def test_reload_finds_new_models(
-    tiny_model: Callable[..., Path], open_app: Callable[..., tuple[ModelRegistry, httpx.AsyncClient]]
+    tiny_model: Callable[..., Path], open_app: Callable[..., tuple[State, httpx.AsyncClient]]
 ) -> None:
     """A service that started with nothing is ready once there is a model, and keeps what it has."""
-    registry, client = open_app()
+    state, client = open_app()
     assert (await client.get("/readyz")).status_code == 503
     tiny_model(name="bee")
-    await registry.reload()
-    kept = registry.model("bee")
+    await state.changes.reload()
+    kept = state.registry.model("bee")
     tiny_model(name="ant")
-    await registry.reload()
-    assert registry.model("bee") is kept
+    await state.changes.reload()
+    assert state.registry.model("bee") is kept
     assert (await client.get("/readyz")).status_code == 200
     assert (await client.get("/generate?seed=1")).json()["model"] == "ant"
 
 
 async def test_unload_answers_what_was_accepted(
-    tiny_model: Callable[..., Path], open_app: Callable[..., tuple[ModelRegistry, httpx.AsyncClient]]
+    tiny_model: Callable[..., Path], open_app: Callable[..., tuple[State, httpx.AsyncClient]]
 ) -> None:
     """What waits is drawn; what comes then is refused, and without any model the service is not ready."""
     tiny_model(turns=100_000)
-    registry, client = open_app(threads=1, max_batch=1)
+    state, client = open_app(threads=1, max_batch=1)
     accepted = [asyncio.create_task(client.get(f"/generate?seed={seed}")) for seed in range(4)]
     while (await client.get("/metrics")).text.find('cogan_queue_depth{model="tiny"} 3.0') < 0:
         await asyncio.sleep(0)
-    await registry.unload("tiny")
+    await state.changes.unload("tiny")
     assert (await client.get("/generate?seed=1")).status_code == 503
     assert "unloaded" in (await client.get("/readyz")).json()["detail"]
     assert [answer.status_code for answer in await asyncio.gather(*accepted)] == [200] * 4
     assert 'model="tiny",provider' not in "".join(await info(client))
     with pytest.raises(UnknownModel):
-        await registry.unload("tiny")
-    await registry.load("tiny")
+        await state.changes.unload("tiny")
+    await state.changes.load("tiny")
     assert (await client.get("/readyz")).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["nobody", "..", ".", "", "tiny/1", "\0", "x" * 5000])
 async def test_unknown_names_are_not_looked_for_in_the_folder(
     tiny_model: Callable[..., Path],
-    open_app: Callable[..., tuple[ModelRegistry, httpx.AsyncClient]],
+    open_app: Callable[..., tuple[State, httpx.AsyncClient]],
     name: str,
 ) -> None:
     """A name is looked up among those of the folder, and leaves no trace where it is none."""
     tiny_model()
-    registry, _ = open_app()
+    state, _ = open_app()
     with pytest.raises(UnknownModel):
-        await registry.load(name)
-    assert registry.refused == []
+        await state.changes.load(name)
+    assert state.registry.refused == []
 
 
 async def test_no_request_fails_or_is_mistaken_during_a_hundred_swaps(
     tiny_model: Callable[..., Path],
     models_dir: Path,
-    open_app: Callable[..., tuple[ModelRegistry, httpx.AsyncClient]],
+    open_app: Callable[..., tuple[State, httpx.AsyncClient]],
 ) -> None:
     """Each answer under load has the bytes of the model whose digest it and its ETag name."""
     models = {}
@@ -164,7 +164,7 @@ async def test_no_request_fails_or_is_mistaken_during_a_hundred_swaps(
         tiny_model(("digit", "edge", "ink")[: int(version) + 1], version=version)
         model = OnnxModel(models_dir / "tiny" / version / "model.onnx")
         models[model.digest] = model
-    registry, client = open_app(cache_bytes=0)
+    state, client = open_app(cache_bytes=0)
     done, answers = asyncio.Event(), []
 
     async def ask(worker: int) -> None:
@@ -178,11 +178,12 @@ async def test_no_request_fails_or_is_mistaken_during_a_hundred_swaps(
     for _ in range(SWAPS):
         places[0].rename(places[1])
         places.reverse()
-        opened.add(await registry.load("tiny"))
+        await state.changes.load("tiny")
+        opened.add(state.registry.model("tiny"))
     done.set()
     await asyncio.gather(*asking)
     gc.collect()
-    assert list(opened) == registry.models  # no old one is kept
+    assert list(opened) == state.registry.models  # no old one is kept
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.json()["digest"] for answer in answers}) == len(models)
     told: dict[tuple[str, str], set[tuple[str, bytes]]] = {}

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.http.connections import JoinedWrites
+from service.http.joined_writes import JoinedWrites
 from tests.running import listening
 
 pytestmark = pytest.mark.anyio

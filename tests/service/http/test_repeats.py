@@ -95,10 +95,10 @@ async def test_a_new_model_is_asked_anew(
     """After a change of the model, nothing that the old one drew is sent, nor is 304."""
     old = await client.get(PATHS[0])
     tiny_model(("b", "a"), version="2")
-    await app.state.registry.reload()
+    await app.state.changes.reload()
     new = await client.get(PATHS[0], headers={"if-none-match": old.headers["etag"]})
     assert (new.status_code, new.json()["version"]) == (200, "2")
-    await app.state.registry.unload("tiny")
+    await app.state.changes.unload("tiny")
     assert (await client.get(PATHS[0])).status_code == 503
 
 
