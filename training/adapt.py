@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from tyro.conf import arg
 
@@ -25,7 +26,7 @@ from training.errors import ConfigError
 from training.files import write_json
 from training.images.sets import ImageSet
 from training.measures.quality import load_real
-from training.pretrained.classifiers import accuracy
+from training.pretrained.reading import accuracy
 from training.runs.checkpoint import last_step
 from training.runs.folder import RunFolder, find_run
 from training.runs.reports import spread
@@ -59,11 +60,10 @@ def main(target: Path, arguments: list[str]) -> None:
     options = parse(defaults, arguments)
     if not options.experiment.lessons:
         raise ConfigError(f"{target}: lessons = (): an adaptation has some, and a domain that is labelled")
-    if options.machine.processes > 1:
-        raise ConfigError(f"an adaptation is of one process, and torchrun began {options.machine.processes}")
+    device = options.machine.device("an adaptation")
     real = load_labelled(options.experiment)
     experiments = [replace(options.experiment, seed=seed) for seed in options.seeds]
-    print(describe([adapt(experiment, real, options) for experiment in experiments]))
+    print(describe([adapt(experiment, real, options, device) for experiment in experiments]))
 
 
 def load_labelled(experiment: Experiment) -> dict[str, ImageSet]:
@@ -71,13 +71,17 @@ def load_labelled(experiment: Experiment) -> dict[str, ImageSet]:
     return {name: real for name, real in load_real(experiment).items() if real.labels is not None}
 
 
-def adapt(experiment: Experiment, real: dict[str, ImageSet], options: AdaptOptions) -> Accuracies:
+def adapt(
+    experiment: Experiment, real: dict[str, ImageSet], options: AdaptOptions, device: torch.device
+) -> Accuracies:
     """Do what is still to be done of one run, measure it, and return the accuracy in each domain."""
     run = find_run(options.runs, experiment) or RunFolder.create(options.runs, experiment)
     if last_step(run.checkpoints) < experiment.steps:
         train(prepare(experiment, options.machine), run)
     classifiers, steps = load_adapted(run)
-    accuracies = {name: float(accuracy(classifiers[name], test_set)) for name, test_set in real.items()}
+    accuracies = {
+        name: float(accuracy(classifiers[name].to(device), test_set)) for name, test_set in real.items()
+    }
     images = {name: len(test_set.images) for name, test_set in real.items()}
     write_json(run.accuracy_file, {"steps": steps, "images": images, "accuracy": accuracies})
     print(f"{run.path}: " + ", ".join(f"{name} {share:.2%}" for name, share in accuracies.items()))

@@ -9,11 +9,14 @@ is left out, and said so, where a source has none.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from training.command_line import parse, verb
+from training.compute.machine import Machine
 from training.config.fields import Positive
 from training.files import write_json
 from training.measures.quality import measure
@@ -24,7 +27,7 @@ from training.runs.trained import load_average
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class MeasureOptions:
     """How much to measure, and with what."""
 
     pairs: Positive = 10_000
@@ -33,19 +36,27 @@ class EvaluateOptions:
     """Folder of the classifiers that `training.train_classifiers` made."""
 
 
+@dataclass(frozen=True)
+class EvaluateOptions(MeasureOptions):
+    """The same, and where."""
+
+    machine: Machine = field(default_factory=Machine)
+
+
 @verb
 def main(target: Path, arguments: list[str]) -> None:
     """Measure the last checkpoint's averaged generator."""
     options = parse(EvaluateOptions(), arguments)
-    print(json.dumps(evaluate(RunFolder.open(target), options), indent=2))
+    run, device = RunFolder.open(target), options.machine.device("measuring")
+    print(json.dumps(evaluate(run, options, device), indent=2))
 
 
-def evaluate(run: RunFolder, options: EvaluateOptions) -> dict[str, Any]:
+def evaluate(run: RunFolder, options: MeasureOptions, device: torch.device) -> dict[str, Any]:
     """Measure a run's last checkpoint, keep the result and a sheet in its folder, and return the result."""
     experiment = run.experiment()
     generator, steps = load_average(run)
-    pairs = draw(generator, latents_of_seeds(experiment.latent_prior, range(options.pairs)))
-    quality = {"steps": steps, **measure(experiment, pairs, options.classifiers)}
+    pairs = draw(generator.to(device), latents_of_seeds(experiment.latent_prior, range(options.pairs)))
+    quality = {"steps": steps, **measure(experiment, pairs, options.classifiers, device)}
     write_json(run.quality_file, quality)
     save_sheet({name: images[:128] for name, images in pairs.items()}, run.path / "sheet.png", 8, 2)
     return quality

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from tyro.conf import UseAppendAction, arg
 
 from training.command_line import parse, verb
 from training.compute.machine import Machine
 from training.config.experiment import Experiment, load_experiment
 from training.config.grid import move, read_points
-from training.errors import ConfigError, DivergedError, RunError
-from training.evaluate import EvaluateOptions, evaluate
+from training.errors import DivergedError, RunError
+from training.evaluate import MeasureOptions, evaluate
 from training.measures.quality import load_judges, load_real
 from training.runs.checkpoint import last_step
 from training.runs.figures import Curve, save_curves
@@ -44,7 +45,7 @@ class SweepOptions:
     """Folder that the report and the curves are written into."""
     dry_run: bool = False
     """Check every point, say how far each is, and stop."""
-    measure: EvaluateOptions = field(default_factory=EvaluateOptions)
+    measure: MeasureOptions = field(default_factory=MeasureOptions)
     machine: Machine = field(default_factory=Machine)
 
 
@@ -52,8 +53,7 @@ class SweepOptions:
 def main(target: Path, arguments: list[str]) -> None:
     """Sweep over an experiment file."""
     options = parse(SweepOptions(load_experiment(target)), arguments)
-    if options.machine.processes > 1:
-        raise ConfigError(f"a sweep is of one process, and torchrun began {options.machine.processes}")
+    device = options.machine.device("a sweep")
     points = read_points(options.over)
     experiments = [move(options.experiment, point) for point in points]
     for experiment in {(one.domains, one.size): one for one in experiments}.values():
@@ -66,11 +66,13 @@ def main(target: Path, arguments: list[str]) -> None:
             print(f"  {last_step(run.checkpoints) if run else 0} of {experiment.steps} steps are done")
             continue
         run = run or RunFolder.create(options.runs, experiment)
-        rows.append({**flat(point), "run": run.path.name, **reach(run, experiment, options)})
+        rows.append({**flat(point), "run": run.path.name, **reach(run, experiment, options, device)})
         write(rows, list(point), options.to)
 
 
-def reach(run: RunFolder, experiment: Experiment, options: SweepOptions) -> dict[str, Value]:
+def reach(
+    run: RunFolder, experiment: Experiment, options: SweepOptions, device: torch.device
+) -> dict[str, Value]:
     """Do what is left of a point, and return the numbers of its quality; none where it diverges."""
     if last_step(run.checkpoints) < experiment.steps:
         try:
@@ -81,7 +83,7 @@ def reach(run: RunFolder, experiment: Experiment, options: SweepOptions) -> dict
     known: dict[str, object] = {}
     with suppress(RunError):
         known = run.quality(experiment.steps)
-    quality = known if known.get("pairs") == options.measure.pairs else evaluate(run, options.measure)
+    quality = known if known.get("pairs") == options.measure.pairs else evaluate(run, options.measure, device)
     return {name: value for name, value in flat(quality).items() if isinstance(value, float | int)}
 
 

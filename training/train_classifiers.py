@@ -5,7 +5,7 @@ python -m training.train_classifiers training/experiments/digit_edge.toml
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +14,14 @@ from pydantic import Field
 
 from training.architectures import CLASSIFIERS, misfit
 from training.command_line import parse, verb
+from training.compute.machine import Machine
 from training.config.domain import DomainConfig
 from training.config.experiment import Experiment, load_experiment
 from training.config.fields import Positive, listed, one_of
 from training.errors import ConfigError, DataError
 from training.images.sets import load_split
-from training.pretrained.classifiers import Classifier, accuracy, classifier_file, fit, save_classifier
+from training.pretrained.classifiers import Classifier, classifier_file, fit, save_classifier
+from training.pretrained.reading import accuracy
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class ClassifierOptions:
     """Times that every training image is seen, on average."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Fixes the weights and the images' order."""
+    machine: Machine = field(default_factory=Machine)
 
 
 @verb
@@ -43,9 +46,10 @@ def main(target: Path, arguments: list[str]) -> None:
     experiment = load_experiment(target)
     if wrong := misfit(CLASSIFIERS, options.table, experiment.size):
         raise ConfigError(f"table = {options.table!r}: {wrong}")
+    device = options.machine.device("training classifiers")
     for domain in experiment.domains:
         file = classifier_file(options.classifiers, domain, experiment.size)
-        classifier = train_classifier(domain, experiment, options)
+        classifier = train_classifier(domain, experiment, options, device)
         save_classifier(classifier, file)
         print(f"{describe(domain.name, classifier)}; {file}")
 
@@ -57,7 +61,9 @@ def describe(domain: str, classifier: Classifier) -> str:
     return f"{domain}: {float(classifier.accuracy.mean()):.2%} of real test images classified right{each}"
 
 
-def train_classifier(domain: DomainConfig, experiment: Experiment, options: ClassifierOptions) -> Classifier:
+def train_classifier(
+    domain: DomainConfig, experiment: Experiment, options: ClassifierOptions, device: torch.device
+) -> Classifier:
     """Train on the whole training split and measure on the whole test split. Raises DataError."""
     training_set = load_split(domain, domain.train_split, experiment.size)
     if training_set.labels is None:
@@ -65,7 +71,7 @@ def train_classifier(domain: DomainConfig, experiment: Experiment, options: Clas
     torch.manual_seed(options.seed)
     attributes = domain.label_columns
     classes = len(attributes) or int(training_set.labels.max()) + 1
-    classifier = Classifier(options.table, domain.channels, classes, attributes)
+    classifier = Classifier(options.table, domain.channels, classes, attributes).to(device)
     fit(classifier, training_set, options.epochs, options.seed)
     test_set = load_split(domain, domain.test_split, experiment.size)
     classifier.accuracy.copy_(accuracy(classifier, test_set))

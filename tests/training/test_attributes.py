@@ -14,15 +14,8 @@ from tests.training.images.hub_layouts import ROWS, write_source
 from training import evaluate, train, train_classifiers
 from training.config.experiment import load_experiment
 from training.images.sets import ImageSet, load_split
-from training.pretrained.classifiers import (
-    Classifier,
-    accuracy,
-    classifier_file,
-    confidence,
-    fit,
-    load_classifier,
-    save_classifier,
-)
+from training.pretrained.classifiers import Classifier, classifier_file, fit, load_classifier, save_classifier
+from training.pretrained.reading import accuracy, confidence
 
 RunVerb = Callable[..., None]
 ATTRIBUTES = ("Male", "Smiling", "Young")

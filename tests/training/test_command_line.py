@@ -113,6 +113,7 @@ def test_options_override_the_file(run_verb: RunVerb, write_experiment: Path, tm
         (train, ["{experiment}", "--domains.0.source", "no/such"], "'no/such'"),
         (train, ["{experiment}", "--machine.accelerator", "cuda"], "machine.accelerator = 'cuda'"),
         (train, ["{folder}"], "is no run folder"),
+        (train_classifiers, ["{experiment}", "--machine.accelerator", "cuda"], "accelerator = 'cuda'"),
         (evaluate, ["{folder}", "--pairs", "0"], "pairs = 0"),
         (export, ["{folder}", "--name", "Big Name"], "name = 'Big Name'"),
         (export, ["{folder}"], "is no run folder"),

@@ -17,13 +17,12 @@ from training.config.experiment import Experiment
 from training.errors import DataError
 from training.images.sets import ImageSet
 from training.measures.quality import measure
-from training.pretrained.classifiers import (
-    Classifier,
-    accuracy,
-)
+from training.pretrained.classifiers import Classifier
+from training.pretrained.reading import accuracy
 
 RunVerb = Callable[..., None]
 SIZE = (28, 28)
+CPU = torch.device("cpu")
 
 
 def test_the_verbs_measure_a_run(
@@ -62,9 +61,9 @@ def test_a_classifier_needs_labels(tmp_path: Path) -> None:
     domain = DomainConfig("plain", source=str(tmp_path))
     experiment = Experiment(name="a", domains=(domain,), data_license="none")
     with pytest.raises(DataError, match=r"domain plain: .+ has no column 'label'"):
-        train_classifiers.train_classifier(domain, experiment, train_classifiers.ClassifierOptions())
+        train_classifiers.train_classifier(domain, experiment, train_classifiers.ClassifierOptions(), CPU)
     images = torch.zeros(4, 1, 28, 28, dtype=torch.uint8)
     with pytest.raises(DataError, match="needs labels"):
         accuracy(Classifier("digit", 1, 2), ImageSet(images, None))
-    quality = measure(experiment, {"plain": images}, tmp_path)
+    quality = measure(experiment, {"plain": images}, tmp_path, CPU)
     assert quality["not_measured"] == "classes and Frechet distances: no labels for plain"

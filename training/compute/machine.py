@@ -37,6 +37,15 @@ class Machine:
         """How many train together: as many as torchrun began, or one."""
         return int(os.environ.get(COUNT, 1))
 
+    def device(self, what: str) -> torch.device:
+        """Take hold of the device for what one process does alone.
+
+        Raises ConfigError, also where torchrun began several processes for it.
+        """
+        if self.processes > 1:
+            raise ConfigError(f"{what} is of one process, and torchrun began {self.processes}")
+        return self.fabric("32-true").device
+
     def fabric(self, precision: Precision) -> Fabric:
         """Take hold of the device, together with the other processes where torchrun began several.
 

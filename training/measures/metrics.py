@@ -56,13 +56,15 @@ def frechet_distance(classifier: Classifier, real: Tensor, drawn: Tensor, batch:
 
 
 class _Features(torch.nn.Module):
+    """Features of images on the CPU, computed where the classifier is."""
+
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.classifier = classifier
         self.num_features = classifier.num_features
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classifier.features(images)
+        return self.classifier.features(images.to(self.classifier.accuracy.device)).cpu()
 
 
 def _share(mask: Tensor) -> float:

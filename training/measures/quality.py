@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from training.config.domain import DomainConfig
@@ -17,14 +18,17 @@ from training.images.sharing import share_out
 from training.measures.metrics import class_agreement, class_balance, frechet_distance, pixel_agreement
 from training.pixels.ranges import Images
 from training.pixels.transforms import transform
-from training.pretrained.classifiers import Classifier, classifier_file, classify, load_classifier
+from training.pretrained.classifiers import Classifier, classifier_file, load_classifier
+from training.pretrained.reading import classify
 
 
-def measure(experiment: Experiment, pairs: Images, classifiers: Path) -> dict[str, Any]:
-    """Return every measure that the experiment's data allow, as JSON."""
+def measure(experiment: Experiment, pairs: Images, classifiers: Path, device: torch.device) -> dict[str, Any]:
+    """Return every measure that the experiment's data allow, as JSON; classifiers read on the device."""
     count = len(next(iter(pairs.values())))
     real = load_real(experiment)
     judges = load_judges(experiment, real, classifiers)
+    for judge in judges.values():
+        judge.to(device)
     quality = {"pairs": count, "latents": f"index 0 of seeds 0 to {count - 1}"}
     quality["pixel_agreement"] = measure_pixels(experiment.domains, pairs, real)
     if not judges:

@@ -20,9 +20,9 @@ def latents_of_seeds(prior: Prior, seeds: range) -> Tensor:
 @torch.inference_mode()
 def draw(generator: CoupledGenerator, latents: Tensor, batch: int = 256) -> Images:
     """Draw the pairs of latents [B, Z] in evaluation mode: {domain: uint8 [B, C, H, W]} on the CPU."""
-    was_training = generator.training
+    was_training, device = generator.training, next(generator.parameters()).device
     generator.eval()
-    parts = [generator(part) for part in latents.split(batch)]
+    parts = [generator(part.to(device)) for part in latents.split(batch)]
     generator.train(was_training)
     return {
         name: torch.cat([to_bytes(part[name], generator.image_range).cpu() for part in parts])

@@ -5,23 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 from tqdm import tqdm
 
 from training.architectures import CLASSIFIERS
 from training.config.domain import DomainConfig
-from training.errors import DataError, RunError
+from training.errors import RunError
 from training.files import write_whole
 from training.images.sets import ImageSet
 from training.networks.rows import build
-from training.objectives.labelling import cost, most_probable, say, sureness
+from training.objectives.labelling import cost, say
 from training.pixels.ranges import from_bytes
+from training.pretrained.reading import labels_of
 
 RANGE = (-1.0, 1.0)
 BATCH = 128
@@ -80,48 +79,25 @@ class Classifier(nn.Module):
 
 
 def fit(classifier: Classifier, training_set: ImageSet, epochs: int, seed: int) -> None:
-    """Train on labelled images by Adam under a one-cycle learning rate (Smith & Topin 2018)."""
+    """Train on labelled images, where the classifier is, by Adam under a one-cycle learning rate.
+
+    That is of Smith & Topin 2018. Raises DataError where there are no labels.
+    """
     torch.manual_seed(seed)
-    images, labels = training_set.images, _labels(training_set)
+    images, labels, device = training_set.images, labels_of(training_set), classifier.accuracy.device
     steps = math.ceil(epochs * len(images) / BATCH)
     optimiser = torch.optim.Adam(classifier.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_LEARNING_RATE, total_steps=steps)
     classifier.train()
     for _ in tqdm(range(steps), unit="step", mininterval=1.0):
         rows = torch.randint(len(images), (BATCH,))
-        loss = cost(say(classifier.labelling, classifier(images[rows])), labels[rows])
+        said = say(classifier.labelling, classifier(images[rows].to(device)))
+        loss = cost(said, labels[rows].to(device))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
     classifier.eval()
-
-
-class Reader(Protocol):
-    """What is asked about images: a classifier of a domain's own, or one that lessons made."""
-
-    labelling: str
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return the logits [B, K] of uint8 images [B, C, H, W]."""
-        ...
-
-
-@torch.inference_mode()
-def classify(classifier: Reader, images: Tensor, batch: int = 1000) -> Tensor:
-    """Return the labels of uint8 images [N, C, H, W], int64: classes [N], or attributes [N, K]."""
-    return torch.cat([most_probable(said) for said in _ask(classifier, images, batch)])
-
-
-@torch.inference_mode()
-def confidence(classifier: Reader, images: Tensor, batch: int = 1000) -> Tensor:
-    """Return the probability of what is most probable of each uint8 image [N, C, H, W]: [N]."""
-    return torch.cat([sureness(said) for said in _ask(classifier, images, batch)])
-
-
-def accuracy(classifier: Reader, test_set: ImageSet) -> Tensor:
-    """Return the share of labelled images that are read as labelled: a scalar, or one an attribute [K]."""
-    return (classify(classifier, test_set.images) == _labels(test_set)).float().mean(0)
 
 
 def classifier_file(folder: Path, domain: DomainConfig, size: tuple[int, int]) -> Path:
@@ -145,17 +121,7 @@ def load_classifier(file: Path) -> Classifier:
     """Read a classifier for use. Raises RunError where it has not been trained."""
     if not file.is_file():
         raise RunError(f"{file} is missing: python -m training.train_classifiers EXPERIMENT.toml makes it")
-    state = torch.load(file, weights_only=True)
+    state = torch.load(file, map_location="cpu", weights_only=True)
     classifier = Classifier(**state["settings"])
     classifier.load_state_dict(state["weights"])
     return classifier.eval()
-
-
-def _ask(classifier: Reader, images: Tensor, batch: int) -> Iterator[Distribution]:
-    return (say(classifier.labelling, classifier(part)) for part in images.split(batch))
-
-
-def _labels(images: ImageSet) -> Tensor:
-    if images.labels is None:
-        raise DataError("a classifier needs labels, and the source has none")
-    return images.labels

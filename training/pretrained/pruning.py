@@ -8,7 +8,8 @@ from training.config.domain import DomainConfig
 from training.config.experiment import Experiment
 from training.errors import DataError
 from training.images.sets import ImageSet
-from training.pretrained.classifiers import classifier_file, confidence, load_classifier
+from training.pretrained.classifiers import classifier_file, load_classifier
+from training.pretrained.reading import confidence
 
 
 def prune(experiment: Experiment, sets: dict[str, ImageSet]) -> dict[str, ImageSet]:

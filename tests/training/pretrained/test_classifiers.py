@@ -11,14 +11,8 @@ import torch
 from training.config.domain import DomainConfig
 from training.errors import RunError
 from training.images.sets import load_split
-from training.pretrained.classifiers import (
-    Classifier,
-    accuracy,
-    classifier_file,
-    fit,
-    load_classifier,
-    save_classifier,
-)
+from training.pretrained.classifiers import Classifier, classifier_file, fit, load_classifier, save_classifier
+from training.pretrained.reading import accuracy
 
 SIZE = (28, 28)
 

@@ -14,8 +14,9 @@ from training.config.domain import PruneConfig
 from training.config.experiment import Experiment, load_experiment
 from training.errors import DataError, RunError
 from training.images.sets import load_training_sets
-from training.pretrained.classifiers import Classifier, classifier_file, confidence, save_classifier
+from training.pretrained.classifiers import Classifier, classifier_file, save_classifier
 from training.pretrained.pruning import prune
+from training.pretrained.reading import confidence
 
 MakeExperiment = Callable[..., Experiment]
 
