@@ -79,6 +79,7 @@ def test_every_curl_of_the_readme_is_answered(command: str, served: str, tmp_pat
     assert answer.stdout or any(tmp_path.iterdir())
 
 
+@pytest.mark.timeout(300)  # it measures ten thousand pairs, as the README does
 def test_the_readme_trains_on_two_folders_of_images(tmp_path: Path) -> None:
     """The README's experiment and its three commands turn two folders of pictures into a model."""
     random = np.random.default_rng(0)
