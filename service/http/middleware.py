@@ -19,7 +19,7 @@ from service.errors import NotReady, RequestError
 from service.http.bodies import read_body, watched
 from service.http.gate import Gate
 from service.http.problems import problem_response
-from service.http.repeats import Repeats
+from service.http.repeats import Repeats, first_of_each
 from service.http.replies import Reply
 from service.settings import Settings
 from service.telemetry.access_log import AccessLog
@@ -70,7 +70,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
+        headers = first_of_each(scope["headers"])
         request_id = headers.get(b"x-request-id", b"")
         if not SANE_ID.fullmatch(request_id):
             request_id = b"%032x" % random.getrandbits(128)  # unguessable it need not be

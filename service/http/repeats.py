@@ -12,7 +12,7 @@ from service.cache import AnswerCache
 from service.telemetry.metrics import Metrics
 
 MOST_KNOWN = 4096
-LONGEST_QUERY = 512  # bytes
+LONGEST_QUESTION = 1024  # bytes
 Headers = list[tuple[bytes, bytes]]
 Question = tuple[str, bytes, bytes]
 
@@ -37,11 +37,11 @@ class Repeats:
 
     def remember(self, scope: Scope, key: str, headers: Headers, unchanged: Headers) -> None:
         """Note a question whose answer never changes, and the headers of its answer: 200, and 304."""
-        if len(scope["query_string"]) > LONGEST_QUERY:
+        accept = first_of_each(scope["headers"]).get(b"accept", b"")
+        if len(scope["query_string"]) + len(accept) > LONGEST_QUESTION:
             return
         self._forget_if_changed()
         headers = [header for header in headers if header[0] != b"content-length"]
-        accept = dict(scope["headers"]).get(b"accept", b"")
         self._known[_question(scope, accept)] = Known(scope["route"], key, headers, unchanged)
         if len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
@@ -78,6 +78,11 @@ def matches(if_none_match: str, key: str) -> bool:
     """Say whether a header names the entity tag of a key, strong or weak, or any."""
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return f'"{key}"' in tags or "*" in tags
+
+
+def first_of_each(headers: Headers) -> dict[bytes, bytes]:
+    """Return a request's headers by name: of several lines the first, which Starlette takes, too."""
+    return dict(reversed(headers))
 
 
 def _question(scope: Scope, accept: bytes) -> Question:

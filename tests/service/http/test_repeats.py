@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from service.app import create_app
 from service.cache import AnswerCache
-from service.http.repeats import LONGEST_QUERY, MOST_KNOWN, Repeats
+from service.http.repeats import LONGEST_QUESTION, MOST_KNOWN, Repeats
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -80,6 +80,15 @@ async def test_another_wish_is_another_question(client: httpx.AsyncClient) -> No
     assert (await client.get("/interpolate?seed=7")).status_code == 422
 
 
+async def test_of_two_lines_of_a_header_the_first_counts(client: httpx.AsyncClient) -> None:
+    """What was answered by the first wish is no repeat for who has the second alone."""
+    both = httpx.Headers([("accept", "image/png"), ("accept", "application/json")])
+    for headers, kind in ((both, "image/png"), ({"accept": "application/json"}, "application/json")):
+        for _ in range(2):
+            answer = await client.get(PATHS[0], headers=headers)
+            assert answer.headers["content-type"] == kind
+
+
 async def test_a_wrong_header_is_refused_every_time(client: httpx.AsyncClient) -> None:
     """A header that a route would refuse is refused in a repeat, too, and where nothing has changed."""
     etag = (await client.get(PATHS[0])).headers["etag"]
@@ -119,11 +128,14 @@ def test_what_is_known_is_bounded() -> None:
     cache.put("key", b"answer")
     repeats = Repeats(cache, lambda: 0, Metrics())
 
-    def scope(query: bytes) -> dict[str, Any]:
-        return {"method": "GET", "path": "/generate", "query_string": query, "headers": [], "route": None}
+    def known(query: bytes, accept: bytes) -> bool:
+        scope = {"method": "GET", "path": "/generate", "query_string": query, "route": None}
+        return repeats.answer(scope, {b"accept": accept}) is not None
 
-    questions = [b"%d" % i for i in range(MOST_KNOWN + 1)]
-    for query in (*questions, b"x" * (LONGEST_QUERY + 1)):
-        repeats.remember(scope(query), "key", [], [])
-    found = [query for query in (*questions, b"x" * (LONGEST_QUERY + 1)) if repeats.answer(scope(query), {})]
-    assert found == questions[1:]
+    half = b"x" * (LONGEST_QUESTION // 2)
+    questions = [(b"%d" % i, b"*/*") for i in range(MOST_KNOWN + 1)]
+    for query, accept in (*questions, (half, half + b"x")):
+        scope = {"path": "/generate", "query_string": query, "headers": [(b"accept", accept)], "route": None}
+        repeats.remember(scope, "key", [], [])
+    assert [known(*question) for question in questions] == [False, *[True] * MOST_KNOWN]
+    assert not known(half, half + b"x")
