@@ -58,15 +58,18 @@ class Siblings:
     async def change(self, verb: str, value: Any = None) -> Any:
         """Let every process do something, in the same order as everything else that changes.
 
-        The first goes first: what it refuses, the others are not told. Returns its answer; raises what
-        doing it raises, Stuck and NotReady.
+        Each does it, whatever comes of it in others. Returns the first one's answer; raises what doing it
+        raises, Stuck and NotReady.
         """
         if self._first is not None:
             return await self._first.ask("change", [verb, value], 2 * CHANGE_PATIENCE_S)
         async with self.unchanged():
-            answer = await self._verbs[verb](value)
-            await asyncio.gather(*(other.ask(verb, value, CHANGE_PATIENCE_S) for other in self._others))
-        return answer
+            others = [other.ask(verb, value, CHANGE_PATIENCE_S) for other in self._others]
+            answers = await asyncio.gather(self._verbs[verb](value), *others, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers[0]
 
     async def answer(self, verb: str, value: Any) -> Any:
         """Answer what another process asks, for this one or for all."""

@@ -82,7 +82,13 @@ async def test_what_one_is_told_all_do() -> None:
             done.append((number, value))
             return number
 
+        async def attempt(_: Any, number: int = number) -> None:
+            if number == 0:
+                raise UnknownModel("no such")
+            done.append((number, "tried"))
+
         siblings.on("tell", tell)
+        siblings.on("attempt", attempt)
     ends = []
     for other in processes[1:]:
         ours, theirs = socket.socketpair()
@@ -98,5 +104,10 @@ async def test_what_one_is_told_all_do() -> None:
     orders = {tuple(value for who, value in done if who == number) for number in range(3)}
     assert len(orders) == 1
     assert set(orders.pop()) == {0, 1, 2}
+    for siblings in processes:
+        done.clear()
+        with pytest.raises(UnknownModel, match="no such"):
+            await siblings.change("attempt")
+        assert sorted(done) == [(1, "tried"), (2, "tried")]  # whatever the first refuses
     for end in ends:
         end.close()
