@@ -26,6 +26,7 @@ from service.http.middleware import RequestMiddleware
 from service.http.repeats import Repeats
 from service.processes.siblings import Siblings
 from service.routes.answers import ImageAnswers
+from service.routes.docs import add_docs
 from service.routes.generate import GenerateRoutes
 from service.routes.health import HealthRoutes
 from service.routes.image_routes import BodyRoute
@@ -33,6 +34,7 @@ from service.routes.inference_protocol import InferenceRoutes
 from service.routes.interpolate import InterpolateRoutes
 from service.routes.model_control import ModelControlRoutes
 from service.routes.models import ModelRoutes
+from service.routes.openapi import document_truly
 from service.routes.statistics import StatisticsRoutes
 from service.settings import Settings
 from service.telemetry.access_log import AccessLog
@@ -65,10 +67,12 @@ def create_app(settings: Settings) -> FastAPI:
     parts = _make_parts(settings, workers, loader)
 
     shutdowns = [partial(pool.shutdown, cancel_futures=True) for pool in (workers, loader)]
-    app = make_bare_app(settings, tracer, access_log.write, *shutdowns)
+    app = make_bare_app(tracer, access_log.write, *shutdowns)
     app.state.readiness, app.state.registry = parts.readiness, parts.registry
     app.state.siblings, app.state.changes = parts.siblings, ModelChanges(parts.loader, parts.siblings)
     _add_routes(app, parts)
+    document_truly(app, settings)
+    add_docs(app)
     health = HealthRoutes(parts.readiness, parts.metrics, parts.siblings)
     health.add_to(_guard(app, parts, access_log))
     return app
@@ -113,7 +117,7 @@ def _guard(app: FastAPI, parts: _Parts, access_log: AccessLog) -> FastAPI:
     app.add_middleware(protect, gate=make_gate(settings, parts.metrics, parts.siblings))
     if settings.cors_origins is not None:
         allow_origins(app, settings.cors_origins)  # outermost: errors are read, too
-    app.state.health = health = app if settings.health_port is None else make_bare_app(settings, None)
+    app.state.health = health = app if settings.health_port is None else make_bare_app(None)
     if health is not app:
         health.add_middleware(protect, gate=None)
     return health

@@ -16,12 +16,9 @@ from service import __version__
 from service.errors import RequestError, WrongMethod
 from service.http.middleware import QUIET_ROUTES
 from service.http.problems import problem_response
-from service.routes.docs import add_docs
-from service.routes.openapi import document_truly
-from service.settings import Settings
 
 
-def make_bare_app(settings: Settings, tracer: TracerProvider | None, *ends: Callable[[], object]) -> FastAPI:
+def make_bare_app(tracer: TracerProvider | None, *ends: Callable[[], object]) -> FastAPI:
     """Build an app whose errors are problems; `ends` are called when it ends."""
 
     @asynccontextmanager
@@ -36,6 +33,7 @@ def make_bare_app(settings: Settings, tracer: TracerProvider | None, *ends: Call
         description="Coupled images: one latent, drawn in every domain of a model.",
         lifespan=lifespan,
         redirect_slashes=False,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
@@ -50,8 +48,6 @@ def make_bare_app(settings: Settings, tracer: TracerProvider | None, *ends: Call
     )
     for error in (RequestError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _handle)
-    document_truly(app, settings)
-    add_docs(app)
     return app
 
 

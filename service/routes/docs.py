@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, JSONResponse
 
 FOLDER = Path(str(files("fastapi_swagger.resources")))
 SCRIPT, STYLE, ICON = FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
@@ -18,7 +18,10 @@ DAY_S = 86_400
 
 
 def add_docs(app: FastAPI) -> None:
-    """Add the page and its files to an app; it names them relative to itself, as a proxy may move them."""
+    """Add the document, its page and the page's files to an app.
+
+    The page names them relative to itself, as a proxy may move them.
+    """
     page = get_swagger_ui_html(
         openapi_url="openapi.json",
         title=f"{app.title}: reference",
@@ -32,10 +35,14 @@ def add_docs(app: FastAPI) -> None:
     async def show_docs() -> Response:
         return page
 
+    async def show_document() -> Response:
+        return JSONResponse(app.openapi())
+
     async def send_docs_file(request: Request) -> Response:
         name = request.url.path.rpartition("/")[2]
         return FileResponse(FOLDER / name, headers={"Cache-Control": f"max-age={DAY_S}"})
 
+    app.get("/openapi.json", include_in_schema=False)(show_document)
     app.get("/docs", include_in_schema=False)(show_docs)
     for name in FILES:
         app.get(f"/docs/{name}", include_in_schema=False)(send_docs_file)

@@ -34,6 +34,14 @@ async def test_the_page_has_all_its_files_here(connect: Connect) -> None:
     )
 
 
+async def test_the_document_can_only_be_read(client: httpx.AsyncClient) -> None:
+    """Another method is told so, and it is counted by its route, as all else."""
+    refused = await client.post("/openapi.json")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+    assert (await client.get("/openapi.json")).json()["info"]["title"] == "CoGAN"
+    assert 'code="200",method="GET",route="/openapi.json"' in (await client.get("/metrics")).text
+
+
 async def test_the_page_may_ask_this_host_alone(client: httpx.AsyncClient) -> None:
     """Its policy names no host, and the script in the page is allowed by its hash."""
     answer = await client.get("/docs")
