@@ -58,7 +58,9 @@ class ModelLoader:
         async with self._changing:
             self._registry.absence = await loop.run_in_executor(self._thread, self.repository.absence)
             names = await loop.run_in_executor(self._thread, self.repository.names)
-            for name in sorted({*names, *(model.name for model in self._registry.models)}):
+            there = {*names, *(model.name for model in self._registry.models)}
+            self._registry.forget_refusals(but_of=there)
+            for name in sorted(there):
                 await self._renew(name)
         models = [model.name for model in self._registry.models]
         logger.info("models looked at again", extra={"models": models})

@@ -7,7 +7,7 @@ model that it was asked of.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from service.engine.batching import Batcher
 from service.engine.model_repository import Opening, Refused
@@ -91,6 +91,11 @@ class ModelRegistry:
         self._metrics.models_refused.set(len(self.refused))
         if opening.model is not None:
             self._serve(opening.model, opening.seconds)
+
+    def forget_refusals(self, but_of: Collection[str]) -> None:
+        """Tell no longer what was refused of other names, as they are gone."""
+        self._refused = {name: refused for name, refused in self._refused.items() if name in but_of}
+        self._metrics.models_refused.set(len(self.refused))
 
     def remove(self, name: str) -> OnnxModel:
         """Serve a model no longer, and return it. Raises UnknownModel."""

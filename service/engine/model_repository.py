@@ -46,10 +46,14 @@ class ModelRepository:
         return [name for name in folders if not name.startswith(".") and self.versions(name)]
 
     def versions(self, name: str) -> list[str]:
-        """List a model's version folders, the highest first; a wrongly named one where there is no other."""
-        found = sorted(file.parent.name for file in (self.folder / name).glob(f"*/{MODEL_FILE}"))
+        """List a model's version folders, the highest first; a wrongly named one where there is no other.
+
+        One whose name begins with a dot is on its way, and none yet.
+        """
+        found = [file.parent.name for file in (self.folder / name).glob(f"*/{MODEL_FILE}")]
         valid = [version for version in found if VERSION.fullmatch(version)]
-        return sorted(valid, key=int, reverse=True) or found[:1]
+        wrong = sorted(version for version in found if not version.startswith("."))
+        return sorted(valid, key=int, reverse=True) or wrong[:1]
 
     def places(self) -> list[tuple[str, str]]:
         """List all names with their versions."""

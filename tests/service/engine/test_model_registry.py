@@ -103,6 +103,23 @@ async def test_a_vanished_folder_takes_nothing_away(
         await state.changes.load("tiny")
 
 
+async def test_what_is_gone_is_refused_no_more(
+    tiny_model: Callable[..., Path],
+    models_dir: Path,
+    open_app: Callable[..., tuple[State, httpx.AsyncClient]],
+) -> None:
+    """A broken model that was never served is forgotten with its folder."""
+    tiny_model()
+    broken = tiny_model(name="bee")
+    broken.write_bytes(b"")
+    state, client = open_app()
+    assert "cogan_models_refused 1.0" in await info(client)
+    broken.parent.parent.rename(models_dir.with_name("elsewhere"))
+    await state.changes.reload()
+    assert (await client.get("/models")).json()["refused"] == []
+    assert "cogan_models_refused 0.0" in await info(client)
+
+
 async def test_reload_finds_new_models(
     tiny_model: Callable[..., Path], open_app: Callable[..., tuple[State, httpx.AsyncClient]]
 ) -> None:

@@ -65,6 +65,8 @@ def test_what_is_no_model_is_passed_over(tiny_model: Callable[..., Path], models
     (models_dir / "tiny" / "2").mkdir()
     (models_dir / ".half" / "1").mkdir(parents=True)
     (models_dir / ".half" / "1" / "model.onnx").write_text("half")
+    (models_dir / "new" / ".1").mkdir(parents=True)
+    (models_dir / "new" / ".1" / "model.onnx").write_text("half")
     registry = open_folder(models_dir)
     assert (served(registry), registry.refused) == ([("tiny", "1")], [])
 
