@@ -105,19 +105,19 @@ class Batcher:
 
     def _count(self, entry: Entry[Any]) -> None:
         seconds, statistics = time.perf_counter() - entry.queued_at, entry.job.model.statistics
-        if entry.drawn == entry.job.size:
+        if entry.answered:
             statistics.answered(seconds, entry.waited)
             self._metrics.queue_wait.observe(entry.waited)
         else:
             statistics.fail.add(seconds)
 
     def _expire(self, entry: Entry[Any]) -> None:
-        self._metrics.rejected.labels("deadline").inc()
-        entry.fail(DeadlineExceeded(f"{entry.job.size} latents were not drawn before the deadline"))
+        if entry.fail(DeadlineExceeded(f"{entry.job.size} latents were not drawn before the deadline")):
+            self._metrics.rejected.labels("deadline").inc()
 
     def _start_runs(self, loop: asyncio.AbstractEventLoop) -> None:
         self._starting = False
-        while batch := self._queue.begin(self.model.max_batch):
+        while batch := self._queue.begin():
             if self._is_quick(batch):
                 self._settle(batch, draw_batch(batch))
                 self._queue.end(batch)
@@ -133,7 +133,7 @@ class Batcher:
         runs = draw_batch(batch)
         self._queue.end(batch)
         loop.call_soon_threadsafe(self._settle, batch, runs)
-        if following := self._queue.begin(self.model.max_batch):
+        if following := self._queue.begin():
             self._workers.submit(self._work, following, loop)
 
     def _settle(self, batch: list[Share], runs: list[Run]) -> None:

@@ -52,6 +52,11 @@ class Entry(Generic[Encoded]):
         """Latents not yet given to a run."""
         return self.job.size - self.taken
 
+    @property
+    def answered(self) -> bool:
+        """Whether it has its answer, which is no error."""
+        return self.done.done() and not self.done.cancelled() and self.done.exception() is None
+
     def seconds(self) -> dict[str, float]:
         """Return the seconds that each part of the work took, once it is done."""
         run = time.perf_counter() - self.queued_at - self.waited - self.encoding
@@ -87,10 +92,12 @@ class Entry(Generic[Encoded]):
         elif self._answer is not None:
             self.done.set_result(self._answer)
 
-    def fail(self, error: Exception) -> None:
-        """Answer with an error at once, unless it is answered already."""
-        if not self.done.done():
-            self.done.set_exception(error)
+    def fail(self, error: Exception) -> bool:
+        """Answer with an error at once; False where it is answered already."""
+        if self.done.done():
+            return False
+        self.done.set_exception(error)
+        return True
 
 
 class Share(NamedTuple):

@@ -42,16 +42,16 @@ class EntryQueue:
         with self._lock:
             self._drop(entry)
 
-    def begin(self, largest: int) -> list[Share]:
-        """Take a batch of at most so many latents, where it may run and something waits; else nothing.
+    def begin(self) -> list[Share]:
+        """Take a batch where it may run and something waits; else nothing.
 
-        Runs that are free share what waits evenly. A batch has entries of one model alone.
+        Runs that are free share what waits evenly. A batch has entries of one model alone, and no more
+        latents than that draws at once.
         """
         with self._lock:
             if not self.depth or len(self._running) == self._runs:
                 return []
-            share = math.ceil(self.depth / (self._runs - len(self._running)))
-            batch = self._take(min(largest, share))
+            batch = self._take(math.ceil(self.depth / (self._runs - len(self._running))))
             if batch:
                 self._running[id(batch)] = time.perf_counter()
             return batch
@@ -75,7 +75,9 @@ class EntryQueue:
             if entry.done.done():
                 self._drop(entry)
                 continue
-            if batch and entry.job.model is not batch[0].entry.job.model:
+            if not batch:
+                room = min(room, entry.job.model.max_batch)
+            elif entry.job.model is not batch[0].entry.job.model:
                 break
             start, stop = entry.taken, entry.taken + min(room, entry.waiting)
             if start == 0:

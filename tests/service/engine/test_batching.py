@@ -141,6 +141,8 @@ async def test_a_failing_run_fails_only_who_caused_it(make_batcher: Callable[...
         await poisoned
     assert same(await innocent, batcher, 3, 1)
     await first
+    counted = batcher.model.statistics
+    assert (counted.success.count, counted.fail.count) == (2, 1)
     assert same(await draw(batcher, latents(2, 2)), batcher, 2, 2)
 
 
@@ -187,3 +189,16 @@ async def test_a_run_has_entries_of_one_model_alone(
     assert same(await before, batcher, 3, 3)
     await first
     assert value(metrics, "cogan_batches_total", model="tiny") == 3
+
+
+async def test_a_model_draws_no_more_at_once_than_it_may(
+    make_batcher: Callable[..., Batcher], tiny_model: Callable[..., Path]
+) -> None:
+    """What waits for a model is drawn in runs of its own size, although another one has its place."""
+    batcher = make_batcher(max_batch=2, turns=SLOW)
+    old, first = batcher.model, await begin(draw(batcher, latents(1)))
+    before = asyncio.create_task(draw(batcher, latents(5, 3)))
+    await asyncio.sleep(0)
+    batcher.model = OnnxModel(tiny_model(version="2"), max_batch=64)
+    await asyncio.gather(first, before)
+    assert max(old.statistics.runs) == 2
