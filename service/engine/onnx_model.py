@@ -10,15 +10,15 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.engine.sessions import ModelRefused, Provider, first_line, open_session
+from service.engine.signatures import check_signature, read_metadata
 from service.engine.statistics import Statistics
-from service.metadata import LATENT_INPUT, MetadataError, ModelMetadata, parse_metadata
+from service.metadata import LATENT_INPUT
 
 Latents = NDArray[np.float32]
 Images = dict[str, NDArray[np.uint8]]
@@ -48,14 +48,14 @@ class OnnxModel:
         self._session = open_session(content, provider)
         # onnxruntime's sessions on a GPU take one run at a time.
         self._turns = threading.Lock() if provider == "cuda" else contextlib.nullcontext()
-        self.metadata = _read_metadata(self._session)
+        self.metadata = read_metadata(self._session)
         self.domains = tuple(domain.name for domain in self.metadata.domains)
         largest = max(domain.height * domain.width for domain in self.metadata.domains)
         self.max_batch = max(1, min(max_batch, MOST_PIXELS // largest))
         self._step = CACHED if provider == "cpu" else self.max_batch
         if self.metadata.kind != "generator":
             raise ModelRefused(f"its kind is '{self.metadata.kind}'; only a 'generator' is served")
-        _check_signature(self._session, self.metadata)
+        check_signature(self._session, self.metadata)
         self._warm_up()
 
     @property
@@ -67,6 +67,11 @@ class OnnxModel:
     def version(self) -> str:
         """The model's version, by its metadata."""
         return self.metadata.version
+
+    @property
+    def engine(self) -> str:
+        """What computes: another one may round otherwise."""
+        return f"onnxruntime {ort.__version__} {self.provider}"
 
     def __repr__(self) -> str:
         return f"OnnxModel({self.digest})"
@@ -111,39 +116,3 @@ def _join(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 def _digest(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
-
-
-def _read_metadata(session: ort.InferenceSession) -> ModelMetadata:
-    try:
-        return parse_metadata(session.get_modelmeta().custom_metadata_map)
-    except MetadataError as error:
-        raise ModelRefused(str(error)) from error
-
-
-def _check_signature(session: ort.InferenceSession, metadata: ModelMetadata) -> None:
-    """Compare what the graph declares with what the metadata promises."""
-    domains = metadata.domains
-    _check_names("inputs", [LATENT_INPUT], [node.name for node in session.get_inputs()])
-    _check_names(
-        "outputs", [domain.name for domain in domains], [node.name for node in session.get_outputs()]
-    )
-    _check_tensor(session.get_inputs()[0], "tensor(float)", [metadata.prior.latent_dim])
-    outputs = {node.name: node for node in session.get_outputs()}
-    for domain in domains:
-        _check_tensor(outputs[domain.name], "tensor(uint8)", [domain.height, domain.width, domain.channels])
-
-
-def _check_names(what: str, promised: list[str], found: list[str]) -> None:
-    if sorted(promised) != sorted(found):
-        raise ModelRefused(f"the graph's {what} are {found}; the metadata promises {promised}")
-
-
-def _check_tensor(node: Any, kind: str, shape: list[int]) -> None:
-    """Check an input or output; sizes that the graph leaves open are checked by the warm-up."""
-    differs = len(node.shape) != len(shape) + 1 or any(
-        isinstance(found, int) and found != size for found, size in zip(node.shape[1:], shape, strict=True)
-    )
-    if node.type != kind or differs or isinstance(node.shape[0], int):
-        raise ModelRefused(
-            f"'{node.name}' is {node.type} {node.shape}; the metadata promises {kind} {['batch', *shape]}"
-        )

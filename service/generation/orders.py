@@ -68,10 +68,11 @@ class Order:
 
     @cached_property
     def key(self) -> str:
-        """Name the answer's bytes: equal orders, models and encoders have equal keys."""
+        """Name the answer's bytes: equal orders, models, engines and encoders have equal keys."""
         sources = [(source.index, source.seed, source.values) for source in self.sources]
         what = (self.model.digest, self.domains, sources, self.truncation, self.walk, self.format)
-        return hashlib.sha256(f"{ENCODER_ID} {what!r}".encode()).hexdigest()[:32]
+        makers = f"{self.model.engine} {ENCODER_ID}"
+        return hashlib.sha256(f"{makers} {what!r}".encode()).hexdigest()[:32]
 
     def latents(self, start: int, stop: int) -> Latents:
         """Return the latents of images `start` to `stop`: float32 [B, Z]."""

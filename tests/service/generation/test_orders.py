@@ -40,6 +40,16 @@ def test_a_walk_leads_through_its_key_frames(walk: Callable[[bool], Order], loop
     assert np.array_equal(order.latents(0, order.size)[::2][:3], keyframes)
 
 
+def test_another_engine_is_another_key(
+    walk: Callable[[bool], Order], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was drawn by another onnxruntime, or elsewhere, is not taken for the same bytes."""
+    key = walk(True).key
+    assert walk(True).key == key
+    monkeypatch.setattr("onnxruntime.__version__", "0.0")
+    assert walk(True).key != key
+
+
 @pytest.mark.parametrize("part", [1, 2, 4])
 def test_latents_do_not_depend_on_the_parts(walk: Callable[[bool], Order], part: int) -> None:
     """Whatever parts the latents are asked for in, they are the same."""
