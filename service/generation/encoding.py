@@ -6,6 +6,7 @@ Axes: B batch, Z latent, H height, W width, C channels.
 from __future__ import annotations
 
 import json
+import math
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +29,11 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its media type, and how a drawing becomes its bytes."""
+    """A format: its media type, how a drawing becomes its bytes, and the most pixels that a side has."""
 
     media_type: str
     encode: Callable[[Drawing], bytes]
+    longest_side: float = math.inf
 
 
 def _json(drawing: Drawing) -> bytes:
@@ -96,14 +98,14 @@ def _animation(write: Callable[[Sequence[Pixels]], bytes]) -> Callable[[Drawing]
 PAIR_FORMATS = {
     "json": Format("application/json", _json),
     "png": Format("image/png", _sheet(images.png)),
-    "webp": Format("image/webp", _sheet(images.webp)),
+    "webp": Format("image/webp", _sheet(images.webp), images.WEBP_SIDE),
     "zip": Format("application/zip", _zip),
     "npz": Format("application/x-npz", _npz),
 }
 FRAME_FORMATS = {
     "json": PAIR_FORMATS["json"],
-    "gif": Format("image/gif", _animation(images.gif)),
-    "webp": Format("image/webp", _animation(images.animated_webp)),
+    "gif": Format("image/gif", _animation(images.gif), images.GIF_SIDE),
+    "webp": Format("image/webp", _animation(images.animated_webp), images.WEBP_SIDE),
     "png": Format("image/png", _animation(images.animated_png)),
     "zip": PAIR_FORMATS["zip"],
     "npz": PAIR_FORMATS["npz"],

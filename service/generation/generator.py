@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from service.cache import AnswerCache
 from service.engine.entries import Job
 from service.engine.model_registry import ModelRegistry
 from service.engine.onnx_model import Images, Latents, OnnxModel
-from service.errors import FieldError, InvalidRequest
+from service.errors import FieldError, InvalidRequest, TooLarge
 from service.generation.encoding import FRAME_FORMATS, PAIR_FORMATS, Drawing, Format
 from service.generation.orders import Order, Source, Walk
 from service.telemetry.metrics import Metrics
@@ -43,11 +44,12 @@ class Generator:
     ) -> Order:
         """Bring what was chosen into one normal form.
 
-        Raises UnknownModel, NotReady, and InvalidRequest for a domain or latent that does not fit.
+        Raises UnknownModel, NotReady, InvalidRequest for a domain or latent that does not fit, and TooLarge
+        for a picture that the format has no room for.
         """
         model = self.model(choice.model, place)
         _check_latents(model, sources, "/latents/{}" if walk is None else "/keyframes/{}/latent")
-        return Order(
+        order = Order(
             model=model,
             domains=_check_domains(model, choice.domains, place),
             sources=tuple(sources),
@@ -55,6 +57,8 @@ class Generator:
             walk=walk,
             format=format_,
         )
+        _check_sides(order, place)
+        return order
 
     async def answer(self, order: Order, deadline: float) -> Answer:
         """Draw and encode an order. Raises what Batcher.draw raises."""
@@ -103,6 +107,21 @@ def _check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) 
             f"the domains of model '{model.name}' are {', '.join(model.domains)}, each at most once", wrong
         )
     return asked
+
+
+def _check_sides(order: Order, place: str) -> None:
+    """Check that a format has room for the sheet, or for a frame: domains side by side."""
+    drawn = [domain for domain in order.model.metadata.domains if domain.name in order.domains]
+    rows = 1 if order.walk is not None else order.size
+    height, width = rows * max(one.height for one in drawn), sum(one.width for one in drawn)
+    known = formats(walks=order.walk is not None)
+    if max(height, width) > (most := known[order.format].longest_side):
+        roomy = [name for name, form in known.items() if form.longest_side == math.inf]
+        raise TooLarge(
+            f"{order.format} has at most {most} pixels a side, and these images would be {height} x {width}; "
+            "ask for fewer of them at once, or for another format",
+            [FieldError("/format", order.format, roomy, place)],
+        )
 
 
 def _check_latents(model: OnnxModel, sources: Sequence[Source], pointer: str) -> None:

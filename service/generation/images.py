@@ -21,6 +21,7 @@ Pixels = NDArray[np.uint8]
 
 ENCODER_ID = f"3/{zlib.ZLIBNG_RUNTIME_VERSION}/{__version__}"  # part of every ETag
 FRAME_MS = 100
+WEBP_SIDE, GIF_SIDE = 2**14 - 1, 2**16 - 1  # the most pixels that the formats have room for
 STORED_UP_TO = 4096  # bytes of pixels: what is smaller costs more to compress than to send
 
 

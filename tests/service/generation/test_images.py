@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from collections.abc import Callable, Sequence
 
@@ -102,3 +103,14 @@ def test_archives_are_equal_for_equal_files() -> None:
         assert {name: archive.read(name) for name in archive.namelist()} == files
     arrays = {"a": draw(2, 3)}
     assert images.npz(arrays) == images.npz(arrays)
+
+
+@pytest.mark.parametrize(
+    ("write", "most"),
+    [(images.webp, images.WEBP_SIDE), (lambda pixels: images.gif([pixels]), images.GIF_SIDE)],
+)
+def test_sides_are_as_long_as_a_format_has_room_for(write: Callable[[Pixels], bytes], most: int) -> None:
+    """One pixel more cannot be written."""
+    assert write(np.zeros((1, most, 1), np.uint8))
+    with pytest.raises((ValueError, OverflowError, struct.error)):
+        write(np.zeros((1, most + 1, 1), np.uint8))

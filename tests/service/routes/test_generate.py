@@ -6,6 +6,7 @@ import io
 import zipfile
 from base64 import b64decode
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.generation.encoding import PAIR_FORMATS
 from service.latents import MAX_SEED
 
 pytestmark = pytest.mark.anyio
@@ -175,3 +177,15 @@ async def test_default_model_is_the_first_or_the_one_set(
     client = connect(default_model="bee")
     assert (await client.get("/generate?seed=1")).json()["model"] == "bee"
     assert (await client.get("/generate?seed=1&model=ant")).json()["model"] == "ant"
+
+
+async def test_a_sheet_too_long_for_its_format_is_refused(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is drawn, and the answer names the formats that have room for it."""
+    monkeypatch.setitem(PAIR_FORMATS, "webp", replace(PAIR_FORMATS["webp"], longest_side=40))
+    assert (await client.get("/generate?seed=1&count=4&format=webp")).status_code == 200
+    refused = await client.get("/generate?seed=1&count=5&format=webp")
+    assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    assert "at most 40 pixels a side, and these images would be 50 x 15" in refused.json()["detail"]
+    assert refused.json()["errors"][0]["allowed"] == ["json", "png", "zip", "npz"]
