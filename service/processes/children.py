@@ -56,6 +56,7 @@ class Processes:
     def begin(self, count: int) -> None:
         """Start so many; each has joined as soon as it serves."""
         self._starting = asyncio.create_task(self._start_all(count))
+        self._starting.add_done_callback(self._tell_failure)
 
     def tell(self, number: int) -> None:
         """Send all of them a signal, by which they may end."""
@@ -84,16 +85,24 @@ class Processes:
             with contextlib.suppress(NotReady):  # one has ended, as `_watch` tells
                 await asyncio.gather(*(self._start(number) for number in range(2, count + 2)))
 
+    def _tell_failure(self, starting: asyncio.Task[None]) -> None:
+        if not starting.cancelled() and (error := starting.exception()) is not None:
+            logger.error("a process could not be begun; the service ends", exc_info=error)
+            self._on_loss()
+
     async def _start(self, number: int) -> None:
         line, their_line = socket.socketpair()
         door, their_door = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        with their_line, their_door:
+        with contextlib.ExitStack() as unless_begun, their_line, their_door:
+            unless_begun.enter_context(line)
+            unless_begun.enter_context(door)
             inherited = (their_line.fileno(), their_door.fileno())
             process = await asyncio.create_subprocess_exec(
                 *[sys.executable, "-m", "service", INHERIT, *map(str, inherited)],
                 pass_fds=inherited,
                 start_new_session=True,  # Ctrl-C is for the first, which passes it on
             )
+            unless_begun.pop_all()
         name = f"process {number}"
         self._running[process] = asyncio.create_task(self._watch(process, name))
         channel = await Channel.over(line, name, self._siblings.answer)
