@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from service.telemetry.metrics import Metrics
 from tests.docker.conftest import read_yaml
@@ -69,10 +70,40 @@ def test_prometheus_reads_them_where_they_are_mounted(compose: Document, root: P
         assert [f"./docker/prometheus/{name}", f"/etc/prometheus/{name}"] in mounts
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Prometheus' own checker."""
+    command = ["promtool", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+
+
+@needs_promtool
+@pytest.mark.parametrize("values", ["_x5 1x40", "0x5 1x40", "7x5 8x40"])
+def test_the_first_defect_of_a_route_is_told(root: Path, tmp_path: Path, values: str) -> None:
+    """The count of a route may begin with it; and an old one is told no more."""
+    labels = {"severity": "ticket", "instance": "a", "route": "/generate"}
+    summary = "/generate failed; the log has the cause at level error"
+    alert = {"exp_labels": labels, "exp_annotations": {"summary": summary}}
+    series = 'cogan_http_requests_total{code="500", instance="a", route="/generate"}'
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": values}],
+        "alert_rule_test": [
+            {"alertname": "CoganDefect", "eval_time": "7m", "exp_alerts": [alert]},
+            {"alertname": "CoganDefect", "eval_time": "30m", "exp_alerts": []},
+        ],
+    }
+    rules, file = root / "docker/prometheus/alerts.yml", tmp_path / "test.yml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(rules)], "tests": [test]}))
+    run = promtool("test", "rules", str(file))
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@needs_promtool
 def test_promtool_accepts_them(root: Path) -> None:
     """Prometheus' own checker takes the configuration with its rules."""
-    command = ["promtool", "check", "config", "docker/prometheus/prometheus.yml"]
-    checked = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    checked = promtool("check", "config", str(root / "docker/prometheus/prometheus.yml"))
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert re.search(r"SUCCESS: \d+ rules found", checked.stdout)
