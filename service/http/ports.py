@@ -25,7 +25,6 @@ def port_config(app: FastAPI, settings: Settings, port: int, **own: Any) -> uvic
         access_log=False,
         server_header=False,
         http=connection_class(settings),
-        proxy_headers=settings.rate_limit is not None,  # nothing else asks for a client's address
         ws="none",
         **own,
     )
