@@ -9,16 +9,20 @@ import torch
 from torch import nn
 
 Network = TypeVar("Network", bound=nn.Module)
+DIRECTIONS = ("._u", "._v")  # buffers of torch.nn.utils.parametrizations.spectral_norm
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Move every floating weight and buffer of `average` by (1 - decay) towards the network's.
 
-    Buffers count too: an averaged generator with another's batch statistics draws grey noise.
+    Buffers count too: an averaged generator with another's batch statistics draws grey noise. But the mean
+    of directions is none: the singular vectors of spectral normalisation are the network's own.
     """
     mine, theirs = average.state_dict(), network.state_dict()
-    floating = [name for name, value in mine.items() if value.is_floating_point()]
+    floating = [
+        name for name, value in mine.items() if value.is_floating_point() and not name.endswith(DIRECTIONS)
+    ]
     torch._foreach_lerp_([mine[name] for name in floating], [theirs[name] for name in floating], 1.0 - decay)
     for name in mine.keys() - set(floating):
         mine[name].copy_(theirs[name])

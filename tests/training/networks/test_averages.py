@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
@@ -22,3 +23,18 @@ def test_the_average_follows_weights_and_buffers() -> None:
         expected = 0.75 * before[name] + 0.25 * network.state_dict()[name]
         torch.testing.assert_close(average.state_dict()[name], expected)
     assert int(average.state_dict()["num_batches_tracked"]) == 1
+
+
+def test_directions_are_not_averaged() -> None:
+    """A spectrally normalised average bounds its slope as the network does: by its own singular vectors."""
+    torch.manual_seed(0)
+    network = nn.utils.parametrizations.spectral_norm(nn.Linear(6, 5))
+    average = copy.deepcopy(network).eval()
+    for _ in range(50):
+        with torch.no_grad():
+            network.get_parameter("parametrizations.weight.original").normal_()
+        network(torch.zeros(1, 6))
+        update_average(average, network, decay=0.9)
+    for name, buffer in average.named_buffers():
+        assert torch.equal(buffer, network.get_buffer(name))
+        assert buffer.norm() == pytest.approx(1.0)
