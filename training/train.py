@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from lightning_fabric import Fabric
 from tqdm import tqdm
 from tyro.conf import arg
 
@@ -20,13 +19,15 @@ from training.command_line import parse, verb
 from training.compute.machine import Machine
 from training.config.experiment import Experiment, load_experiment
 from training.errors import ConfigError
-from training.images.sets import load_training_sets
+from training.images.sets import check_test_splits, load_training_sets
 from training.pretrained.couplers import load_couplers
 from training.pretrained.pruning import prune
-from training.runs.checkpoint import list_checkpoints, load_checkpoint
+from training.runs.checkpoint import last_step, list_checkpoints, load_checkpoint
 from training.runs.folder import RunFolder
 from training.runs.lock import held
+from training.runs.outlook import describe
 from training.runs.record import Record
+from training.runs.stopping import told_to_stop
 from training.steps.teaching import check_labels
 from training.steps.trainer import Trainer
 
@@ -61,11 +62,12 @@ def main(target: Path, arguments: list[str]) -> None:
 def prepare(experiment: Experiment, machine: Machine) -> Trainer:
     """Load all that an experiment needs, and say what a run of it will do. Raises ConfigError, DataError."""
     fabric = machine.fabric(experiment.precision)
+    check_test_splits(experiment)
     sets = prune(experiment, load_training_sets(experiment))
     labels = check_labels(experiment, {name: kept.labels for name, kept in sets.items()})
     images = {name: kept.images for name, kept in sets.items()}
     trainer = Trainer(experiment, images, fabric, load_couplers(experiment), labels)
-    say(trainer, describe(trainer, {name: len(domain) for name, domain in images.items()}, fabric))
+    say(trainer, describe(trainer, images, fabric))
     return trainer
 
 
@@ -73,6 +75,18 @@ def begin(trainer: Trainer, runs: Path) -> RunFolder:
     """Make the folder of a new run, one for all processes."""
     path = RunFolder.create(runs, trainer.experiment).path if trainer.processes.leads else Path()
     return RunFolder(trainer.processes.told(path))
+
+
+def complete(run: RunFolder | None, experiment: Experiment, runs: Path, machine: Machine) -> RunFolder:
+    """Do what is left of an experiment's run, or the whole of a new one, and return it.
+
+    Raises what `prepare` and `train` raise; the folder of a new one is made between the two.
+    """
+    if run is None or last_step(run.checkpoints) < experiment.steps:
+        trainer = prepare(experiment, machine)
+        run = run or begin(trainer, runs)
+        train(trainer, run)
+    return run
 
 
 def train(trainer: Trainer, folder: RunFolder) -> None:
@@ -94,35 +108,25 @@ def say(trainer: Trainer, text: str) -> None:
         print(text)
 
 
-def describe(trainer: Trainer, counts: dict[str, int], fabric: Fabric) -> str:
-    """Say in a few lines what a run will do."""
-    experiment = trainer.experiment
-    sizes = {
-        name: sum(weight.numel() for weight in network.parameters())
-        for name, network in trainer.state.networks.items()
-    }
-    return "\n".join(
-        [
-            f"{experiment.name}: {experiment.steps} steps of {experiment.batch_size} images a domain "
-            f"on {fabric.device}, precision {experiment.precision}",
-            *(f"  {name}: {count} images" for name, count in counts.items()),
-            *(f"  {name}: {size:,} parameters" for name, size in sizes.items()),
-        ]
-    )
-
-
 def run(trainer: Trainer, record: Record) -> None:
-    """Train to the last step, writing metrics, samples and checkpoints. Raises DivergedError."""
+    """Train to the last step, writing metrics, samples and checkpoints.
+
+    Where it is told to stop it saves the state after the step, and raises KeyboardInterrupt. Raises
+    DivergedError.
+    """
     experiment = trainer.experiment
     steps = range(trainer.state.steps_done, experiment.steps)
-    with tqdm(
-        steps,
-        initial=trainer.state.steps_done,
-        total=experiment.steps,
-        unit="step",
-        mininterval=1.0,
-        disable=not trainer.processes.leads,
-    ) as bar:
+    with (
+        told_to_stop(trainer.processes.count) as stop,
+        tqdm(
+            steps,
+            initial=trainer.state.steps_done,
+            total=experiment.steps,
+            unit="step",
+            mininterval=1.0,
+            disable=not trainer.processes.leads,
+        ) as bar,
+    ):
         for done in (step + 1 for step in bar):
             trainer.step()
             last = done == experiment.steps
@@ -130,8 +134,10 @@ def run(trainer: Trainer, record: Record) -> None:
                 bar.set_postfix(record.write_metrics(), refresh=False)
             if last or done % experiment.sample_every == 0:
                 record.save_sheet()
-            if last or done % experiment.checkpoint_every == 0:
+            if last or stop() or done % experiment.checkpoint_every == 0:
                 record.save_checkpoint()
+            if stop():
+                raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ MakeExperiment = Callable[..., Experiment]
 MakeTrainer = Callable[[Experiment], Trainer]
 ROOT = Path(__file__).parents[2]
 STEPS = 100
+CPU = ["--machine.threads", 1, "--machine.accelerator", "cpu"]
 LONG = ["--steps", STEPS, "--log-every", 10, "--checkpoint-every", 15, "--warmdown", 0.5]
-LONG += ["--machine.threads", 1, "--machine.accelerator", "cpu"]
+LONG += CPU
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
@@ -83,6 +84,37 @@ def test_a_killed_run_goes_on_exactly(run_verb: RunVerb, write_experiment: Path,
     assert metrics(run) == metrics(whole / "00000_tiny")
     sheets = [folder / "samples" / f"step_{STEPS:08d}.png" for folder in (run, whole / "00000_tiny")]
     assert sheets[0].read_bytes() == sheets[1].read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_loses_nothing(
+    run_verb: RunVerb,
+    write_experiment: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    """It saves the step that it is in, and goes on from there to what it would have been."""
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    run_verb(train, write_experiment, "--runs", tmp_path / "whole", *CPU)
+    step = Trainer.step
+
+    def interrupted(trainer: Trainer) -> None:
+        if trainer.state.steps_done == 2:
+            signal.raise_signal(number)
+        step(trainer)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        run_verb(train, write_experiment, "--runs", tmp_path / "stopped", *CPU)
+    monkeypatch.setattr(Trainer, "step", step)
+    run = tmp_path / "stopped/00000_tiny"
+    assert load_checkpoint(run / "checkpoints")["steps_done"] == 3
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    run_verb(train, run, *CPU)
+    expected, resumed = (load_checkpoint(one / "checkpoints") for one in (tmp_path / "whole/00000_tiny", run))
+    assert_same(resumed, expected)
+    assert metrics(run) == metrics(tmp_path / "whole/00000_tiny")
 
 
 def test_a_run_writes_all_it_promises(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> None:

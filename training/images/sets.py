@@ -56,6 +56,13 @@ def load_training_sets(experiment: Experiment) -> dict[str, ImageSet]:
     }
 
 
+def check_test_splits(experiment: Experiment) -> None:
+    """Raise DataError where the images that a run is measured by cannot be opened."""
+    for domain in experiment.domains:
+        with _naming(domain):
+            open_rows(domain, domain.test_split)
+
+
 def load_split(domain: DomainConfig, split: str, size: tuple[int, int]) -> ImageSet:
     """Load all of one split as images of the domain. Raises DataError."""
     with _naming(domain):
