@@ -27,11 +27,10 @@ from training.files import write_json
 from training.images.sets import ImageSet
 from training.measures.quality import load_real
 from training.pretrained.reading import accuracy
-from training.runs.checkpoint import last_step
 from training.runs.folder import RunFolder, find_run
 from training.runs.reports import spread
 from training.runs.trained import load_adapted
-from training.train import prepare, train
+from training.train import complete
 
 Accuracies = dict[str, float]  # by domain
 
@@ -51,8 +50,8 @@ class AdaptOptions:
 @verb
 def main(target: Path, arguments: list[str]) -> None:
     """Adapt by an experiment file, or by the experiment of a run folder."""
-    if target.is_dir():
-        run = RunFolder.open(target)
+    run = RunFolder.open(target) if target.is_dir() else None
+    if run is not None:
         experiment = run.experiment()
         defaults = AdaptOptions(experiment, (experiment.seed,), target.parent)
     else:
@@ -63,7 +62,7 @@ def main(target: Path, arguments: list[str]) -> None:
     device = options.machine.device("an adaptation")
     real = load_labelled(options.experiment)
     experiments = [replace(options.experiment, seed=seed) for seed in options.seeds]
-    print(describe([adapt(experiment, real, options, device) for experiment in experiments]))
+    print(describe([adapt(one, real, options, device, run) for one in experiments]))
 
 
 def load_labelled(experiment: Experiment) -> dict[str, ImageSet]:
@@ -72,12 +71,18 @@ def load_labelled(experiment: Experiment) -> dict[str, ImageSet]:
 
 
 def adapt(
-    experiment: Experiment, real: dict[str, ImageSet], options: AdaptOptions, device: torch.device
+    experiment: Experiment,
+    real: dict[str, ImageSet],
+    options: AdaptOptions,
+    device: torch.device,
+    named: RunFolder | None,
 ) -> Accuracies:
-    """Do what is still to be done of one run, measure it, and return the accuracy in each domain."""
-    run = find_run(options.runs, experiment) or RunFolder.create(options.runs, experiment)
-    if last_step(run.checkpoints) < experiment.steps:
-        train(prepare(experiment, options.machine), run)
+    """Do what is still to be done of one run, measure it, and return the accuracy in each domain.
+
+    It is the run named, if it is of this experiment, or else one that is.
+    """
+    run = named if named and named.experiment() == experiment else find_run(options.runs, experiment)
+    run = complete(run, experiment, options.runs, options.machine)
     classifiers, steps = load_adapted(run)
     accuracies = {
         name: float(accuracy(classifiers[name].to(device), test_set)) for name, test_set in real.items()

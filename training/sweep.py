@@ -29,7 +29,7 @@ from training.runs.checkpoint import last_step
 from training.runs.figures import Curve, save_curves
 from training.runs.folder import RunFolder, find_run
 from training.runs.reports import Rows, Value, flat, save_report
-from training.train import prepare, train
+from training.train import complete
 
 
 @dataclass(frozen=True)
@@ -65,26 +65,26 @@ def main(target: Path, arguments: list[str]) -> None:
         if options.dry_run:
             print(f"  {last_step(run.checkpoints) if run else 0} of {experiment.steps} steps are done")
             continue
-        run = run or RunFolder.create(options.runs, experiment)
-        rows.append({**flat(point), "run": run.path.name, **reach(run, experiment, options, device)})
+        rows.append({**flat(point), **reach(run, experiment, options, device)})
         write(rows, list(point), options.to)
 
 
 def reach(
-    run: RunFolder, experiment: Experiment, options: SweepOptions, device: torch.device
+    run: RunFolder | None, experiment: Experiment, options: SweepOptions, device: torch.device
 ) -> dict[str, Value]:
-    """Do what is left of a point, and return the numbers of its quality; none where it diverges."""
-    if last_step(run.checkpoints) < experiment.steps:
-        try:
-            train(prepare(experiment, options.machine), run)
-        except DivergedError as error:
-            print(error)
-            return {}
+    """Do what is left of a point; return its run, and the numbers of its quality, if it has not diverged."""
+    try:
+        run = complete(run, experiment, options.runs, options.machine)
+    except DivergedError as error:
+        print(error)
+        run = find_run(options.runs, experiment)
+        return {"run": run.path.name if run else ""}
     known: dict[str, object] = {}
     with suppress(RunError):
         known = run.quality(experiment.steps)
     quality = known if known.get("pairs") == options.measure.pairs else evaluate(run, options.measure, device)
-    return {name: value for name, value in flat(quality).items() if isinstance(value, float | int)}
+    numbers = {name: value for name, value in flat(quality).items() if isinstance(value, float | int)}
+    return {"run": run.path.name, **numbers}
 
 
 def write(rows: Rows, fields: list[str], folder: Path) -> None:

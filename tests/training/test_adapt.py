@@ -95,6 +95,36 @@ def test_a_run_folder_gives_its_experiment(run_verb: RunVerb, adaptation: Path, 
     assert find_run(tmp_path / "runs", experiment) is None  # that of another seed
 
 
+def test_a_seed_that_is_none_is_named(
+    run_verb: RunVerb, adaptation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, before anything is made."""
+    with pytest.raises(SystemExit, match="2"):
+        run_verb(adapt, adaptation, "--seeds", 0, -1, "--runs", tmp_path / "runs")
+    assert capsys.readouterr().err.startswith("error: seed = -1: ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_run_that_is_named_is_measured(run_verb: RunVerb, adaptation: Path, tmp_path: Path) -> None:
+    """And not a later one of the same experiment."""
+    runs = tmp_path / "runs"
+    for _ in range(2):
+        run_verb(train, adaptation, "--runs", runs, *CPU)
+    run_verb(adapt, runs / "00000_tiny", *CPU)
+    assert [file.parent.name for file in runs.glob("*/accuracy.json")] == ["00000_tiny"]
+
+
+def test_the_run_that_came_farthest_is_found(run_verb: RunVerb, adaptation: Path, tmp_path: Path) -> None:
+    """A twin that was stopped sooner does not hide it; of equals it is the last."""
+    for _ in range(3):
+        run_verb(train, adaptation, "--runs", tmp_path / "runs", "--checkpoint-every", 2, *CPU)
+    runs = sorted((tmp_path / "runs").glob("*_*"))
+    list_checkpoints(runs[2] / "checkpoints")[-1].unlink()
+    found = find_run(tmp_path / "runs", RunFolder.open(runs[0]).experiment())
+    assert found is not None
+    assert found.path == runs[1]
+
+
 def test_what_teaches_no_classes_is_refused(
     run_verb: RunVerb, write_experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ from filelock import FileLock
 from training.config.experiment import EXPERIMENT, Experiment, parse_experiment
 from training.errors import ConfigError, RunError
 from training.files import write_json, write_lines
+from training.runs.checkpoint import last_step
 from training.runs.metrics_log import MetricsLog
 from training.runs.origin import origin
 
@@ -126,13 +127,13 @@ class RunFolder:
 
 
 def find_run(runs: Path, experiment: Experiment) -> RunFolder | None:
-    """Return the last run of this experiment below `runs`, if there is one."""
-    found = None
+    """Return the run of this experiment that came farthest, and of equals the last, if there is one."""
+    found = []
     for path in sorted(runs.glob("*_*")):
         with suppress(RunError, ConfigError):  # others may be of an experiment that is read no longer
             run = RunFolder.open(path)
-            found = run if run.experiment() == experiment else found
-    return found
+            found += [run] if run.experiment() == experiment else []
+    return max(reversed(found), key=lambda run: last_step(run.checkpoints), default=None)
 
 
 def _next_number(runs: Path) -> int:
