@@ -68,12 +68,12 @@ def train_classifier(
     training_set = load_split(domain, domain.train_split, experiment.size)
     if training_set.labels is None:
         raise DataError(f"domain {domain.name}: {domain.source!r} has no column {domain.label_column!r}")
+    test_set = load_split(domain, domain.test_split, experiment.size)
     torch.manual_seed(options.seed)
     attributes = domain.label_columns
     classes = len(attributes) or int(training_set.labels.max()) + 1
     classifier = Classifier(options.table, domain.channels, classes, attributes).to(device)
     fit(classifier, training_set, options.epochs, options.seed)
-    test_set = load_split(domain, domain.test_split, experiment.size)
     classifier.accuracy.copy_(accuracy(classifier, test_set))
     return classifier
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.architectures import CLASSIFIERS
 from training.config.domain import DomainConfig
 from training.config.experiment import Experiment
 from training.images.sets import ImageSet, load_split
@@ -32,8 +33,7 @@ def measure(experiment: Experiment, pairs: Images, classifiers: Path, device: to
     quality = {"pairs": count, "latents": f"index 0 of seeds 0 to {count - 1}"}
     quality["pixel_agreement"] = measure_pixels(experiment.domains, pairs, real)
     if not judges:
-        unlabelled = ", ".join(name for name, images in real.items() if images.labels is None)
-        return quality | {"not_measured": f"classes and Frechet distances: no labels for {unlabelled}"}
+        return quality | {"not_measured": f"classes and Frechet distances: {unjudged(experiment, real)}"}
     return (
         quality
         | measure_classes(pairs, judges)
@@ -49,16 +49,25 @@ def load_real(experiment: Experiment) -> dict[str, ImageSet]:
 def load_judges(
     experiment: Experiment, real: dict[str, ImageSet], classifiers: Path
 ) -> dict[str, Classifier]:
-    """Load a classifier for each domain; none where a domain has no labels.
+    """Load a classifier for each domain; none where none could be trained.
 
     Raises RunError where one has not been trained.
     """
-    if any(images.labels is None for images in real.values()):
+    if unjudged(experiment, real):
         return {}
     return {
         domain.name: load_classifier(classifier_file(classifiers, domain, experiment.size))
         for domain in experiment.domains
     }
+
+
+def unjudged(experiment: Experiment, real: dict[str, ImageSet]) -> str:
+    """Say why no classifiers can judge the domains; nothing where they can."""
+    if unlabelled := [name for name, images in real.items() if images.labels is None]:
+        return f"no labels for {', '.join(unlabelled)}"
+    height, width = experiment.size
+    known = any(table.size == experiment.size for table in CLASSIFIERS.values())
+    return "" if known else f"no table of classifiers reads {height}x{width}"
 
 
 def measure_pixels(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from training.config.coupling import CouplingConfig
 from training.config.experiment import Experiment
+from training.errors import ConfigError
 from training.objectives.couplings import COUPLINGS
 from training.pretrained.classifiers import Classifier, classifier_file, load_classifier
 from training.pretrained.perception import Perception, load_perception
@@ -16,7 +17,10 @@ Couplers = Mapping[str, Mapping[str, Coupler]]  # by coupling and domain
 
 
 def load_couplers(experiment: Experiment) -> Couplers:
-    """Read what the couplings of an experiment ask. Raises RunError where it is missing."""
+    """Read what the couplings of an experiment ask.
+
+    Raises RunError where it is missing, and ConfigError where domains have other classes than one another.
+    """
     return {
         coupling.name: LOADERS[COUPLINGS[coupling.name].asks](coupling, experiment)
         for coupling in experiment.couplings
@@ -26,10 +30,14 @@ def load_couplers(experiment: Experiment) -> Couplers:
 
 def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, Coupler]:
     folder = Path(coupling.classifiers)
-    return {
+    asked = {
         domain.name: load_classifier(classifier_file(folder, domain, experiment.size))
         for domain in experiment.domains
     }
+    told = {name: classifier.settings["classes"] for name, classifier in asked.items()}
+    if len(set(told.values())) > 1:
+        raise ConfigError(f"coupling {coupling.name!r}: domains must have the same classes; they have {told}")
+    return asked
 
 
 def _perception(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, Coupler]:
