@@ -13,6 +13,7 @@ CLASSES_OUTPUT = "classes"
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+MAX_LATENT_DIM = 2**16
 
 
 class MetadataError(ValueError):
@@ -27,7 +28,7 @@ class Prior(_Part):
     """The distribution that latents are drawn from: N(0, 1) or U(-1, 1) in every dimension."""
 
     distribution: Literal["normal", "uniform"]
-    latent_dim: int = Field(ge=1, le=65536)
+    latent_dim: int = Field(ge=1, le=MAX_LATENT_DIM)
 
 
 class Domain(_Part):
@@ -98,6 +99,7 @@ def describe_errors(error: ValidationError) -> str:
     """Say in one line which fields are wrong, what they were and what is allowed."""
     problems = []
     for e in error.errors():
-        where = f"{'.'.join(map(str, e['loc']))} = {e['input']!r:.80}: " if e["loc"] else ""
+        value = "" if e["type"] == "missing" else f" = {e['input']!r:.80}"  # the input is what lacks it
+        where = f"{'.'.join(map(str, e['loc']))}{value}: " if e["loc"] else ""
         problems.append(where + e["msg"].removeprefix("Value error, "))
     return "; ".join(problems)

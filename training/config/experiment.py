@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from service.metadata import Name, Prior, describe_errors
+from service.metadata import MAX_LATENT_DIM, Name, Prior, describe_errors
 from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table
 from training.config.coupling import CouplingConfig, check_couplings
 from training.config.discriminator import DiscriminatorConfig
@@ -50,7 +50,7 @@ class Experiment:
     """The classifier on the discriminator's features, where there are lessons."""
     prior: Literal["normal", "uniform"] = "normal"
     """Distribution of the latents."""
-    latent_dim: Positive = 100
+    latent_dim: Annotated[int, Field(ge=1, le=MAX_LATENT_DIM)] = 100
     """Values in a latent."""
     loss: Annotated[str, one_of(LOSSES), listed(LOSSES)] = "ce"
     """Adversarial loss."""

@@ -120,7 +120,10 @@ def save_classifier(classifier: Classifier, file: Path) -> None:
 def load_classifier(file: Path) -> Classifier:
     """Read a classifier for use. Raises RunError where it has not been trained."""
     if not file.is_file():
-        raise RunError(f"{file} is missing: python -m training.train_classifiers EXPERIMENT.toml makes it")
+        raise RunError(
+            f"{file} is missing: python -m training.train_classifiers EXPERIMENT.toml --classifiers "
+            f"{file.parent} makes it"
+        )
     state = torch.load(file, map_location="cpu", weights_only=True)
     classifier = Classifier(**state["settings"])
     classifier.load_state_dict(state["weights"])
