@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -37,9 +36,9 @@ def save_sheet(pairs: Images, file: Path, columns: int = 1, scale: int = 1) -> N
 
 def save_film(sheets: Sequence[Path], file: Path) -> None:
     """Write a GIF that shows the sheets one after the other, and the last one longer."""
-    with ExitStack() as opened:
-        first, *others = [opened.enter_context(Image.open(sheet)) for sheet in sheets]
-        durations = [FRAME] * len(others) + [LAST_FRAME]
+    durations = [FRAME] * (len(sheets) - 1) + [LAST_FRAME]
+    with Image.open(sheets[0]) as first:
+        others = map(Image.open, sheets[1:])  # each once it is its turn: there may be thousands
         write_whole(
             file,
             lambda aside: first.save(

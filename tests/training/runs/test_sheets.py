@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,19 @@ def test_the_last_row_is_filled_up() -> None:
     images = torch.full((5, 1, 2, 2), 9, dtype=torch.uint8)
     pixels = np.asarray(sheet({"digit": images}, columns=2))
     assert pixels[::2, ::2].tolist() == [[9, 9], [9, 9], [9, 0]]
+
+
+def test_a_film_may_have_more_sheets_than_files_may_be_open(tmp_path: Path) -> None:
+    """Each is opened once it is its turn."""
+    save_sheet({"digit": torch.zeros(1, 1, 4, 4, dtype=torch.uint8)}, tmp_path / "sheet.png")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 20, hard))
+    try:
+        save_film([tmp_path / "sheet.png"] * 100, tmp_path / "film.gif")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (tmp_path / "film.gif").is_file()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
