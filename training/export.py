@@ -108,7 +108,10 @@ def describe(run: RunFolder, options: ExportOptions, steps: int) -> ModelMetadat
             experiment=description["experiment"],
             seed=experiment.seed,
             steps=steps,
-            images_seen=steps * experiment.batch_size * len(experiment.domains),
+            images_seen=steps
+            * experiment.discriminator.updates
+            * experiment.batch_size
+            * len(experiment.domains),
             commit=description["commit"],
             versions=description["versions"],
         ),
