@@ -36,6 +36,12 @@ def verb(run: Callable[[Path, list[str]], None]) -> Callable[[], None]:
         except TrainingError as error:
             print("error:", *str(error).split(), file=sys.stderr)  # libraries' own errors have many lines
             sys.exit(2)
+        except ValidationError as error:
+            print("error:", describe_errors(error), file=sys.stderr)
+            sys.exit(2)
+        except OSError as error:  # of the user's disk: no room, no right, a file where a folder should be
+            print("error:", error, file=sys.stderr)
+            sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)
 

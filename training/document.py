@@ -15,7 +15,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from training.command_line import parse, verb
-from training.errors import RunError
+from training.errors import ConfigError, RunError
 from training.files import write_lines
 from training.networks.drawing import draw, latents_of_seeds
 from training.results.page import page
@@ -44,6 +44,8 @@ class DocumentOptions:
 def main(target: Path, arguments: list[str]) -> None:
     """Write the page of measured runs."""
     options = parse(DocumentOptions(), arguments)
+    if not options.to.suffix:
+        raise ConfigError(f"to = '{options.to}': must have a suffix, as pictures go into a folder without")
     document([RunFolder.open(path) for path in (target, *options.others)], options)
     print(options.to)
 

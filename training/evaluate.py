@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from training.command_line import parse, verb
 from training.compute.machine import Machine
-from training.config.fields import Positive
 from training.files import write_json
 from training.measures.quality import measure
 from training.networks.drawing import draw, latents_of_seeds
@@ -30,7 +30,7 @@ from training.runs.trained import load_average
 class MeasureOptions:
     """How much to measure, and with what."""
 
-    pairs: Positive = 10_000
+    pairs: Annotated[int, Field(ge=2)] = 10_000
     """How many pairs are drawn, one of each seed from 0."""
     classifiers: Path = Path("classifiers")
     """Folder of the classifiers that `training.train_classifiers` made."""

@@ -27,9 +27,9 @@ class CouplingConfig:
     layers: Positive = 1
     """How many of the domains' own generator layers weights and features look at, from the border on."""
     until: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the steps over which the weight falls linearly to what remains; it stays where not said."""
+    """Share of the steps over which the weight falls linearly to nothing; it stays where not said."""
     remains: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the weight that remains then."""
+    """Share of the weight below which it does not fall."""
 
     def weight_after(self, done: float) -> float:
         """Return the weight once a share of the steps is done."""
