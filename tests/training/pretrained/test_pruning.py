@@ -69,7 +69,9 @@ def test_what_cannot_be_pruned_is_named(
     """A classifier that is missing, and one that is sure of nothing."""
     experiment = pruned(make_experiment, tmp_path, 0.99)
     sets = load_training_sets(make_experiment())
-    with pytest.raises(RunError, match=r"training\.train_classifiers EXPERIMENT\.toml --classifiers .+ makes it"):
+    with pytest.raises(
+        RunError, match=r"training\.train_classifiers EXPERIMENT\.toml --classifiers .+ makes it"
+    ):
         prune(experiment, sets)
     save_classifier(classifier, classifier_file(tmp_path, experiment.domains[0], experiment.size))
     with pytest.raises(DataError, match=r"domain digit: prune\.below = 0\.99 leaves no image"):
