@@ -24,7 +24,7 @@ Latents = NDArray[np.float32]
 Images = dict[str, NDArray[np.uint8]]
 
 MOST_PIXELS = 2**20  # of a domain in one run, whose memory grows with them
-CACHED = 8  # latents at a time on a CPU: few enough for its caches, many enough to share a call's cost
+CACHED = 32  # latents at a time on a CPU: few enough for its caches, many enough to ask for the GIL seldom
 
 
 def file_digest(path: Path) -> str:
