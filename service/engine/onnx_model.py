@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,6 @@ Latents = NDArray[np.float32]
 Images = dict[str, NDArray[np.uint8]]
 
 MOST_PIXELS = 2**20  # of a domain in one run, whose memory grows with them
-CACHED = 32  # latents at a time on a CPU: few enough for its caches, many enough to ask for the GIL seldom
 
 
 def file_digest(path: Path) -> str:
@@ -52,7 +50,6 @@ class OnnxModel:
         self.domains = tuple(domain.name for domain in self.metadata.domains)
         largest = max(domain.height * domain.width for domain in self.metadata.domains)
         self.max_batch = max(1, min(max_batch, MOST_PIXELS // largest))
-        self._step = CACHED if provider == "cpu" else self.max_batch
         if self.metadata.kind != "generator":
             raise ModelRefused(f"its kind is '{self.metadata.kind}'; only a 'generator' is served")
         check_signature(self._session, self.metadata)
@@ -79,19 +76,15 @@ class OnnxModel:
     def run(self, latents: Latents) -> Images:
         """Draw latents [B, Z], B at most `max_batch`: uint8 [B, H, W, C] for every domain.
 
-        A CPU gets CACHED of them at a time. On a GPU the batch is padded to `max_batch`: one shape, so that
-        the same latent gives the same bytes in whatever company it travels.
+        On a GPU the batch is padded to `max_batch`: one shape, so that the same latent gives the same bytes
+        in whatever company it travels.
         """
         size = len(latents)
-        if self.provider == "cuda":
+        if self.provider == "cuda" and size < self.max_batch:
             latents = np.pad(latents, ((0, self.max_batch - size), (0, 0)))
         with self._turns:
-            parts = [
-                self._session.run(self.domains, {LATENT_INPUT: latents[start : start + self._step]})
-                for start in range(0, len(latents), self._step)
-            ]
-        columns = zip(self.domains, zip(*parts, strict=True), strict=True)
-        return {name: _join(column)[:size] for name, column in columns}
+            outputs = self._session.run(self.domains, {LATENT_INPUT: latents})
+        return {name: output[:size] for name, output in zip(self.domains, outputs, strict=True)}
 
     def _warm_up(self) -> None:
         for size in (self.max_batch, 1):
@@ -108,10 +101,6 @@ class OnnxModel:
                         f"output '{domain.name}' is {found.dtype} {list(found.shape)} for {size} latents; "
                         f"the metadata promises uint8 {list(expected)}"
                     )
-
-
-def _join(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _digest(content: bytes) -> str:
