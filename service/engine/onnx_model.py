@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ Latents = NDArray[np.float32]
 Images = dict[str, NDArray[np.uint8]]
 
 MOST_PIXELS = 2**20  # of a domain in one run, whose memory grows with them
+CACHED = 16  # latents whose activations a processor's caches still hold
 
 
 def file_digest(path: Path) -> str:
@@ -73,18 +75,24 @@ class OnnxModel:
     def __repr__(self) -> str:
         return f"OnnxModel({self.digest})"
 
-    def run(self, latents: Latents) -> Images:
+    def run(self, latents: Latents, whole: bool = False) -> Images:
         """Draw latents [B, Z], B at most `max_batch`: uint8 [B, H, W, C] for every domain.
 
-        On a GPU the batch is padded to `max_batch`: one shape, so that the same latent gives the same bytes
-        in whatever company it travels.
+        A CPU gets CACHED of them at a time, unless they shall be drawn as a `whole`: each part waits for the
+        GIL, which is long where the event loop is busy. On a GPU the batch is padded to `max_batch`: one
+        shape, so that the same latent gives the same bytes in whatever company it travels.
         """
         size = len(latents)
-        if self.provider == "cuda" and size < self.max_batch:
+        if self.provider == "cuda":
             latents = np.pad(latents, ((0, self.max_batch - size), (0, 0)))
+        part = len(latents) if whole or self.provider == "cuda" else CACHED
         with self._turns:
-            outputs = self._session.run(self.domains, {LATENT_INPUT: latents})
-        return {name: output[:size] for name, output in zip(self.domains, outputs, strict=True)}
+            parts = [
+                self._session.run(self.domains, {LATENT_INPUT: latents[start : start + part]})
+                for start in range(0, len(latents), part)
+            ]
+        columns = zip(self.domains, zip(*parts, strict=True), strict=True)
+        return {name: _join(column)[:size] for name, column in columns}
 
     def _warm_up(self) -> None:
         for size in (self.max_batch, 1):
@@ -101,6 +109,10 @@ class OnnxModel:
                         f"output '{domain.name}' is {found.dtype} {list(found.shape)} for {size} latents; "
                         f"the metadata promises uint8 {list(expected)}"
                     )
+
+
+def _join(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _digest(content: bytes) -> str:

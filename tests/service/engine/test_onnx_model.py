@@ -35,14 +35,14 @@ def test_digest_is_that_of_the_file(tiny_model: Callable[..., Path]) -> None:
 
 
 def test_bytes_are_the_same_in_every_batch(tiny_model: Callable[..., Path]) -> None:
-    """A latent has the same bytes in a batch of any size, at any place in it."""
+    """A latent has the same bytes in a batch of any size, at any place in it, drawn whole or in parts."""
     model = OnnxModel(tiny_model(), max_batch=64)
     latents = np.random.default_rng(1).normal(size=(64, 8)).astype(np.float32)
     alone = [model.run(latent[None]) for latent in latents]
     for size in range(1, 65):
-        images = model.run(latents[-size:])
-        for i, expected in enumerate(alone[-size:]):
-            assert all(np.array_equal(images[name][i], expected[name][0]) for name in model.domains)
+        for images in (model.run(latents[-size:], whole) for whole in (False, True)):
+            for i, expected in enumerate(alone[-size:]):
+                assert all(np.array_equal(images[name][i], expected[name][0]) for name in model.domains)
 
 
 def test_runs_of_large_images_are_small(
