@@ -18,7 +18,7 @@ from training.pixels.transforms import TRANSFORMS
 RESERVED = {LATENT_INPUT, CLASSES_OUTPUT, *dir(nn.ModuleDict())}  # taken in exported graphs and in networks
 # fields that change none of the images which a classifier learns
 NO_IMAGES = frozenset(
-    {"name", "description", "count", "prune", "labelled", "forbidden_augmentations", "test_split"}
+    {"name", "description", "count", "prune", "labelled", "balanced", "forbidden_augmentations", "test_split"}
 )
 
 
@@ -86,6 +86,8 @@ class DomainConfig(SourceConfig):
     """Columns of yes and no, in its place: attributes, any of which an image may have."""
     labelled: bool = False
     """Whether lessons know its classes; otherwise only measuring does."""
+    balanced: bool = False
+    """Whether each class is drawn as often as any other, of a labelled domain; otherwise each image is."""
     forbidden_augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
     """Augmentations that would make another domain's images of these: color, of a negative."""
 
@@ -99,7 +101,7 @@ _DOMAIN = TypeAdapter(DomainConfig)
 
 
 def check_domains(domains: Sequence[DomainConfig]) -> None:
-    """Raise ValueError where domains have one name, or one that is not theirs, or other label_columns."""
+    """Raise ValueError where names, label_columns and what is known of classes do not fit together."""
     names = [domain.name for domain in domains]
     if len(set(names)) < len(names):
         raise ValueError(f"domain names repeat: {names}")
@@ -108,3 +110,5 @@ def check_domains(domains: Sequence[DomainConfig]) -> None:
     columns = {domain.name: domain.label_columns for domain in domains}
     if len(set(columns.values())) > 1:
         raise ValueError(f"label_columns differ, {columns}: pairs are compared by those of all domains")
+    if unknown := [domain.name for domain in domains if domain.balanced and not domain.labelled]:
+        raise ValueError(f"balanced domains {unknown} are not labelled: lessons may not know their classes")

@@ -31,6 +31,8 @@ class Batches:
         self._random = StepRandomness(experiment.seed, self._processes.rank, fabric.device)
         self._images = {name: fabric.to_device(domain) for name, domain in images.items()}
         self._labels = {name: fabric.to_device(classes) for name, classes in labels.items()}
+        balanced = [domain.name for domain in experiment.domains if domain.balanced]
+        self._weights = {name: _rarities(self._labels[name]) for name in balanced}
 
     def begin(self, step: int) -> None:
         """Begin the random numbers of a step."""
@@ -56,8 +58,19 @@ class Batches:
     def _draw(self, size: int) -> tuple[Images, Images]:
         batches, classes = {}, {}
         for name, domain in self._images.items():
-            rows = torch.randint(len(domain), (size,), device=domain.device, generator=self._random.batch)
+            rows = self._rows(name, size)
             batches[name] = from_bytes(domain[rows], self._image_range)
             if name in self._labels:
                 classes[name] = self._labels[name][rows]
         return self._processes.share_each(batches), self._processes.share_each(classes)
+
+    def _rows(self, name: str, size: int) -> Tensor:
+        random = self._random.batch
+        if name in self._weights:
+            return torch.multinomial(self._weights[name], size, replacement=True, generator=random)
+        return torch.randint(len(self._images[name]), (size,), device=random.device, generator=random)
+
+
+def _rarities(classes: Tensor) -> Tensor:
+    """Return one over how many images [N] have the class of each."""
+    return 1 / classes.bincount()[classes]
