@@ -16,7 +16,7 @@ from training.config.domain import DomainConfig
 from training.config.experiment import Experiment
 from training.errors import DataError
 from training.images.sets import ImageSet
-from training.measures.quality import measure
+from training.measures.quality import measure, measure_classes
 from training.pretrained.classifiers import Classifier
 from training.pretrained.reading import accuracy
 
@@ -67,3 +67,16 @@ def test_a_classifier_needs_labels(tmp_path: Path) -> None:
         accuracy(Classifier("digit", 1, 2), ImageSet(images, None))
     quality = measure(experiment, {"plain": images}, tmp_path, CPU)
     assert quality["not_measured"] == "classes and Frechet distances: no labels for plain"
+
+
+def test_other_classes_have_none_to_agree_on() -> None:
+    """Pairs of dogs and cats with dogs and wolves are not compared by their numbers, and it is said why."""
+    images = torch.zeros(4, 1, 28, 28, dtype=torch.uint8)
+    names = {"ours": ("cat", "dog"), "same": ("cat", "dog"), "theirs": ("dog", "wolf")}
+    judges = {name: Classifier("digit", 1, 2).eval() for name in names}
+    quality = measure_classes(dict.fromkeys(names, images), judges, names)
+    assert quality["class_agreement"].keys() == {"same"}
+    assert quality["class_balance"].keys() == names.keys()
+    assert quality["not_measured"] == (
+        "class agreement: class 0 of domain theirs is 'dog', and that of ours 'cat'"
+    )

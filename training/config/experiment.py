@@ -17,7 +17,7 @@ from training.config.discriminator import DiscriminatorConfig
 from training.config.domain import DomainConfig, check_domains
 from training.config.fields import STRICT, Positive, Precision, Share, listed, one_of
 from training.config.lesson import ClassifierConfig, LessonConfig, check_lessons
-from training.config.network import EncoderConfig, GeneratorConfig, check_layers
+from training.config.network import EncoderConfig, GeneratorConfig, check_batch, check_layers
 from training.errors import ConfigError
 from training.objectives.couplings import COUPLINGS
 from training.objectives.losses import LOSSES
@@ -78,6 +78,7 @@ class Experiment:
         for name in self.networks:
             config = getattr(self, name)
             check_layers(name, config, TABLES[name], config.table, self.size, channels)
+            check_batch(name, TABLES[name][config.table], self.batch_size)
         check_couplings(self.couplings, self.generator.own_of(self.generator_table))
         shared_layers = self.discriminator.shared_of(self.discriminator_table)
         check_lessons(self.lessons, self.domains, shared_layers, self.discriminator.own_last_layers)
@@ -136,9 +137,7 @@ def load_experiment(path: Path) -> Experiment:
     """Read an experiment from a TOML file. Raises ConfigError, naming the field and what is allowed."""
     try:
         return parse_experiment(tomllib.loads(path.read_text()))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except ConfigError as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from error
 
 

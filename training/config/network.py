@@ -102,3 +102,9 @@ def check_layers(
         )
     if wrong := misfit(tables, table_name, size):
         raise ValueError(f"{name}.table = {table_name!r}: {wrong}")
+
+
+def check_batch(name: str, table: Table, batch_size: int) -> None:
+    """Raise ValueError where the network so called normalises over a batch, and there is none."""
+    if batch_size == 1 and any(layer.norm == "batch" for layer in table.layers):
+        raise ValueError(f"batch_size = 1: the {name} normalises over its batch, which takes 2 or more")

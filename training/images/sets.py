@@ -16,6 +16,7 @@ from training.config.experiment import Experiment
 from training.errors import DataError
 from training.images.blending import blend
 from training.images.fitting import fit
+from training.images.labels import class_names, read_labels, tell_apart
 from training.images.sharing import share_out_images
 from training.images.sources import decode, fingerprint, open_rows
 from training.pixels.transforms import transform
@@ -30,6 +31,8 @@ class ImageSet:
 
     images: Tensor
     labels: Tensor | None
+    class_names: tuple[str, ...] = ()
+    """What the source calls its classes, where it says so."""
 
 
 def load_training_sets(experiment: Experiment) -> dict[str, ImageSet]:
@@ -57,10 +60,16 @@ def load_training_sets(experiment: Experiment) -> dict[str, ImageSet]:
 
 
 def check_test_splits(experiment: Experiment) -> None:
-    """Raise DataError where the images that a run is measured by cannot be opened."""
+    """Raise DataError where the images that a run is measured by cannot be opened.
+
+    Or where domains have other classes, and a lesson or a coupling compares them.
+    """
+    names = {}
     for domain in experiment.domains:
         with _naming(domain):
-            open_rows(domain, domain.test_split)
+            names[domain.name] = class_names(open_rows(domain, domain.test_split), domain)
+    if (experiment.lessons or experiment.asks("classifiers")) and (apart := tell_apart(names)):
+        raise DataError(f"{apart}; lessons and the semantic coupling need domains of the same classes")
 
 
 def load_split(domain: DomainConfig, split: str, size: tuple[int, int]) -> ImageSet:
@@ -86,7 +95,7 @@ def _load(table: datasets.Dataset, domain: DomainConfig, split: str, size: tuple
     with _naming(domain):
         if not len(table):
             raise DataError(f"other domains want the images of {domain.source!r} too, and none is left")
-        labels = _attributes(table, domain) if domain.label_columns else _classes(table, domain)
+        labels = read_labels(table, domain)
         pixels = np.empty((len(table), *size, domain.channels), np.uint8)
         for row, cell in enumerate(table[domain.image_column]):
             try:
@@ -98,35 +107,7 @@ def _load(table: datasets.Dataset, domain: DomainConfig, split: str, size: tuple
             theirs = patches.test_split if split == domain.test_split else patches.train_split
             pixels = blend(pixels, patches, theirs)
     images = torch.from_numpy(pixels).movedim(-1, 1).contiguous()
-    return ImageSet(transform(images, domain.transform), labels)
-
-
-def _classes(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
-    labels = table[domain.label_column][:] if domain.label_column in table.column_names else [None]
-    for label in labels:
-        if not isinstance(label, int | None) or (label or 0) < 0:
-            raise DataError(
-                f"label_column {domain.label_column!r} of {domain.source!r} holds {label!r} and is "
-                f"{table.features[domain.label_column]}; classes are whole numbers from 0"
-            )
-    if None in labels or len(set(labels)) < 2:  # as a folder of images without folders of classes has it
-        return None
-    return torch.tensor(labels, dtype=torch.int64)
-
-
-def _attributes(table: datasets.Dataset, domain: DomainConfig) -> Tensor:
-    if missing := [name for name in domain.label_columns if name not in table.column_names]:
-        raise DataError(
-            f"label_columns {missing} are not among the columns {table.column_names} of {domain.source!r}"
-        )
-    columns = {name: table[name][:] for name in domain.label_columns}
-    for name, values in columns.items():
-        if wrong := [value for value in values if value not in (0, 1)]:
-            raise DataError(
-                f"label_columns: {name!r} of {domain.source!r} holds {wrong[0]!r}; attributes are true and "
-                "false, or 1 and 0"
-            )
-    return torch.tensor(list(columns.values()), dtype=torch.int64).T
+    return ImageSet(transform(images, domain.transform), labels, class_names(table, domain))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Real images are the whole test split. What needs labels is left out, and said so
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from training.architectures import CLASSIFIERS
 from training.config.domain import DomainConfig
 from training.config.experiment import Experiment
+from training.images.labels import tell_apart
 from training.images.sets import ImageSet, load_split
 from training.images.sharing import share_out
 from training.measures.metrics import class_agreement, class_balance, frechet_distance, pixel_agreement
@@ -36,7 +38,7 @@ def measure(experiment: Experiment, pairs: Images, classifiers: Path, device: to
         return quality | {"not_measured": f"classes and Frechet distances: {unjudged(experiment, real)}"}
     return (
         quality
-        | measure_classes(pairs, judges)
+        | measure_classes(pairs, judges, {name: images.class_names for name, images in real.items()})
         | {"frechet_distance": measure_distances(experiment, pairs, real, judges)}
     )
 
@@ -90,12 +92,24 @@ def measure_pixels(
     return measured
 
 
-def measure_classes(pairs: Images, judges: dict[str, Classifier]) -> dict[str, Any]:
-    """Ask each domain's classifier whether pairs agree with the first domain and all classes are drawn."""
+def measure_classes(
+    pairs: Images, judges: dict[str, Classifier], names: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    """Ask each domain's classifier whether pairs agree with the first domain and all classes are drawn.
+
+    Domains whose sources call their classes otherwise than the first one's have none to agree on.
+    """
     classes = {name: classify(judges[name], images) for name, images in pairs.items()}
     first, *others = pairs
-    return {
-        "class_agreement": {name: class_agreement(classes[first], classes[name]) for name in others},
+    apart = {name: tell_apart({first: names[first], name: names[name]}) for name in others}
+    reasons = [reason for reason in apart.values() if reason]
+    left_out = {"not_measured": f"class agreement: {'; '.join(reasons)}"} if reasons else {}
+    return left_out | {
+        "class_agreement": {
+            name: class_agreement(classes[first], classes[name])
+            for name, reason in apart.items()
+            if not reason
+        },
         "class_balance": {name: class_balance(classes[name], judges[name].values) for name in pairs},
         "classifier_accuracy": {name: judge.named_accuracy() for name, judge in judges.items()},
     }

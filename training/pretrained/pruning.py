@@ -27,4 +27,5 @@ def _prune(domain: DomainConfig, images: ImageSet, size: tuple[int, int]) -> Ima
     sure = confidence(classifier, images.images) >= domain.prune.below
     if not sure.any():
         raise DataError(f"domain {domain.name}: prune.below = {domain.prune.below} leaves no image")
-    return ImageSet(images.images[sure], None if images.labels is None else images.labels[sure])
+    labels = None if images.labels is None else images.labels[sure]
+    return ImageSet(images.images[sure], labels, images.class_names)

@@ -144,6 +144,7 @@ def test_an_experiment_survives_its_run_folder() -> None:
             },
             ["labelled domains ['digit'] have label_columns", "lessons teach classes"],
         ),
+        ({"batch_size": 1}, ["batch_size = 1", "the generator normalises over its batch", "2 or more"]),
         ({"domains": [DIGIT | {"name": "latent"}]}, ["['latent']", "take others"]),
         ({"domains": [DIGIT | {"name": "classes"}]}, ["['classes']", "take others"]),
         ({"domains": [DIGIT | {"name": "half"}]}, ["['half']", "take others"]),

@@ -1,0 +1,65 @@
+"""Classes are compared by number, and only where these are the same classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from training.config.domain import DomainConfig
+from training.config.experiment import Experiment, parse_experiment
+from training.errors import DataError
+from training.images.labels import tell_apart
+from training.images.sets import check_test_splits, load_split
+
+SIZE = (28, 28)
+LESSON = {"lessons": [{"name": "labels", "weight": 1.0}]}
+COUPLING = {"couplings": [{"name": "semantic", "weight": 1.0}]}
+
+
+def folder(path: Path, *classes: str) -> Path:
+    """Write a folder of images with a folder for each class, train and test."""
+    for split in ("train", "test"):
+        for shade, name in enumerate(classes):
+            (path / split / name).mkdir(parents=True)
+            Image.new("L", SIZE, 50 * shade).save(path / split / name / f"{split}.png")
+    return path
+
+
+def experiment(first: Path, second: Path, **changes: Any) -> Experiment:
+    """Return one of two such domains."""
+    domains = [
+        {"name": "ours", "source": str(first), "labelled": "lessons" in changes},
+        {"name": "theirs", "source": str(second)},
+    ]
+    return parse_experiment({"name": "pets", "data_license": "none", "domains": domains} | changes)
+
+
+@pytest.mark.parametrize("compared", [LESSON, COUPLING])
+def test_lessons_and_the_semantic_coupling_ask_for_the_same_classes(
+    tmp_path: Path, compared: dict[str, Any]
+) -> None:
+    """A class that one folder lacks moves the numbers of all behind it, which is said before training."""
+    ours, theirs = folder(tmp_path / "ours", "cat", "dog"), folder(tmp_path / "theirs", "dog", "wolf")
+    with pytest.raises(DataError, match="class 0 of domain theirs is 'dog', and that of ours 'cat'; lessons"):
+        check_test_splits(experiment(ours, theirs, **compared))
+    more = folder(tmp_path / "more", "cat", "dog", "wolf")
+    with pytest.raises(DataError, match="domain theirs has 3 classes and ours 2"):
+        check_test_splits(experiment(ours, more, **compared))
+    check_test_splits(experiment(ours, theirs))
+    check_test_splits(experiment(ours, folder(tmp_path / "same", "cat", "dog"), **compared))
+
+
+def test_sources_that_name_no_classes_fit_any() -> None:
+    """Numbers alone say nothing of what they mean; the first that names its classes is compared with."""
+    assert not tell_apart({"numbers": (), "ours": ("a", "b"), "others": ()})
+    said = tell_apart({"numbers": (), "ours": ("a", "b"), "theirs": ("a", "c")})
+    assert said == "class 1 of domain theirs is 'c', and that of ours 'b'"
+
+
+def test_a_set_knows_what_its_classes_are_called(tmp_path: Path) -> None:
+    """Folders of classes are named in the order of their numbers."""
+    domain = DomainConfig("pet", source=str(folder(tmp_path, "dog", "cat")))
+    assert load_split(domain, "test", SIZE).class_names == ("cat", "dog")

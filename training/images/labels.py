@@ -1,0 +1,70 @@
+"""What a source says of its images: classes, or attributes that any of them may have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import datasets
+import torch
+from torch import Tensor
+
+from training.config.domain import DomainConfig
+from training.errors import DataError
+
+
+def read_labels(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
+    """Return classes, int64 [N], or attributes [N, K] of 1 and 0; nothing where the source has neither.
+
+    Raises DataError where a column holds something else.
+    """
+    return _attributes(table, domain) if domain.label_columns else _classes(table, domain)
+
+
+def class_names(table: datasets.Dataset, domain: DomainConfig) -> tuple[str, ...]:
+    """Return what the source calls its classes, in their order; nothing where it does not say."""
+    feature = None if domain.label_columns else table.features.get(domain.label_column)
+    return tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else ()
+
+
+def tell_apart(names: Mapping[str, tuple[str, ...]]) -> str:
+    """Say where a domain's class is called otherwise than the first one's that names its own, if it is.
+
+    Classes are compared by their numbers, so that others at the same numbers would count as the same.
+    """
+    known = [(name, classes) for name, classes in names.items() if classes]
+    for name, classes in known[1:]:
+        first, theirs = known[0]
+        if len(classes) != len(theirs):
+            return f"domain {name} has {len(classes)} classes and {first} {len(theirs)}"
+        for number, (own, other) in enumerate(zip(classes, theirs, strict=True)):
+            if own != other:
+                return f"class {number} of domain {name} is {own!r}, and that of {first} {other!r}"
+    return ""
+
+
+def _classes(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
+    labels = table[domain.label_column][:] if domain.label_column in table.column_names else [None]
+    for label in labels:
+        if not isinstance(label, int | None) or (label or 0) < 0:
+            raise DataError(
+                f"label_column {domain.label_column!r} of {domain.source!r} holds {label!r} and is "
+                f"{table.features[domain.label_column]}; classes are whole numbers from 0"
+            )
+    if None in labels or len(set(labels)) < 2:  # as a folder of images without folders of classes has it
+        return None
+    return torch.tensor(labels, dtype=torch.int64)
+
+
+def _attributes(table: datasets.Dataset, domain: DomainConfig) -> Tensor:
+    if missing := [name for name in domain.label_columns if name not in table.column_names]:
+        raise DataError(
+            f"label_columns {missing} are not among the columns {table.column_names} of {domain.source!r}"
+        )
+    columns = {name: table[name][:] for name in domain.label_columns}
+    for name, values in columns.items():
+        if wrong := [value for value in values if value not in (0, 1)]:
+            raise DataError(
+                f"label_columns: {name!r} of {domain.source!r} holds {wrong[0]!r}; attributes are true and "
+                "false, or 1 and 0"
+            )
+    return torch.tensor(list(columns.values()), dtype=torch.int64).T
