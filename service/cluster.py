@@ -55,7 +55,9 @@ class FirstServer(ClusterServer):
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         super().__init__(app, settings)
         self._listener = Listener(self.take)
-        self._processes = Processes(app.state.siblings, self._listener.add, self._lose)
+        self._processes = Processes(
+            app.state.siblings, self._listener.add, app.state.changes.agree, self._lose
+        )
 
     async def open(self) -> None:
         """Listen, say where, and begin the others; each serves as soon as its models are loaded."""

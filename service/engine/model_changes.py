@@ -11,7 +11,7 @@ class ModelChanges:
 
     def __init__(self, loader: ModelLoader, siblings: Siblings) -> None:
         self._loader, self._siblings = loader, siblings
-        for verb in (self._load, self._unload, self._reload):
+        for verb in (self._load, self._unload, self._reload, self._served):
             siblings.on(verb.__name__, verb)
 
     async def load(self, name: str) -> str:
@@ -25,6 +25,15 @@ class ModelChanges:
     async def reload(self) -> None:
         """Serve the highest version of every model in the folder."""
         await self._siblings.change(self._reload.__name__)
+
+    async def agree(self) -> None:
+        """Let all look again where some serve other models, as the folder changed while they began."""
+        first, *others = await self._siblings.gather(self._served.__name__)
+        if any(other != first for other in others):
+            await self.reload()
+
+    async def _served(self, _: None) -> list[str]:
+        return self._loader.served()
 
     async def _load(self, name: str) -> str:
         return (await self._loader.load(name)).version

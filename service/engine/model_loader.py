@@ -35,6 +35,10 @@ class ModelLoader:
         if trouble := self._registry.trouble:
             logger.error("no model is served: %s", trouble)
 
+    def served(self) -> list[str]:
+        """Return the digests of the served models, by name."""
+        return [model.digest for model in self._registry.models]
+
     async def load(self, name: str) -> OnnxModel:
         """Serve the highest version of a model, new or anew. Raises UnknownModel, and LoadRefused.
 

@@ -12,8 +12,9 @@ import logging
 import socket
 import sys
 from argparse import SUPPRESS, ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from service.errors import NotReady
 from service.processes.channel import Channel
@@ -45,10 +46,17 @@ class Processes:
     """The processes beside this one; belongs to an event loop."""
 
     def __init__(
-        self, siblings: Siblings, on_start: Callable[[socket.socket], None], on_loss: Callable[[], None]
+        self,
+        siblings: Siblings,
+        on_start: Callable[[socket.socket], None],
+        on_all: Callable[[], Awaitable[Any]],
+        on_loss: Callable[[], None],
     ) -> None:
-        """`on_start` is given the door of each; `on_loss` is called when one has ended by itself."""
-        self._siblings, self._on_start, self._on_loss = siblings, on_start, on_loss
+        """`on_start` is given the door of each that joins, `on_all` follows the last.
+
+        `on_loss` is called when one has ended by itself.
+        """
+        self._siblings, self._on_start, self._on_all, self._on_loss = siblings, on_start, on_all, on_loss
         self._running: dict[asyncio.subprocess.Process, asyncio.Task[None]] = {}
         self._lines: list[Channel] = []
         self._ending = False
@@ -81,9 +89,10 @@ class Processes:
         await asyncio.gather(*self._running.values())
 
     async def _start_all(self, count: int) -> None:
-        async with self._siblings.unchanged():  # so that a new one opens what the others serve
-            with contextlib.suppress(NotReady):  # one has ended, as `_watch` tells
+        with contextlib.suppress(NotReady):  # one has ended, as `_watch` tells
+            async with self._siblings.unchanged():  # so that a new one opens what the others serve
                 await asyncio.gather(*(self._start(number) for number in range(2, count + 2)))
+            await self._on_all()
 
     def _tell_failure(self, starting: asyncio.Task[None]) -> None:
         if not starting.cancelled() and (error := starting.exception()) is not None:

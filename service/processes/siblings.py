@@ -25,6 +25,7 @@ class Siblings:
         self._others: list[Channel] = []  # of the first process
         self._first: Channel | None = None  # of another
         self._changing = asyncio.Lock()
+        self._changes: set[asyncio.Task[Any]] = set()
 
     def on(self, verb: str, answer: Verb) -> None:
         """Let this be what the process answers; values are what JSON can carry."""
@@ -58,11 +59,17 @@ class Siblings:
     async def change(self, verb: str, value: Any = None) -> Any:
         """Let every process do something, in the same order as everything else that changes.
 
-        Each does it, whatever comes of it in others. Returns the first one's answer; raises what doing it
-        raises, Stuck and NotReady.
+        Each does it, whatever comes of it in others, and though whoever asked has left. Returns the first
+        one's answer; raises what doing it raises, Stuck and NotReady.
         """
         if self._first is not None:
             return await self._first.ask("change", [verb, value], 2 * CHANGE_PATIENCE_S)
+        change = asyncio.create_task(self._change(verb, value))
+        self._changes.add(change)  # the loop itself would not keep it alive
+        change.add_done_callback(self._changes.discard)
+        return await asyncio.shield(change)
+
+    async def _change(self, verb: str, value: Any) -> Any:
         async with self.unchanged():
             others = [other.ask(verb, value, CHANGE_PATIENCE_S) for other in self._others]
             answers = await asyncio.gather(self._verbs[verb](value), *others, return_exceptions=True)

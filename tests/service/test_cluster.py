@@ -107,6 +107,22 @@ def test_a_change_of_models_reaches_both(
         assert versions(connections) == [503, 503]
 
 
+def test_a_version_that_comes_during_the_start_is_served_by_both(
+    tiny_model: Callable[..., Path], start: Start
+) -> None:
+    """The second process opens the folder later than the first, which then looks again."""
+    tiny_model(version="1")
+    service = start(processes=2, threads=1)
+    tiny_model(version="2")
+    wait_until(lambda: metric(service, "cogan_processes") == 2)
+    with clients(service, 4) as connections:
+
+        def versions() -> set[str]:
+            return {one.get("/v2/models/tiny").json()["versions"][0] for one in connections}
+
+        wait_until(lambda: versions() == {"2"})
+
+
 def test_the_rate_limit_is_one_for_both(pair: Callable[..., Service]) -> None:
     """Who asks over two connections gets no more than over one."""
     service = pair(rate_limit=0.01, rate_burst=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ async def test_what_cannot_be_begun_is_told(
         raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
-    lost = asyncio.Event()
-    processes = Processes(Siblings(), lambda _: None, lost.set)
+    lost, siblings = asyncio.Event(), Siblings()
+    processes = Processes(siblings, lambda _: None, partial(siblings.gather, "hang"), lost.set)
     processes.begin(1)
     await asyncio.wait_for(lost.wait(), 10)
     assert "Resource temporarily unavailable" in caplog.text
