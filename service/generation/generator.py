@@ -99,7 +99,9 @@ def _check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) 
     asked = tuple(domains) if domains is not None else model.domains
     wrong = [
         FieldError(f"/domains/{i}", name, list(model.domains), place)
-        for i, name in enumerate(asked)
+        for i, name in enumerate(
+            asked[: len(model.domains) + 1]
+        )  # of more than there are, one is wrong by then
         if name not in model.domains or name in asked[:i]
     ]
     if wrong:

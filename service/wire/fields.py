@@ -21,11 +21,14 @@ def _whole(value: object) -> object:
 WHOLE = BeforeValidator(_whole)  # the last of a type's marks: what follows it is not in the document
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED), WHOLE]
 LatentValue = Annotated[float, Field(ge=-MAX_LATENT_VALUE, le=MAX_LATENT_VALUE, allow_inf_nan=False)]
-Latent = Annotated[list[LatentValue], Field(min_length=1)]
+Latent = Annotated[list[LatentValue], Field(min_length=1, fail_fast=True)]
 
 
 class ClosedModel(BaseModel):
-    """Takes no field that it does not know. A body takes JSON types as they are; a query converts."""
+    """Takes no field that it does not know. A body takes JSON types as they are; a query converts.
+
+    Lists fail fast: of a million wrong items only the first is told.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,6 +56,7 @@ class Choice(ClosedModel):
     domains: list[str] | None = Field(
         default=None,
         min_length=1,
+        fail_fast=True,
         json_schema_extra={"uniqueItems": True},
         description="Names of the domains to draw, in this order; otherwise all.",
     )

@@ -8,6 +8,8 @@ from pydantic import ConfigDict, Field
 
 from service.wire.fields import ClosedModel
 
+LONGEST_US = 10**15  # some thirty years
+
 
 class Sent(ClosedModel):
     """What a client sends, in JSON types as they are."""
@@ -54,7 +56,7 @@ class InferParameters(Sent):
     """Parameters of a request."""
 
     binary_data_output: bool = Field(default=False, description="Whether outputs are sent as bytes.")
-    timeout: int | None = Field(default=None, ge=1, description="Deadline in microseconds.")
+    timeout: int | None = Field(default=None, ge=1, le=LONGEST_US, description="Deadline in microseconds.")
 
 
 class InferRequest(Sent):
@@ -64,5 +66,5 @@ class InferRequest(Sent):
     parameters: InferParameters | None = None
     inputs: list[InputTensor] = Field(min_length=1, max_length=1)
     outputs: list[RequestedOutput] | None = Field(
-        default=None, description="The domains to draw, in this order; otherwise all."
+        default=None, fail_fast=True, description="The domains to draw, in this order; otherwise all."
     )

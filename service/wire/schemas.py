@@ -18,7 +18,9 @@ class _PairChoice(Choice):
     seed: Seed | None = Field(
         default=None, examples=[7], description="Seed of the images; otherwise one is drawn and returned."
     )
-    seeds: list[Seed] | None = Field(default=None, min_length=1, description="Several seeds instead of one.")
+    seeds: list[Seed] | None = Field(
+        default=None, min_length=1, fail_fast=True, description="Several seeds instead of one."
+    )
     count: Annotated[int, Field(ge=1), WHOLE] = Field(
         default=1, description="Images 0 to count - 1 of every seed."
     )
@@ -55,6 +57,7 @@ class GenerateRequest(_PairChoice):
     latents: list[Latent] | None = Field(
         default=None,
         min_length=1,
+        fail_fast=True,
         description="Latents instead of seeds, each as long as the model's latent_dim.",
     )
 
@@ -126,4 +129,4 @@ class InterpolateRequest(_FrameChoice):
         strict=True, json_schema_extra={"examples": [{"keyframes": [{"seed": 1}, {"seed": 2}], "steps": 8}]}
     )
 
-    keyframes: list[Keyframe] = Field(min_length=2)
+    keyframes: list[Keyframe] = Field(min_length=2, fail_fast=True)

@@ -126,6 +126,7 @@ async def test_a_wrong_input_is_pointed_at(
         ),
         ({"parameters": {"priority": 1}}, "/parameters/priority", "timeout"),
         ({"parameters": {"timeout": 0}}, "/parameters/timeout", "1"),
+        ({"parameters": {"timeout": 10**400}}, "/parameters/timeout", str(10**15)),
         ({"id": 7}, "/id", "string"),
         ({"ids": "7"}, "/ids", "inputs"),
     ],
