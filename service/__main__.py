@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
-from fastapi import FastAPI
-
-from service.app import create_app
-from service.cluster import FirstServer, OtherServer
-from service.errors import StartError
-from service.http.server import Server
-from service.processes.children import Inherited
-from service.settings import Settings, load_settings
-from service.telemetry.logs import configure_logs
+ENDS = {signal.SIGTERM: 0, signal.SIGINT: 130}
 
 
 def main() -> None:
-    """Serve until a signal; a wrong setting ends in one line and exit status 2."""
-    inherited = Inherited.of_arguments(sys.argv[1:])
-    try:
-        settings = load_settings()
-        configure_logs(settings.log_level)
-        server = _make_server(create_app(settings), settings, inherited)
-        server.run()
-    except StartError as error:
-        sys.exit(_complain(error))
-    sys.exit(server.exit_status)
+    """Serve until a signal; one that comes before there is a server ends the process, too.
 
+    As process 1 of a container it would not hear SIGTERM otherwise, and SIGHUP would end any other one.
+    """
+    for number, status in ENDS.items():
+        signal.signal(number, lambda *_, status=status: sys.exit(status))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be looked at
+    from service.start import serve  # what it imports takes a second
 
-def _make_server(app: FastAPI, settings: Settings, inherited: Inherited | None) -> Server:
-    if inherited is not None:
-        return OtherServer(app, settings, inherited)
-    return FirstServer(app, settings) if settings.processes > 1 else Server(app, settings)
-
-
-def _complain(error: StartError) -> int:
-    print(f"cogan-serve: {error}", file=sys.stderr)
-    return 2
+    sys.exit(serve(sys.argv[1:]))
 
 
 if __name__ == "__main__":

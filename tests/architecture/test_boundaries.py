@@ -20,7 +20,7 @@ TOP_LEVEL_MAKE_VERBS = 12
 def test_the_service_loads_nothing_that_only_training_needs() -> None:
     """Importing the whole service loads neither torch nor any other library of training."""
     heavy = {"torch", "datasets", "matplotlib", "pandas", "pyarrow", "onnx", "lightning_fabric", "training"}
-    program = "import sys, service.__main__, service.app; print(*sys.modules, sep='\\n')"
+    program = "import sys, service.__main__, service.start; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )

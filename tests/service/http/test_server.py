@@ -38,6 +38,25 @@ def test_start_says_where_and_what(tiny_model: Callable[..., Path], start: Calla
     assert httpx.get(f"{service.url}/generate?seed=7").status_code == 200
 
 
+def test_sigterm_ends_a_start(models_dir: Path) -> None:
+    """It is heard before there is a server, for whom process 1 of a container would wait in vain."""
+    command = [sys.executable, "-m", "service"]
+    environment = os.environ | {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PORT": "0"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        status, end = Path(f"/proc/{process.pid}/status"), time.monotonic() + START
+        while not _hears(status.read_text(), signal.SIGTERM):
+            assert time.monotonic() < end
+        process.terminate()
+        _, said = process.communicate(timeout=START)
+    assert (process.returncode, said) == (0, "")
+
+
+def _hears(status: str, number: int) -> bool:
+    """Say whether a process has a handler of a signal, by what Linux tells of it."""
+    (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
 def test_sigterm_drains(tiny_model: Callable[..., Path], start: Callable[..., Service]) -> None:
     """Readiness fails first; what is asked before or during the delay is answered; then it exits 0."""
     tiny_model(turns=200_000)

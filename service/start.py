@@ -1,0 +1,36 @@
+"""From the command line to a server that has ended: settings, one process or several, the exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.cluster import FirstServer, OtherServer
+from service.errors import StartError
+from service.http.server import Server
+from service.processes.children import Inherited
+from service.settings import Settings, load_settings
+from service.telemetry.logs import configure_logs
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """Serve until a signal, and return the exit status; a wrong setting ends in one line and 2."""
+    inherited = Inherited.of_arguments(arguments)
+    try:
+        settings = load_settings()
+        configure_logs(settings.log_level)
+        server = _make_server(create_app(settings), settings, inherited)
+        server.run()
+    except StartError as error:
+        print(f"cogan-serve: {error}", file=sys.stderr)
+        return 2
+    return server.exit_status
+
+
+def _make_server(app: FastAPI, settings: Settings, inherited: Inherited | None) -> Server:
+    if inherited is not None:
+        return OtherServer(app, settings, inherited)
+    return FirstServer(app, settings) if settings.processes > 1 else Server(app, settings)
