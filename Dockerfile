@@ -28,7 +28,7 @@ COPY service service
 RUN python -m compileall -q service  # nothing can be written when it runs
 COPY models models
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    COGAN_HOST=0.0.0.0 COGAN_PORT=8000 COGAN_MODELS_DIR=/app/models
+    COGAN_HOST=0.0.0.0 COGAN_MODELS_DIR=/app/models
 
 FROM runtime AS runtime-cpu
 

@@ -18,7 +18,11 @@ def is_ready(port: int, timeout_s: float = 3.0) -> bool:
         return False
 
 
+def find_port() -> int:
+    """Return where the service tells of its health: the first that is set of what it reads itself."""
+    set_ones = filter(None, map(os.environ.get, ("COGAN_HEALTH_PORT", "COGAN_PORT", "PORT")))
+    return int(next(set_ones, 8000))
+
+
 if __name__ == "__main__":
-    sys.exit(
-        0 if is_ready(int(os.environ.get("COGAN_HEALTH_PORT") or os.environ.get("COGAN_PORT", "8000"))) else 1
-    )
+    sys.exit(0 if is_ready(find_port()) else 1)

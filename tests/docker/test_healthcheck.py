@@ -37,20 +37,21 @@ def port() -> Iterator[int]:
         thread.join()
 
 
-def exit_status(root: Path, port: int, **environment: str) -> int:
+def exit_status(root: Path, port: int, variable: str = "COGAN_PORT", **others: str) -> int:
     """Run the health check as the engine does and return its exit status."""
     command = [sys.executable, str(root / "docker/healthcheck.py")]
-    variables = {**os.environ, "COGAN_PORT": str(port), **environment}
+    variables = {**os.environ, variable: str(port), **others}
     return subprocess.run(command, env=variables, timeout=30, check=False).returncode
 
 
 @pytest.mark.parametrize(("status", "expected"), [(200, 0), (503, 1)])
+@pytest.mark.parametrize("variable", ["COGAN_HEALTH_PORT", "COGAN_PORT", "PORT"])
 def test_it_follows_readiness(
-    root: Path, port: int, status: int, expected: int, monkeypatch: pytest.MonkeyPatch
+    root: Path, port: int, status: int, expected: int, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A ready service is healthy; one that is loading or on its way out is not."""
+    """A ready service is healthy, one on its way out is not, on the port that the service takes."""
     monkeypatch.setattr(_Answer, "status", status)
-    assert exit_status(root, port) == expected
+    assert exit_status(root, port, variable) == expected
 
 
 def test_nobody_listening_is_unhealthy(root: Path) -> None:
