@@ -15,7 +15,6 @@ TOGETHER: dict[str, Together] = {  # what is not a sum
     "cogan_models_refused": max,
     "cogan_ready": min,
     "process_start_time_seconds": min,
-    "process_max_fds": min,
 }
 
 

@@ -42,7 +42,7 @@ def test_probes_ask_what_they_mean(pod: Document) -> None:
     asked = {
         name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")
     }
-    assert asked == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/livez"}
+    assert asked == {"startup": "/livez", "readiness": "/readyz", "liveness": "/livez"}
 
 
 def test_settings_exist_and_leave_time_to_finish(pod: Document) -> None:
