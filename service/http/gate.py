@@ -7,7 +7,7 @@ import time
 
 from starlette.types import Scope
 
-from service.errors import RateLimited, Unauthorized
+from service.errors import NotReady, RateLimited, Unauthorized
 from service.http.api_keys import ApiKeys, load_keys
 from service.http.rate_limit import RateLimit
 from service.processes.siblings import Siblings
@@ -49,7 +49,10 @@ class Gate:
         return self._limit.wait(name, time.monotonic()) if self._limit is not None else 0.0
 
     async def _count(self, name: str) -> None:
-        wait_s = await self._siblings.ask_first("take", name)
+        try:
+            wait_s = await self._siblings.ask_first("take", name)
+        except NotReady:  # the first process, which counts, has ended; what still comes is answered
+            return
         if wait_s > 0:
             self._metrics.rejected.labels("rate_limit").inc()
             raise RateLimited(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,12 @@ from pydantic import SecretStr
 
 from service.app import create_app
 from service.errors import SettingsError
+from service.http.gate import Gate
+from service.http.rate_limit import RateLimit
+from service.processes.channel import Channel
+from service.processes.siblings import Siblings
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
 ONE, TWO = "0123456789abcdef", "a-second-key-of-someone"
@@ -110,6 +116,19 @@ async def test_too_many_requests_are_429_with_a_true_wait(connect: Connect) -> N
     assert 'cogan_rejected_total{reason="rate_limit"} 1.0' in text
     await asyncio.sleep(int(answers[2].headers["retry-after"]))
     assert (await client.get("/models", headers=me)).status_code == 200
+
+
+async def test_the_limit_ends_with_the_process_that_counts() -> None:
+    """What still comes to another process while the service ends is answered, not refused."""
+    siblings = Siblings()
+    gate = Gate(None, RateLimit(1, 1), Metrics(), siblings)
+    near, far = socket.socketpair()
+    siblings.follow(line := await Channel.over(near, "the first process", siblings.answer))
+    far.close()
+    await line.ended
+    for _ in range(3):
+        await gate.admit({"path": "/generate", "client": ("::1", 1)}, {})
+    line.close()
 
 
 async def test_guessing_keys_is_limited_by_address(connect: Connect) -> None:
