@@ -25,6 +25,8 @@ def take_over(door: socket.socket) -> list[socket.socket]:
     with contextlib.suppress(BlockingIOError):
         while (found := socket.recv_fds(door, 1, 1))[0]:
             clients += (socket.socket(fileno=number) for number in found[1])
+            if not found[1]:
+                logger.error("a connection is lost: this process may open no more files (ulimit -n)")
     return clients
 
 
