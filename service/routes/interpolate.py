@@ -66,7 +66,11 @@ class InterpolateRoutes:
     def _check_size(self, walk: Walk, keyframes: int, place: str) -> None:
         if walk.frames(keyframes) > (limit := self._max_frames):
             wrong = FieldError("/steps", walk.steps, f"at most {limit} frames in one answer", place)
-            raise TooLarge(f"one answer has at most {limit} frames; ask for fewer steps", [wrong])
+            if keyframes > limit:
+                wrong = FieldError("/keyframes", f"{keyframes} key frames", f"at most {limit}", place)
+            raise TooLarge(
+                f"one answer has at most {limit} frames; ask for fewer {wrong.pointer[1:]}", [wrong]
+            )
 
 
 def _source(i: int, keyframe: Keyframe) -> Source:

@@ -83,3 +83,20 @@ async def test_it_is_conditional_as_well(client: httpx.AsyncClient) -> None:
     answer = await client.get("/interpolate?from=1&to=2", headers={"if-none-match": etag})
     assert answer.status_code == 304
     assert (await client.get("/interpolate?from=2&to=1")).headers["etag"] != etag
+
+
+@pytest.mark.parametrize(
+    ("keyframes", "steps", "pointer", "value"),
+    [(2, 300, "/steps", 300), (300, 2, "/keyframes", "300 key frames")],
+)
+async def test_too_many_frames_point_at_what_can_be_less(
+    client: httpx.AsyncClient, keyframes: int, steps: int, pointer: str, value: Any
+) -> None:
+    """Steps where they are the cause; key frames where even two steps between them are too many."""
+    body = {"keyframes": [{"seed": seed} for seed in range(keyframes)], "steps": steps}
+    answer = await client.post("/interpolate", json=body)
+    assert answer.status_code == 413
+    (wrong,) = answer.json()["errors"]
+    assert (wrong["pointer"], wrong["value"]) == (pointer, value)
+    assert "at most 256" in wrong["allowed"]
+    assert answer.json()["detail"].endswith(f"ask for fewer {pointer[1:]}")
