@@ -10,6 +10,7 @@ from starlette.types import Message, Scope
 
 from service.cache import AnswerCache
 from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import trace_route
 
 MOST_KNOWN = 4096
 LONGEST_QUESTION = 1024  # bytes
@@ -65,6 +66,7 @@ class Repeats:
         else:
             return None
         scope["route"] = known.route  # as routing would have it
+        trace_route(scope["method"], known.route.path)
         start = {"type": "http.response.start", "status": status, "headers": sent}
         return start, {"type": "http.response.body", "body": body}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import Response
 from starlette.routing import Route
 
 from service.app import create_app
@@ -126,16 +127,16 @@ def test_what_is_known_is_bounded() -> None:
     """The oldest question is forgotten for a new one, and long ones are not kept."""
     cache = AnswerCache(2**20)
     cache.put("key", b"answer")
-    repeats = Repeats(cache, lambda: 0, Metrics())
+    repeats, route = Repeats(cache, lambda: 0, Metrics()), Route("/generate", Response)
 
     def known(query: bytes, accept: bytes) -> bool:
-        scope = {"method": "GET", "path": "/generate", "query_string": query, "route": None}
+        scope = {"method": "GET", "path": "/generate", "query_string": query}
         return repeats.answer(scope, {b"accept": accept}) is not None
 
     half = b"x" * (LONGEST_QUESTION // 2)
     questions = [(b"%d" % i, b"*/*") for i in range(MOST_KNOWN + 1)]
     for query, accept in (*questions, (half, half + b"x")):
-        scope = {"path": "/generate", "query_string": query, "headers": [(b"accept", accept)], "route": None}
+        scope = {"path": "/generate", "query_string": query, "headers": [(b"accept", accept)], "route": route}
         repeats.remember(scope, "key", [], [])
     assert [known(*question) for question in questions] == [False, *[True] * MOST_KNOWN]
     assert not known(half, half + b"x")

@@ -56,17 +56,23 @@ def test_requests_are_traced(
     """A span continues the caller's trace, has route and parts of the work, and its trace is in the log."""
     endpoint, received = exports
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=pictures,deployment.environment=prod")
     tiny_model()
     service = start()
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "traced"}
     assert httpx.post(f"{service.url}/generate", json={"seed": 7}, headers=headers).status_code == 200
     httpx.get(f"{service.url}/models", headers={"x-request-id": "new"})
+    for _ in range(2):  # the second is a repeat
+        httpx.get(f"{service.url}/generate?seed=1")
     httpx.get(f"{service.url}/readyz")
     service.process.terminate()
     assert service.process.wait(20) == 0
     resources = [group for export in received for group in export.resource_spans]
-    spans = {span.name: span for group in resources for scope in group.scope_spans for span in scope.spans}
-    assert spans.keys() == {"POST /generate", "GET /models"}
+    sent = [span for group in resources for scope in group.scope_spans for span in scope.spans]
+    spans = {span.name: span for span in sent}
+    assert spans.keys() == {"POST /generate", "GET /models", "GET /generate"}
+    routes = [a.value.string_value for span in sent for a in span.attributes if a.key == "http.route"]
+    assert sorted(routes) == ["/generate"] * 3 + ["/models"]
     drawn = spans["POST /generate"]
     assert (drawn.trace_id.hex(), drawn.parent_span_id.hex()) == (TRACE, PARENT)
     names = {attribute.key for attribute in drawn.attributes}
@@ -77,7 +83,7 @@ def test_requests_are_traced(
     described = {
         attribute.key: attribute.value.string_value for attribute in resources[0].resource.attributes
     }
-    assert described["service.name"] == "cogan"
+    assert (described["service.name"], described["deployment.environment"]) == ("pictures", "prod")
 
 
 @pytest.mark.parametrize("name", ENDPOINTS)
