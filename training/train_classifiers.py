@@ -67,7 +67,10 @@ def train_classifier(
     """Train on the whole training split and measure on the whole test split. Raises DataError."""
     training_set = load_split(domain, domain.train_split, experiment.size)
     if training_set.labels is None:
-        raise DataError(f"domain {domain.name}: {domain.source!r} has no column {domain.label_column!r}")
+        raise DataError(
+            f"domain {domain.name}: {domain.source!r} has no column {domain.label_column!r} of classes, "
+            "whole numbers from 0 of every image"
+        )
     test_set = load_split(domain, domain.test_split, experiment.size)
     torch.manual_seed(options.seed)
     attributes = domain.label_columns

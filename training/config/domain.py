@@ -77,7 +77,7 @@ class DomainConfig(SourceConfig):
     transform: Annotated[str, one_of(TRANSFORMS)] = "identity"
     """What makes this domain's images of the source's."""
     count: Positive | None = None
-    """How many images it learns from, drawn by the experiment's seed; all where it is not said."""
+    """How many images it learns from, before any are pruned, drawn by the seed; all where it is not said."""
     prune: PruneConfig = field(default_factory=PruneConfig)
     """Which images are left out because a classifier is unsure of them."""
     label_column: str = "label"

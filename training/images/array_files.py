@@ -71,7 +71,8 @@ def _read_hdf5(file: Path, ids: Path) -> datasets.Dataset:
         with h5py.File(file) as groups:
             for name in ids.read_text().split():
                 for member, value in groups[name].items():
-                    rows.setdefault(member, []).append(value[()])
+                    text = h5py.check_string_dtype(value.dtype) is not None
+                    rows.setdefault(member, []).append(np.asarray((value.asstr() if text else value)[()]))
     except (OSError, KeyError, AttributeError) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     return _table({name: _column(values, f"{file}: {name}") for name, values in rows.items()}, file)

@@ -11,19 +11,20 @@ from torch import Tensor
 from training.config.domain import DomainConfig
 from training.errors import DataError
 
+MISSING = -1  # the hub's number of no class
 
-def read_labels(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
-    """Return classes, int64 [N], or attributes [N, K] of 1 and 0; nothing where the source has neither.
 
-    Raises DataError where a column holds something else.
+def read_labels(table: datasets.Dataset, domain: DomainConfig) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Return classes, int64 [N], or attributes [N, K] of 1 and 0; and what the source calls the classes.
+
+    Nothing where the source has neither, not of every image, or does not say. Raises DataError where a column
+    holds something else, and where one of attributes is missing.
     """
-    return _attributes(table, domain) if domain.label_columns else _classes(table, domain)
-
-
-def class_names(table: datasets.Dataset, domain: DomainConfig) -> tuple[str, ...]:
-    """Return what the source calls its classes, in their order; nothing where it does not say."""
-    feature = None if domain.label_columns else table.features.get(domain.label_column)
-    return tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else ()
+    if domain.label_columns:
+        return _attributes(table, domain), ()
+    classes = _classes(table, domain)
+    feature = None if classes is None else table.features[domain.label_column]
+    return classes, tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else ()
 
 
 def tell_apart(names: Mapping[str, tuple[str, ...]]) -> str:
@@ -45,12 +46,12 @@ def tell_apart(names: Mapping[str, tuple[str, ...]]) -> str:
 def _classes(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
     labels = table[domain.label_column][:] if domain.label_column in table.column_names else [None]
     for label in labels:
-        if not isinstance(label, int | None) or (label or 0) < 0:
+        if not isinstance(label, int | None) or (label or 0) < MISSING:
             raise DataError(
                 f"label_column {domain.label_column!r} of {domain.source!r} holds {label!r} and is "
                 f"{table.features[domain.label_column]}; classes are whole numbers from 0"
             )
-    if None in labels or len(set(labels)) < 2:  # as a folder of images without folders of classes has it
+    if {None, MISSING} & set(labels) or len(set(labels)) < 2:  # as images without folders of classes have it
         return None
     return torch.tensor(labels, dtype=torch.int64)
 

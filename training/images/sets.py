@@ -16,7 +16,7 @@ from training.config.experiment import Experiment
 from training.errors import DataError
 from training.images.blending import blend
 from training.images.fitting import fit
-from training.images.labels import class_names, read_labels, tell_apart
+from training.images.labels import read_labels, tell_apart
 from training.images.sharing import share_out_images
 from training.images.sources import decode, fingerprint, open_rows
 from training.pixels.transforms import transform
@@ -67,7 +67,9 @@ def check_test_splits(experiment: Experiment) -> None:
     names = {}
     for domain in experiment.domains:
         with _naming(domain):
-            names[domain.name] = class_names(open_rows(domain, domain.test_split), domain)
+            _, names[domain.name] = read_labels(open_rows(domain, domain.test_split), domain)
+            for patches in domain.patches:
+                open_rows(patches, patches.test_split)
     if (experiment.lessons or experiment.asks("classifiers")) and (apart := tell_apart(names)):
         raise DataError(f"{apart}; lessons and the semantic coupling need domains of the same classes")
 
@@ -95,7 +97,7 @@ def _load(table: datasets.Dataset, domain: DomainConfig, split: str, size: tuple
     with _naming(domain):
         if not len(table):
             raise DataError(f"other domains want the images of {domain.source!r} too, and none is left")
-        labels = read_labels(table, domain)
+        labels, names = read_labels(table, domain)
         pixels = np.empty((len(table), *size, domain.channels), np.uint8)
         for row, cell in enumerate(table[domain.image_column]):
             try:
@@ -104,10 +106,10 @@ def _load(table: datasets.Dataset, domain: DomainConfig, split: str, size: tuple
                 which = cell["path"] or f"number {row}"
                 raise DataError(f"image {which} of {domain.source!r} {error}") from error
         for patches in domain.patches:
-            theirs = patches.test_split if split == domain.test_split else patches.train_split
+            theirs = patches.train_split if split == domain.train_split else patches.test_split
             pixels = blend(pixels, patches, theirs)
     images = torch.from_numpy(pixels).movedim(-1, 1).contiguous()
-    return ImageSet(transform(images, domain.transform), labels, class_names(table, domain))
+    return ImageSet(transform(images, domain.transform), labels, names)
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def check_labels(experiment: Experiment, labels: Mapping[str, Tensor | None]) ->
         if found is None:
             raise DataError(
                 f"domain {domain.name}: labelled, but {domain.source!r} has no column "
-                f"{domain.label_column!r} of classes"
+                f"{domain.label_column!r} of classes, whole numbers from 0 of every image"
             )
         if int(found.min()) < 0 or int(found.max()) >= experiment.classes:
             raise DataError(

@@ -61,6 +61,10 @@ def test_groups_of_ids_are_rows(tmp_path: Path) -> None:
     assert loaded.labels is not None
     assert loaded.labels.tolist() == [1, 0, 1, 0]
     assert len(load(tmp_path, "id", where={"label": 0}).images) == 3
+    with h5py.File(tmp_path / "data.hy", "a") as file:
+        for i in range(5):
+            file[str(i)]["person"] = f"p{i // 2}"
+    assert len(load(tmp_path, "id", where={"person": "p0"}).images) == 2
     (tmp_path / "few.txt").write_text("3 1")
     assert np.array_equal(load(tmp_path, "few").images[:, 0].numpy(), images[[3, 1], ..., 0])
 

@@ -52,6 +52,30 @@ def test_lessons_and_the_semantic_coupling_ask_for_the_same_classes(
     check_test_splits(experiment(ours, folder(tmp_path / "same", "cat", "dog"), **compared))
 
 
+def test_images_without_classes_fit_any(tmp_path: Path) -> None:
+    """Images of a folder for each split have none, though the library calls the splits' folders so."""
+    ours = folder(tmp_path / "ours", "cat", "dog")
+    for split in ("train", "test"):
+        (tmp_path / "flat" / split).mkdir(parents=True)
+        for shade in (1, 2):
+            Image.new("L", SIZE, shade).save(tmp_path / "flat" / split / f"{shade}.png")
+    check_test_splits(experiment(ours, tmp_path / "flat", **LESSON))
+
+
+def test_what_measures_a_run_is_looked_at_before_it(tmp_path: Path) -> None:
+    """Patches without a test split, and attributes that it lacks, would come to light too late."""
+    ours = folder(tmp_path / "ours", "cat", "dog")
+    (tmp_path / "patches" / "train").mkdir(parents=True)
+    Image.new("RGB", SIZE).save(tmp_path / "patches" / "train" / "0.png")
+    for fields, said in (
+        ({"channels": 3, "patches": [{"source": str(tmp_path / "patches")}]}, "split .test. cannot be loaded"),
+        ({"label_columns": ["Male"]}, r"label_columns \['Male'\] are not among"),
+    ):
+        domain = {"name": "ours", "source": str(ours), **fields}
+        with pytest.raises(DataError, match=f"domain ours: .*{said}"):
+            check_test_splits(parse_experiment({"name": "a", "data_license": "none", "domains": [domain]}))
+
+
 def test_sources_that_name_no_classes_fit_any() -> None:
     """Numbers alone say nothing of what they mean; the first that names its classes is compared with."""
     assert not tell_apart({"numbers": (), "ours": ("a", "b"), "others": ()})

@@ -113,12 +113,19 @@ def test_fewer_images_than_domains_are_refused(tmp_path: Path) -> None:
         load_training_sets(coupled(*domains))
 
 
-@pytest.mark.parametrize("labels", [[0.5, 1.0], [-1, 1], [[0, 1], [1, 0]]])
+@pytest.mark.parametrize("labels", [[0.5, 1.0], [-2, 1], [[0, 1], [1, 0]]])
 def test_labels_that_are_no_classes_are_refused(tmp_path: Path, labels: list[Any]) -> None:
     """Shares, signs and vectors are not cut down to whole numbers from 0, which classes are."""
     np.savez(tmp_path / "train.npz", image=np.zeros((2, *SIZE), np.uint8), label=np.array(labels))
     with pytest.raises(DataError, match=r"label_column 'label' of .+ whole numbers from 0"):
         load_split(DomainConfig("digit", source=str(tmp_path)), "train", SIZE)
+
+
+@pytest.mark.parametrize("labels", [[-1, -1], [-1, 1]])
+def test_the_hubs_number_of_no_class_is_none(tmp_path: Path, labels: list[int]) -> None:
+    """Images that have no classes, or not all of them, train all the same."""
+    np.savez(tmp_path / "train.npz", image=np.zeros((2, *SIZE), np.uint8), label=np.array(labels))
+    assert load_split(DomainConfig("digit", source=str(tmp_path)), "train", SIZE).labels is None
 
 
 def test_an_attribute_is_a_label_too(tmp_path: Path) -> None:
