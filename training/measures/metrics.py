@@ -15,6 +15,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from training.pretrained.classifiers import Classifier
 
 TOLERANCES = (25, 51)  # of 255
+PART = 1000  # images at a time, as measuring them takes many times their memory
 
 
 def pixel_agreement(expected: Tensor, drawn: Tensor) -> dict[str, float]:
@@ -23,15 +24,18 @@ def pixel_agreement(expected: Tensor, drawn: Tensor) -> dict[str, float]:
     `expected` is the domain's own transform of the other domain's images, `drawn` what was drawn for it.
     The paper does not state its tolerance: both sides of mid-grey alike, or at most so many levels apart.
     """
-    apart = (expected.int() - drawn.int()).abs()
-    agreeing = {"binarised": (expected > 127) == (drawn > 127)}
-    agreeing |= {f"within_{tolerance}": apart <= tolerance for tolerance in TOLERANCES}
-    return {name: _share(agrees) for name, agrees in agreeing.items()}
+    agreeing = dict.fromkeys(("binarised", *(f"within_{tolerance}" for tolerance in TOLERANCES)), 0)
+    for one, other in zip(expected.split(PART), drawn.split(PART), strict=True):
+        apart = (one.short() - other.short()).abs()
+        agreeing["binarised"] += int(((one > 127) == (other > 127)).sum())
+        for tolerance in TOLERANCES:
+            agreeing[f"within_{tolerance}"] += int((apart <= tolerance).sum())
+    return {name: count / expected.numel() for name, count in agreeing.items()}
 
 
 def class_agreement(classes: Tensor, other_classes: Tensor) -> float:
     """Return the share of pairs whose images are called the same class, or of attributes that they share."""
-    return _share(classes == other_classes)
+    return float((classes == other_classes).double().mean())
 
 
 def class_balance(classes: Tensor, values: int) -> float:
@@ -46,7 +50,7 @@ def class_balance(classes: Tensor, values: int) -> float:
 
 
 @torch.inference_mode()
-def frechet_distance(classifier: Classifier, real: Tensor, drawn: Tensor, batch: int = 1000) -> float:
+def frechet_distance(classifier: Classifier, real: Tensor, drawn: Tensor, batch: int = PART) -> float:
     """Return the Frechet distance (Heusel et al. 2017, section 2) between the classifier's features."""
     metric = FrechetInceptionDistance(feature=_Features(classifier))
     for images, is_real in ((real, True), (drawn, False)):
@@ -65,7 +69,3 @@ class _Features(torch.nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier.features(images.to(self.classifier.accuracy.device)).cpu()
-
-
-def _share(mask: Tensor) -> float:
-    return float(mask.double().mean())
