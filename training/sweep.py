@@ -9,6 +9,7 @@ was stopped goes on. Writes report.md, report.csv and quality.png, anew after ev
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -56,8 +57,10 @@ def main(target: Path, arguments: list[str]) -> None:
     device = options.machine.device("a sweep")
     points = read_points(options.over)
     experiments = [move(options.experiment, point) for point in points]
-    for experiment in {(one.domains, one.size): one for one in experiments}.values():
-        load_judges(experiment, load_real(experiment), options.measure.classifiers)
+    accuracies = {
+        images: judged(one, options.measure.classifiers)
+        for images, one in {(one.domains, one.size): one for one in experiments}.items()
+    }
     rows: list[dict[str, Value]] = []
     for point, experiment in zip(points, experiments, strict=True):
         print(", ".join(f"{name} = {value}" for name, value in point.items()))
@@ -65,14 +68,29 @@ def main(target: Path, arguments: list[str]) -> None:
         if options.dry_run:
             print(f"  {last_step(run.checkpoints) if run else 0} of {experiment.steps} steps are done")
             continue
-        rows.append({**flat(point), **reach(run, experiment, options, device)})
+        cells = {name: _cell(value) for name, value in point.items()}
+        judges = accuracies[experiment.domains, experiment.size]
+        rows.append({**cells, **reach(run, experiment, judges, options, device)})
         write(rows, list(point), options.to)
 
 
+def judged(experiment: Experiment, classifiers: Path) -> dict[str, object]:
+    """Return how good the classifiers are that judge an experiment. Raises RunError without them."""
+    judges = load_judges(experiment, load_real(experiment), classifiers)
+    return {name: judge.named_accuracy() for name, judge in judges.items()}
+
+
 def reach(
-    run: RunFolder | None, experiment: Experiment, options: SweepOptions, device: torch.device
+    run: RunFolder | None,
+    experiment: Experiment,
+    judges: dict[str, object],
+    options: SweepOptions,
+    device: torch.device,
 ) -> dict[str, Value]:
-    """Do what is left of a point; return its run, and the numbers of its quality, if it has not diverged."""
+    """Do what is left of a point; return its run, and the numbers of its quality, if it has not diverged.
+
+    A quality that as many pairs and as good judges have given is not measured again.
+    """
     try:
         run = complete(run, experiment, options.runs, options.machine)
     except DivergedError as error:
@@ -82,9 +100,14 @@ def reach(
     known: dict[str, object] = {}
     with suppress(RunError):
         known = run.quality(experiment.steps)
-    quality = known if known.get("pairs") == options.measure.pairs else evaluate(run, options.measure, device)
-    numbers = {name: value for name, value in flat(quality).items() if isinstance(value, float | int)}
+    if (known.get("pairs"), known.get("classifier_accuracy", {})) != (options.measure.pairs, judges):
+        known = evaluate(run, options.measure, device)
+    numbers = {name: value for name, value in flat(known).items() if isinstance(value, float | int)}
     return {"run": run.path.name, **numbers}
+
+
+def _cell(value: object) -> Value:
+    return value if isinstance(value, str | float | int | None) else json.dumps(value)
 
 
 def write(rows: Rows, fields: list[str], folder: Path) -> None:

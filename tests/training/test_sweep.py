@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from training import sweep
+from training.files import write_json
 from training.runs.folder import RunFolder
 from training.runs.reports import Value
 from training.steps.state import State
@@ -62,6 +64,17 @@ def test_a_sweep_goes_on_where_it_was(
         quality = RunFolder.open(tmp_path / "runs" / row["run"]).quality(2)
         assert float(row["pixel_agreement.edge.binarised"]) == quality["pixel_agreement"]["edge"]["binarised"]
     assert (tmp_path / "sweep" / "quality.png").stat().st_size > 1000
+
+
+def test_lists_are_swept_over_and_other_judges_measure_anew(run_sweep: Sweep, tmp_path: Path) -> None:
+    """A list is one cell of the report; a quality that other classifiers gave is not taken for theirs."""
+    augmentations = ["--over", 'discriminator.augmentations=[],["translation"]']
+    run_sweep(*augmentations)
+    assert [row["discriminator.augmentations"] for row in report(tmp_path)] == ["[]", '["translation"]']
+    file = RunFolder.open(tmp_path / "runs" / "00000_tiny").quality_file
+    write_json(file, json.loads(file.read_text()) | {"classifier_accuracy": {"digit": 0.5}})
+    run_sweep(*augmentations)
+    assert "classifier_accuracy" not in json.loads(file.read_text())
 
 
 def test_a_dry_sweep_says_how_far_it_is(

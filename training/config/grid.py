@@ -44,7 +44,10 @@ def _read_axis(text: str) -> tuple[str, list[Any]]:
     field, _, values = text.partition("=")
     if not (field and values):
         raise ConfigError(f"over = {text!r}: must be FIELD=VALUE,VALUE, as in generator.shared_layers=0,1,2")
-    return field, [_read(value) for value in values.split(",")]
+    try:
+        return field, json.loads(f"[{values}]")
+    except json.JSONDecodeError:
+        return field, [_read(value) for value in values.split(",")]
 
 
 def _read(text: str) -> Any:

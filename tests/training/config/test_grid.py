@@ -22,6 +22,13 @@ def test_points_are_all_combinations() -> None:
     ]
 
 
+def test_a_value_may_be_a_list() -> None:
+    """A comma within brackets parts no values."""
+    assert [*read_points(["generator.betas=[0.5,0.9],[0.0,0.9]"])] == [
+        {"generator.betas": betas} for betas in ([0.5, 0.9], [0.0, 0.9])
+    ]
+
+
 def test_a_point_changes_its_fields_alone(make_experiment: MakeExperiment) -> None:
     """Fields of networks and of numbered entries are reached, and the rest stays as it was."""
     experiment = make_experiment(
