@@ -15,7 +15,8 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from training.command_line import parse, verb
-from training.errors import RunError
+from training.config.experiment import EXPERIMENT
+from training.errors import ConfigError, RunError
 from training.runs.figures import by_metric, save_curves
 from training.runs.folder import RunFolder
 from training.runs.reports import Rows, Value, flat, markdown, save_report
@@ -50,7 +51,7 @@ def compare(runs: Sequence[RunFolder]) -> Rows:
 
     First the fields in which their experiments differ, then the last of each metric, then the quality.
     """
-    fields = {str(run.path): flat(run.description()["experiment"]) for run in runs}
+    fields = {str(run.path): flat(_fields(run)) for run in runs}
     lasts = {str(run.path): {name: kept[-1] for name, (_, kept) in run.curves().items()} for run in runs}
     qualities = {str(run.path): flat(_quality(run), "quality") for run in runs}
     return [*_differing(_turned(fields)), *_turned(lasts), *_turned(qualities)]
@@ -63,6 +64,14 @@ def _turned(columns: Mapping[str, Mapping[str, Value]]) -> Rows:
 
 def _differing(rows: Rows) -> Rows:
     return [row for row in rows if len({value for name, value in row.items() if name != "name"}) > 1]
+
+
+def _fields(run: RunFolder) -> object:
+    """Return every field of an experiment, also those that there were not yet when it was begun."""
+    try:
+        return EXPERIMENT.dump_python(run.experiment(), mode="json")
+    except ConfigError:  # it has some that there are no longer
+        return run.description()["experiment"]
 
 
 def _quality(run: RunFolder) -> object:

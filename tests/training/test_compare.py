@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -41,6 +42,15 @@ def test_the_report_has_what_differs_and_what_came_of_it(runs: list[RunFolder]) 
         {"name": "quality.steps", one: None, other: 20},
         {"name": "quality.pixel_agreement.edge.of", one: None, other: "digit"},
     ]
+
+
+def test_a_field_that_is_new_is_no_difference(runs: list[RunFolder]) -> None:
+    """A run begun before there was the field has what it is by default."""
+    file = runs[0].path / "experiment.json"
+    old = json.loads(file.read_text())
+    del old["experiment"]["domains"][0]["balanced"]
+    write_json(file, old)
+    assert [row["name"] for row in compare.compare(runs)][0:2] == ["discriminator.penalty", "loss"]
 
 
 def test_the_verb_writes_report_and_curves(
