@@ -35,11 +35,11 @@ WIDE = {"width": 1 / 16, "initialisation": "he"}  # eight channels before the he
 @pytest.fixture(scope="session")
 def make_run(
     make_experiment: MakeExperiment, make_trainer: MakeTrainer, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[int], RunFolder]:
+) -> Callable[..., RunFolder]:
     """Return what makes a measured run of so many domains, one step long."""
 
-    def make(domains: int) -> RunFolder:
-        experiment = make_experiment(NAMES[:domains], generator=WIDE)
+    def make(domains: int, names: tuple[str, ...] = NAMES) -> RunFolder:
+        experiment = make_experiment(names[:domains], generator=WIDE)
         run, trainer = RunFolder.create(tmp_path_factory.mktemp("runs"), experiment), make_trainer(experiment)
         trainer.step()
         save_checkpoint(run.checkpoints, 1, trainer.state.state_dict())
@@ -50,7 +50,7 @@ def make_run(
 
 
 @pytest.fixture(scope="session")
-def coupled(make_run: Callable[[int], RunFolder]) -> RunFolder:
+def coupled(make_run: Callable[..., RunFolder]) -> RunFolder:
     """Return a run of two domains."""
     return make_run(2)
 
@@ -76,7 +76,7 @@ def spoil(run: RunFolder) -> None:
 
 @pytest.mark.parametrize("domains", [1, 2, 3])
 def test_onnxruntime_draws_what_torch_draws(
-    make_run: Callable[[int], RunFolder], tmp_path: Path, domains: int
+    make_run: Callable[..., RunFolder], tmp_path: Path, domains: int
 ) -> None:
     """At every batch size each output is uint8 [B, H, W, C] with torch's bytes, at most 1 apart."""
     run = make_run(domains)
@@ -96,6 +96,13 @@ def test_onnxruntime_draws_what_torch_draws(
             assert got.shape == (batch, 28, 28, 3 if name == "colour" else 1)
             assert wanted.float().std() > 5
             assert (wanted.int() - torch.from_numpy(got).int()).abs().max() <= 1
+
+
+def test_a_domain_may_be_called_as_a_value_within(make_run: Callable[..., RunFolder], tmp_path: Path) -> None:
+    """The exporter names inner values after their operations; the outputs have the domains' names."""
+    file, _ = export(make_run(2, ("clamp", "tanh")), ExportOptions(models=tmp_path))
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == ["clamp", "tanh"]
 
 
 def test_a_file_says_all_of_itself(coupled: RunFolder, tmp_path: Path) -> None:
@@ -126,7 +133,7 @@ def test_versions_count_up_and_are_never_changed(coupled: RunFolder, tmp_path: P
     assert [entry.name for entry in (tmp_path / "tiny").iterdir()] == ["9"]
 
 
-def test_a_failed_proof_leaves_nothing(make_run: Callable[[int], RunFolder], tmp_path: Path) -> None:
+def test_a_failed_proof_leaves_nothing(make_run: Callable[..., RunFolder], tmp_path: Path) -> None:
     """A file that draws other bytes never gets its name, and what stood there before is untouched."""
     run = make_run(2)
     spoil(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime
@@ -33,6 +34,7 @@ def write_onnx(network: nn.Module, metadata: ModelMetadata, file: Path) -> None:
             verbose=False,
         )
     assert program is not None, "the dynamo exporter returns a program"
+    _rename_inner(program.model.graph)
     model = program.model_proto
     for node in model.graph.node:  # traces of the source files that every operation came from
         node.ClearField("metadata_props")
@@ -40,6 +42,14 @@ def write_onnx(network: nn.Module, metadata: ModelMetadata, file: Path) -> None:
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)
+
+
+def _rename_inner(graph: Any) -> None:
+    """Leave the names of outputs to them: a domain may be called as the exporter calls a value within."""
+    taken = {output.name for output in graph.outputs}
+    for value in (value for node in graph for value in node.outputs):
+        if value.name in taken and not any(value is output for output in graph.outputs):
+            value.name = f"inner_{value.name}"
 
 
 def prove(network: nn.Module, metadata: ModelMetadata, file: Path) -> str:
