@@ -73,4 +73,4 @@ class Batches:
 
 def _rarities(classes: Tensor) -> Tensor:
     """Return one over how many images [N] have the class of each."""
-    return 1 / classes.bincount()[classes]
+    return 1 / classes.bincount().double()[classes]
