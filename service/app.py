@@ -111,15 +111,15 @@ def _guard(app: FastAPI, parts: _Parts, access_log: AccessLog) -> FastAPI:
         metrics=parts.metrics,
         access_log=access_log,
         timers=parts.timers,
-        repeats=parts.repeats,
         readiness=parts.readiness,
     )
-    app.add_middleware(protect, gate=make_gate(settings, parts.metrics, parts.siblings))
+    gate = make_gate(settings, parts.metrics, parts.siblings)
+    app.add_middleware(protect, gate=gate, repeats=parts.repeats)
     if settings.cors_origins is not None:
         allow_origins(app, settings.cors_origins)  # outermost: errors are read, too
     app.state.health = health = app if settings.health_port is None else make_bare_app(None)
     if health is not app:
-        health.add_middleware(protect, gate=None)
+        health.add_middleware(protect, gate=None, repeats=None)  # of answers that may need a key
     return health
 
 

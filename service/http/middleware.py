@@ -54,7 +54,7 @@ class RequestMiddleware:
         metrics: Metrics,
         access_log: AccessLog,
         timers: Timers,
-        repeats: Repeats,
+        repeats: Repeats | None,
         readiness: Readiness,
         gate: Gate | None,
     ) -> None:
@@ -94,7 +94,7 @@ class RequestMiddleware:
         try:
             if self._gate is not None:
                 await self._gate.admit(scope, headers)
-            if (messages := self._repeats.answer(scope, headers)) is not None:
+            if self._repeats is not None and (messages := self._repeats.answer(scope, headers)) is not None:
                 for message in messages:
                     await reply(message)
                 return
