@@ -48,7 +48,7 @@ async def _read(receive: Receive, limit: int) -> bytes | None:
 
 
 def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {limit} bytes", headers={"Connection": "close"})
+    return TooLarge(f"the body is larger than {limit} bytes")  # what of it still comes is thrown away
 
 
 async def watched(

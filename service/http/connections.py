@@ -8,18 +8,21 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from service.errors import HeadTooLarge, MalformedRequest, RequestError
 from service.http.joined_writes import JoinedWrites
+from service.http.plain_protocol import PlainProtocol
 from service.http.problems import problem_response
 from service.settings import Settings
 
 MAX_HEAD = 2**16  # bytes of the request line and the headers; other servers take 8 to 64 KiB
+MOST_WAITING = 16  # requests that come before the one ahead of them is answered
 
 
-class Connection(HttpToolsProtocol):
-    """Ends a connection whose head is late or over MAX_HEAD, or whose client takes nothing of its answer."""
+class Connection(PlainProtocol):
+    """Ends a connection whose head is late or over MAX_HEAD, or whose client takes nothing of its answer.
+
+    Headers behind a body are bounded alike, and count for nothing; no more than MOST_WAITING requests wait.
+    """
 
     head_timeout_s: float
     send_timeout_s: float
@@ -28,7 +31,7 @@ class Connection(HttpToolsProtocol):
         """Begin to wait for the first head."""
         super().connection_made(cast("asyncio.Transport", transport))  # uvloop's is registered as none
         self.transport = cast("asyncio.Transport", JoinedWrites(self.transport, self.loop))
-        self._in_head, self._head_bytes, self._chunk = False, 0, 0
+        self._in_head, self._head_bytes, self._chunk, self._since_body = False, 0, 0, 0
         self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
         self._await_head(wanted=True)
@@ -37,6 +40,7 @@ class Connection(HttpToolsProtocol):
         """End every wait."""
         self._await_head(wanted=False)
         super().connection_lost(exc)
+        self.pipeline.clear()
         self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
@@ -44,8 +48,10 @@ class Connection(HttpToolsProtocol):
         self._chunk = len(data)
         if self._in_head:
             self._head_bytes += self._chunk
+        self._since_body += self._chunk
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD and not self.transport.is_closing():
+        over = self._head_bytes if self._in_head else self._since_body
+        if over > MAX_HEAD and not self.transport.is_closing():
             self._refuse(HeadTooLarge(f"the head is larger than {MAX_HEAD} bytes"))
         answering = self.cycle is not None and not self.cycle.response_complete
         self._await_head(wanted=not answering and not self.transport.is_closing())
@@ -55,13 +61,30 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; those behind a body say nothing that is asked for."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._since_body = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a body."""
+        self._since_body = 0
+        super().on_message_complete()
+
     def on_headers_complete(self) -> None:
         """Let the request go on unless its head is too large; what is raised ends in `send_400_response`."""
-        self._in_head = False
+        self._in_head, self._since_body = False, 0
         if self._head_bytes + self._chunk > MAX_HEAD:  # it may be; the chunk may be the body's
             self._head_bytes = len(self.url) + sum(len(n) + len(v) + 4 for n, v in self.headers)
             if self._head_bytes > MAX_HEAD:
                 raise HeadTooLarge("the head is too large")
+        if len(self.pipeline) == MOST_WAITING:
+            raise MalformedRequest("too many requests wait on one connection")
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -109,6 +132,10 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: RequestError) -> None:
+        """Answer what cannot be read, and close; what was read before is answered in its place."""
+        if self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body):
+            self.cycle.keep_alive = False
+            return
         answer = problem_response(error)
         head = [b"HTTP/1.1 %d Refused" % answer.status_code, b"connection: close"]
         head += [b"%s: %s" % header for header in answer.raw_headers]

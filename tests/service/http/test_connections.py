@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -16,6 +15,7 @@ import pytest
 
 from service.http.joined_writes import JoinedWrites
 from tests.running import listening
+from tests.service.http.raw import problem, talk
 
 pytestmark = pytest.mark.anyio
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -26,41 +26,6 @@ POST = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     """Run on the loop that the service runs on."""
     return "asyncio", {"use_uvloop": True}
-
-
-async def talk(port: int, pieces: Iterable[bytes], pause: float = 0.0) -> tuple[bytes, float]:
-    """Send pieces until they end or the service has enough; return what it said until it closed, and when."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    start = time.monotonic()
-
-    async def send() -> None:
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(pause)
-
-    sending = asyncio.create_task(send())
-    answer = b""
-    try:
-        while more := await asyncio.wait_for(reader.read(2**16), 30):
-            answer += more
-    except ConnectionError:
-        pass
-    took = time.monotonic() - start
-    sending.cancel()
-    await asyncio.gather(sending, return_exceptions=True)
-    writer.close()
-    with suppress(ConnectionError):
-        await writer.wait_closed()
-    return answer, took
-
-
-def problem(answer: bytes) -> dict[str, Any]:
-    """Return the problem that an answer holds."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert b"content-type: application/problem+json" in head
-    assert b"connection: close" in head.lower()
-    return dict(json.loads(body))
 
 
 class Sent(asyncio.Transport):
