@@ -16,6 +16,8 @@ def read_metadata(session: ort.InferenceSession) -> ModelMetadata:
         return parse_metadata(session.get_modelmeta().custom_metadata_map)
     except MetadataError as error:
         raise ModelRefused(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise ModelRefused(f"its metadata is not UTF-8: {error}") from error
 
 
 def check_signature(session: ort.InferenceSession, metadata: ModelMetadata) -> None:

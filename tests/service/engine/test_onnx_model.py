@@ -129,6 +129,15 @@ def test_a_damaged_file_is_refused(tiny_model: Callable[..., Path], content: byt
     assert "\n" not in str(caught.value)
 
 
+def test_metadata_that_is_no_text_is_refused(tiny_model: Callable[..., Path]) -> None:
+    """One wrong byte refuses the file that has it, and no other."""
+    path = tiny_model()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"description"', b'"descript\xffon"', 1))
+    with pytest.raises(ModelRefused, match="its metadata is not UTF-8"):
+        OnnxModel(path)
+
+
 def test_a_missing_gpu_stops_the_start() -> None:
     """Where onnxruntime would compute on the CPU without a word, the service says what is missing."""
     with pytest.raises(ProviderMissing, match=r"CUDAExecutionProvider.*extra 'gpu'"):
