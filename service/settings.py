@@ -159,7 +159,8 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError("; ".join(_describe(problem) for problem in error.errors())) from error
+        wrong = [one for one in error.errors() if one["type"] != "default_factory_not_called"]
+        raise SettingsError("; ".join(map(_describe, wrong))) from error
 
 
 def _describe(problem: ErrorDetails) -> str:

@@ -45,6 +45,7 @@ def test_a_wrong_setting_is_named_with_its_value(
     with pytest.raises(SettingsError, match=f"^{variable} = '?{value}'?.*[a-z]") as caught:
         load_settings()
     assert "\n" not in str(caught.value)
+    assert str(caught.value).count("COGAN_") == 1
 
 
 def test_settings_are_frozen() -> None:
