@@ -19,7 +19,7 @@ from zlib_ng import zlib_ng as zlib
 
 Pixels = NDArray[np.uint8]
 
-ENCODER_ID = f"3/{zlib.ZLIBNG_RUNTIME_VERSION}/{__version__}"  # part of every ETag
+ENCODER_ID = f"4/{zlib.ZLIBNG_RUNTIME_VERSION}/{__version__}"  # part of every ETag
 FRAME_MS = 100
 WEBP_SIDE, GIF_SIDE = 2**14 - 1, 2**16 - 1  # the most pixels that the formats have room for
 STORED_UP_TO = 4096  # bytes of pixels: what is smaller costs more to compress than to send
@@ -112,7 +112,7 @@ def animated_png(pixels: Sequence[Pixels]) -> bytes:
 
 
 def zipped(files: Mapping[str, bytes]) -> bytes:
-    """Pack files, already compressed by themselves, into a zip archive."""
+    """Pack files into a zip archive as they are."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in files.items():
@@ -121,9 +121,13 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
 
 
 def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Pack arrays into an uncompressed npz, which `numpy.load` reads."""
+    """Pack arrays, whatever they are called, into an uncompressed npz, which `numpy.load` reads."""
+    return zipped({f"{name}.npy": _npy(array) for name, array in arrays.items()})
+
+
+def _npy(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **dict(arrays))
+    np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 
