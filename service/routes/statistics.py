@@ -31,7 +31,7 @@ class StatisticsRoutes:
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app, before those of models by name."""
-        app.get("/v2/models/stats", tags=TAGS)(self.count_all)
+        app.get("/v2/models/stats", tags=TAGS, responses=problems(503))(self.count_all)
         add_for_versions(app.get, "/stats", self.count_one, responses=problems(404, 503))
 
     async def count_all(self) -> StatisticsAnswer:
