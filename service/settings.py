@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import SettingsError
+from service.setting_types import Networks, Origins
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
@@ -95,10 +96,10 @@ class Settings(BaseSettings):
     rate_burst: int = Field(
         default=20, ge=1, description="Requests at once of one key or address that has not asked for a while."
     )
-    trusted_proxies: str = Field(
+    trusted_proxies: Networks = Field(
         default="127.0.0.1", description="Addresses whose X-Forwarded-For is believed, separated by commas."
     )
-    cors_origins: str | None = Field(
+    cors_origins: Origins | None = Field(
         default=None, description="Origins of pages that may ask, separated by commas; * for all."
     )
     head_timeout_s: float = Field(
@@ -147,7 +148,11 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _largest_answer_fits_the_queue(self) -> Settings:
+    def _settings_fit(self) -> Settings:
+        if self.health_port and self.health_port == self.port:
+            raise ValueError(
+                f"COGAN_HEALTH_PORT = {self.health_port} is COGAN_PORT: take another, or leave it out"
+            )
         largest = max(self.max_pairs, self.max_frames)
         if self.max_queue < largest:
             raise ValueError(f"COGAN_MAX_QUEUE = {self.max_queue} is less than the largest answer, {largest}")
@@ -161,6 +166,12 @@ def load_settings() -> Settings:
     except ValidationError as error:
         wrong = [one for one in error.errors() if one["type"] != "default_factory_not_called"]
         raise SettingsError("; ".join(map(_describe, wrong))) from error
+
+
+def unknown_variables() -> list[str]:
+    """Return what the environment has that looks like a setting and is none; COGAN_DATA is of training."""
+    known = {f"COGAN_{name.upper()}" for name in Settings.model_fields} | {"COGAN_DATA"}
+    return sorted(name for name in os.environ if name.startswith("COGAN_") and name not in known)
 
 
 def _describe(problem: ErrorDetails) -> str:

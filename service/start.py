@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -12,8 +13,10 @@ from service.cluster import FirstServer, OtherServer
 from service.errors import StartError
 from service.http.server import Server
 from service.processes.children import Inherited
-from service.settings import Settings, load_settings
+from service.settings import Settings, load_settings, unknown_variables
 from service.telemetry.logs import configure_logs
+
+logger = logging.getLogger("cogan.settings")
 
 
 def serve(arguments: Sequence[str]) -> int:
@@ -22,6 +25,8 @@ def serve(arguments: Sequence[str]) -> int:
     try:
         settings = load_settings()
         configure_logs(settings.log_level)
+        for name in unknown_variables():
+            logger.warning("%s is set, and is no setting", name)
         server = _make_server(create_app(settings), settings, inherited)
         server.run()
     except StartError as error:

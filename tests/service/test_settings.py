@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import SettingsError
-from service.settings import Settings, available_cpus, load_settings
+from service.settings import Settings, available_cpus, load_settings, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,8 @@ def test_port_has_two_names(monkeypatch: pytest.MonkeyPatch, variable: str) -> N
         ("COGAN_THREADS", "0"),
         ("COGAN_DEADLINE_S", "-1"),
         ("COGAN_MAX_QUEUE", "8"),
+        ("COGAN_TRUSTED_PROXIES", "10.0.0.0/8, proxy"),
+        ("COGAN_CORS_ORIGINS", "example.com"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value(
@@ -81,3 +83,30 @@ def test_runs_are_small_on_a_gpu() -> None:
     """Every run of a GPU is padded to the largest, which is smaller there; a number that is set holds."""
     largest = [Settings(**chosen).max_batch for chosen in ({}, {"provider": "cuda"}, {"max_batch": 7})]
     assert largest == [64, 16, 7]
+
+
+def test_networks_and_origins_may_be_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between commas, of either kind of address; one star is all."""
+    monkeypatch.setenv("COGAN_TRUSTED_PROXIES", "10.0.0.0/8, ::1")
+    monkeypatch.setenv("COGAN_CORS_ORIGINS", "https://a.example, http://localhost:3000")
+    assert load_settings().trusted_proxies == "10.0.0.0/8, ::1"
+    monkeypatch.setenv("COGAN_CORS_ORIGINS", "*")
+    assert load_settings().cors_origins == "*"
+
+
+def test_the_health_port_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One port twice is told before it is taken; port 0 is a free one each time."""
+    monkeypatch.setenv("PORT", "8123")
+    monkeypatch.setenv("COGAN_HEALTH_PORT", "8123")
+    with pytest.raises(SettingsError, match=r"^COGAN_HEALTH_PORT = 8123 is COGAN_PORT"):
+        load_settings()
+    monkeypatch.setenv("PORT", "0")
+    monkeypatch.setenv("COGAN_HEALTH_PORT", "0")
+    assert load_settings().health_port == 0
+
+
+def test_what_is_no_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slip of the pen, which would set nothing; COGAN_DATA is one of training."""
+    monkeypatch.setenv("COGAN_RATE_LIMITS", "5")
+    monkeypatch.setenv("COGAN_DATA", "data")
+    assert unknown_variables() == ["COGAN_RATE_LIMITS"]
