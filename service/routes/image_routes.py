@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from service.errors import UnsupportedMediaType
 from service.routes.openapi import BODY_RESPONSES, QUERY_RESPONSES, Responses
 from service.routes.patience import TIMEOUT_PARAMETER
+from service.routes.queries import refuse_query
 from service.wire.parsing import parse_body
 
 
@@ -51,6 +52,7 @@ class BodyRoute(APIRoute):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        refuse_query(request)
         content = (await receive())["body"]  # whole: RequestMiddleware has read it
         if not content:
             missing = {"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}

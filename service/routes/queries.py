@@ -1,4 +1,4 @@
-"""What a query may hold beyond what its schema says: no parameter twice, unless it is a list."""
+"""What a query may hold beyond what its schema says: no parameter twice but of lists, none beside a body."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ def refuse_repeats(request: Request, *lists: str) -> None:
     if wrong:
         names = ", ".join(repr(error.pointer[1:]) for error in wrong)
         raise InvalidRequest(f"{names} is given several times; allowed is once", wrong)
+
+
+def refuse_query(request: Request) -> None:
+    """Raise InvalidRequest where a request by a body has a query, too, which nothing would read."""
+    wrong = [
+        FieldError(f"/{name}", value, "none: it belongs into the body", "query")
+        for name, value in request.query_params.items()
+    ]
+    if wrong:
+        raise InvalidRequest("what a query asks beside a body belongs into the body", wrong[:20])

@@ -189,3 +189,11 @@ async def test_a_sheet_too_long_for_its_format_is_refused(
     assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
     assert "at most 40 pixels a side, and these images would be 50 x 15" in refused.json()["detail"]
     assert refused.json()["errors"][0]["allowed"] == ["json", "png", "zip", "npz"]
+
+
+async def test_a_query_beside_a_body_is_refused(client: httpx.AsyncClient) -> None:
+    """Nothing would read it, and who wrote it would wait for it in vain."""
+    answer = await client.post("/generate?format=png&count=2", json={"seed": 7})
+    assert answer.status_code == 422
+    wrong = answer.json()["errors"]
+    assert [(one["place"], one["pointer"]) for one in wrong] == [("query", "/format"), ("query", "/count")]
