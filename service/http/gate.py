@@ -16,7 +16,7 @@ from service.telemetry.metrics import Metrics
 
 PUBLIC = frozenset(  # what machines ask, and what a browser opens without any header
     (
-        *("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", "/openapi.json"),
+        *("/", "/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", "/openapi.json"),
         *("/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/favicon-32x32.png"),
     )
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import FileResponse, JSONResponse
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse
 
 FOLDER = Path(str(files("fastapi_swagger.resources")))
 SCRIPT, STYLE, ICON = FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
@@ -38,10 +38,14 @@ def add_docs(app: FastAPI) -> None:
     async def show_document() -> Response:
         return JSONResponse(app.openapi())
 
+    async def go_to_docs() -> Response:
+        return RedirectResponse("docs")
+
     async def send_docs_file(request: Request) -> Response:
         name = request.url.path.rpartition("/")[2]
         return FileResponse(FOLDER / name, headers={"Cache-Control": f"max-age={DAY_S}"})
 
+    app.get("/", include_in_schema=False)(go_to_docs)
     app.get("/openapi.json", include_in_schema=False)(show_document)
     app.get("/docs", include_in_schema=False)(show_docs)
     for name in FILES:

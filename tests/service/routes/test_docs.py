@@ -19,6 +19,12 @@ def links(page: str) -> list[str]:
     return re.findall(r'(?:src|href)="([^"]*)"', page)
 
 
+async def test_the_address_alone_leads_to_the_page(connect: Connect) -> None:
+    """Who opens what the log names is shown what there is, without a key, and below a proxy's path."""
+    answer = await connect(api_keys="a-key-that-is-long-enough").get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "docs")
+
+
 async def test_the_page_has_all_its_files_here(connect: Connect) -> None:
     """Script, style and icon are at paths below the page, of the right types, and need no key."""
     client = connect(api_keys="a-key-that-is-long-enough")

@@ -33,7 +33,7 @@ async def test_card_has_the_metadata_and_the_digest(client: httpx.AsyncClient) -
     assert card["digest"] == (await client.get("/generate?seed=1")).json()["digest"]
 
 
-@pytest.mark.parametrize("name", ["nobody", "..", "..%2ftiny", "%00", "Tiny"])
+@pytest.mark.parametrize("name", ["nobody", "%2e%2e", "..%2ftiny", "%00", "Tiny"])
 async def test_unknown_names_are_answered_with_the_known(client: httpx.AsyncClient, name: str) -> None:
     """No name leads out of the folder: it is looked up among the names, not in it."""
     answer = await client.get(f"/models/{name}")
