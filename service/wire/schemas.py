@@ -81,7 +81,8 @@ class _FrameChoice(Choice):
     )
     loop: bool = Field(default=False, description="Whether to lead back to the first key frame.")
     format: FrameFormat | None = Field(
-        default=None, description="Form of the answer; otherwise what `Accept` prefers, or json."
+        default=None,
+        description="Form of the answer, pictures as animations; otherwise what `Accept` prefers, or json.",
     )
 
 
