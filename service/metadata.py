@@ -97,8 +97,10 @@ class _SchemaVersion(BaseModel):
 
 def describe_errors(error: ValidationError) -> str:
     """Say in one line which fields are wrong, what they were and what is allowed."""
-    problems = []
+    problems, places = [], [e["loc"] for e in error.errors()]
     for e in error.errors():
+        if any(place[: len(e["loc"])] == e["loc"] != place for place in places):
+            continue  # it is wrong because of a part of it, which is told
         value = "" if e["type"] == "missing" else f" = {e['input']!r:.80}"  # the input is what lacks it
         where = f"{'.'.join(map(str, e['loc']))}{value}: " if e["loc"] else ""
         problems.append(where + e["msg"].removeprefix("Value error, "))

@@ -182,3 +182,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """A wrong path is the user's to mend."""
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         load_experiment(tmp_path / "nowhere.toml")
+
+
+def test_what_a_wrong_part_makes_wrong_is_not_told() -> None:
+    """A domain that cannot be read is one fault, not a list without domains, too."""
+    with pytest.raises(ConfigError) as caught:
+        parse_experiment(FIELDS | {"domains": [DIGIT | {"chanels": 3}]})
+    assert str(caught.value) == "domains.0.chanels = 3: Unexpected keyword argument"
