@@ -26,11 +26,12 @@ def verb(run: Callable[[Path, list[str]], None]) -> Callable[[], None]:
     @wraps(run)
     def main() -> None:
         try:
-            target, *options = sys.argv[1:] or ["--help"]
-            if target in ("-h", "--help"):
-                print(
-                    f"{(sys.modules[run.__module__].__doc__ or '').strip()}\n\nAdd --help to see all options."
-                )
+            target, *options = sys.argv[1:] or [""]
+            if target in ("", "-h", "--help"):
+                about = (sys.modules[run.__module__].__doc__ or "").strip()
+                print(f"{about}\n\n--help after the target lists all options.")
+                if not target:
+                    sys.exit(2)
             else:
                 run(Path(target), options)
         except TrainingError as error:

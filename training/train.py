@@ -55,7 +55,12 @@ def main(target: Path, arguments: list[str]) -> None:
     trainer = prepare(options.experiment, options.machine)
     if not options.dry_run:
         folder = resumed or begin(trainer, options.runs)
-        train(trainer, folder)
+        say(trainer, f"run folder: {folder.path}")
+        try:
+            train(trainer, folder)
+        except KeyboardInterrupt:
+            say(trainer, f"stopped; this goes on: python -m training.train {folder.path}")
+            raise
         say(trainer, f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
 
 

@@ -30,6 +30,8 @@ def test_help_shows_the_command(
 ) -> None:
     """Without a target the help is the exact command and what it does."""
     run_verb(verb, "--help")
+    with pytest.raises(SystemExit, match="2"):  # a script's empty variable is no success
+        run_verb(verb)
     assert f"python -m {verb.__name__} " in capsys.readouterr().out
 
 
