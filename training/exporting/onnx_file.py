@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ PROOF_BATCHES = (1, 2, 7, 64)
 def write_onnx(network: nn.Module, metadata: ModelMetadata, file: Path) -> None:
     """Write the graph of a network of the metadata's kind, with the metadata in it."""
     graph = GRAPHS[metadata.kind](network, metadata)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own use of deprecated functions
         program = torch.onnx.export(
