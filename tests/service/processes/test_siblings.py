@@ -26,8 +26,8 @@ async def test_a_change_is_whole_though_who_asked_has_left() -> None:
 
         siblings.on("change it", change)
     near, far = socket.socketpair()
-    first.add(await Channel.over(near, "other", first.answer))
-    line = await Channel.over(far, "first", other.answer)
+    ends = [await Channel.over(near, "other", first.answer), await Channel.over(far, "first", other.answer)]
+    first.add(ends[0])
     asking = asyncio.create_task(first.change("change it", 1))
     await asyncio.sleep(0.02)
     asking.cancel()
@@ -36,5 +36,6 @@ async def test_a_change_is_whole_though_who_asked_has_left() -> None:
     await first.change("change it", 2)
     assert sorted(done[:2]) == ["first 1", "other 1"]
     assert sorted(done[2:]) == ["first 2", "other 2"]
-    line.close()
-    await line.ended
+    for end in ends:
+        end.close()
+        await end.ended
