@@ -61,20 +61,10 @@ class Connection(PlainProtocol):
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; those behind a body say nothing that is asked for."""
-        if self._in_head:
-            super().on_header(name, value)
-
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
         self._since_body = 0
         super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """End a body."""
-        self._since_body = 0
-        super().on_message_complete()
 
     def on_headers_complete(self) -> None:
         """Let the request go on unless its head is too large; what is raised ends in `send_400_response`."""

@@ -15,7 +15,7 @@ OFFERS = (b"upgrade", b"http2-settings")  # headers, and what `Connection` says 
 
 
 class PlainProtocol(HttpToolsProtocol):
-    """Parses a request that offers another protocol anew, without the offer."""
+    """Parses a request that offers another protocol anew, without the offer; drops headers behind a body."""
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""
@@ -24,22 +24,21 @@ class PlainProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Let a request go on that offers nothing."""
-        if not self._offers():
+        self._offered = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if not self._offered:
             super().on_headers_complete()
+            self.headers = []  # what comes behind the body is added here, and not to the request's
 
     def on_message_complete(self) -> None:
         """End the body of one that offers nothing."""
-        if not self._offers():
+        if not self._offered:
             super().on_message_complete()
-
-    def _offers(self) -> bool:
-        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
 
     def _unsupported_upgrade_warning(self) -> None:
         """Go on with a parser of its own; uvicorn calls this where the last one has stopped at an offer."""
         stopped = sys.exception()
         assert isinstance(stopped, httptools.HttpParserUpgrade)
-        if not self._offers():
+        if not self._offered:
             return
         version = self.parser.get_http_version().encode()
         lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]

@@ -26,6 +26,8 @@ def refuse_repeats(request: Request, *lists: str) -> None:
 
 def refuse_query(request: Request) -> None:
     """Raise InvalidRequest where a request by a body has a query, too, which nothing would read."""
+    if not request.scope["query_string"]:
+        return
     wrong = [
         FieldError(f"/{name}", value, "none: it belongs into the body", "query")
         for name, value in request.query_params.items()
