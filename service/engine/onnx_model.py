@@ -83,7 +83,7 @@ class OnnxModel:
         shape, so that the same latent gives the same bytes in whatever company it travels.
         """
         size = len(latents)
-        if self.provider == "cuda":
+        if self.provider == "cuda" and size < self.max_batch:
             latents = np.pad(latents, ((0, self.max_batch - size), (0, 0)))
         part = len(latents) if whole or self.provider == "cuda" else CACHED
         with self._turns:
