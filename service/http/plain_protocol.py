@@ -21,6 +21,7 @@ class PlainProtocol(HttpToolsProtocol):
         """Parse what has come."""
         self._data = data
         super().data_received(data)
+        self._data = b""  # a connection that is idle holds none of it
 
     def on_headers_complete(self) -> None:
         """Let a request go on that offers nothing."""
