@@ -13,10 +13,11 @@ ORIGIN = re.compile(r"https?://[^/\s,]+")
 
 
 def _each(is_right: Callable[[str], bool], allowed: str) -> AfterValidator:
-    """Make a check of every part of a list between commas; `*` alone is right, too."""
+    """Make a check of every part of a list between commas; `*` is right, too, and nothing is none."""
 
     def check(text: str) -> str:
-        if wrong := [part for part in map(str.strip, text.split(",")) if part != "*" and not is_right(part)]:
+        parts = filter(None, map(str.strip, text.split(",")))
+        if wrong := [part for part in parts if part != "*" and not is_right(part)]:
             raise ValueError(f"{wrong[0]!r} is not {allowed}")
         return text
 

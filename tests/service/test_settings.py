@@ -90,6 +90,8 @@ def test_networks_and_origins_may_be_several(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("COGAN_TRUSTED_PROXIES", "10.0.0.0/8, ::1")
     monkeypatch.setenv("COGAN_CORS_ORIGINS", "https://a.example, http://localhost:3000")
     assert load_settings().trusted_proxies == "10.0.0.0/8, ::1"
+    monkeypatch.setenv("COGAN_TRUSTED_PROXIES", "")  # nobody
+    assert load_settings().trusted_proxies == ""
     monkeypatch.setenv("COGAN_CORS_ORIGINS", "*")
     assert load_settings().cors_origins == "*"
 
