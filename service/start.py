@@ -25,7 +25,7 @@ def serve(arguments: Sequence[str]) -> int:
     try:
         settings = load_settings()
         configure_logs(settings.log_level)
-        for name in unknown_variables():
+        for name in unknown_variables() if inherited is None else ():  # the first process tells it for all
             logger.warning("%s is set, and is no setting", name)
         server = _make_server(create_app(settings), settings, inherited)
         server.run()
