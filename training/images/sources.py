@@ -77,8 +77,10 @@ def _read(config: SourceConfig, split: str) -> datasets.Dataset:
             return read_arrays(splits, split)
         return datasets.load_dataset(place, config.configuration, split=split, cache_dir=_cache(place))
     except Exception as error:  # each of the library's builders has errors of its own
-        sought = f"there is no folder {Path(place).resolve()}, and ${DATA_ROOT} is "
-        sought = "" if Path(place).is_dir() else f"{sought}{os.environ.get(DATA_ROOT, 'not set')}: "
+        sought = ""
+        if not Path(place).is_dir():
+            root = os.environ.get(DATA_ROOT, "not set")
+            sought = f"there is no folder {Path(place).resolve()}, and ${DATA_ROOT} is {root}: "
         raise DataError(
             f"source {config.source!r}, split {split!r} cannot be loaded: {sought}{error}"
         ) from error
