@@ -65,13 +65,13 @@ def train_classifier(
     domain: DomainConfig, experiment: Experiment, options: ClassifierOptions, device: torch.device
 ) -> Classifier:
     """Train on the whole training split and measure on the whole test split. Raises DataError."""
-    training_set = load_split(domain, domain.train_split, experiment.size)
+    training_set = load_split(domain, "train", experiment.size)
     if training_set.labels is None:
         raise DataError(
             f"domain {domain.name}: {domain.source!r} has no column {domain.label_column!r} of classes, "
             "whole numbers from 0 of every image"
         )
-    test_set = load_split(domain, domain.test_split, experiment.size)
+    test_set = load_split(domain, "test", experiment.size)
     torch.manual_seed(options.seed)
     attributes = domain.label_columns
     classes = len(attributes) or int(training_set.labels.max()) + 1

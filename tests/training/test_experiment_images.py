@@ -9,6 +9,7 @@ import torch
 
 import training
 from tests.training.images.hub_layouts import ROWS, write_source
+from training.config.domain import DomainConfig
 from training.config.experiment import Experiment, load_experiment
 from training.images.sets import load_split, load_training_sets
 
@@ -27,11 +28,16 @@ def test_an_experiment_finds_its_images(
         write_source(tmp_path, source)
     sets = load_training_sets(experiment)
     for domain in experiment.domains:
-        test = load_split(domain, domain.test_split, experiment.size)
+        test = load_split(domain, "test", experiment.size)
         for images in (sets[domain.name].images, test.images):
             assert images.dtype == torch.uint8
             assert images.shape[1:] == (domain.channels, *experiment.size)
-            assert 0 < len(images) <= ROWS
+            assert 0 < len(images) <= rows(domain)
             assert len({one.numpy().tobytes() for one in images}) == len(images)
-    wanted = {(domain.source, domain.image_column) for domain in experiment.domains}
-    assert sum(len(images.images) for images in sets.values()) <= ROWS * len(wanted)
+    wanted = {(domain.source, domain.image_column): rows(domain) for domain in experiment.domains}
+    assert sum(len(images.images) for images in sets.values()) <= sum(wanted.values())
+
+
+def rows(domain: DomainConfig) -> int:
+    """Return how many rows the splits have together that a domain learns from."""
+    return ROWS * len(domain.train_split.split("+"))

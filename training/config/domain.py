@@ -15,6 +15,7 @@ from training.config.fields import STRICT, Positive, one_of
 from training.pixels.augmentations import AUGMENTATIONS
 from training.pixels.transforms import TRANSFORMS
 
+Use = Literal["train", "test"]  # to learn from, to measure against
 RESERVED = {LATENT_INPUT, CLASSES_OUTPUT, *dir(nn.ModuleDict())}  # taken in exported graphs and in networks
 # fields that change none of the images which a classifier learns
 NO_IMAGES = frozenset(
@@ -34,10 +35,16 @@ class SourceConfig:
     """Split to learn from; train[:50%] is half of one."""
     test_split: str = "test"
     """Split to measure against."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of train_split that is measured against instead, and not learned from; the same in every run."""
     image_column: str = "image"
     """Column of the source that holds the images; rows without one do not count."""
     where: dict[str, bool | int | str] = field(default_factory=dict, hash=False)
     """Values that columns must have for a row to count, Eyeglasses = true; empty for all rows."""
+
+    def split_for(self, use: Use) -> str:
+        """Return the split that the rows for one use are of."""
+        return self.train_split if use == "train" or self.held_out else self.test_split
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

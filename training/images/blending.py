@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from training.config.domain import PatchesConfig
+from training.config.domain import PatchesConfig, Use
 from training.errors import DataError
 from training.images.fitting import in_mode
 from training.images.sources import decode, open_rows
@@ -13,20 +13,20 @@ from training.images.sources import decode, open_rows
 Pixels = NDArray[np.uint8]
 
 
-def blend(images: Pixels, patches: PatchesConfig, split: str) -> Pixels:
+def blend(images: Pixels, patches: PatchesConfig, use: Use) -> Pixels:
     """Return |patch - image| for images uint8 [N, H, W, C] (Ganin & Lempitsky 2015, section 4).
 
-    Each has a patch of its own: a random part, of its height and width, of a random image of the source's
-    split; one seed always gives the same. Raises DataError where the source cannot be read or an image of it
-    is smaller than a patch.
+    Each has a patch of its own: a random part, of its height and width, of a random image that the source
+    has for that use; one seed always gives the same. Raises DataError where the source cannot be read or an
+    image of it is smaller than a patch.
     """
-    drawn = _draw(patches, split, images.shape)
+    drawn = _draw(patches, use, images.shape)
     return np.maximum(images, drawn) - np.minimum(images, drawn)
 
 
-def _draw(patches: PatchesConfig, split: str, shape: tuple[int, ...]) -> Pixels:
+def _draw(patches: PatchesConfig, use: Use, shape: tuple[int, ...]) -> Pixels:
     """Draw patches uint8 [N, H, W, C], decoding each image of the source once."""
-    table = open_rows(patches, split)
+    table = open_rows(patches, use)
     random = np.random.default_rng(patches.seed)
     chosen = random.integers(len(table), size=shape[0])
     corners = random.random((shape[0], 2))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.config.domain import DomainConfig
+from training.config.domain import DomainConfig, Use
 from training.config.experiment import Experiment
 from training.errors import DataError
 from training.images.blending import blend
@@ -45,14 +45,14 @@ def load_training_sets(experiment: Experiment) -> dict[str, ImageSet]:
     tables, fingerprints = {}, {}
     for domain in experiment.domains:
         with _naming(domain):
-            table = tables[domain.name] = open_rows(domain, domain.train_split)
+            table = tables[domain.name] = open_rows(domain, "train")
             fingerprints[domain.name] = [fingerprint(cell) for cell in table[domain.image_column]]
     shares = share_out_images(fingerprints, experiment.seed)
     return {
         domain.name: _load(
             _counted(tables[domain.name].select(shares[domain.name]), domain),
             domain,
-            domain.train_split,
+            "train",
             experiment.size,
         )
         for domain in experiment.domains
@@ -67,18 +67,18 @@ def check_test_splits(experiment: Experiment) -> None:
     names = {}
     for domain in experiment.domains:
         with _naming(domain):
-            _, names[domain.name] = read_labels(open_rows(domain, domain.test_split), domain)
+            _, names[domain.name] = read_labels(open_rows(domain, "test"), domain)
             for patches in domain.patches:
-                open_rows(patches, patches.test_split)
+                open_rows(patches, "test")
     if (experiment.lessons or experiment.asks("classifiers")) and (apart := tell_apart(names)):
         raise DataError(f"{apart}; lessons and the semantic coupling need domains of the same classes")
 
 
-def load_split(domain: DomainConfig, split: str, size: tuple[int, int]) -> ImageSet:
-    """Load all of one split as images of the domain. Raises DataError."""
+def load_split(domain: DomainConfig, use: Use, size: tuple[int, int]) -> ImageSet:
+    """Load all images there are to learn from, or to measure against, as the domain's. Raises DataError."""
     with _naming(domain):
-        table = open_rows(domain, split)
-    return _load(table, domain, split, size)
+        table = open_rows(domain, use)
+    return _load(table, domain, use, size)
 
 
 def _counted(share: datasets.Dataset, domain: DomainConfig) -> datasets.Dataset:
@@ -93,7 +93,7 @@ def _counted(share: datasets.Dataset, domain: DomainConfig) -> datasets.Dataset:
     return share.select(range(domain.count))
 
 
-def _load(table: datasets.Dataset, domain: DomainConfig, split: str, size: tuple[int, int]) -> ImageSet:
+def _load(table: datasets.Dataset, domain: DomainConfig, use: Use, size: tuple[int, int]) -> ImageSet:
     with _naming(domain):
         if not len(table):
             raise DataError(f"other domains want the images of {domain.source!r} too, and none is left")
@@ -106,8 +106,7 @@ def _load(table: datasets.Dataset, domain: DomainConfig, split: str, size: tuple
                 which = cell["path"] or f"number {row}"
                 raise DataError(f"image {which} of {domain.source!r} {error}") from error
         for patches in domain.patches:
-            theirs = patches.train_split if split == domain.train_split else patches.test_split
-            pixels = blend(pixels, patches, theirs)
+            pixels = blend(pixels, patches, use)
     images = torch.from_numpy(pixels).movedim(-1, 1).contiguous()
     return ImageSet(transform(images, domain.transform), labels, names)
 

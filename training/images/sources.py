@@ -11,20 +11,22 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from training.config.domain import SourceConfig
+from training.config.domain import SourceConfig, Use
 from training.errors import DataError
 from training.images.array_files import ARRAY_FILES, Splits, read_arrays
+from training.images.sharing import share_out
 
 DATA_ROOT = "COGAN_DATA"
 
 datasets.disable_progress_bars()
 
 
-def open_rows(config: SourceConfig, split: str) -> datasets.Dataset:
-    """Return the rows of a split that have an image and the values asked for.
+def open_rows(config: SourceConfig, use: Use) -> datasets.Dataset:
+    """Return the rows to learn from, or to measure against, that have an image and the values asked for.
 
     Raises DataError, naming what of the source is missing and what there is.
     """
+    split = config.split_for(use)
     table = _read(config, split)
     if config.image_column not in table.column_names:
         raise DataError(
@@ -38,7 +40,7 @@ def open_rows(config: SourceConfig, split: str) -> datasets.Dataset:
             f"image_column {config.image_column!r} of {config.source!r} holds "
             f"{table.features[config.image_column]}, not images"
         ) from error
-    return _rows_that_count(table, config, split)
+    return _divide(_rows_that_count(table, config, split), config, use)
 
 
 def decode(cell: dict[str, Any]) -> Image.Image:
@@ -120,3 +122,17 @@ def _rows_that_count(table: datasets.Dataset, config: SourceConfig, split: str) 
     if not counts.any():
         raise DataError(f"split {split!r} of {config.source!r} has no image that counts")
     return table.select(np.flatnonzero(counts))
+
+
+def _divide(table: datasets.Dataset, config: SourceConfig, use: Use) -> datasets.Dataset:
+    """Return the rows that are held out, or all but these; every row where none are."""
+    if config.held_out is None:
+        return table
+    order = share_out(len(table), shares=1, seed=0)[0]
+    held_out, others = np.split(order, [round(config.held_out * len(table))])
+    if not len(held_out) or not len(others):
+        raise DataError(
+            f"held_out = {config.held_out} of the {len(table)} images in split {config.train_split!r} of "
+            f"{config.source!r} leaves {len(held_out)} to measure against and {len(others)} to learn from"
+        )
+    return table.select(np.sort(held_out if use == "test" else others))

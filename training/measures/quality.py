@@ -45,7 +45,7 @@ def measure(experiment: Experiment, pairs: Images, classifiers: Path, device: to
 
 def load_real(experiment: Experiment) -> dict[str, ImageSet]:
     """Load the whole test split of each domain. Raises DataError."""
-    return {d.name: load_split(d, d.test_split, experiment.size) for d in experiment.domains}
+    return {d.name: load_split(d, "test", experiment.size) for d in experiment.domains}
 
 
 def load_judges(
@@ -122,7 +122,7 @@ def measure_distances(
     distances = {}
     for domain in experiment.domains:
         drawn, test = pairs[domain.name], real[domain.name].images
-        training = load_split(domain, domain.train_split, experiment.size).images
+        training = load_split(domain, "train", experiment.size).images
         judge = judges[domain.name]
         distances[domain.name] = {
             "drawn": frechet_distance(judge, test, drawn),
@@ -137,5 +137,6 @@ def _shuffle(images: Tensor) -> Tensor:
 
 def _origin(domain: DomainConfig, domains: tuple[DomainConfig, ...]) -> DomainConfig | None:
     """Return another domain that has the same images untransformed, of whatever split, if there is one."""
-    wanted = domain.image_fields("transform", "train_split")
-    return next((d for d in domains if d.image_fields("train_split") == wanted and d != domain), None)
+    wanted = domain.image_fields("transform", "train_split", "held_out")
+    same = (d for d in domains if d.image_fields("train_split", "held_out") == wanted and d != domain)
+    return next(same, None)

@@ -24,7 +24,7 @@ def noise(*shape: int) -> NDArray[np.uint8]:
 
 def load(source: Path, split: str, **changes: Any) -> ImageSet:
     """Load a split of a source as a domain that says no more than is asked."""
-    return load_split(DomainConfig("digit", source=str(source), **changes), split, SIZE)
+    return load_split(DomainConfig("digit", source=str(source), train_split=split, **changes), "train", SIZE)
 
 
 def write_hdf5(folder: Path, images: Iterable[NDArray[Any]], name: str = "data.hy") -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from tests.training.images.picture_sets import SIZE, pictures, write_split
-from training.config.domain import DomainConfig, PatchesConfig
+from training.config.domain import DomainConfig, PatchesConfig, Use
 from training.errors import DataError
 from training.images.sets import load_split
 
@@ -33,11 +33,11 @@ def black(tmp_path: Path) -> Path:
     return write_split(tmp_path / "black", "test", {"image": pictures(255)})
 
 
-def blended(source: Path, photos: Path, split: str = "train", **changes: Any) -> torch.Tensor:
+def blended(source: Path, photos: Path, use: Use = "train", **changes: Any) -> torch.Tensor:
     """Load a split in colour, with patches of photographs."""
     patches = PatchesConfig(source=str(photos), **({"image_column": "img"} | changes))
     domain = DomainConfig("mnistm", source=str(source), channels=3, patches=(patches,))
-    return load_split(domain, split, SIZE).images
+    return load_split(domain, use, SIZE).images
 
 
 def test_each_image_has_a_patch_of_its_own(black: Path, photos: Path) -> None:

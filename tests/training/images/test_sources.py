@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def words(tmp_path: Path) -> Path:
 
 def load(source: Path | str, split: str = "train", **changes: Any) -> ImageSet:
     """Load a split of a source as a domain that says no more than is asked."""
-    return load_split(DomainConfig("digit", source=str(source), **changes), split, SIZE)
+    return load_split(DomainConfig("digit", source=str(source), train_split=split, **changes), "train", SIZE)
 
 
 def levels(images: ImageSet) -> list[int]:
@@ -52,6 +53,21 @@ def test_rows_without_an_image_do_not_count(tmp_path: Path) -> None:
     source = write_split(tmp_path / "apple2orange", "train", table)
     assert levels(load(source, image_column="imageA")) == [0, 10]
     assert levels(load(source, image_column="imageB")) == [20, 30, 40, 50]
+
+
+def test_what_is_held_out_is_measured_against_and_not_learned_from(tmp_path: Path) -> None:
+    """One draw divides a source that has no split to measure against, or pools those that it has."""
+    for split, shown in (("train", range(8)), ("test", range(8, 10))):
+        write_split(tmp_path / "numbers", split, {"image": pictures(*shown)})
+    domain = DomainConfig(
+        "number", source=str(tmp_path / "numbers"), train_split="train+test", held_out=0.3, test_split="none"
+    )
+    learned, measured = (levels(load_split(domain, use, SIZE)) for use in ("train", "test"))
+    assert (len(learned), len(measured)) == (7, 3)
+    assert sorted(learned + measured) == list(range(10))
+    assert measured == levels(load_split(replace(domain, name="again"), "test", SIZE)) != [7, 8, 9]
+    with pytest.raises(DataError, match=r"held_out = 0.04 of the 10 images .+ leaves 0 to measure against"):
+        load_split(replace(domain, held_out=0.04), "train", SIZE)
 
 
 def test_a_configuration_is_chosen_by_its_name(tmp_path: Path) -> None:
