@@ -90,7 +90,7 @@ class Batcher:
         finally:
             alarm.cancel()
             self._queue.drop(entry)
-            self._count(entry)
+            loop.call_soon(self._count, entry)  # when the answer is on its way
 
     def _refuse(self, job: Job[Any]) -> QueueFull:
         """Count a request for which there is no room, and tell when to come again."""
@@ -137,10 +137,10 @@ class Batcher:
             self._workers.submit(self._work, following, loop)
 
     def _settle(self, batch: list[Share], runs: list[Run]) -> None:
-        for run in runs:
-            self._record(batch[0].entry.job.model, run)
         for share in batch:
             share.entry.settle()
+        for run in runs:  # when the answers are on their way
+            asyncio.get_running_loop().call_soon(self._record, batch[0].entry.job.model, run)
 
     def _record(self, model: OnnxModel, run: Run) -> None:
         model.statistics.ran(run.size, run.seconds)
