@@ -130,7 +130,7 @@ class Batcher:
 
     def _work(self, batch: list[Share], loop: asyncio.AbstractEventLoop) -> None:
         """Draw a batch in a worker thread, and queue the next one up there, behind those of other models."""
-        runs = draw_batch(batch, whole=self._queue.crowded)
+        runs = draw_batch(batch)
         self._queue.end(batch)
         loop.call_soon_threadsafe(self._settle, batch, runs)
         if following := self._queue.begin():

@@ -22,8 +22,8 @@ class Run(NamedTuple):
     seconds: float
 
 
-def draw_batch(batch: Sequence[Share], whole: bool = False) -> list[Run]:
-    """Draw shares of one model, `whole` as the model has it, and return the runs: one, unless that fails.
+def draw_batch(batch: Sequence[Share]) -> list[Run]:
+    """Draw shares of one model and return the runs: one, unless that fails.
 
     Then every share has a run of its own, so that only who made it fail is answered with an error.
     """
@@ -31,7 +31,7 @@ def draw_batch(batch: Sequence[Share], whole: bool = False) -> list[Run]:
     try:
         latents = np.concatenate([share.entry.job.latents(share.start, share.stop) for share in batch])
         begun = time.perf_counter()
-        images = model.run(latents, whole)
+        images = model.run(latents)
         run = Run(len(latents), time.perf_counter() - begun)
     except Exception as error:  # onnxruntime's errors share no base class
         return _part(batch, error)

@@ -61,11 +61,6 @@ class EntryQueue:
         with self._lock:
             del self._running[id(batch)]
 
-    @property
-    def crowded(self) -> bool:
-        """Whether the queue is over half full."""
-        return self.depth > self._most / 2
-
     def alone(self, batch: list[Share]) -> bool:
         """Say whether a batch is one whole entry, and nothing else waits or runs."""
         with self._lock:

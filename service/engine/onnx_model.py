@@ -75,17 +75,16 @@ class OnnxModel:
     def __repr__(self) -> str:
         return f"OnnxModel({self.digest})"
 
-    def run(self, latents: Latents, whole: bool = False) -> Images:
+    def run(self, latents: Latents) -> Images:
         """Draw latents [B, Z], B at most `max_batch`: uint8 [B, H, W, C] for every domain.
 
-        A CPU gets CACHED of them at a time, unless they shall be drawn as a `whole`: each part waits for the
-        GIL, which is long where the event loop is busy. On a GPU the batch is padded to `max_batch`: one
-        shape, so that the same latent gives the same bytes in whatever company it travels.
+        A CPU gets CACHED of them at a time. On a GPU the batch is padded to `max_batch`: one shape, so that
+        the same latent gives the same bytes in whatever company it travels.
         """
         size = len(latents)
         if self.provider == "cuda" and size < self.max_batch:
             latents = np.pad(latents, ((0, self.max_batch - size), (0, 0)))
-        part = len(latents) if whole or self.provider == "cuda" else CACHED
+        part = len(latents) if self.provider == "cuda" else CACHED
         with self._turns:
             parts = [
                 self._session.run(self.domains, {LATENT_INPUT: latents[start : start + part]})

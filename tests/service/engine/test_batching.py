@@ -73,23 +73,6 @@ async def test_what_waits_is_joined(make_batcher: Callable[..., Batcher], metric
     assert value(metrics, "cogan_samples_total", model="tiny") == 9
 
 
-async def test_runs_are_whole_while_the_queue_is_crowded(
-    make_batcher: Callable[..., Batcher], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run asks for the GIL once where the queue is over half full, and else for each of its parts."""
-    run, whole = OnnxModel.run, []
-
-    def note(model: OnnxModel, latents: Latents, as_whole: bool) -> Images:
-        whole.append(as_whole)
-        return run(model, latents, as_whole)
-
-    batcher = make_batcher(turns=SLOW, max_batch=2, max_queue=10)
-    monkeypatch.setattr(OnnxModel, "run", note)
-    first = await begin(draw(batcher, latents(1)))
-    await asyncio.gather(first, draw(batcher, latents(10)))
-    assert whole == [False, True, True, False, False, False]  # 0, 8, 6, 4, 2 and 0 of 10 wait
-
-
 async def test_queue_is_bounded_in_latents(make_batcher: Callable[..., Batcher], metrics: Metrics) -> None:
     """What does not fit is refused at once, and told when to come again; what fits is drawn."""
     batcher = make_batcher(turns=SLOW, max_queue=10)

@@ -42,9 +42,9 @@ async def test_one_run_that_was_held_up_makes_no_request_slow(
     async def thread() -> threading.Thread:
         return (await batcher.draw(job, asyncio.get_running_loop().time() + 30))[0]
 
-    def wait_and_run(drawn: Latents, whole: bool) -> Images:
+    def wait_and_run(drawn: Latents) -> Images:
         time.sleep(0.2)
-        return OnnxModel.run(batcher.model, drawn, whole)
+        return OnnxModel.run(batcher.model, drawn)
 
     for _ in range(5):
         await thread()
