@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,14 +146,20 @@ def test_seeds_of_an_adaptation_are_one_row(
     """It is the mean over runs that differ in the seed; the labelled domain has no row."""
     runs = []
     for seed, weight, share in ((0, 1.0, 0.9), (1, 1.0, 0.94), (2, 2.0, 0.5)):
-        lessons = [{"name": "labels", "weight": weight}]
-        run = leave(tmp_path / "runs", make_experiment(("known", "edge"), seed=seed, lessons=lessons), 7)
-        write_json(run.accuracy_file, {"steps": 7, "accuracy": {"known": 0.99, "edge": share}})
+        experiment = make_experiment(
+            ("known", "edge"), seed=seed, lessons=[{"name": "labels", "weight": weight}]
+        )
+        known, edge = experiment.domains
+        experiment = replace(experiment, domains=(known, replace(edge, held_out=0.2 if seed < 2 else None)))
+        run, images = leave(tmp_path / "runs", experiment, 7), {"known": 10, "edge": 1860}
+        accuracy = {"known": 0.99, "edge": share}
+        write_json(run.accuracy_file, {"steps": 7, "images": images, "accuracy": accuracy})
         runs.append(run.path)
     run_verb(document, *runs, "--to", tmp_path / "results.md")
     first, other = table(tmp_path / "results.md", "What labels of another domain teach")
     assert (first["domain"], first["seeds"], first["accuracy"]) == ("edge", "0, 1", "92.00% +- 2.83%")
-    assert (other["seeds"], other["accuracy"]) == ("2", "50.00%")
+    assert (first["held out"], first["images"]) == ("20% of edge", "1,860")
+    assert (other["held out"], other["seeds"], other["accuracy"]) == ("", "2", "50.00%")
     assert len(table(tmp_path / "results.md", "How they were made")) == 2
     assert "What runs draw" not in (tmp_path / "results.md").read_text()
 

@@ -59,7 +59,8 @@ def taught_rows(runs: Sequence[RunFolder], own: Path) -> Rows:
     Raises RunError where one is not measured after its last checkpoint.
     """
     experiment = runs[0].experiment()
-    measured = [run.accuracy(last_step(run.checkpoints))["accuracy"] for run in runs]
+    measured = [run.accuracy(last_step(run.checkpoints)) for run in runs]
+    held_out = [f"{one.held_out:.0%} of {one.name}" for one in experiment.domains if one.held_out]
     published = {domain: published_accuracy(experiment, domain) for domain in experiment.domains}
     return [
         {
@@ -67,11 +68,13 @@ def taught_rows(runs: Sequence[RunFolder], own: Path) -> Rows:
             "domain": domain.name,
             "steps": _steps(runs[0], own),
             "seeds": ", ".join(str(run.experiment().seed) for run in runs),
-            "accuracy": spread([shares[domain.name] for shares in measured]),
+            "held out": ", ".join(held_out),
+            "images": f"{measured[0]['images'][domain.name]:,}",
+            "accuracy": spread([one["accuracy"][domain.name] for one in measured]),
             "published": _cell(published[domain], form=".2%"),
         }
         for domain in experiment.domains
-        if not domain.labelled and domain.name in measured[0]
+        if not domain.labelled and domain.name in measured[0]["accuracy"]
     ]
 
 
