@@ -10,10 +10,8 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
 from concurrent.futures import Executor
 from functools import cache, partial
-from statistics import median
 from typing import Any
 
 from service.engine.drawing import Run, draw_batch
@@ -50,7 +48,6 @@ class Batcher:
         self._metrics, self._timers = metrics, timers
         self._queue = EntryQueue(max_queue, runs)
         self._starting = False  # whether a start is due
-        self._recent: deque[float] = deque(maxlen=9)  # durations of runs, each divided by its size
         metrics.queue_depth.labels(model.name).set_function(lambda: self._queue.depth)
         self._batches, self._samples = metrics.batches.labels(model.name), metrics.samples.labels(model.name)
         self._durations = cache(metrics.inference_duration.labels)
@@ -61,9 +58,9 @@ class Batcher:
         return self._queue.longest_run
 
     @property
-    def _latent_seconds(self) -> float:
-        """What a latent takes; the median, as a run that other processes held up says nothing of the next."""
-        return median(self._recent) if self._recent else 0.0
+    def busy(self) -> bool:
+        """Whether anybody waits for it, or a batch is on its way."""
+        return self._queue.busy
 
     async def draw(self, job: Job[Encoded], deadline: float) -> tuple[Encoded, dict[str, float]]:
         """Wait for a job's answer; return it and the seconds that each part of the work took.
@@ -96,7 +93,7 @@ class Batcher:
         """Count a request for which there is no room, and tell when to come again."""
         job.model.statistics.fail.add(0.0)
         self._metrics.rejected.labels("queue_full").inc()
-        wait = math.ceil(self._queue.depth * self._latent_seconds / self._runs) or 1
+        wait = math.ceil(self._queue.depth * job.model.pace.latent_seconds / self._runs) or 1
         return QueueFull(
             f"{self._queue.depth} latents wait for model '{job.model.name}' and this request has {job.size}; "
             f"the queue holds {self._max_queue}. Try again in {wait} s.",
@@ -119,22 +116,24 @@ class Batcher:
         self._starting = False
         while batch := self._queue.begin():
             if self._is_quick(batch):
-                self._settle(batch, draw_batch(batch))
-                self._queue.end(batch)
+                self._settle(batch, self._draw(batch))
             else:
                 self._workers.submit(self._work, batch, loop)
 
     def _is_quick(self, batch: list[Share]) -> bool:
-        seconds = self._latent_seconds * (batch[0].stop - batch[0].start)
+        seconds = batch[0].entry.job.model.pace.latent_seconds * (batch[0].stop - batch[0].start)
         return 0.0 < seconds <= SOON_S and self._queue.alone(batch)
 
     def _work(self, batch: list[Share], loop: asyncio.AbstractEventLoop) -> None:
         """Draw a batch in a worker thread, and queue the next one up there, behind those of other models."""
-        runs = draw_batch(batch)
-        self._queue.end(batch)
-        loop.call_soon_threadsafe(self._settle, batch, runs)
+        loop.call_soon_threadsafe(self._settle, batch, self._draw(batch))
         if following := self._queue.begin():
             self._workers.submit(self._work, following, loop)
+
+    def _draw(self, batch: list[Share]) -> list[Run]:
+        runs = draw_batch(batch) if self._queue.start(batch) else []
+        self._queue.end(batch)
+        return runs
 
     def _settle(self, batch: list[Share], runs: list[Run]) -> None:
         for share in batch:
@@ -144,8 +143,8 @@ class Batcher:
 
     def _record(self, model: OnnxModel, run: Run) -> None:
         model.statistics.ran(run.size, run.seconds)
+        model.pace.note(run.size, run.seconds)
         self._metrics.batch_size.observe(run.size)
         self._batches.inc()
         self._samples.inc(run.size)
-        self._durations(model.name, model.version, model.provider).observe(run.seconds)
-        self._recent.append(run.seconds / run.size)
+        self._durations(model.name, model.provider).observe(run.seconds)

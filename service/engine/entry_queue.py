@@ -20,13 +20,19 @@ class EntryQueue:
         self._most, self._runs = most, runs
         self._lock = threading.Lock()
         self._entries: deque[Entry[Any]] = deque()
-        self._running: dict[int, float] = {}  # since when batches are being drawn, by id
+        self._given: dict[int, float] = {}  # since when batches are being drawn, by id; inf where not yet
 
     @property
     def longest_run(self) -> float:
         """The seconds since when the oldest batch is being drawn; 0 where none is."""
         with self._lock:
-            return max((time.perf_counter() - begun for begun in self._running.values()), default=0.0)
+            return max(0.0, time.perf_counter() - min(self._given.values(), default=math.inf))
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or is given to runs."""
+        with self._lock:
+            return bool(self._given or self.depth)
 
     def put(self, entry: Entry[Any]) -> bool:
         """Add an entry at the end; False where there is no room for all of it."""
@@ -49,23 +55,36 @@ class EntryQueue:
         latents than that draws at once.
         """
         with self._lock:
-            if not self.depth or len(self._running) == self._runs:
+            if not self.depth or len(self._given) == self._runs:
                 return []
-            batch = self._take(math.ceil(self.depth / (self._runs - len(self._running))))
+            batch = self._take(math.ceil(self.depth / (self._runs - len(self._given))))
             if batch:
-                self._running[id(batch)] = time.perf_counter()
+                self._given[id(batch)] = math.inf
             return batch
+
+    def start(self, batch: list[Share]) -> bool:
+        """Begin to draw a batch, without those who no longer wait; False where nobody does.
+
+        It may have stood behind batches of other models until now.
+        """
+        with self._lock:
+            self._given[id(batch)] = now = time.perf_counter()
+            batch[:] = [share for share in batch if not share.entry.done.done()]
+            for entry, start, _ in batch:
+                if start == 0:
+                    entry.waited = now - entry.queued_at
+            return bool(batch)
 
     def end(self, batch: list[Share]) -> None:
         """Free the place of a batch that is drawn."""
         with self._lock:
-            del self._running[id(batch)]
+            del self._given[id(batch)]
 
     def alone(self, batch: list[Share]) -> bool:
         """Say whether a batch is one whole entry, and nothing else waits or runs."""
         with self._lock:
             whole = len(batch) == 1 and batch[0].stop - batch[0].start == batch[0].entry.job.size
-            return whole and len(self._running) == 1 and not self.depth
+            return whole and len(self._given) == 1 and not self.depth
 
     def _take(self, room: int) -> list[Share]:
         """Take from the head; who no longer waits is dropped."""
@@ -80,8 +99,6 @@ class EntryQueue:
             elif entry.job.model is not batch[0].entry.job.model:
                 break
             start, stop = entry.taken, entry.taken + min(room, entry.waiting)
-            if start == 0:
-                entry.waited = time.perf_counter() - entry.queued_at
             entry.taken = stop
             self.depth -= stop - start
             room -= stop - start

@@ -27,6 +27,7 @@ class ModelRegistry:
         """`default` names the model of requests that name none; otherwise it is the first by name."""
         self._make_batcher, self._default, self._metrics = make_batcher, default, metrics
         self._batchers: dict[str, Batcher] = {}
+        self._removed: list[Batcher] = []  # some of which may still draw
         self._refused: dict[str, tuple[Refused, ...]] = {}
         self.absence = "no model is loaded yet"  # why there is none, where none was refused
         self.changes = 0  # how often what is served has changed
@@ -57,7 +58,8 @@ class ModelRegistry:
     @property
     def longest_run(self) -> float:
         """The seconds since when the oldest batch of any model is being drawn; 0 where none is."""
-        return max((batcher.longest_run for batcher in self._batchers.values()), default=0.0)
+        batchers = [*self._batchers.values(), *self._removed]
+        return max((batcher.longest_run for batcher in batchers), default=0.0)
 
     def model(self, name: str | None, version: str | None = None, place: str = "body") -> OnnxModel:
         """Return the model of this name, or the default one. Raises UnknownModel and NotReady.
@@ -102,6 +104,7 @@ class ModelRegistry:
         batcher = self._batchers.pop(name, None)
         if batcher is None:
             raise unknown_model(name, sorted(self._batchers), "path")
+        self._removed = [batcher, *(one for one in self._removed if one.busy)]
         self.changes += 1
         self._refused.pop(name, None)
         self.absence = "every model was unloaded"

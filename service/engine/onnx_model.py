@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from service.engine.sessions import ModelRefused, Provider, first_line, open_session
 from service.engine.signatures import check_signature, read_metadata
-from service.engine.statistics import Statistics
+from service.engine.statistics import Pace, Statistics
 from service.metadata import LATENT_INPUT
 
 Latents = NDArray[np.float32]
@@ -44,7 +44,7 @@ class OnnxModel:
         content = path.read_bytes()
         self.provider: Provider = provider
         self.digest = _digest(content)
-        self.statistics = Statistics()  # of whoever runs it
+        self.statistics, self.pace = Statistics(), Pace()  # of whoever runs it
         self._session = open_session(content, provider)
         # onnxruntime's sessions on a GPU take one run at a time.
         self._turns = threading.Lock() if provider == "cuda" else contextlib.nullcontext()

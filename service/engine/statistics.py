@@ -1,9 +1,11 @@
-"""What a model has done since it was opened, counted as the Open Inference Protocol tells it."""
+"""What a model has done since it was opened, counted as the Open Inference Protocol tells it; its pace."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any, Self
 
 
@@ -70,3 +72,19 @@ class Statistics:
         for size, span in other.runs.items():
             self.runs.setdefault(size, Span()).join(span)
         self.last_run = max(self.last_run, other.last_run)
+
+
+class Pace:
+    """How long a latent takes; the median, as a run that other processes held up says nothing of the next."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=9)
+
+    def note(self, size: int, seconds: float) -> None:
+        """Note a run of `size` latents."""
+        self._recent.append(seconds / size)
+
+    @property
+    def latent_seconds(self) -> float:
+        """Seconds of one latent in the last runs; 0 before the first."""
+        return median(self._recent) if self._recent else 0.0

@@ -87,7 +87,8 @@ class InferenceRoutes:
         )
 
     async def model_ready(self, request: Request, name: str) -> ModelReady:
-        """Answer 200 while this model, in this version, is served."""
+        """Answer 200 while this model, in this version, is served, and the service not on its way out."""
+        await self._readiness.check_ready()
         return ModelReady(name=named_model(self._registry, request, name).name, ready=True)
 
     async def infer(self, request: Request, name: str) -> Response:

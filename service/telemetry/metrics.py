@@ -58,7 +58,7 @@ class Metrics:
         self.inference_duration = Histogram(
             "cogan_inference_duration_seconds",
             "Time of one run.",
-            ["model", "version", "provider"],
+            ["model", "provider"],
             buckets=SECONDS,
             registry=registry,
         )

@@ -143,7 +143,8 @@ def test_both_drain(tiny_model: Callable[..., Path], pair: Callable[..., Service
         service.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         with clients(service, 2) as late:
-            assert [one.get("/readyz").status_code for one in late] == [503, 503]
+            for path in ("/readyz", "/v2/models/tiny/ready"):
+                assert [one.get(path).status_code for one in late] == [503, 503]
             assert [one.get("/livez").status_code for one in late] == [200, 200]
         assert [answer.result().status_code for answer in accepted] == [200] * 4
     assert service.process.wait(START) == 0
@@ -159,7 +160,8 @@ def test_all_may_be_told_at_once(pair: Callable[..., Service]) -> None:
             os.kill(one, signal.SIGTERM)
         assert [one.get("/generate?seed=1").status_code for one in connections] == [200, 200]
         with clients(service, 2) as late:
-            assert [one.get("/readyz").status_code for one in late] == [503, 503]
+            for path in ("/readyz", "/v2/models/tiny/ready"):
+                assert [one.get(path).status_code for one in late] == [503, 503]
             assert [one.get("/generate?seed=2").status_code for one in late] == [200, 200]
     assert service.process.wait(START) == 0
     assert has_ended(pid)

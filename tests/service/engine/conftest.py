@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,15 @@ def metrics() -> Metrics:
 def make_batcher(tiny_model: Callable[..., Path], metrics: Metrics) -> Callable[..., Batcher]:
     """Return what makes a batcher of a tiny model."""
 
-    def make(turns: int = 0, max_batch: int = 16, runs: int = 1, max_queue: int = 64) -> Batcher:
-        model = OnnxModel(tiny_model(turns=turns), max_batch=max_batch)
-        return Batcher(model, ThreadPoolExecutor(runs), runs, max_queue, metrics, Timers())
+    def make(
+        turns: int = 0,
+        max_batch: int = 16,
+        runs: int = 1,
+        max_queue: int = 64,
+        workers: Executor | None = None,
+        name: str = "tiny",
+    ) -> Batcher:
+        model = OnnxModel(tiny_model(name=name, turns=turns), max_batch=max_batch)
+        return Batcher(model, workers or ThreadPoolExecutor(runs), runs, max_queue, metrics, Timers())
 
     return make

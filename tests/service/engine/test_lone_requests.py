@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,23 @@ async def test_one_run_that_was_held_up_makes_no_request_slow(
         held_up.setattr(batcher.model, "run", wait_and_run)
         await thread()
     assert await thread() is threading.current_thread()
+
+
+async def test_a_new_version_begins_with_no_pace(
+    make_batcher: Callable[..., Batcher], tiny_model: Callable[..., Path]
+) -> None:
+    """What is known of the old one says nothing of it: its first request is drawn in a worker."""
+    batcher = make_batcher()
+
+    async def thread() -> threading.Thread:
+        job = Job(batcher.model, 1, lambda start, stop: latents(1)[start:stop], _current_thread)
+        return (await batcher.draw(job, asyncio.get_running_loop().time() + 30))[0]
+
+    for _ in range(5):
+        await thread()
+    assert await thread() is threading.current_thread()
+    batcher.model = OnnxModel(tiny_model(version="2", turns=SLOW))
+    assert await thread() is not threading.current_thread()
 
 
 async def test_a_slow_request_alone_leaves_the_loop_alone(make_batcher: Callable[..., Batcher]) -> None:

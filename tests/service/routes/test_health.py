@@ -102,7 +102,7 @@ async def test_metrics_have_the_names_that_dashboards_use(client: httpx.AsyncCli
         "cogan_samples_total",
     }
     assert "cogan_cache_hits_total 1.0" in text
-    assert 'cogan_inference_duration_seconds_count{model="tiny",provider="cpu",version="1"} 1.0' in text
+    assert 'cogan_inference_duration_seconds_count{model="tiny",provider="cpu"} 1.0' in text
 
 
 def test_a_default_model_that_is_not_served_stops_the_start(
