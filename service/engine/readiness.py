@@ -32,7 +32,7 @@ class Readiness:
     async def check_alive(self) -> None:
         """Raise Stuck where only a new service would help, as a process of it hangs."""
         try:
-            hangs = await self._siblings.gather("hang")
+            hangs = await self._siblings.gather("hang", silence_s=self._stuck_after_s)
         except NotReady:  # a process has ended, and with it the service
             return
         for hang in filter(None, hangs):

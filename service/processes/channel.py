@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from itertools import count
@@ -32,6 +33,7 @@ class Channel:
         self.name, self._reader, self._writer, self._answerer = name, reader, writer, answerer
         self._ids, self._asked = count(), dict[int, asyncio.Future[Any]]()
         self._answering: set[asyncio.Task[None]] = set()
+        self._unanswered_since: float | None = None
         self.ended = asyncio.create_task(self._listen())
 
     @classmethod
@@ -49,13 +51,19 @@ class Channel:
             raise NotReady(f"{self.name} has ended")
         number = next(self._ids)
         self._asked[number] = answer = asyncio.get_running_loop().create_future()
+        self._unanswered_since = self._unanswered_since or time.monotonic()
         try:
             self._send(id=number, verb=verb, value=value)
             return await asyncio.wait_for(answer, patience_s)
         except TimeoutError as error:
-            raise Stuck(f"{self.name} has not answered for {patience_s:g} s") from error
+            raise Stuck(f"{self.name} has not answered for {self.silence:.0f} s") from error
         finally:
             del self._asked[number]
+
+    @property
+    def silence(self) -> float:
+        """The seconds since the first question after which nothing came; 0 where an answer did."""
+        return time.monotonic() - self._unanswered_since if self._unanswered_since else 0.0
 
     def close(self) -> None:
         """End the line."""
@@ -73,6 +81,7 @@ class Channel:
                 answer.set_exception(NotReady(f"{self.name} has ended"))
 
     def _take(self, message: dict[str, Any]) -> None:
+        self._unanswered_since = None
         if "verb" in message:
             task = asyncio.create_task(self._answer(message))
             self._answering.add(task)  # the loop itself would not keep it alive

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from service.errors import Stuck
 from service.processes.channel import Channel
 
 Verb = Callable[[Any], Awaitable[Any]]
@@ -49,12 +50,26 @@ class Siblings:
             return await self._first.ask(verb, value, PATIENCE_S)
         return await self._verbs[verb](value)
 
-    async def gather(self, verb: str, value: Any = None) -> list[Any]:
-        """Return every process' answer. Raises Stuck, NotReady, and what answering raises."""
+    async def gather(
+        self, verb: str, value: Any = None, patience_s: float = PATIENCE_S, silence_s: float = 0.0
+    ) -> list[Any]:
+        """Return every process' answer, and None of one that is late but was silent for no longer than that.
+
+        Raises Stuck, NotReady, and what answering raises.
+        """
         if self._first is not None:
-            return list(await self._first.ask("gather", [verb, value], 2 * PATIENCE_S))
-        others = [other.ask(verb, value, PATIENCE_S) for other in self._others]
-        return list(await asyncio.gather(self._verbs[verb](value), *others))
+            asked = [verb, value, patience_s, silence_s]
+            return list(await self._first.ask("gather", asked, patience_s + PATIENCE_S))
+
+        async def ask(other: Channel) -> Any:
+            try:
+                return await other.ask(verb, value, patience_s)
+            except Stuck:
+                if other.silence > silence_s:
+                    raise
+                return None
+
+        return list(await asyncio.gather(self._verbs[verb](value), *map(ask, self._others)))
 
     async def change(self, verb: str, value: Any = None) -> Any:
         """Let every process do something, in the same order as everything else that changes.

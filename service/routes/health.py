@@ -14,6 +14,8 @@ from service.telemetry.metric_sums import Sums, snapshot
 from service.telemetry.metrics import Metrics
 from service.wire.answer_schemas import Health
 
+SCRAPE_PATIENCE_S = 6.0  # Prometheus has 10, unless it is told otherwise
+
 
 class HealthRoutes:
     """What machines ask every few seconds."""
@@ -41,7 +43,8 @@ class HealthRoutes:
     async def expose(self, request: Request) -> Response:
         """Answer the metrics of all processes together, in the text format that `Accept` prefers."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(Sums(await self._siblings.gather("metrics"))), media_type=media_type)
+        counted = await self._siblings.gather("metrics", patience_s=SCRAPE_PATIENCE_S)
+        return Response(encode(Sums(counted)), media_type=media_type)
 
     async def _tell(self, _: None) -> list[Any]:
         return snapshot(self._metrics.registry)

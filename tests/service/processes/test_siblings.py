@@ -8,10 +8,26 @@ from typing import Any
 
 import pytest
 
+from service.errors import Stuck
 from service.processes.channel import Channel
 from service.processes.siblings import Siblings
 
 pytestmark = pytest.mark.anyio
+
+
+async def join(first: Siblings, other: Siblings) -> list[Channel]:
+    """Join a process to the first, and return both ends of their line."""
+    near, far = socket.socketpair()
+    ends = [await Channel.over(near, "other", first.answer), await Channel.over(far, "first", other.answer)]
+    first.add(ends[0])
+    return ends
+
+
+async def part(ends: list[Channel]) -> None:
+    """End a line."""
+    for end in ends:
+        end.close()
+    await asyncio.gather(*(end.ended for end in ends))
 
 
 async def test_a_change_is_whole_though_who_asked_has_left() -> None:
@@ -25,9 +41,7 @@ async def test_a_change_is_whole_though_who_asked_has_left() -> None:
             done.append(f"{name} {value}")
 
         siblings.on("change it", change)
-    near, far = socket.socketpair()
-    ends = [await Channel.over(near, "other", first.answer), await Channel.over(far, "first", other.answer)]
-    first.add(ends[0])
+    ends = await join(first, other)
     asking = asyncio.create_task(first.change("change it", 1))
     await asyncio.sleep(0.02)
     asking.cancel()
@@ -36,6 +50,24 @@ async def test_a_change_is_whole_though_who_asked_has_left() -> None:
     await first.change("change it", 2)
     assert sorted(done[:2]) == ["first 1", "other 1"]
     assert sorted(done[2:]) == ["first 2", "other 2"]
-    for end in ends:
-        end.close()
-        await end.ended
+    await part(ends)
+
+
+async def test_a_process_that_is_late_may_be_passed_over() -> None:
+    """A busy one is no hung one: only a long silence is told as such, and an answer ends it."""
+    first, other, waiting = Siblings(), Siblings(), asyncio.Event()
+    first.on("count", lambda _: asyncio.sleep(0, 1))
+
+    async def count(_: Any) -> int:
+        await waiting.wait()
+        return 2
+
+    other.on("count", count)
+    ends = await join(first, other)
+    assert await first.gather("count", patience_s=0.05, silence_s=1.0) == [1, None]
+    with pytest.raises(Stuck, match="other has not answered for 0 s"):
+        await first.gather("count", patience_s=0.05)
+    waiting.set()
+    assert await first.gather("count", patience_s=1.0) == [1, 2]
+    assert ends[0].silence == 0.0
+    await part(ends)
