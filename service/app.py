@@ -66,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     loader = ThreadPoolExecutor(1, thread_name_prefix="load")
     parts = _make_parts(settings, workers, loader)
 
-    shutdowns = [partial(pool.shutdown, cancel_futures=True) for pool in (workers, loader)]
+    shutdowns = [partial(pool.shutdown, wait=False, cancel_futures=True) for pool in (workers, loader)]
     app = make_bare_app(tracer, access_log.write, *shutdowns)
     app.state.readiness, app.state.registry = parts.readiness, parts.registry
     app.state.siblings, app.state.changes = parts.siblings, ModelChanges(parts.loader, parts.siblings)

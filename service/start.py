@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import threading
 from collections.abc import Sequence
 
 from fastapi import FastAPI
@@ -16,7 +18,8 @@ from service.processes.children import Inherited
 from service.settings import Settings, load_settings, unknown_variables
 from service.telemetry.logs import configure_logs
 
-logger = logging.getLogger("cogan.settings")
+logger = logging.getLogger("cogan.start")
+HANGS_AFTER_S = 1.0  # beyond the grace
 
 
 def serve(arguments: Sequence[str]) -> int:
@@ -32,7 +35,20 @@ def serve(arguments: Sequence[str]) -> int:
     except StartError as error:
         print(f"cogan-serve: {error}", file=sys.stderr)
         return 2
-    return server.exit_status
+    return _leave(server.exit_status)
+
+
+def _leave(status: int) -> int:
+    """Return the status once every thread has ended; end at once where one hangs, as Python would wait."""
+    others = [
+        one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon
+    ]
+    for thread in others:
+        thread.join(HANGS_AFTER_S)
+    if hung := [thread.name for thread in others if thread.is_alive()]:
+        logger.error("left behind, still at work: %s", ", ".join(hung))
+        os._exit(status or 1)
+    return status
 
 
 def _make_server(app: FastAPI, settings: Settings, inherited: Inherited | None) -> Server:

@@ -98,7 +98,8 @@ async def test_what_grace_does_not_reach_is_503(tiny_model: Callable[..., Path],
     """A request that is still drawn when the grace ends is told so, and when to come again."""
     tiny_model(turns=1_500_000)
     settings = Settings(models_dir=models_dir, port=0, threads=1, processes=1)
-    server = Server(create_app(settings), settings)
+    app = create_app(settings)
+    server = Server(app, settings)
     server.config.timeout_graceful_shutdown = 0
     serving = asyncio.create_task(server.serve())
     while not server.started:
@@ -109,6 +110,7 @@ async def test_what_grace_does_not_reach_is_503(tiny_model: Callable[..., Path],
         server.should_exit = True
         answer = await asking
     await serving
+    assert app.state.registry.longest_run > 0.0  # it has ended before the run
     assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
     assert answer.headers["retry-after"] == "5"
 
