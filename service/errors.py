@@ -14,7 +14,7 @@ ServiceError
     ├── NotAcceptable           406  no format that `Accept` allows
     ├── SlowBody                408  a body that does not arrive
     ├── TooLarge                413  body, pairs or frames over the limit
-    ├── UnsupportedMediaType    415  a body that says it is not JSON
+    ├── UnsupportedMediaType    415  a body that says it is not JSON, or compressed
     ├── InvalidRequest          422  a field is wrong
     ├── LoadRefused             422  a model file that cannot be served
     ├── QueueFull               429  too many wait already
@@ -130,7 +130,7 @@ class TooLarge(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    """The body says that it is something else than JSON."""
+    """The body says that it is something else than JSON, or compressed."""
 
     status, code = 415, "unsupported_media_type"
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from starlette.types import Message, Receive
 
-from service.errors import SlowBody, TooLarge
+from service.errors import SlowBody, TooLarge, UnsupportedMediaType
 from service.timers import Timers
 
 WATCH_AFTER_S = 0.02
@@ -23,11 +23,17 @@ class Reply(Protocol):
 async def read_body(
     receive: Receive, headers: dict[bytes, bytes], limit: int, timeout_s: float, timers: Timers
 ) -> bytes | None:
-    """Read a request's whole body; None where the client left meanwhile. Raises TooLarge and SlowBody."""
+    """Read a request's whole body; None where the client left meanwhile.
+
+    Raises TooLarge, SlowBody, and UnsupportedMediaType for one that is compressed.
+    """
     if (size := int(headers.get(b"content-length", b"0"))) > limit:
         raise _too_large(limit)
     if not size and b"transfer-encoding" not in headers:
         return b"" if (await receive())["type"] == "http.request" else None
+    if (coding := headers.get(b"content-encoding", b"identity")) != b"identity":
+        detail = f"the body must not be compressed, and is by {coding.decode('latin-1')!r:.40}"
+        raise UnsupportedMediaType(detail, headers={"Accept-Encoding": "identity"})
     try:
         with timers.timeout(timeout_s):
             return await _read(receive, limit)

@@ -117,5 +117,5 @@ _INFER_RESPONSES: Responses = {
         "content": {BINARY: {"schema": {"type": "string", "format": "binary"}}},
         "description": "The images",
     },
-    **problems(400, 404, 408, 413, 422, 429, 500, 503, 504),
+    **problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
 }

@@ -27,9 +27,9 @@ class ModelControlRoutes:
         """Add the routes to an app."""
         below = f"{REPOSITORY}/models/{{name}}"
         for path, endpoint, body, statuses in (
-            (f"{REPOSITORY}/index", self.list_repository, IndexRequest, (400, 408, 413, 422)),
-            (f"{below}/load", self.load_model, LoadRequest, (400, 404, 408, 413, 422, 503)),
-            (f"{below}/unload", self.unload_model, UnloadRequest, (400, 404, 408, 413, 422, 503)),
+            (f"{REPOSITORY}/index", self.list_repository, IndexRequest, (400, 408, 413, 415, 422)),
+            (f"{below}/load", self.load_model, LoadRequest, (400, 404, 408, 413, 415, 422, 503)),
+            (f"{below}/unload", self.unload_model, UnloadRequest, (400, 404, 408, 413, 415, 422, 503)),
         ):
             app.post(
                 path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,15 @@ async def test_what_is_no_json_is_refused(client: httpx.AsyncClient, body: str) 
     answer = await client.post("/generate", content=body, headers={"content-type": "application/json"})
     assert answer.status_code in (400, 422)
     check_problem(answer, answer.status_code, "malformed_body" if body else "invalid_request")
+
+
+async def test_what_is_compressed_is_refused_by_name(client: httpx.AsyncClient) -> None:
+    """As Triton's client sends it where it is asked to, and some others do unasked."""
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    for path in ("/generate", "/v2/models/tiny/infer"):
+        answer = await client.post(path, content=gzip.compress(b"{}"), headers=headers)
+        assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+        assert answer.json()["detail"] == "the body must not be compressed, and is by 'gzip'"
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "image/png", "nonsense"])
