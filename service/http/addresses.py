@@ -6,9 +6,11 @@ import socket
 
 from service.errors import SettingsError
 
+BACKLOG = 2048  # as uvicorn has it
+
 
 def take_address(host: str, port: int, variable: str) -> list[socket.socket]:
-    """Return a bound socket for every address of a host, all at one port; 0 is a free one.
+    """Return a listening socket for every address of a host, all at one port; 0 is a free one.
 
     Raises SettingsError, which names `variable` beside the host's, where an address cannot be had.
     """
@@ -33,6 +35,7 @@ def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind(address)
+        bound.listen(BACKLOG)  # of two who have bound an address, Linux refuses one only here
     except OSError:
         bound.close()
         raise
