@@ -9,7 +9,6 @@ import asyncio
 import logging
 import random
 import re
-import time
 from functools import cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -76,7 +75,6 @@ class RequestMiddleware:
             request_id = b"%032x" % random.getrandbits(128)  # unguessable it need not be
         token = REQUEST_ID.set(request_id.decode())
         trace = TRACE_ID.set(current_trace() or _trace_id(headers.get(b"traceparent")))
-        start = time.perf_counter()
         reply = Reply(send, request_id, self._readiness.draining, scope["method"] == "HEAD")
         inner = dict(scope, method="GET") if reply.headless else scope
         self._metrics.in_flight += 1
@@ -84,7 +82,7 @@ class RequestMiddleware:
             await self._answer(inner, headers, receive, reply)
         finally:
             self._metrics.in_flight -= 1
-            self._record(inner, scope["method"], reply.status, time.perf_counter() - start)
+            self._record(inner, scope["method"], reply.status, reply.seconds)
             TRACE_ID.reset(trace)
             REQUEST_ID.reset(token)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from starlette.types import Message, Send
 
 SECURITY_HEADERS = [
@@ -22,12 +24,20 @@ class Reply:
         self.headless = headless  # HEAD: the headers of GET alone
         self.status = CLIENT_LEFT
         self.started = self.ended = False
+        self.begun = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Return how long it has taken so far."""
+        return time.perf_counter() - self.begun
 
     async def __call__(self, message: Message) -> None:
         """Send a message of ASGI."""
         if message["type"] == "http.response.start":
             self.started, self.status = True, message["status"]
             extra = [(b"x-request-id", self._request_id), *SECURITY_HEADERS]
+            if self.status >= 400:
+                extra.append((b"server-timing", b"total;dur=%.3f" % (self.seconds * 1e3)))
             if self._closing:
                 extra.append((b"connection", b"close"))
             message = {**message, "headers": [*message.get("headers", ()), *extra]}

@@ -30,7 +30,8 @@ class ImageAnswers:
             headers |= {"Cache-Control": "no-store", "Content-Location": drawn_seed_url}
         elif request.method == "GET":
             headers |= {"Cache-Control": "no-cache", "ETag": f'"{order.key}"'}
-            unchanged = Response(status_code=304, headers=headers)
+            timed = headers | {"Server-Timing": server_timing({"cache": 0.0})}
+            unchanged = Response(status_code=304, headers=timed)
             again = _response(order, b"", headers, {"cache": 0.0})
             self._repeats.remember(request.scope, order.key, again.raw_headers, unchanged.raw_headers)
             if matches(request.headers.get("if-none-match", ""), order.key):

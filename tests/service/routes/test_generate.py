@@ -124,6 +124,7 @@ async def test_a_known_answer_is_304_without_a_run(
         answer = await client.get("/generate?seed=7", headers={"if-none-match": tag})
         assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
         assert (answer.headers["cache-control"], answer.headers["vary"]) == ("no-cache", "Accept")
+        assert answer.headers["server-timing"] == "cache;dur=0.000"
     fresh = await client.get("/generate?seed=987", headers={"if-none-match": etag})
     assert fresh.status_code == 200
     assert await drawn(client) == before + 1
