@@ -79,6 +79,14 @@ def test_what_measures_a_run_is_looked_at_before_it(tmp_path: Path) -> None:
             check_test_splits(parse_experiment({"name": "a", "data_license": "none", "domains": [domain]}))
 
 
+def test_a_damaged_test_image_is_found_before_training(tmp_path: Path) -> None:
+    """Its row can be opened and has a class, but measuring would stop at it when training is over."""
+    ours, theirs = folder(tmp_path / "ours", "cat", "dog"), folder(tmp_path / "theirs", "cat", "dog")
+    (theirs / "test" / "dog" / "test.png").write_text("no image")
+    with pytest.raises(DataError, match=r"domain theirs: image .+dog/test\.png of .+ cannot be read"):
+        check_test_splits(experiment(ours, theirs))
+
+
 def test_sources_that_name_no_classes_fit_any() -> None:
     """Numbers alone say nothing of what they mean; the first that names its classes is compared with."""
     assert not tell_apart({"numbers": (), "ours": ("a", "b"), "others": ()})
