@@ -18,7 +18,8 @@ from training.compute.machine import Machine
 from training.config.domain import DomainConfig
 from training.config.experiment import Experiment, load_experiment
 from training.config.fields import Positive, listed, one_of
-from training.errors import ConfigError, DataError
+from training.errors import ConfigError
+from training.images.labels import require_labels
 from training.images.sets import load_split
 from training.pretrained.classifiers import Classifier, classifier_file, fit, save_classifier
 from training.pretrained.reading import accuracy
@@ -66,15 +67,12 @@ def train_classifier(
 ) -> Classifier:
     """Train on the whole training split and measure on the whole test split. Raises DataError."""
     training_set = load_split(domain, "train", experiment.size)
-    if training_set.labels is None:
-        raise DataError(
-            f"domain {domain.name}: {domain.source!r} has no column {domain.label_column!r} of classes, "
-            "whole numbers from 0 of every image"
-        )
+    labels = require_labels(training_set.labels, domain, "train")
     test_set = load_split(domain, "test", experiment.size)
+    require_labels(test_set.labels, domain, "test")
     torch.manual_seed(options.seed)
     attributes = domain.label_columns
-    classes = len(attributes) or int(training_set.labels.max()) + 1
+    classes = len(attributes) or int(labels.max()) + 1
     classifier = Classifier(options.table, domain.channels, classes, attributes).to(device)
     fit(classifier, training_set, options.epochs, options.seed)
     classifier.accuracy.copy_(accuracy(classifier, test_set))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -67,6 +68,17 @@ def test_a_classifier_needs_labels(tmp_path: Path) -> None:
         accuracy(Classifier("digit", 1, 2), ImageSet(images, None))
     quality = measure(experiment, {"plain": images}, tmp_path, CPU)
     assert quality["not_measured"] == "classes and Frechet distances: no labels for plain"
+
+
+def test_a_classifier_needs_labels_to_be_measured(tmp_path: Path) -> None:
+    """Test images without classes are told by their domain and split, and not after the training."""
+    images = np.zeros((4, *SIZE), np.uint8)
+    np.savez(tmp_path / "train.npz", image=images, label=np.arange(4))
+    np.savez(tmp_path / "test.npz", image=images)
+    domain = DomainConfig("plain", source=str(tmp_path))
+    experiment = Experiment(name="a", domains=(domain,), data_license="none")
+    with pytest.raises(DataError, match=r"domain plain: .+ split 'test' of .+ has no column 'label'"):
+        train_classifiers.train_classifier(domain, experiment, train_classifiers.ClassifierOptions(), CPU)
 
 
 def test_other_classes_have_none_to_agree_on() -> None:

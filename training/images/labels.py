@@ -8,7 +8,7 @@ import datasets
 import torch
 from torch import Tensor
 
-from training.config.domain import DomainConfig
+from training.config.domain import DomainConfig, Use
 from training.errors import DataError
 
 MISSING = -1  # the hub's number of no class
@@ -25,6 +25,17 @@ def read_labels(table: datasets.Dataset, domain: DomainConfig) -> tuple[Tensor |
     classes = _classes(table, domain)
     feature = None if classes is None else table.features[domain.label_column]
     return classes, tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else ()
+
+
+def require_labels(labels: Tensor | None, domain: DomainConfig, use: Use) -> Tensor:
+    """Return the labels of a domain's images for one use. Raises DataError where there are none."""
+    if labels is None:
+        raise DataError(
+            f"domain {domain.name}: lessons and classifiers need classes, and split "
+            f"{domain.split_for(use)!r} of {domain.source!r} has no column {domain.label_column!r} of two or "
+            "more, whole numbers from 0 of every image"
+        )
+    return labels
 
 
 def tell_apart(names: Mapping[str, tuple[str, ...]]) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from training.config.experiment import Experiment
 from training.errors import DataError
+from training.images.labels import require_labels
 from training.objectives.lecture import Lecture
 from training.objectives.lessons import LESSONS
 from training.pixels.ranges import Images
@@ -53,12 +54,7 @@ def check_labels(experiment: Experiment, labels: Mapping[str, Tensor | None]) ->
     """Return the labels [N] of the labelled domains. Raises DataError where they are missing or too great."""
     checked = {}
     for domain in [domain for domain in experiment.domains if domain.labelled]:
-        found = labels[domain.name]
-        if found is None:
-            raise DataError(
-                f"domain {domain.name}: labelled, but {domain.source!r} has no column "
-                f"{domain.label_column!r} of classes, whole numbers from 0 of every image"
-            )
+        found = require_labels(labels[domain.name], domain, "train")
         if int(found.min()) < 0 or int(found.max()) >= experiment.classes:
             raise DataError(
                 f"domain {domain.name}: column {domain.label_column!r} of {domain.source!r} holds "

@@ -154,7 +154,7 @@ def test_lessons_of_unlabelled_images_need_some(make_experiment: MakeExperiment)
 def test_labels_must_be_there_and_be_classes(make_experiment: MakeExperiment) -> None:
     """Missing and too great labels are refused with the domain, the column and what is allowed."""
     experiment = make_experiment(PAIR, lessons=PLAIN, classifier={"classes": 4})
-    with pytest.raises(DataError, match=r"domain known: labelled, but .+ no column 'label'"):
+    with pytest.raises(DataError, match=r"domain known: lessons .+ 'train' of .+ has no column 'label'"):
         check_labels(experiment, {"known": None, "edge": None})
     with pytest.raises(
         DataError, match=r"column 'label' .+ holds 0 to 4; classifier.classes = 4 allows 0 to 3"
