@@ -24,7 +24,7 @@ class DataError(TrainingError):
 
 
 class RunError(TrainingError):
-    """A run folder, checkpoint or classifier that is missing or does not fit."""
+    """A run folder, checkpoint or classifier that is missing, damaged or does not fit."""
 
 
 class DivergedError(TrainingError):

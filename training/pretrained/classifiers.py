@@ -15,7 +15,7 @@ from tqdm import tqdm
 from training.architectures import CLASSIFIERS
 from training.config.domain import DomainConfig
 from training.errors import RunError
-from training.files import write_whole
+from training.files import expecting, write_whole
 from training.images.sets import ImageSet
 from training.networks.rows import build
 from training.objectives.labelling import cost, say
@@ -118,13 +118,12 @@ def save_classifier(classifier: Classifier, file: Path) -> None:
 
 
 def load_classifier(file: Path) -> Classifier:
-    """Read a classifier for use. Raises RunError where it has not been trained."""
+    """Read a classifier for use. Raises RunError where it has not been trained, or its file is damaged."""
+    remedy = f"python -m training.train_classifiers EXPERIMENT.toml --classifiers {file.parent} makes it"
     if not file.is_file():
-        raise RunError(
-            f"{file} is missing: python -m training.train_classifiers EXPERIMENT.toml --classifiers "
-            f"{file.parent} makes it"
-        )
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    classifier = Classifier(**state["settings"])
-    classifier.load_state_dict(state["weights"])
+        raise RunError(f"{file} is missing: {remedy}")
+    with expecting("a classifier", file, f"{remedy} anew"):
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        classifier = Classifier(**state["settings"])
+        classifier.load_state_dict(state["weights"])
     return classifier.eval()

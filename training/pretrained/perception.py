@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.architectures import FEATURES
-from training.errors import RunError
+from training.files import expecting
 from training.networks.rows import build
 from training.pretrained.weights import find_weights, read_weights
 
@@ -55,15 +55,11 @@ def load_perception(name: str) -> Perception:
     """
     file = find_weights(name)
     state = read_weights(file)
-    try:
+    with expecting("the weights of VGG19 as torchvision names them", file):
         given = [state[name] for name in sorted(filter(_is_feature, state), key=_place)]
         perception = Perception(len(given[0]) / 64)
         own = perception.rows.state_dict()
         perception.rows.load_state_dict(dict(zip(own, given[: len(own)], strict=True)))
-    except (RuntimeError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise RunError(
-            f"{file} does not hold the weights of VGG19 as torchvision names them: {error}"
-        ) from error
     return perception.eval()
 
 

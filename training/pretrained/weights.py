@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from training.errors import RunError
+from training.files import expecting
 from training.images.sources import locate
 
 Weights = dict[str, Tensor]
@@ -48,7 +47,5 @@ def find_weights(name: str) -> Path:
 
 def read_weights(file: Path) -> Weights:
     """Read weights onto the CPU, by their names. Raises RunError where the file holds something else."""
-    try:
+    with expecting("weights", file):
         return READERS[file.suffix](file)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        raise RunError(f"{file} does not hold weights: {error}") from error

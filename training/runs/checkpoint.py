@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from training.errors import RunError
-from training.files import write_whole
+from training.files import expecting, write_whole
 
 KEPT = 2  # the last, and the one before it
 
@@ -33,9 +33,16 @@ def last_step(folder: Path) -> int:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """Read the last checkpoint in a folder onto the CPU. Raises RunError where there is none."""
+    """Read the last checkpoint in a folder onto the CPU.
+
+    Raises RunError where there is none, and where it is damaged: whether an older one will do is for the user
+    to say.
+    """
     files = list_checkpoints(folder)
     if not files:
         raise RunError(f"{folder} holds no checkpoint")
-    state: dict[str, Any] = torch.load(files[-1], map_location="cpu", weights_only=True)
+    *older, last = files
+    remedy = f"remove it, then {older[-1].name} is the last" if older else "there is no older one"
+    with expecting("a checkpoint", last, remedy):
+        state: dict[str, Any] = torch.load(last, map_location="cpu", weights_only=True)
     return state

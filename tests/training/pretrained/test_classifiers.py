@@ -64,3 +64,15 @@ def test_a_missing_classifier_names_its_verb(tmp_path: Path) -> None:
     """Measuring without classifiers says what makes them."""
     with pytest.raises(RunError, match=r"python -m training\.train_classifiers EXPERIMENT\.toml"):
         load_classifier(tmp_path / "none.pt")
+
+
+def test_a_damaged_classifier_names_its_verb(tmp_path: Path) -> None:
+    """What was cut short, and a file of something else, are made anew by what makes them."""
+    file = tmp_path / "kept.pt"
+    save_classifier(Classifier("digit_small", channels=1, classes=2), file)
+    whole = file.read_bytes()
+    torch.save({"steps_done": 5}, file)
+    for content in (whole[:500], b"", b"no classifier", file.read_bytes()):
+        file.write_bytes(content)
+        with pytest.raises(RunError, match=r"kept\.pt does not hold a classifier: \S.*; .+ makes it anew"):
+            load_classifier(file)

@@ -27,3 +27,18 @@ def test_a_file_that_a_kill_left_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / ".step_00000100.pt.part").write_bytes(b"half")
     with pytest.raises(RunError, match="holds no checkpoint"):
         load_checkpoint(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path: Path) -> None:
+    """Nothing older is taken unasked; without the damaged file it is what a run goes on from."""
+    for step in (5, 10):
+        save_checkpoint(tmp_path, step, {"steps_done": step})
+    older, last = list_checkpoints(tmp_path)
+    for file, said in (
+        (last, f"remove it, then {older.name} is the last"),
+        (older, "there is no older one"),
+    ):
+        file.write_bytes(file.read_bytes()[:300])
+        with pytest.raises(RunError, match=rf"{file.name} does not hold a checkpoint: .+; {said}"):
+            load_checkpoint(tmp_path)
+        file.unlink()
