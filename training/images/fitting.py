@@ -14,12 +14,14 @@ BYTES = ("|u1", "|b1")  # numpy's names of the values of a mode: bytes and bits
 
 
 def in_mode(image: Image.Image, channels: int) -> Image.Image:
-    """Return an image in grey or colour.
+    """Return an image in grey or colour; what can be seen through lies on black.
 
     Raises DataError where its values are no bytes: to cut them down would be a guess at their range.
     """
     if ImageMode.getmode(image.mode).typestr not in BYTES:
         raise DataError(f"holds values of mode {image.mode}, not bytes: save it with 8 bits a channel")
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     return image.convert(MODES[channels])
 
 

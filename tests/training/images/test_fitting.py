@@ -30,6 +30,28 @@ def test_colour_becomes_grey_and_grey_colour() -> None:
     assert fit(Image.new("L", (9, 9), 40), SIZE, domain(channels=3))[5, 5].tolist() == [40, 40, 40]
 
 
+def transparent(mode: str) -> Image.Image:
+    """Make an image of that mode: an opaque column, one half transparent and one that is not seen at all."""
+    colours = np.array([[[200, 0, 0, 255], [200, 0, 0, 128], [200, 0, 0, 0]]] * 3, np.uint8)
+    image = Image.fromarray(colours)
+    return image.quantize() if mode == "P" else image.convert(mode)
+
+
+@pytest.mark.parametrize(("mode", "red"), [("RGBA", 200), ("LA", 60), ("P", 200)])
+def test_transparent_images_lie_on_black(mode: str, red: int) -> None:
+    """A colour that is not seen is not learned: half of it is half as light, and none of it is black."""
+    fitted = fit(transparent(mode), (3, 3), domain(channels=3))
+    assert fitted[0, :, 0].tolist() == [red, pytest.approx(red / 2, abs=1), 0]
+    assert fit(transparent(mode), (3, 3), domain())[0, :, 0].tolist() == [60, pytest.approx(30, abs=1), 0]
+
+
+def test_a_colour_that_stands_for_nothing_is_black() -> None:
+    """A file without an alpha channel may name one colour as transparent."""
+    image = Image.new("RGB", (3, 3), (255, 0, 255))
+    image.info["transparency"] = (255, 0, 255)
+    assert fit(image, (3, 3), domain(channels=3)).max() == 0
+
+
 def test_an_image_of_the_right_size_keeps_its_bytes() -> None:
     """Nothing is resampled, scaled or rounded on the way where nothing is asked."""
     pixels = np.random.default_rng(0).integers(0, 256, SIZE, np.uint8)
