@@ -68,8 +68,11 @@ def _read_npz(file: Path) -> datasets.Dataset:
 def _read_hdf5(file: Path, ids: Path) -> datasets.Dataset:
     rows: dict[str, list[Any]] = {}
     try:
+        names = ids.read_text().split()
+        if not names:
+            raise DataError(f"{ids} names no image")
         with h5py.File(file) as groups:
-            for name in ids.read_text().split():
+            for name in names:
                 for member, value in groups[name].items():
                     text = h5py.check_string_dtype(value.dtype) is not None
                     rows.setdefault(member, []).append(np.asarray((value.asstr() if text else value)[()]))
@@ -80,7 +83,7 @@ def _read_hdf5(file: Path, ids: Path) -> datasets.Dataset:
 
 def _table(columns: dict[str, list[Any]], file: Path) -> datasets.Dataset:
     lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) != 1:
+    if len(set(lengths.values())) > 1:
         raise DataError(f"{file} has columns of different lengths: {lengths}")
     return datasets.Dataset.from_dict(columns)
 

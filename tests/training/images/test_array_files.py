@@ -85,6 +85,7 @@ def test_images_of_several_sizes_are_resized(tmp_path: Path) -> None:
         ({"photo": noise(2, *SIZE)}, "train", [r"image_column 'image' is not among the columns \['photo'\]"]),
         ({"image": noise(2, *SIZE)}, "valid", [r"no split \['valid'\]; there are \['train'\]"]),
         ({"image": noise(2, *SIZE)}, "train[:x]", ["'train\\[:x\\]' cannot be loaded"]),
+        ({}, "train", [r"image_column 'image' is not among the columns \[\]"]),
         ({"image": noise(2)}, "train", ["'image' .+ holds .+, not images"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -111,10 +112,13 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 def test_ids_and_files_fit(tmp_path: Path) -> None:
-    """An id that the file has not, a second file and a missing list are named."""
+    """An id that the file has not, a list without any, a second file and a missing list are named."""
     write_hdf5(tmp_path, noise(3, *SIZE))
     (tmp_path / "train.txt").write_text("0 7")
     with pytest.raises(DataError, match=r"data\.hy cannot be read: .+'7'"):
+        load(tmp_path, "train")
+    (tmp_path / "train.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"train\.txt names no image"):
         load(tmp_path, "train")
     alone = r"has to be the only HDF5 file, with lists of ids beside it"
     (tmp_path / "more.h5").touch()
