@@ -58,10 +58,12 @@ class Settings(BaseSettings):
         description="Processes that answer at one port; otherwise one on a GPU, else the processors up to 4.",
     )
     threads: int = Field(
-        default_factory=lambda chosen: max(1, available_cpus() // chosen.get("processes", 1)),
+        default_factory=lambda chosen: (
+            2 if chosen.get("provider") == "cuda" else max(1, available_cpus() // chosen.get("processes", 1))
+        ),
         ge=1,
         le=256,
-        description="Threads of a process that draw and encode; otherwise its share of the processors.",
+        description="Threads of a process that draw images; otherwise its share of processors, on a GPU 2.",
     )
     max_batch: int = Field(
         default_factory=lambda chosen: 16 if chosen.get("provider") == "cuda" else 64,

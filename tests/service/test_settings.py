@@ -70,12 +70,16 @@ def test_threads_follow_the_containers_limit(tmp_path: Path, limit: str, cpus: i
 
 
 def test_the_processors_are_used_up_to_four(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes are as many as processors, but few; on a GPU one, which has the model in its memory."""
+    """Processes are as many as processors, but few; on a GPU one, which has the model in its memory.
+
+    There runs take turns: a second thread prepares and encodes meanwhile, and more would part small batches.
+    """
     for cpus, processes in ((1, 1), (3, 3), (64, 4)):
         monkeypatch.setattr("service.settings.available_cpus", lambda cpus=cpus: cpus)
         assert Settings().processes == processes
         assert Settings().threads == cpus // processes
-    assert (Settings(provider="cuda").processes, Settings(processes=1).threads) == (1, 64)
+    alone, on_gpu = Settings(processes=1), Settings(provider="cuda")
+    assert (alone.threads, on_gpu.processes, on_gpu.threads) == (64, 1, 2)
     assert Settings(processes=7).processes == 7
 
 
