@@ -16,7 +16,6 @@ DEADLINE_S = 2.0
 PAIRS = 32  # in a request: drawing is the work, beside which refusing costs little
 CLIENTS = 8  # who ask in a closed loop and find room
 QUEUE = CLIENTS * PAIRS  # latents
-LEAST = 0.4  # of the peak, by a clock; others may use the machine at any moment
 QUESTION: list[Template] = [("POST", "/generate", f'{{"seed":%d,"count":{PAIRS},"model":"digit_edge"}}')]
 
 
@@ -53,8 +52,8 @@ def flood(service: Service, seconds: float, rate: float) -> Goodput:
     return goodput
 
 
-@pytest.mark.parametrize(("seconds", "share"), forms((3.0, 0.8), (60.0, 0.9)))
-def test_twice_the_peak_leaves_the_goodput(seconds: float, share: float) -> None:
+@pytest.mark.parametrize(("seconds", "share", "of_clock"), forms((3.0, 0.8, 0.4), (60.0, 0.9, 0.8)))
+def test_twice_the_peak_leaves_the_goodput(seconds: float, share: float, of_clock: float) -> None:
     """It stays near the peak, measured before and after the flood; the rest is 429 or 504."""
     limits = {"max_queue": QUEUE, "max_pairs": QUEUE, "max_frames": QUEUE, "cache_bytes": 0}
     with pairs(ROOT / "models") as start:
@@ -67,4 +66,4 @@ def test_twice_the_peak_leaves_the_goodput(seconds: float, share: float) -> None
     by_processor = 2 * flooded.of_processor / (before.of_processor + after.of_processor)
     print(f"of the peak by the clock {by_clock:.3f}, by processor time {by_processor:.3f}")
     assert by_processor >= share
-    assert by_clock >= LEAST
+    assert by_clock >= of_clock  # others may use the machine at any moment

@@ -5,15 +5,17 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.running import Service
+from tests.stress.conftest import PROCESSES
 from tests.stress.forms import forms
 from tests.stress.gauges import IDLE, read, settled
 
-LATENTS = 256  # of the patient client, each a run: more than are drawn in the meantime
+LATENTS = 256  # of a patient client, each a run: more than are drawn in the meantime
 LEFT = "cogan_http_requests_total 499"
 ASK = b"GET /generate?seed=%d&count=%d HTTP/1.1\r\nHost: x\r\n\r\n"
 ASK_IN_PART = b'POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n{"seed":%d'
@@ -29,16 +31,19 @@ def vanish(port: int, number: int) -> None:
 
 
 def storm(service: Service, clients: int) -> float:
-    """Let clients vanish behind a patient client, who has the only worker; return how many were drawn."""
+    """Let clients vanish behind patient ones, who have every worker; return how many were drawn."""
     before = read(service.url)
-    with socket.create_connection(("127.0.0.1", service.port)) as patient:
-        patient.sendall(ASK % (1, LATENTS))
-        settled(service.url, {"cogan_requests_in_flight": 2})
+    with ExitStack() as patient:
+        for _ in range(PROCESSES):  # who have connections by turns
+            client = patient.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+            client.sendall(ASK % (1, LATENTS))
+        in_flight = {"cogan_requests_in_flight": PROCESSES + 1}
+        settled(service.url, in_flight)
         for number in range(clients):
             vanish(service.port, number)
-        gone = {LEFT: before.get(LEFT, 0) + clients, "cogan_requests_in_flight": 2}
-        settled(service.url, gone)
-    after = settled(service.url, IDLE | {LEFT: gone[LEFT] + 1})
+        gone = before.get(LEFT, 0) + clients
+        settled(service.url, in_flight | {LEFT: gone})
+    after = settled(service.url, IDLE | {LEFT: gone + PROCESSES})
     return after["cogan_samples_total"] - before["cogan_samples_total"]
 
 
@@ -52,7 +57,7 @@ def test_clients_that_vanish_leave_nothing(
     drawn = [storm(service, clients)]
     first = read(service.url)
     drawn += [storm(service, clients) for _ in range(rounds)]
-    assert max(drawn) < LATENTS, drawn  # the patient client, who left last, was first in the queue
+    assert max(drawn) < LATENTS, drawn  # each patient client, who left last, was first in its queue
     files = {"process_open_fds": first["process_open_fds"]}
     last = settled(service.url, IDLE | files)
     resident = [metrics["process_resident_memory_bytes"] for metrics in (first, last)]
