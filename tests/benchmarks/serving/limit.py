@@ -63,6 +63,11 @@ def pairs_per_second(step: Callable[[int], int], threads: int, seconds: float) -
     return made / (time.perf_counter() - begun)
 
 
+def threads_text(threads: int) -> str:
+    """Say on how many threads a loop ran, as the results name it."""
+    return f"{threads} thread{'s' * (threads > 1)}"
+
+
 def main() -> None:
     """Print pairs per second as JSON, by "<loop>, <n> threads"."""
     drawer, seconds = Drawer(Path(sys.argv[1])), float(sys.argv[2])
@@ -73,7 +78,7 @@ def main() -> None:
         "own": partial(_own, drawer),
     }
     rates = {
-        f"{name}, {threads} thread{'s' * (threads > 1)}": pairs_per_second(step, threads, seconds)
+        f"{name}, {threads_text(threads)}": pairs_per_second(step, threads, seconds)
         for name, step in loops.items()
         for threads in sorted({1, processors()})
     }

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from tests.benchmarks.serving.limit import LARGEST_BATCH, threads_text
 from tests.benchmarks.serving.load import Sample
 from tests.benchmarks.serving.servers import ALONE, OURS
 
@@ -51,8 +52,8 @@ def markdown(results: Results, samples: list[Sample]) -> str:
         _table("CPU seconds for 1,000 pairs", closed, columns, _cell("cpu_seconds_per_1000_pairs", ".2f")),
         _table("Memory in MB, shared pages counted once", closed, columns, _cell("memory_mb", ".0f")),
         _table("Latency, open loop: p50 / p95 / p99 in ms", opened, rates, _latency),
-        _own(samples, OURS),
-        _own(samples, ALONE),
+        _own(samples, OURS, results),
+        _own(samples, ALONE, results),
         _limit(results["limit"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -115,23 +116,32 @@ def _ratios(closed: list[Sample], by_connections: list[int]) -> str:
     return f"This service against the best peer, by connections: {'; '.join(sentences)}." if sentences else ""
 
 
-def _own(samples: list[Sample], arm: str) -> str:
+def _own(samples: list[Sample], arm: str, results: Results) -> str:
     own = [s for s in samples if s.rate is None and s.arm == arm]
     plain = median(pick(own, what="distinct seeds", connections=32), "requests_per_second")
     loads = unique((s.what, s.connections) for s in own if s.what != "distinct seeds")
     lines = [
         f"## What only {arm} does",
         "",
-        "| | requests/s | images/s | p50 / p95 / p99 in ms | x distinct |",
+        "| | requests/s | images/s | p50 / p95 / p99 in ms | x distinct | x onnxruntime, same threads |",
     ]
-    lines.append("| --- |" + " ---: |" * 4)
+    lines.append("| --- |" + " ---: |" * 5)
     for name, connections in loads:
         found = pick(own, what=name, connections=connections)
         ratio = median(found, "requests_per_second") / plain if connections == 32 else None
         images = f"{median(found, 'images_per_second'):,.0f}" if name != "If-None-Match" else ""
         cells = [_rate(found), images, _latency(found), f"{ratio:.1f}" if ratio else ""]
+        cells.append(_of_onnxruntime(found, results) if name.startswith(f"{LARGEST_BATCH} pairs") else "")
         lines.append(f"| {name}, {_connections(connections)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) if loads else ""
+
+
+def _of_onnxruntime(found: list[Sample], results: Results) -> str:
+    """Compare answers of a whole batch with bare runs of it; a request has the threads of one process."""
+    processors, (first, *_) = results["machine"]["processors"], found
+    threads = processors if first.arm == ALONE else min(first.connections, processors)
+    bare = statistics.median(results["limit"][f"run, batch {LARGEST_BATCH}, {threads_text(threads)}"])
+    return f"{median(found, 'requests_per_second') * LARGEST_BATCH / bare:.2f}"
 
 
 def _limit(limit: dict[str, list[float]]) -> str:
