@@ -1,0 +1,55 @@
+"""Processes of one service come to serve the same, though one of them fails."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.datastructures import State
+
+from service.app import create_app
+from service.engine.model_repository import Opening, Refused
+from service.errors import LoadRefused
+from service.processes.channel import Channel
+from service.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_load_that_fails_in_one_process_is_done_again(
+    tiny_model: Callable[..., Path], models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked is told of it; a moment later all serve the new version."""
+    tiny_model()
+    first, other = (create_app(Settings(models_dir=models_dir, threads=1)).state for _ in range(2))
+    ends = await _join(first, other)
+    tiny_model(version="2")
+    open_file, failures = other.changes._loader.repository.open, iter([True])
+
+    def fail_once(name: str, served: Any) -> Opening:
+        if next(failures, False):
+            return Opening(served, (Refused(name, "no memory"),), 0.0)
+        opening: Opening = open_file(name, served)
+        return opening
+
+    monkeypatch.setattr(other.changes._loader.repository, "open", fail_once)
+    with pytest.raises(LoadRefused, match="no memory; version 1 is served"):
+        await first.changes.load("tiny")
+    assert [state.registry.models[0].version for state in (first, other)] == ["2", "2"]
+    for end in ends:
+        end.close()
+    await asyncio.gather(*(end.ended for end in ends))
+
+
+async def _join(first: State, other: State) -> list[Channel]:
+    near, far = socket.socketpair()
+    ends = [
+        await Channel.over(near, "process 2", first.siblings.answer),
+        await Channel.over(far, "the first process", other.siblings.answer),
+    ]
+    first.siblings.add(ends[0])
+    return ends
