@@ -24,6 +24,10 @@ class NetworkConfig:
     """How many layers the domains share; all but the one next to the image where it is not said."""
     initialisation: Annotated[str, one_of(INITIALISERS)] = "normal"
     """How the weights are drawn."""
+    initial_bias: float = 0.0
+    """What the biases of convolutions and linear layers begin with."""
+    initial_slope: float | None = None
+    """What PReLUs' slopes below zero begin with; the table's where it is not said."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     """The optimiser's step size."""
     betas: tuple[Decay, Decay] = (0.5, 0.99)
@@ -100,6 +104,8 @@ def check_layers(
         raise ValueError(
             f"{name}.shared_layers = {shared}: grey and RGB domains cannot share the layer next to the image"
         )
+    if config.initial_slope is not None and all(layer.activation != "prelu" for layer in table.layers):
+        raise ValueError(f"{name}.initial_slope = {config.initial_slope}: its table has no PReLU")
     if wrong := misfit(tables, table_name, size):
         raise ValueError(f"{name}.table = {table_name!r}: {wrong}")
 

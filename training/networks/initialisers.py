@@ -13,8 +13,11 @@ from training.networks.rows import Layers
 WEIGHTY = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
-def initialise(network: nn.Module, name: str) -> None:
+def initialise(network: nn.Module, name: str, bias: float = 0.0, slope: float | None = None) -> None:
     """Draw the weights of every linear operation by the method of that name in INITIALISERS.
+
+    Their biases begin with `bias`, and PReLUs with `slope`, or with that of their row where it is None.
+    Normalisations stay as they are.
 
     Then the rows that ask for it are normalised: what they use is their weight over its largest singular
     value, which each forward of training estimates a little better (Miyato et al. 2018, algorithm 1).
@@ -23,7 +26,9 @@ def initialise(network: nn.Module, name: str) -> None:
         if isinstance(module, WEIGHTY):
             INITIALISERS[name](module.weight)
             if module.bias is not None:
-                nn.init.zeros_(module.bias)
+                nn.init.constant_(module.bias, bias)
+        elif isinstance(module, nn.PReLU) and slope is not None:
+            nn.init.constant_(module.weight, slope)
     for operation in [operation for operation in _spectral(network) if isinstance(operation, WEIGHTY)]:
         spectral_norm(operation)
 

@@ -13,7 +13,7 @@ def build_generator(experiment: Experiment) -> CoupledGenerator:
     generator = CoupledGenerator(
         table, _channels(experiment), experiment.latent_dim, config.width, config.shared_of(table)
     )
-    initialise(generator, config.initialisation)
+    initialise(generator, config.initialisation, config.initial_bias, config.initial_slope)
     return generator
 
 
@@ -28,7 +28,7 @@ def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
         config.own_last_layers,
         experiment.classes,
     )
-    initialise(discriminator, config.initialisation)
+    initialise(discriminator, config.initialisation, config.initial_bias, config.initial_slope)
     return discriminator
 
 
@@ -44,7 +44,7 @@ def build_encoder(experiment: Experiment) -> CoupledEncoder:
         config.shared_of(table),
         config.own_last_layers,
     )
-    initialise(encoder, config.initialisation)
+    initialise(encoder, config.initialisation, config.initial_bias, config.initial_slope)
     return encoder
 
 

@@ -30,6 +30,17 @@ def test_every_experiment_builds_its_networks(file: Path) -> None:
     assert all(domain.description for domain in experiment.domains)
 
 
+@pytest.mark.parametrize(
+    "name", ["digit_edge_paper", "digit_edge_unshared", "mnist_to_usps", "usps_to_mnist"]
+)
+def test_the_official_experiments_begin_as_the_official_code(name: str) -> None:
+    """Both networks are drawn as its PyTorch version draws them, and decay as there."""
+    experiment = load_experiment(FILES[0].with_stem(name))
+    for network in (experiment.generator, experiment.discriminator):
+        assert (network.initialisation, network.initial_bias) == ("xavier", 0.1)
+        assert (network.initial_slope, network.weight_decay) == (None, 5e-4)
+
+
 def test_an_experiment_survives_its_run_folder() -> None:
     """Plain values of an experiment, as JSON keeps them, give the same experiment."""
     experiment = load_experiment(FILES[0])
@@ -68,6 +79,10 @@ def test_an_experiment_survives_its_run_folder() -> None:
         ({"generator": {"width": float("inf")}}, ["generator.width = inf", "finite"]),
         ({"generator": {"betas": [0.5, 1.5]}}, ["generator.betas.1 = 1.5", "less than 1"]),
         ({"generator": {"shared_layers": 6}}, ["generator.shared_layers = 6", "has 5 layers"]),
+        (
+            {"discriminator": {"table": "digit_strided", "initial_slope": 0.1}},
+            ["discriminator.initial_slope = 0.1", "its table has no PReLU"],
+        ),
         ({"discriminator": {"penalty": "r3"}}, ["discriminator.penalty = 'r3'", "none, r1, r2"]),
         (
             {"discriminator": {"penalty": "r1", "penalties": [{"name": "r1", "weight": 1.0}]}},

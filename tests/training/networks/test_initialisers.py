@@ -10,14 +10,14 @@ from torch import nn
 
 from training.config.experiment import Experiment
 from training.networks.initialisers import INITIALISERS
-from training.steps.construction import build_discriminator
+from training.steps.construction import build_discriminator, build_encoder, build_generator
 
 MakeExperiment = Callable[..., Experiment]
 
 
 @pytest.mark.parametrize("name", INITIALISERS)
 def test_every_initialisation_draws_all_weights(make_experiment: MakeExperiment, name: str) -> None:
-    """Weights are spread around zero, and biases are zero."""
+    """Weights are spread around zero, and biases are zero where nothing else is said."""
     discriminator = build_discriminator(make_experiment(discriminator={"initialisation": name}))
     for module in discriminator.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -25,6 +25,38 @@ def test_every_initialisation_draws_all_weights(make_experiment: MakeExperiment,
             assert module.weight.abs().max() < 3
             assert module.bias is not None
             assert not module.bias.any()
+
+
+def values(network: nn.Module, *kinds: type[nn.Module], name: str) -> set[float]:
+    """Return every value that parameters of a name have in modules of some kinds."""
+    parameters = [getattr(module, name) for module in network.modules() if isinstance(module, kinds)]
+    return {value.item() for values in parameters if values is not None for value in values.flatten()}
+
+
+@pytest.mark.parametrize("build", [build_generator, build_discriminator, build_encoder])
+def test_biases_begin_where_they_are_told_to(
+    make_experiment: MakeExperiment, build: Callable[[Experiment], nn.Module]
+) -> None:
+    """Those of every linear operation do, and those of normalisations stay zero."""
+    told = {"table": "digit", "width": 1 / 32, "initial_bias": 0.125}
+    network = build(make_experiment(generator=told, discriminator=told, encoder=told))
+    assert values(network, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, name="bias") == {0.125}
+    assert values(network, nn.BatchNorm2d, name="bias") <= {0.0}
+    assert values(network, nn.BatchNorm2d, name="weight") <= {1.0}
+
+
+@pytest.mark.parametrize("build", [build_generator, build_discriminator])
+@pytest.mark.parametrize(("told", "slope"), [(None, 0.25), (0.0, 0.0), (0.5, 0.5)])
+def test_prelus_begin_where_they_are_told_to(
+    make_experiment: MakeExperiment,
+    build: Callable[[Experiment], nn.Module],
+    told: float | None,
+    slope: float,
+) -> None:
+    """Every slope is the one that is said, zero among them, or else the table's."""
+    changes = {"table": "digit", "initial_slope": told}
+    network = build(make_experiment(generator=changes, discriminator=changes))
+    assert values(network, nn.PReLU, name="weight") == {slope}
 
 
 @pytest.mark.parametrize("name", INITIALISERS)
