@@ -60,6 +60,8 @@ class Experiment:
     """Updates of discriminator and generator."""
     warmdown: Share = 0.0
     """Last share of the steps over which the learning rates fall linearly to nothing."""
+    halve_every: Positive | None = None
+    """Steps after which the learning rates are halved, again and again."""
     precision: Precision = "32-true"
     """Of the networks' arithmetic; bf16-mixed is faster where the processor or GPU has bfloat16."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

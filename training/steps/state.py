@@ -38,13 +38,15 @@ class State:
         self._averages = {"average": average} | ({"teacher": teacher} if experiment.lessons else {})
         self.average, self.teacher = average.network, teacher.network
         self._steps, self._falling = experiment.steps, experiment.warmdown * experiment.steps
+        self._halve_every = experiment.halve_every
         self._processes = Processes(fabric)
 
     def begin_step(self) -> None:
-        """Set the learning rates, which fall linearly over the last of the steps."""
+        """Set the learning rates, which are halved every so many steps, and fall linearly over the last."""
+        halvings = self.steps_done // self._halve_every if self._halve_every else 0
         share = min(1.0, (self._steps - self.steps_done) / self._falling) if self._falling else 1.0
         for learner in self.learners.values():
-            learner.set_rate(share)
+            learner.set_rate(share * 0.5**halvings)
 
     def end_step(self) -> None:
         """Count the step, and have the averages follow."""

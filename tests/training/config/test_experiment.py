@@ -55,6 +55,7 @@ def test_an_experiment_survives_its_run_folder() -> None:
         ({"steps": "many"}, ["steps = 'many'", "valid integer"]),
         ({"steps": 0}, ["steps = 0", "greater than or equal to 1"]),
         ({"warmdown": 1.5}, ["warmdown = 1.5", "less than or equal to 1"]),
+        ({"halve_every": 0}, ["halve_every = 0", "greater than or equal to 1"]),
         ({"seed": -1}, ["seed = -1", "greater than or equal to 0"]),
         ({"prior": "gauss"}, ["prior = 'gauss'", "'normal' or 'uniform'"]),
         ({"loss": "huber"}, ["loss = 'huber'", "must be one of ce, lsgan, wgan, hinge, relativistic"]),

@@ -17,6 +17,7 @@ MakeTrainer = Callable[[Experiment], Trainer]
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "lazy penalty, falling rates": {"discriminator": {"penalty": "r1", "penalty_every": 2}, "warmdown": 1.0},
+    "halved rates": {"halve_every": 3},
     "penalties": {
         "discriminator": {
             "penalties": [

@@ -97,9 +97,24 @@ def test_a_heavy_penalty_flattens_the_discriminator(
     assert penalties[-1] < penalties[0] / 2
 
 
-def test_learning_rates_fall_at_the_end(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
-    """Over the last half of eight steps both rates fall linearly and never reach nothing."""
-    experiment = make_experiment(steps=8, warmdown=0.5, generator={"learning_rate": 0.001})
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ({}, [1, 1, 1, 1, 1, 1, 1, 1]),
+        ({"warmdown": 0.5}, [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]),
+        ({"halve_every": 3}, [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]),
+        ({"halve_every": 3, "warmdown": 0.5}, [1, 1, 1, 0.5, 0.5, 0.375, 0.125, 0.0625]),
+    ],
+    ids=str,
+)
+def test_learning_rates_fall(
+    make_experiment: MakeExperiment,
+    make_trainer: MakeTrainer,
+    schedule: dict[str, float],
+    expected: list[float],
+) -> None:
+    """In eight steps both rates fall linearly over the last half, by half every three steps, or by both."""
+    experiment = make_experiment(steps=8, generator={"learning_rate": 0.001}, **schedule)
     trainer = make_trainer(experiment)
     shares = []
     for _ in range(8):
@@ -110,7 +125,7 @@ def test_learning_rates_fall_at_the_end(make_experiment: MakeExperiment, make_tr
         ]
         shares.append(rates[0] / 0.001)
         assert rates[1] / experiment.discriminator.learning_rate == pytest.approx(shares[-1])
-    assert shares == pytest.approx([1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
+    assert shares == pytest.approx(expected)
 
 
 def test_the_average_draws_without_a_gradient(
