@@ -28,6 +28,7 @@ KINDS: dict[str, dict[str, object]] = {
     "negative": {"transform": "negative", "forbidden_augmentations": ["color"]},
     "colour": {"channels": 3},
     "known": {"labelled": True},
+    "balanced": {"labelled": True, "balanced": True},
 }
 
 
@@ -87,7 +88,7 @@ def make_couplers() -> Callable[[Experiment], Couplers]:
 
 
 @pytest.fixture(scope="session")
-def make_trainer(fabric: Fabric) -> Callable[[Experiment], Trainer]:
+def make_trainer() -> Callable[[Experiment], Trainer]:
     """Return what builds the trainer of an experiment on its images, each domain's read once.
 
     Its couplings ask networks that know nothing.
@@ -100,6 +101,7 @@ def make_trainer(fabric: Fabric) -> Callable[[Experiment], Trainer]:
         sets = known[experiment.domains]
         labels = check_labels(experiment, {name: loaded.labels for name, loaded in sets.items()})
         images = {name: loaded.images for name, loaded in sets.items()}
+        fabric = Machine(accelerator="cpu", threads=1).fabric(experiment.precision)
         return Trainer(experiment, images, fabric, random_couplers(experiment), labels)
 
     return make

@@ -128,6 +128,21 @@ def test_learning_rates_fall(
     assert shares == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("precision", "kind"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_networks_calculate_in_the_precision_that_is_asked(
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer, precision: str, kind: torch.dtype
+) -> None:
+    """What their layers put out is of its kind, and their weights stay whole."""
+    trainer = make_trainer(make_experiment(precision=precision))
+    seen: set[torch.dtype] = set()
+    for network in (trainer.state.generator, trainer.state.discriminator):
+        network.trunk[0].register_forward_hook(lambda *call: seen.add(call[-1].dtype))
+    trainer.step()
+    assert seen == {kind}
+    networks = trainer.state.networks.values()
+    assert {weight.dtype for network in networks for weight in network.parameters()} == {torch.float32}
+
+
 def test_the_average_draws_without_a_gradient(
     make_experiment: MakeExperiment, make_trainer: MakeTrainer
 ) -> None:
