@@ -56,10 +56,10 @@ def _flip(images: Tensor) -> Tensor:
 
 def _affine(images: Tensor) -> Tensor:
     """Turn by up to 14 degrees, scale each side by up to an eighth, shear, and move by a fourteenth."""
-    reach = torch.tensor(REACH, dtype=images.dtype, device=images.device)[:, None]
+    drawn = 2.0 * torch.rand(len(REACH), len(images), device=images.device).to(images) - 1.0
     turn, wider, higher, slant, right, down = (
-        2.0 * torch.rand(len(REACH), len(images)).to(reach) - 1.0
-    ) * reach
+        reach * shares for reach, shares in zip(REACH, drawn, strict=True)
+    )
     rows = [
         torch.stack([(1.0 + wider) * turn.cos(), slant - turn.sin(), right], 1),
         torch.stack([turn.sin(), (1.0 + higher) * turn.cos(), down], 1),
@@ -75,7 +75,7 @@ def _elastic(images: Tensor) -> Tensor:
     """
     size = list(images.shape)
     still = torch.eye(2, 3, dtype=images.dtype, device=images.device).expand(len(images), 2, 3)
-    moves = STRETCH * torch.randn(len(images), 2, KNOTS, KNOTS).to(images)
+    moves = STRETCH * torch.randn(len(images), 2, KNOTS, KNOTS, device=images.device).to(images)
     moves = interpolate(moves, size[2:], mode="bicubic", align_corners=True).movedim(1, -1)
     grid = affine_grid(still, size, align_corners=False) + moves
     return grid_sample(images, grid, padding_mode="border", align_corners=False)
