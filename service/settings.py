@@ -132,7 +132,7 @@ class Settings(BaseSettings):
         default=60.0,
         gt=0,
         le=86_400,
-        description="Seconds that one batch may be drawn until /livez fails and the process is replaced.",
+        description="Seconds that a batch may take or a process be silent; then /livez fails.",
     )
     drain_delay_s: float = Field(
         default=0.0,

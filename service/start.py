@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 
 from fastapi import FastAPI
@@ -19,7 +21,7 @@ from service.settings import Settings, load_settings, unknown_variables
 from service.telemetry.logs import configure_logs
 
 logger = logging.getLogger("cogan.start")
-HANGS_AFTER_S = 1.0  # beyond the grace
+HANGS_AFTER_S = 5.0  # beyond the grace of requests
 
 
 def serve(arguments: Sequence[str]) -> int:
@@ -39,12 +41,13 @@ def serve(arguments: Sequence[str]) -> int:
 
 
 def _leave(status: int) -> int:
-    """Return the status once every thread has ended; end at once where one hangs, as Python would wait."""
-    others = [
-        one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon
-    ]
+    """Return the status once every thread has ended; do not wait for one that hangs, as Python would."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # it is ending
+    end, own = time.monotonic() + HANGS_AFTER_S, threading.current_thread()
+    others = [thread for thread in threading.enumerate() if thread is not own and not thread.daemon]
     for thread in others:
-        thread.join(HANGS_AFTER_S)
+        thread.join(max(0.0, end - time.monotonic()))
     if hung := [thread.name for thread in others if thread.is_alive()]:
         logger.error("left behind, still at work: %s", ", ".join(hung))
         os._exit(status or 1)

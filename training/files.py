@@ -42,7 +42,7 @@ def expecting(what: str, file: Path, remedy: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except OSError:  # says nothing of what the file holds
+    except (OSError, MemoryError):  # say nothing of what the file holds
         raise
     except Exception as error:  # a damaged file can make a reader fail in any way
         said = str(error).partition(". ")[0] or type(error).__name__  # torch goes on with advice

@@ -57,11 +57,6 @@ class Batcher:
         """The seconds since when the oldest batch is being drawn; 0 where none is."""
         return self._queue.longest_run
 
-    @property
-    def busy(self) -> bool:
-        """Whether anybody waits for it, or a batch is on its way."""
-        return self._queue.busy
-
     async def draw(self, job: Job[Encoded], deadline: float) -> tuple[Encoded, dict[str, float]]:
         """Wait for a job's answer; return it and the seconds that each part of the work took.
 
@@ -114,7 +109,7 @@ class Batcher:
 
     def _start_runs(self, loop: asyncio.AbstractEventLoop) -> None:
         self._starting = False
-        while batch := self._queue.begin():
+        while batch := self._queue.take():
             if self._is_quick(batch):
                 self._settle(batch, self._draw(batch))
             else:
@@ -127,11 +122,11 @@ class Batcher:
     def _work(self, batch: list[Share], loop: asyncio.AbstractEventLoop) -> None:
         """Draw a batch in a worker thread, and queue the next one up there, behind those of other models."""
         loop.call_soon_threadsafe(self._settle, batch, self._draw(batch))
-        if following := self._queue.begin():
+        if following := self._queue.take():
             self._workers.submit(self._work, following, loop)
 
     def _draw(self, batch: list[Share]) -> list[Run]:
-        runs = draw_batch(batch) if self._queue.start(batch) else []
+        runs = draw_batch(batch) if self._queue.begin(batch) else []
         self._queue.end(batch)
         return runs
 

@@ -15,7 +15,7 @@ class EntryQueue:
     """Entries in order, bounded in latents. One lock guards them, and what of them is given to runs."""
 
     def __init__(self, most: int, runs: int) -> None:
-        """Hold at most so many latents, and let at most `runs` batches be drawn at the same time."""
+        """Hold at most so many latents, and let at most `runs` batches be taken at the same time."""
         self.depth = 0  # latents that wait
         self._most, self._runs = most, runs
         self._lock = threading.Lock()
@@ -27,12 +27,6 @@ class EntryQueue:
         """The seconds since when the oldest batch is being drawn; 0 where none is."""
         with self._lock:
             return max(0.0, time.perf_counter() - min(self._given.values(), default=math.inf))
-
-    @property
-    def busy(self) -> bool:
-        """Whether anything waits or is given to runs."""
-        with self._lock:
-            return bool(self._given or self.depth)
 
     def put(self, entry: Entry[Any]) -> bool:
         """Add an entry at the end; False where there is no room for all of it."""
@@ -48,7 +42,7 @@ class EntryQueue:
         with self._lock:
             self._drop(entry)
 
-    def begin(self) -> list[Share]:
+    def take(self) -> list[Share]:
         """Take a batch where it may run and something waits; else nothing.
 
         Runs that are free share what waits evenly. A batch has entries of one model alone, and no more
@@ -57,12 +51,12 @@ class EntryQueue:
         with self._lock:
             if not self.depth or len(self._given) == self._runs:
                 return []
-            batch = self._take(math.ceil(self.depth / (self._runs - len(self._given))))
+            batch = self._fill(math.ceil(self.depth / (self._runs - len(self._given))))
             if batch:
                 self._given[id(batch)] = math.inf
             return batch
 
-    def start(self, batch: list[Share]) -> bool:
+    def begin(self, batch: list[Share]) -> bool:
         """Begin to draw a batch, without those who no longer wait; False where nobody does.
 
         It may have stood behind batches of other models until now.
@@ -86,7 +80,7 @@ class EntryQueue:
             whole = len(batch) == 1 and batch[0].stop - batch[0].start == batch[0].entry.job.size
             return whole and len(self._given) == 1 and not self.depth
 
-    def _take(self, room: int) -> list[Share]:
+    def _fill(self, room: int) -> list[Share]:
         """Take from the head; who no longer waits is dropped."""
         batch: list[Share] = []
         while room and self._entries:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-
 from service.engine.model_loader import ModelLoader
-from service.errors import NotReady, Stuck
 from service.processes.siblings import Siblings
-
-logger = logging.getLogger("cogan.models")
 
 
 class ModelChanges:
@@ -20,11 +15,8 @@ class ModelChanges:
             siblings.on(verb.__name__, verb)
 
     async def load(self, name: str) -> str:
-        """Serve a model's highest version; return it. Raises as ModelLoader.load does, in any process."""
-        try:
-            return str(await self._siblings.change(self._load.__name__, name))
-        finally:
-            await self.agree()
+        """Serve the highest version of a model; return it. Raises as ModelLoader.load."""
+        return str(await self._siblings.change(self._load.__name__, name))
 
     async def unload(self, name: str) -> str:
         """Serve a model no longer; return the version that was served. Raises UnknownModel."""
@@ -35,18 +27,10 @@ class ModelChanges:
         await self._siblings.change(self._reload.__name__)
 
     async def agree(self) -> None:
-        """Let all look again where some serve other models: a folder may change between two looks at it."""
-        if not await self._agreed():
+        """Let all look again where some serve other models, as the folder changed while they began."""
+        first, *others = await self._siblings.gather(self._served.__name__)
+        if any(other != first for other in others):
             await self.reload()
-            if not await self._agreed():
-                logger.error("processes serve different models; what was refused in one of them says why")
-
-    async def _agreed(self) -> bool:
-        try:
-            first, *others = await self._siblings.gather(self._served.__name__)
-        except (Stuck, NotReady):  # one that hangs or has ended is replaced
-            return True
-        return all(other == first for other in others)
 
     async def _served(self, _: None) -> list[str]:
         return self._loader.served()

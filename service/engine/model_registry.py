@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from weakref import WeakSet
 
 from service.engine.batching import Batcher
 from service.engine.model_repository import Opening, Refused
@@ -27,7 +28,7 @@ class ModelRegistry:
         """`default` names the model of requests that name none; otherwise it is the first by name."""
         self._make_batcher, self._default, self._metrics = make_batcher, default, metrics
         self._batchers: dict[str, Batcher] = {}
-        self._removed: list[Batcher] = []  # some of which may still draw
+        self._all = WeakSet[Batcher]()  # those that were removed and still draw, too
         self._refused: dict[str, tuple[Refused, ...]] = {}
         self.absence = "no model is loaded yet"  # why there is none, where none was refused
         self.changes = 0  # how often what is served has changed
@@ -58,8 +59,7 @@ class ModelRegistry:
     @property
     def longest_run(self) -> float:
         """The seconds since when the oldest batch of any model is being drawn; 0 where none is."""
-        batchers = [*self._batchers.values(), *self._removed]
-        return max((batcher.longest_run for batcher in batchers), default=0.0)
+        return max((batcher.longest_run for batcher in self._all), default=0.0)
 
     def model(self, name: str | None, version: str | None = None, place: str = "body") -> OnnxModel:
         """Return the model of this name, or the default one. Raises UnknownModel and NotReady.
@@ -104,7 +104,6 @@ class ModelRegistry:
         batcher = self._batchers.pop(name, None)
         if batcher is None:
             raise unknown_model(name, sorted(self._batchers), "path")
-        self._removed = [batcher, *(one for one in self._removed if one.busy)]
         self.changes += 1
         self._refused.pop(name, None)
         self.absence = "every model was unloaded"
@@ -118,7 +117,8 @@ class ModelRegistry:
         """Let a model draw what is asked from now on."""
         batcher = self._batchers.get(model.name)
         if batcher is None:
-            self._batchers[model.name] = self._make_batcher(model)
+            self._batchers[model.name] = batcher = self._make_batcher(model)
+            self._all.add(batcher)
         elif batcher.model is model:
             return
         else:

@@ -31,8 +31,8 @@ async def read_body(
         raise _too_large(limit)
     if not size and b"transfer-encoding" not in headers:
         return b"" if (await receive())["type"] == "http.request" else None
-    if (coding := headers.get(b"content-encoding", b"identity")) != b"identity":
-        detail = f"the body must not be compressed, and is by {coding.decode('latin-1')!r:.40}"
+    if (coding := headers.get(b"content-encoding", b"").decode("latin-1").lower()) not in ("", "identity"):
+        detail = f"the body must not be compressed, and is by {coding!r:.40}"
         raise UnsupportedMediaType(detail, headers={"Accept-Encoding": "identity"})
     try:
         with timers.timeout(timeout_s):

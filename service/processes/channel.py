@@ -33,7 +33,7 @@ class Channel:
         self.name, self._reader, self._writer, self._answerer = name, reader, writer, answerer
         self._ids, self._asked = count(), dict[int, asyncio.Future[Any]]()
         self._answering: set[asyncio.Task[None]] = set()
-        self._unanswered_since: float | None = None
+        self._heard_at = time.monotonic()
         self.ended = asyncio.create_task(self._listen())
 
     @classmethod
@@ -50,8 +50,9 @@ class Channel:
         if self.ended.done():
             raise NotReady(f"{self.name} has ended")
         number = next(self._ids)
+        if not self._asked:
+            self._heard_at = time.monotonic()  # nothing was due until now
         self._asked[number] = answer = asyncio.get_running_loop().create_future()
-        self._unanswered_since = self._unanswered_since or time.monotonic()
         try:
             self._send(id=number, verb=verb, value=value)
             return await asyncio.wait_for(answer, patience_s)
@@ -62,8 +63,8 @@ class Channel:
 
     @property
     def silence(self) -> float:
-        """The seconds since the first question after which nothing came; 0 where an answer did."""
-        return time.monotonic() - self._unanswered_since if self._unanswered_since else 0.0
+        """The seconds for which nothing has come while something was asked."""
+        return time.monotonic() - self._heard_at
 
     def close(self) -> None:
         """End the line."""
@@ -81,7 +82,7 @@ class Channel:
                 answer.set_exception(NotReady(f"{self.name} has ended"))
 
     def _take(self, message: dict[str, Any]) -> None:
-        self._unanswered_since = None
+        self._heard_at = time.monotonic()
         if "verb" in message:
             task = asyncio.create_task(self._answer(message))
             self._answering.add(task)  # the loop itself would not keep it alive

@@ -53,29 +53,24 @@ class Siblings:
     async def gather(
         self, verb: str, value: Any = None, patience_s: float = PATIENCE_S, silence_s: float = 0.0
     ) -> list[Any]:
-        """Return every process' answer, and None of one that is late but was silent for no longer than that.
+        """Return every process' answer, without those that are late but have been silent for less than that.
 
         Raises Stuck, NotReady, and what answering raises.
         """
         if self._first is not None:
             asked = [verb, value, patience_s, silence_s]
-            return list(await self._first.ask("gather", asked, patience_s + PATIENCE_S))
-
-        async def ask(other: Channel) -> Any:
-            try:
-                return await other.ask(verb, value, patience_s)
-            except Stuck:
-                if other.silence > silence_s:
-                    raise
-                return None
-
-        return list(await asyncio.gather(self._verbs[verb](value), *map(ask, self._others)))
+            asking = _ask(self._first, "gather", asked, patience_s + PATIENCE_S, silence_s)
+            return [answer for answers in await asking for answer in answers]
+        others = [_ask(other, verb, value, patience_s, silence_s) for other in self._others]
+        own, *found = await asyncio.gather(self._verbs[verb](value), *others)
+        return [own, *(answer for answers in found for answer in answers)]
 
     async def change(self, verb: str, value: Any = None) -> Any:
         """Let every process do something, in the same order as everything else that changes.
 
-        Each does it, whatever comes of it in others, and though whoever asked has left. Returns the first
-        one's answer; raises what doing it raises, Stuck and NotReady.
+        Each does it, whatever comes of it in others, and though whoever asked has left; where it comes to
+        something else in one of them, all do it once more. Returns the first one's first answer; raises what
+        doing it raises, Stuck and NotReady.
         """
         if self._first is not None:
             return await self._first.ask("change", [verb, value], 2 * CHANGE_PATIENCE_S)
@@ -86,12 +81,17 @@ class Siblings:
 
     async def _change(self, verb: str, value: Any) -> Any:
         async with self.unchanged():
-            others = [other.ask(verb, value, CHANGE_PATIENCE_S) for other in self._others]
-            answers = await asyncio.gather(self._verbs[verb](value), *others, return_exceptions=True)
+            answers = await self._everywhere(verb, value)
+            if len(set(map(repr, answers))) > 1:
+                await self._everywhere(verb, value)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
         return answers[0]
+
+    async def _everywhere(self, verb: str, value: Any) -> list[Any]:
+        others = [other.ask(verb, value, CHANGE_PATIENCE_S) for other in self._others]
+        return await asyncio.gather(self._verbs[verb](value), *others, return_exceptions=True)
 
     async def answer(self, verb: str, value: Any) -> Any:
         """Answer what another process asks, for this one or for all."""
@@ -100,3 +100,13 @@ class Siblings:
         if verb == "change":
             return await self.change(*value)
         return await self._verbs[verb](value)
+
+
+async def _ask(other: Channel, verb: str, value: Any, patience_s: float, silence_s: float) -> list[Any]:
+    """Return another's answer; nothing where it is late, but has been silent for less than that."""
+    try:
+        return [await other.ask(verb, value, patience_s)]
+    except Stuck:
+        if other.silence >= silence_s:
+            raise
+        return []

@@ -15,7 +15,7 @@ from tests.stress.conftest import PROCESSES
 from tests.stress.forms import forms
 from tests.stress.gauges import IDLE, read, settled
 
-LATENTS = 256  # of a patient client, each a run: more than are drawn in the meantime
+LATENTS = 512  # of a patient client, each a run: more than all processes draw in the meantime
 LEFT = "cogan_http_requests_total 499"
 ASK = b"GET /generate?seed=%d&count=%d HTTP/1.1\r\nHost: x\r\n\r\n"
 ASK_IN_PART = b'POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n{"seed":%d'

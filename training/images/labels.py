@@ -32,8 +32,8 @@ def require_labels(labels: Tensor | None, domain: DomainConfig, use: Use) -> Ten
     if labels is None:
         raise DataError(
             f"domain {domain.name}: lessons and classifiers need classes, and split "
-            f"{domain.split_for(use)!r} of {domain.source!r} has no column {domain.label_column!r} of two or "
-            "more, whole numbers from 0 of every image"
+            f"{domain.split_for(use)!r} of {domain.source!r} has no column {domain.label_column!r} that "
+            "gives every image one: whole numbers from 0, at least two of them"
         )
     return labels
 

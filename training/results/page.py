@@ -31,8 +31,8 @@ TAUGHT = """
 ## What labels of another domain teach
 
 Accuracy of the last step on all test images of the domain without labels: mean and standard deviation over
-the seeds. **Held out** is what a domain's images were divided into anew, for these, as the official code
-divides USPS; others are divided as their source has it. **Published** is the figure of CoGAN.
+the seeds. **Held out** is the share of a domain's images that was not learned from and measured against, as
+the official code divides USPS; others are divided as their source has it. **Published** is that of CoGAN.
 
 {table}"""
 MADE = """

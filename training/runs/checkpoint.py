@@ -42,7 +42,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     if not files:
         raise RunError(f"{folder} holds no checkpoint")
     *older, last = files
-    remedy = f"remove it, then {older[-1].name} is the last" if older else "there is no older one"
+    remedy = f"without it, {older[-1].name} is the last" if older else "there is no older one"
     with expecting("a checkpoint", last, remedy):
         state: dict[str, Any] = torch.load(last, map_location="cpu", weights_only=True)
     return state

@@ -63,6 +63,11 @@ def pairs_per_second(step: Callable[[int], int], threads: int, seconds: float) -
     return made / (time.perf_counter() - begun)
 
 
+def threads_of_one_process(processors: int) -> int:
+    """Return how many threads a process of the service has, which has up to four of them."""
+    return processors // min(4, processors)
+
+
 def threads_text(threads: int) -> str:
     """Say on how many threads a loop ran, as the results name it."""
     return f"{threads} thread{'s' * (threads > 1)}"
@@ -80,7 +85,7 @@ def main() -> None:
     rates = {
         f"{name}, {threads_text(threads)}": pairs_per_second(step, threads, seconds)
         for name, step in loops.items()
-        for threads in sorted({1, processors()})
+        for threads in sorted({1, threads_of_one_process(processors()), processors()})
     }
     print(json.dumps(rates))
 

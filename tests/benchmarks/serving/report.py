@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from tests.benchmarks.serving.limit import LARGEST_BATCH, threads_text
+from tests.benchmarks.serving.limit import LARGEST_BATCH, threads_of_one_process, threads_text
 from tests.benchmarks.serving.load import Sample
 from tests.benchmarks.serving.servers import ALONE, OURS
 
@@ -139,7 +139,8 @@ def _own(samples: list[Sample], arm: str, results: Results) -> str:
 def _of_onnxruntime(found: list[Sample], results: Results) -> str:
     """Compare answers of a whole batch with bare runs of it; a request has the threads of one process."""
     processors, (first, *_) = results["machine"]["processors"], found
-    threads = processors if first.arm == ALONE else min(first.connections, processors)
+    alone = first.arm != ALONE and first.connections == 1
+    threads = threads_of_one_process(processors) if alone else processors
     bare = statistics.median(results["limit"][f"run, batch {LARGEST_BATCH}, {threads_text(threads)}"])
     return f"{median(found, 'requests_per_second') * LARGEST_BATCH / bare:.2f}"
 

@@ -23,10 +23,12 @@ pytestmark = pytest.mark.anyio
 async def test_a_load_that_fails_in_one_process_is_done_again(
     tiny_model: Callable[..., Path], models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asked is told of it; a moment later all serve the new version."""
+    """Whoever asked is told of it, all serve the new version, and what was unloaded stays so."""
     tiny_model()
+    tiny_model(name="other")
     first, other = (create_app(Settings(models_dir=models_dir, threads=1)).state for _ in range(2))
     ends = await _join(first, other)
+    await first.changes.unload("other")
     tiny_model(version="2")
     open_file, failures = other.changes._loader.repository.open, iter([True])
 
@@ -39,7 +41,8 @@ async def test_a_load_that_fails_in_one_process_is_done_again(
     monkeypatch.setattr(other.changes._loader.repository, "open", fail_once)
     with pytest.raises(LoadRefused, match="no memory; version 1 is served"):
         await first.changes.load("tiny")
-    assert [state.registry.models[0].version for state in (first, other)] == ["2", "2"]
+    for state in (first, other):
+        assert [(model.name, model.version) for model in state.registry.models] == [("tiny", "2")]
     for end in ends:
         end.close()
     await asyncio.gather(*(end.ended for end in ends))

@@ -25,23 +25,29 @@ def test_a_full_disk_costs_the_log_alone(tiny_model: Callable[..., Path], models
     with take_address("127.0.0.1", 0, "COGAN_PORT")[0] as free:
         port = free.getsockname()[1]
     settings = {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PORT": str(port), "COGAN_LOG_LEVEL": "debug"}
-    with (
-        Path("/dev/full").open("w") as full,
-        subprocess.Popen(
-            [sys.executable, "-m", "service"], env=os.environ | ALONE | settings, stderr=full
-        ) as process,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
-    ):
-        end, ready = time.monotonic() + START, False
-        while not ready:
-            assert time.monotonic() < end
-            with suppress(httpx.TransportError):
-                ready = client.get("/readyz").is_success
-        assert client.get("/generate?seed=7").status_code == 200
-        time.sleep(0.1)  # the line is due
-        assert client.get("/generate?seed=8").status_code == 200
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(START) == 0
+    with Path("/dev/full").open("w") as full, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        command = [sys.executable, "-m", "service"]
+        process = subprocess.Popen(command, env=os.environ | ALONE | settings, stderr=full)
+        try:
+            wait_until_ready(client)
+            assert client.get("/generate?seed=7").status_code == 200
+            time.sleep(0.1)  # the line is due
+            assert client.get("/generate?seed=8").status_code == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(START) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_until_ready(client: httpx.Client) -> None:
+    """Ask until a service answers that it is ready."""
+    end, ready = time.monotonic() + START, False
+    while not ready:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+        with suppress(httpx.TransportError):
+            ready = client.get("/readyz").is_success
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
@@ -64,7 +70,7 @@ async def test_a_clock_that_jumps_changes_nothing(
 ) -> None:
     """Deadlines, limits and durations are of a clock that nobody sets."""
     tiny_model(turns=200_000)
-    client = connect(deadline_s=20, rate_limit=1, rate_burst=2)
+    client = connect(deadline_s=20, rate_limit=0.001, rate_burst=2)
     asking = asyncio.create_task(client.get("/generate?seed=1"))
     await asyncio.sleep(0.05)
     now = time.time

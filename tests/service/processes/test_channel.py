@@ -60,7 +60,7 @@ async def test_a_refusal_crosses_as_it_is(caplog: pytest.LogCaptureFixture) -> N
 async def test_silence_and_an_end_are_told() -> None:
     """One that does not answer in time is stuck; what is asked of one that ends is refused at once."""
     async with line() as (one, other):
-        with pytest.raises(Stuck, match=r"the other has not answered for 0 s"):
+        with pytest.raises(Stuck, match=r"the other has not answered for \d+ s"):
             await one.ask("sleep", 0.05, patience_s=0.01)
         assert await one.ask("echo", 1) == ["echo", 1]
         waiting = asyncio.create_task(one.ask("sleep", 5.0, patience_s=10))
@@ -108,6 +108,7 @@ async def test_what_one_is_told_all_do() -> None:
         done.clear()
         with pytest.raises(UnknownModel, match="no such"):
             await siblings.change("attempt")
-        assert sorted(done) == [(1, "tried"), (2, "tried")]  # whatever the first refuses
+        # whatever the first refuses, and once more, as it came to something else there
+        assert sorted(done) == [(1, "tried"), (1, "tried"), (2, "tried"), (2, "tried")]
     for end in ends:
         end.close()

@@ -64,10 +64,9 @@ async def test_a_process_that_is_late_may_be_passed_over() -> None:
 
     other.on("count", count)
     ends = await join(first, other)
-    assert await first.gather("count", patience_s=0.05, silence_s=1.0) == [1, None]
-    with pytest.raises(Stuck, match="other has not answered for 0 s"):
+    assert await first.gather("count", patience_s=0.05, silence_s=30.0) == [1]
+    with pytest.raises(Stuck, match=r"other has not answered for \d+ s"):
         await first.gather("count", patience_s=0.05)
     waiting.set()
-    assert await first.gather("count", patience_s=1.0) == [1, 2]
-    assert ends[0].silence == 0.0
+    assert await first.gather("count", patience_s=30.0) == [1, 2]
     await part(ends)

@@ -35,7 +35,7 @@ def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path: Path) -> No
         save_checkpoint(tmp_path, step, {"steps_done": step})
     older, last = list_checkpoints(tmp_path)
     for file, said in (
-        (last, f"remove it, then {older.name} is the last"),
+        (last, f"without it, {older.name} is the last"),
         (older, "there is no older one"),
     ):
         file.write_bytes(file.read_bytes()[:300])
