@@ -24,7 +24,7 @@ Latents = NDArray[np.float32]
 Images = dict[str, NDArray[np.uint8]]
 
 MOST_PIXELS = 2**20  # of a domain in one run, whose memory grows with them
-CACHED = 16  # latents whose activations a processor's caches still hold
+CACHED = 8  # latents whose activations a processor's caches still hold
 
 
 def file_digest(path: Path) -> str:
