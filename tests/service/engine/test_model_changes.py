@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.datastructures import State
 
 from service.app import create_app
 from service.engine.model_repository import Opening, Refused
 from service.errors import LoadRefused
-from service.processes.channel import Channel
 from service.settings import Settings
+from tests.service.processes.lines import join, part
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +24,7 @@ async def test_a_load_that_fails_in_one_process_is_done_again(
     tiny_model()
     tiny_model(name="other")
     first, other = (create_app(Settings(models_dir=models_dir, threads=1)).state for _ in range(2))
-    ends = await _join(first, other)
+    ends = await join(first.siblings, other.siblings)
     await first.changes.unload("other")
     tiny_model(version="2")
     open_file, failures = other.changes._loader.repository.open, iter([True])
@@ -43,16 +40,4 @@ async def test_a_load_that_fails_in_one_process_is_done_again(
         await first.changes.load("tiny")
     for state in (first, other):
         assert [(model.name, model.version) for model in state.registry.models] == [("tiny", "2")]
-    for end in ends:
-        end.close()
-    await asyncio.gather(*(end.ended for end in ends))
-
-
-async def _join(first: State, other: State) -> list[Channel]:
-    near, far = socket.socketpair()
-    ends = [
-        await Channel.over(near, "process 2", first.siblings.answer),
-        await Channel.over(far, "the first process", other.siblings.answer),
-    ]
-    first.siblings.add(ends[0])
-    return ends
+    await part(ends)
