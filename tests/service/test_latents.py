@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.latents import MAX_INDEX, MAX_SEED, default_method, draw_latent, interpolate
 from service.metadata import Prior
@@ -29,6 +31,14 @@ def test_latents_are_golden(
 ) -> None:
     """These values never change: a seed is the same image in every release."""
     assert np.array_equal(draw_latent(prior, seed, index, truncation), np.array(expected, np.float32))
+
+
+@given(st.integers(0, MAX_SEED), st.integers(0, MAX_INDEX))
+def test_an_index_is_a_spawn_key(seed: int, index: int) -> None:
+    """A latent is what numpy draws from the child `index` of a seed."""
+    child = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
+    expected = child.standard_normal(NORMAL.latent_dim).astype(np.float32)
+    assert np.array_equal(draw_latent(NORMAL, seed, index), expected)
 
 
 def test_seed_and_index_do_not_mix() -> None:
