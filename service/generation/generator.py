@@ -19,13 +19,15 @@ from service.wire.fields import Choice
 from service.wire.inference import Inference, InferenceAnswer, write_inference
 
 Seconds = Mapping[str, float]  # that each part of the work took
+FROM_CACHE: Seconds = {"cache": 0.0}
 
 
 class Answer(NamedTuple):
-    """The bytes of an answer, and the seconds that each part of the work took."""
+    """The bytes of an answer, the seconds that each part of the work took, and whether it was kept."""
 
     body: bytes
     seconds: Seconds
+    kept: bool = False
 
 
 class Generator:
@@ -64,7 +66,7 @@ class Generator:
         """Draw and encode an order. Raises what Batcher.draw raises."""
         if (kept := self._answers.get(order.key)) is not None:
             self._metrics.cache_hits.inc()
-            return Answer(kept, {"cache": 0.0})
+            return Answer(kept, FROM_CACHE, kept=True)
         self._metrics.cache_misses.inc()
         job = Job(order.model, order.size, order.latents, partial(self._encode, order))
         body, seconds = await self._registry.batcher(order.model.name).draw(job, deadline)

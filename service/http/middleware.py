@@ -92,15 +92,14 @@ class RequestMiddleware:
         try:
             if self._gate is not None:
                 await self._gate.admit(scope, headers)
-            if self._repeats is not None and (messages := self._repeats.answer(scope, headers)) is not None:
-                for message in messages:
+            body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s, self._timers)
+            if body is None:
+                return
+            if self._repeats is not None and (kept := self._repeats.answer(scope, headers, body)) is not None:
+                for message in kept:
                     await reply(message)
                 return
-            body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s, self._timers)
-            if body is not None:
-                await watched(
-                    receive, body, reply, lambda replay: self._app(scope, replay, reply), self._timers
-                )
+            await watched(receive, body, reply, lambda replay: self._app(scope, replay, reply), self._timers)
         except asyncio.CancelledError:  # by the server, whose grace is over
             if reply.started:
                 raise

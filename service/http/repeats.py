@@ -1,4 +1,4 @@
-"""GET requests that were answered before: a repeat, known by its bytes, is neither routed nor parsed."""
+"""Questions that were answered before: a repeat, known by its bytes, is neither routed nor parsed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from service.telemetry.tracing import trace_route
 
 MOST_KNOWN = 4096
 LONGEST_QUESTION = 1024  # bytes
+QUESTION = "cogan.question"  # the key of a scope that holds what can be known again
 Headers = list[tuple[bytes, bytes]]
-Question = tuple[str, bytes, bytes]
+Question = tuple[str, str, bytes, bytes, bytes, bytes]
 
 
 class Known(NamedTuple):
-    """What is known of a question: its route, the key of its answer, and the headers of 200 and of 304."""
+    """What is known of a question: its route, the key of its answer, and the headers of 200 and of 304.
+
+    Without headers of 304 a question is not asked on a condition.
+    """
 
     route: Any
     key: str
@@ -38,37 +42,36 @@ class Repeats:
 
     def remember(self, scope: Scope, key: str, headers: Headers, unchanged: Headers) -> None:
         """Note a question whose answer never changes, and the headers of its answer: 200, and 304."""
-        accept = first_of_each(scope["headers"]).get(b"accept", b"")
-        if len(scope["query_string"]) + len(accept) > LONGEST_QUESTION:
+        if QUESTION not in scope:
             return
         self._forget_if_changed()
         headers = [header for header in headers if header[0] != b"content-length"]
-        self._known[_question(scope, accept)] = Known(scope["route"], key, headers, unchanged)
+        self._known[scope[QUESTION]] = Known(scope["route"], key, headers, unchanged)
         if len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
 
-    def answer(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[Message, Message] | None:
-        """Return what to send for a repeat; None for what is no repeat, or whose answer is not kept.
-
-        Who says how long it waits may say it wrongly, and is left to the route that knows.
-        """
-        if scope["method"] != "GET" or b"x-request-timeout" in headers:
+    def answer(
+        self, scope: Scope, headers: dict[bytes, bytes], body: bytes
+    ) -> tuple[Message, Message] | None:
+        """Return what to send for a repeat; None for what is no repeat, or whose answer is not kept."""
+        if (question := _question(scope, headers, body)) is None:
             return None
+        scope[QUESTION] = question
         self._forget_if_changed()
-        known = self._known.get(_question(scope, headers.get(b"accept", b"")))
-        if known is None:
+        if (known := self._known.get(question)) is None:
             return None
-        if matches(headers.get(b"if-none-match", b"").decode("latin-1"), known.key):
-            status, body, sent = 304, b"", known.unchanged
+        condition = headers.get(b"if-none-match", b"").decode("latin-1")
+        if known.unchanged and matches(condition, known.key):
+            status, content, sent = 304, b"", known.unchanged
         elif (kept := self._answers.get(known.key)) is not None:
             self._metrics.cache_hits.inc()
-            status, body, sent = 200, kept, [*known.headers, (b"content-length", b"%d" % len(kept))]
+            status, content, sent = 200, kept, [*known.headers, (b"content-length", b"%d" % len(kept))]
         else:
             return None
         scope["route"] = known.route  # as routing would have it
         trace_route(scope["method"], known.route.path)
         start = {"type": "http.response.start", "status": status, "headers": sent}
-        return start, {"type": "http.response.body", "body": body}
+        return start, {"type": "http.response.body", "body": content}
 
     def _forget_if_changed(self) -> None:
         if self._seen != (changes := self._changes()):
@@ -87,5 +90,16 @@ def first_of_each(headers: Headers) -> dict[bytes, bytes]:
     return dict(reversed(headers))
 
 
-def _question(scope: Scope, accept: bytes) -> Question:
-    return scope["path"], scope["query_string"], accept
+def _question(scope: Scope, headers: dict[bytes, bytes], body: bytes) -> Question | None:
+    """Return all that an answer hangs on; None where that is long.
+
+    Who says how long it waits may say it wrongly, and is left to the route that knows.
+    """
+    query, accept, kind = (
+        scope["query_string"],
+        headers.get(b"accept", b""),
+        headers.get(b"content-type", b""),
+    )
+    if b"x-request-timeout" in headers or len(query) + len(body) + len(accept) + len(kind) > LONGEST_QUESTION:
+        return None
+    return scope["method"], scope["path"], query, body, accept, kind

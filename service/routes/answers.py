@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.generation.generator import Generator, formats
+from service.generation.generator import FROM_CACHE, Generator, formats
 from service.generation.orders import Order
 from service.http.repeats import Repeats, matches
 from service.routes.patience import deadline
@@ -30,15 +30,24 @@ class ImageAnswers:
             headers |= {"Cache-Control": "no-store", "Content-Location": drawn_seed_url}
         elif request.method == "GET":
             headers |= {"Cache-Control": "no-cache", "ETag": f'"{order.key}"'}
-            timed = headers | {"Server-Timing": server_timing({"cache": 0.0})}
-            unchanged = Response(status_code=304, headers=timed)
-            again = _response(order, b"", headers, {"cache": 0.0})
-            self._repeats.remember(request.scope, order.key, again.raw_headers, unchanged.raw_headers)
             if matches(request.headers.get("if-none-match", ""), order.key):
-                return unchanged
+                self._remember(request, order, headers)
+                return _unchanged(headers)
         answer = await self._generator.answer(order, until)
         trace_parts(answer.seconds)
+        if answer.kept and drawn_seed_url is None:
+            self._remember(request, order, headers)
         return _response(order, answer.body, headers, answer.seconds)
+
+    def _remember(self, request: Request, order: Order, headers: dict[str, str]) -> None:
+        """Know a question again that has come twice; most come once."""
+        again = _response(order, b"", headers, FROM_CACHE).raw_headers
+        unchanged = _unchanged(headers).raw_headers if "ETag" in headers else []
+        self._repeats.remember(request.scope, order.key, again, unchanged)
+
+
+def _unchanged(headers: dict[str, str]) -> Response:
+    return Response(status_code=304, headers=headers | {"Server-Timing": server_timing(FROM_CACHE)})
 
 
 def _response(order: Order, body: bytes, headers: dict[str, str], seconds: Mapping[str, float]) -> Response:

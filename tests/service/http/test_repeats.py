@@ -1,4 +1,4 @@
-"""A repeated GET is answered as it was, without routing or parsing, and never by a model that is gone."""
+"""What was asked twice is answered as it was, without routing or parsing, by a model that is served."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ async def test_a_repeat_is_answered_without_routing(
 ) -> None:
     """It has the same bytes and headers, but for its id and timing; HEAD and 304 as well."""
     first = await client.get(path)
+    await client.get(path)
     forbid_routes(monkeypatch)
     again, head = await client.get(path), await client.head(path)
     assert again.content == first.content
@@ -60,6 +61,25 @@ async def test_a_repeat_is_answered_without_routing(
     unchanged = await client.get(path, headers={"if-none-match": first.headers["etag"]})
     assert (unchanged.status_code, unchanged.content) == (304, b"")
     assert unchanged.headers["etag"] == first.headers["etag"]
+
+
+async def test_a_body_is_a_question_too(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that came twice is not parsed a third time; another is another question, and none has 304."""
+    first, *_ = [await client.post("/generate", json={"seed": 7}) for _ in range(2)]
+    assert (await client.post("/generate", content=first.request.content)).status_code == 415
+    assert (await client.request("GET", "/generate", content=first.request.content)).content != first.content
+    forbid_routes(monkeypatch)
+    again = await client.post("/generate", json={"seed": 7}, headers={"if-none-match": "*"})
+    assert (again.status_code, again.content) == (200, first.content)
+    assert again.headers["server-timing"] == "cache;dur=0.000"
+    assert (await client.post("/generate", json={"seed": 8})).status_code == 500
+
+
+async def test_what_changes_is_no_repeat(client: httpx.AsyncClient) -> None:
+    """Without a seed every answer is another."""
+    answers = [await client.post("/generate", json={}) for _ in range(3)]
+    answers += [await client.get("/generate") for _ in range(3)]
+    assert len({answer.content for answer in answers}) == 6
 
 
 async def test_repeats_are_counted_by_their_route(client: httpx.AsyncClient) -> None:
@@ -129,14 +149,15 @@ def test_what_is_known_is_bounded() -> None:
     cache.put("key", b"answer")
     repeats, route = Repeats(cache, lambda: 0, Metrics()), Route("/generate", Response)
 
-    def known(query: bytes, accept: bytes) -> bool:
-        scope = {"method": "GET", "path": "/generate", "query_string": query}
-        return repeats.answer(scope, {b"accept": accept}) is not None
+    def scope(query: bytes, body: bytes) -> dict[str, Any]:
+        scope = {"method": "POST", "path": "/generate", "query_string": query, "route": route}
+        scope["answer"] = repeats.answer(scope, {b"accept": b"*/*"}, body)
+        return scope
 
     half = b"x" * (LONGEST_QUESTION // 2)
-    questions = [(b"%d" % i, b"*/*") for i in range(MOST_KNOWN + 1)]
-    for query, accept in (*questions, (half, half + b"x")):
-        scope = {"path": "/generate", "query_string": query, "headers": [(b"accept", accept)], "route": route}
-        repeats.remember(scope, "key", [], [])
-    assert [known(*question) for question in questions] == [False, *[True] * MOST_KNOWN]
-    assert not known(half, half + b"x")
+    questions = [(b"%d" % i, b"{}") for i in range(MOST_KNOWN + 1)]
+    for question in (*questions, (half, half)):
+        repeats.remember(scope(*question), "key", [], [])
+    known = [scope(*question)["answer"] is not None for question in questions]
+    assert known == [False, *[True] * MOST_KNOWN]
+    assert scope(half, half)["answer"] is None
