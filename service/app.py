@@ -24,12 +24,13 @@ from service.http.cors import allow_origins
 from service.http.gate import make_gate
 from service.http.middleware import RequestMiddleware
 from service.http.repeats import Repeats
+from service.http.shedding import Shedding
 from service.processes.siblings import Siblings
 from service.routes.answers import ImageAnswers
 from service.routes.docs import add_docs
 from service.routes.generate import GenerateRoutes
 from service.routes.health import HealthRoutes
-from service.routes.image_routes import BodyRoute
+from service.routes.image_routes import BodyRoute, drawing_routes
 from service.routes.inference_protocol import InferenceRoutes
 from service.routes.interpolate import InterpolateRoutes
 from service.routes.model_control import ModelControlRoutes
@@ -114,12 +115,13 @@ def _guard(app: FastAPI, parts: _Parts, access_log: AccessLog) -> FastAPI:
         readiness=parts.readiness,
     )
     gate = make_gate(settings, parts.metrics, parts.siblings)
-    app.add_middleware(protect, gate=gate, repeats=parts.repeats)
+    shedding = Shedding(drawing_routes(app), parts.registry)
+    app.add_middleware(protect, gate=gate, repeats=parts.repeats, shedding=shedding)
     if settings.cors_origins is not None:
         allow_origins(app, settings.cors_origins)  # outermost: errors are read, too
     app.state.health = health = app if settings.health_port is None else make_bare_app(None)
     if health is not app:
-        health.add_middleware(protect, gate=None, repeats=None)  # of answers that may need a key
+        health.add_middleware(protect, gate=None, repeats=None, shedding=None)  # of what may need a key
     return health
 
 

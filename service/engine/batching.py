@@ -50,12 +50,18 @@ class Batcher:
         self._starting = False  # whether a start is due
         metrics.queue_depth.labels(model.name).set_function(lambda: self._queue.depth)
         self._batches, self._samples = metrics.batches.labels(model.name), metrics.samples.labels(model.name)
+        self._refused = metrics.rejected.labels("queue_full")
         self._durations = cache(metrics.inference_duration.labels)
 
     @property
     def longest_run(self) -> float:
         """The seconds since when the oldest batch is being drawn; 0 where none is."""
         return self._queue.longest_run
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for a single latent."""
+        return self._queue.depth >= self._max_queue
 
     async def draw(self, job: Job[Encoded], deadline: float) -> tuple[Encoded, dict[str, float]]:
         """Wait for a job's answer; return it and the seconds that each part of the work took.
@@ -65,7 +71,7 @@ class Batcher:
         """
         entry = Entry(job)
         if not self._queue.put(entry):
-            raise self._refuse(job)
+            raise self.refuse()
         loop = asyncio.get_running_loop()
         alarm = self._timers.call_at(deadline, partial(self._expire, entry))
         if not self._starting:  # after all that came at the same time
@@ -84,14 +90,15 @@ class Batcher:
             self._queue.drop(entry)
             loop.call_soon(self._count, entry)  # when the answer is on its way
 
-    def _refuse(self, job: Job[Any]) -> QueueFull:
-        """Count a request for which there is no room, and tell when to come again."""
-        job.model.statistics.fail.add(0.0)
-        self._metrics.rejected.labels("queue_full").inc()
-        wait = math.ceil(self._queue.depth * job.model.pace.latent_seconds / self._runs) or 1
+    def refuse(self) -> QueueFull:
+        """Count a request for which there is no room; return the error, which tells when to come again."""
+        self.model.statistics.fail.add(0.0)
+        self._refused.inc()
+        depth = self._queue.depth
+        wait = math.ceil(depth * self.model.pace.latent_seconds / self._runs) or 1
         return QueueFull(
-            f"{self._queue.depth} latents wait for model '{job.model.name}' and this request has {job.size}; "
-            f"the queue holds {self._max_queue}. Try again in {wait} s.",
+            f"{depth} latents wait for model '{self.model.name}', and its queue has room for "
+            f"{self._max_queue - depth} more. Try again in {wait} s.",
             headers={"Retry-After": str(wait)},
         )
 

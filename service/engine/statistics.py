@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import asdict, dataclass, field
-from statistics import median
 from typing import Any, Self
 
 
@@ -78,13 +77,10 @@ class Pace:
     """How long a latent takes; the median, as a run that other processes held up says nothing of the next."""
 
     def __init__(self) -> None:
+        self.latent_seconds = 0.0  # of one latent in the last runs; 0 before the first
         self._recent: deque[float] = deque(maxlen=9)
 
     def note(self, size: int, seconds: float) -> None:
         """Note a run of `size` latents."""
         self._recent.append(seconds / size)
-
-    @property
-    def latent_seconds(self) -> float:
-        """Seconds of one latent in the last runs; 0 before the first."""
-        return median(self._recent) if self._recent else 0.0
+        self.latent_seconds = sorted(self._recent)[len(self._recent) // 2]

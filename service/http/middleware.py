@@ -20,6 +20,7 @@ from service.http.gate import Gate
 from service.http.problems import problem_response
 from service.http.repeats import Repeats, first_of_each
 from service.http.replies import Reply
+from service.http.shedding import Shedding
 from service.settings import Settings
 from service.telemetry.access_log import AccessLog
 from service.telemetry.logs import REQUEST_ID, TRACE_ID
@@ -56,12 +57,13 @@ class RequestMiddleware:
         repeats: Repeats | None,
         readiness: Readiness,
         gate: Gate | None,
+        shedding: Shedding | None,
     ) -> None:
         self._app, self._metrics, self._readiness = app, metrics, readiness
         self._requests = cache(metrics.requests.labels)  # the library looks labels up under a lock
         self._durations = cache(metrics.request_duration.labels)
         self._access_log, self._timers, self._gate = access_log, timers, gate
-        self._repeats = repeats
+        self._repeats, self._shedding = repeats, shedding
         self._max_body_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,6 +101,8 @@ class RequestMiddleware:
                 for message in kept:
                     await reply(message)
                 return
+            if self._shedding is not None:
+                self._shedding.check(scope, body)
             await watched(receive, body, reply, lambda replay: self._app(scope, replay, reply), self._timers)
         except asyncio.CancelledError:  # by the server, whose grace is over
             if reply.started:

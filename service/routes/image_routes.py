@@ -65,6 +65,14 @@ class BodyRoute(APIRoute):
         await response(scope, receive, send)
 
 
+def drawing_routes(app: FastAPI) -> dict[tuple[str, str], APIRoute]:
+    """Return the routes that draw images, by method and path."""
+    routes = [route for route in app.router.routes if isinstance(route, APIRoute)]
+    paths = {route.path for route in routes if isinstance(route, BodyRoute)}
+    drawing = [route for route in routes if route.path in paths]
+    return {(method, route.path): route for route in drawing for method in route.methods or ()}
+
+
 def _is_json(content_type: str) -> bool:
     media_type = content_type.partition(";")[0].strip().lower()
     kind, _, subtype = media_type.partition("/")
