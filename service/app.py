@@ -22,6 +22,7 @@ from service.errors import SettingsError
 from service.generation.generator import Generator
 from service.http.cors import allow_origins
 from service.http.gate import make_gate
+from service.http.gathering import Gathering
 from service.http.middleware import RequestMiddleware
 from service.http.repeats import Repeats
 from service.http.shedding import Shedding
@@ -115,7 +116,8 @@ def _guard(app: FastAPI, parts: _Parts, access_log: AccessLog) -> FastAPI:
         readiness=parts.readiness,
     )
     gate = make_gate(settings, parts.metrics, parts.siblings)
-    shedding = Shedding(drawing_routes(app), parts.registry)
+    app.state.gathering = gathering = Gathering()
+    shedding = Shedding(drawing_routes(app), parts.registry, gathering)
     app.add_middleware(protect, gate=gate, repeats=parts.repeats, shedding=shedding)
     if settings.cors_origins is not None:
         allow_origins(app, settings.cors_origins)  # outermost: errors are read, too

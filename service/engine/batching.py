@@ -97,7 +97,7 @@ class Batcher:
         depth = self._queue.depth
         wait = math.ceil(depth * self.model.pace.latent_seconds / self._runs) or 1
         return QueueFull(
-            f"{depth} latents wait for model '{self.model.name}', and its queue has room for "
+            f"{depth} latents wait for model '{self.model.name}', whose queue has room for "
             f"{self._max_queue - depth} more. Try again in {wait} s.",
             headers={"Retry-After": str(wait)},
         )

@@ -9,10 +9,10 @@ import asyncio
 from typing import cast
 
 from service.errors import HeadTooLarge, MalformedRequest, RequestError
+from service.http.gathering import Gathering
 from service.http.joined_writes import JoinedWrites
 from service.http.plain_protocol import PlainProtocol
 from service.http.problems import problem_response
-from service.settings import Settings
 
 MAX_HEAD = 2**16  # bytes of the request line and the headers; other servers take 8 to 64 KiB
 MOST_WAITING = 16  # requests that come before the one ahead of them is answered
@@ -26,6 +26,7 @@ class Connection(PlainProtocol):
 
     head_timeout_s: float
     send_timeout_s: float
+    gathering: Gathering
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first head."""
@@ -44,12 +45,24 @@ class Connection(PlainProtocol):
         self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        """Read what has come, now or together with what comes to others."""
+        if not self.gathering.keep(self.read, data):
+            self.read(data)
+
+    def shutdown(self) -> None:
+        """End once what has come is answered."""
+        self.gathering.end()
+        super().shutdown()
+
+    def read(self, data: bytes) -> None:
         """Parse, and see how far the head of a request has come."""
+        if self.transport.is_closing():
+            return
         self._chunk = len(data)
         if self._in_head:
             self._head_bytes += self._chunk
         self._since_body += self._chunk
-        super().data_received(data)
+        super().read(data)
         over = self._head_bytes if self._in_head else self._since_body
         if over > MAX_HEAD and not self.transport.is_closing():
             self._refuse(HeadTooLarge(f"the head is larger than {MAX_HEAD} bytes"))
@@ -131,12 +144,3 @@ class Connection(PlainProtocol):
         head += [b"%s: %s" % header for header in answer.raw_headers]
         self.transport.write(b"\r\n".join([*head, b"", bytes(answer.body)]))
         self.transport.close()
-
-
-def connection_class(settings: Settings) -> type[Connection]:
-    """Return the connections' class with the limits that are set."""
-
-    class LimitedConnection(Connection):
-        head_timeout_s, send_timeout_s = settings.head_timeout_s, settings.send_timeout_s
-
-    return LimitedConnection

@@ -18,6 +18,10 @@ class PlainProtocol(HttpToolsProtocol):
     """Parses a request that offers another protocol anew, without the offer; drops headers behind a body."""
 
     def data_received(self, data: bytes) -> None:
+        """Take what has come."""
+        self.read(data)
+
+    def read(self, data: bytes) -> None:
         """Parse what has come."""
         self._data = data
         super().data_received(data)
@@ -46,7 +50,7 @@ class PlainProtocol(HttpToolsProtocol):
         lines += [b"%s: %s" % header for header in map(_without_offer, self.headers) if header[1]]
         rest = self._data[stopped.args[0] :]
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(b"\r\n".join([*lines, b"", b""]) + rest)
+        self.read(b"\r\n".join([*lines, b"", b""]) + rest)
 
 
 def _without_offer(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:

@@ -11,11 +11,14 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.http.addresses import take_address, url
-from service.http.connections import connection_class
+from service.http.connections import Connection
+from service.http.gathering import Gathering
 from service.settings import Settings
 
 
-def port_config(app: FastAPI, settings: Settings, port: int, **own: Any) -> uvicorn.Config:
+def port_config(
+    app: FastAPI, settings: Settings, port: int, gathering: Gathering, **own: Any
+) -> uvicorn.Config:
     """Configure a port: all of them log, listen and limit their clients alike."""
     return uvicorn.Config(
         app,
@@ -24,10 +27,20 @@ def port_config(app: FastAPI, settings: Settings, port: int, **own: Any) -> uvic
         log_config=None,
         access_log=False,
         server_header=False,
-        http=connection_class(settings),
+        http=_connection_class(settings, gathering),
         ws="none",
         **own,
     )
+
+
+def _connection_class(settings: Settings, shared: Gathering) -> type[Connection]:
+    """Return the class of connections that gather together, with the limits that are set."""
+
+    class LimitedConnection(Connection):
+        head_timeout_s, send_timeout_s = settings.head_timeout_s, settings.send_timeout_s
+        gathering = shared
+
+    return LimitedConnection
 
 
 class HealthServer(uvicorn.Server):
@@ -35,7 +48,8 @@ class HealthServer(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         assert settings.health_port is not None
-        super().__init__(port_config(app, settings, settings.health_port, timeout_graceful_shutdown=1))
+        config = port_config(app, settings, settings.health_port, Gathering(), timeout_graceful_shutdown=1)
+        super().__init__(config)
         self._bound = take_address(settings.host, settings.health_port, "COGAN_HEALTH_PORT")
 
     @contextmanager

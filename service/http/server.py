@@ -42,6 +42,7 @@ class Server(uvicorn.Server):
                 app,
                 settings,
                 settings.port,
+                app.state.gathering,
                 forwarded_allow_ips=settings.trusted_proxies,
                 timeout_keep_alive=75,  # longer than proxies keep idle connections
                 timeout_graceful_shutdown=int(settings.deadline_s) + 5,

@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from starlette.types import Scope
 
 from service.engine.model_registry import ModelRegistry
+from service.http.gathering import Gathering
 from service.telemetry.tracing import trace_route
 
 LONGEST_BODY = 4096  # bytes; a longer one takes long to read for a name, too
@@ -21,9 +22,11 @@ LONGEST_BODY = 4096  # bytes; a longer one takes long to read for a name, too
 class Shedding:
     """Reads the name of the model alone; what names none that is served is left to its route."""
 
-    def __init__(self, routes: Mapping[tuple[str, str], Any], registry: ModelRegistry) -> None:
-        """Refuse what is asked of `routes`, which are by method and path."""
-        self._routes, self._registry = routes, registry
+    def __init__(
+        self, routes: Mapping[tuple[str, str], Any], registry: ModelRegistry, gathering: Gathering
+    ) -> None:
+        """Refuse what is asked of `routes`, which are by method and path, and gather what comes then."""
+        self._routes, self._registry, self._gathering = routes, registry, gathering
 
     def check(self, scope: Scope, body: bytes) -> None:
         """Raise QueueFull where the model that is asked has no room for a single latent."""
@@ -35,6 +38,7 @@ class Shedding:
         if batcher is not None and batcher.full:
             scope["route"] = route  # as routing would have it
             trace_route(scope["method"], route.path)
+            self._gathering.begin()
             raise batcher.refuse()
 
 

@@ -61,6 +61,7 @@ async def test_what_has_no_chance_is_not_parsed(
         ):
             assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
             assert int(refused.headers["retry-after"]) >= 1
+        assert client._transport.app.state.gathering.keep(print, b"")  # type: ignore[attr-defined]
         repeated = await client.post("/generate", content=REPEATED, headers=JSON)
         assert (repeated.status_code, repeated.content) == (200, kept.content)
         assert (await client.delete("/generate")).status_code == 405
