@@ -31,7 +31,7 @@ from service.routes.answers import ImageAnswers
 from service.routes.docs import add_docs
 from service.routes.generate import GenerateRoutes
 from service.routes.health import HealthRoutes
-from service.routes.image_routes import BodyRoute, drawing_routes
+from service.routes.image_routes import BodyRoute, direct_routes, drawing_routes
 from service.routes.inference_protocol import InferenceRoutes
 from service.routes.interpolate import InterpolateRoutes
 from service.routes.model_control import ModelControlRoutes
@@ -118,12 +118,14 @@ def _guard(app: FastAPI, parts: _Parts, access_log: AccessLog) -> FastAPI:
     gate = make_gate(settings, parts.metrics, parts.siblings)
     app.state.gathering = gathering = Gathering()
     shedding = Shedding(drawing_routes(app), parts.registry, gathering)
-    app.add_middleware(protect, gate=gate, repeats=parts.repeats, shedding=shedding)
+    app.add_middleware(
+        protect, gate=gate, repeats=parts.repeats, shedding=shedding, direct=direct_routes(app)
+    )
     if settings.cors_origins is not None:
         allow_origins(app, settings.cors_origins)  # outermost: errors are read, too
     app.state.health = health = app if settings.health_port is None else make_bare_app(None)
     if health is not app:
-        health.add_middleware(protect, gate=None, repeats=None, shedding=None)  # of what may need a key
+        health.add_middleware(protect, gate=None, repeats=None, shedding=None, direct={})  # asks for no key
     return health
 
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 import re
+from collections.abc import Mapping
 from functools import cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -58,12 +59,14 @@ class RequestMiddleware:
         readiness: Readiness,
         gate: Gate | None,
         shedding: Shedding | None,
+        direct: Mapping[tuple[str, str], ASGIApp],
     ) -> None:
+        """Take `direct` for what answers a method and a path without being routed."""
         self._app, self._metrics, self._readiness = app, metrics, readiness
         self._requests = cache(metrics.requests.labels)  # the library looks labels up under a lock
         self._durations = cache(metrics.request_duration.labels)
         self._access_log, self._timers, self._gate = access_log, timers, gate
-        self._repeats, self._shedding = repeats, shedding
+        self._repeats, self._shedding, self._direct = repeats, shedding, direct
         self._max_body_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,7 +106,8 @@ class RequestMiddleware:
                 return
             if self._shedding is not None:
                 self._shedding.check(scope, body)
-            await watched(receive, body, reply, lambda replay: self._app(scope, replay, reply), self._timers)
+            app = self._direct.get((scope["method"], scope["path"]), self._app)
+            await watched(receive, body, reply, lambda replay: app(scope, replay, reply), self._timers)
         except asyncio.CancelledError:  # by the server, whose grace is over
             if reply.started:
                 raise

@@ -8,12 +8,13 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import UnsupportedMediaType
 from service.routes.openapi import BODY_RESPONSES, QUERY_RESPONSES, Responses
 from service.routes.patience import TIMEOUT_PARAMETER
 from service.routes.queries import refuse_query
+from service.telemetry.tracing import trace_route
 from service.wire.parsing import parse_body
 
 
@@ -51,6 +52,8 @@ class BodyRoute(APIRoute):
         self.app = self._answer
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self  # where a request comes without routing
+        trace_route(scope["method"], self.path)
         request = Request(scope, receive)
         refuse_query(request)
         content = (await receive())["body"]  # whole: RequestMiddleware has read it
@@ -71,6 +74,12 @@ def drawing_routes(app: FastAPI) -> dict[tuple[str, str], APIRoute]:
     paths = {route.path for route in routes if isinstance(route, BodyRoute)}
     drawing = [route for route in routes if route.path in paths]
     return {(method, route.path): route for route in drawing for method in route.methods or ()}
+
+
+def direct_routes(app: FastAPI) -> dict[tuple[str, str], ASGIApp]:
+    """Return what answers a body, by method and path: it needs nothing that FastAPI does before."""
+    routes = [route for route in app.router.routes if isinstance(route, BodyRoute)]
+    return {("POST", route.path): route.app for route in routes}
 
 
 def _is_json(content_type: str) -> bool:

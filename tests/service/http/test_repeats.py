@@ -35,12 +35,13 @@ def client(app: Any) -> httpx.AsyncClient:
 
 
 def forbid_routes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every request that is routed fail."""
+    """Make every request that is routed, or whose body is parsed, fail."""
 
-    def matches(*_: object) -> None:
-        raise AssertionError("routed")
+    def fail(*_: object) -> None:
+        raise AssertionError("not known")
 
-    monkeypatch.setattr(Route, "matches", matches)
+    monkeypatch.setattr(Route, "matches", fail)
+    monkeypatch.setattr("service.routes.image_routes.parse_body", fail)
 
 
 @pytest.mark.parametrize("path", PATHS)
