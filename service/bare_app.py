@@ -6,16 +6,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from opentelemetry.trace import TracerProvider
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
 from service import __version__
-from service.errors import RequestError, WrongMethod
+from service.errors import WrongMethod
 from service.http.middleware import QUIET_ROUTES
-from service.http.problems import problem_response
+from service.http.problems import REFUSALS, problem_response
 
 
 def make_bare_app(tracer: TracerProvider | None, *ends: Callable[[], object]) -> FastAPI:
@@ -46,7 +45,7 @@ def make_bare_app(tracer: TracerProvider | None, *ends: Callable[[], object]) ->
             "exclude": lambda scope: scope.get("path") in QUIET_ROUTES,
         },
     )
-    for error in (RequestError, HTTPException, RequestValidationError):
+    for error in REFUSALS:
         app.add_exception_handler(error, _handle)
     return app
 

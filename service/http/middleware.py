@@ -15,10 +15,10 @@ from functools import cache
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.engine.readiness import Readiness
-from service.errors import NotReady, RequestError
+from service.errors import NotReady
 from service.http.bodies import read_body, watched
 from service.http.gate import Gate
-from service.http.problems import problem_response
+from service.http.problems import REFUSALS, problem_response
 from service.http.repeats import Repeats, first_of_each
 from service.http.replies import Reply
 from service.http.shedding import Shedding
@@ -114,7 +114,7 @@ class RequestMiddleware:
             late = NotReady("the service ends before this is answered", headers={"Retry-After": "5"})
             await problem_response(late, scope["path"])(scope, receive, reply)
         except Exception as error:
-            if not isinstance(error, RequestError):
+            if not isinstance(error, REFUSALS):
                 logger.exception("request failed")
             if reply.started:
                 raise

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from service.errors import FieldError, InternalError, InvalidRequest, RequestError, UnknownPath
 from service.telemetry.logs import REQUEST_ID
 
+REFUSALS = (RequestError, HTTPException, RequestValidationError)  # what a request may end with by itself
 MEDIA_TYPE = "application/problem+json"
 PROTOCOL_PATH = "/v2"
 LONGEST_VALUE = 80
