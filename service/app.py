@@ -25,13 +25,12 @@ from service.http.gate import make_gate
 from service.http.gathering import Gathering
 from service.http.middleware import RequestMiddleware
 from service.http.repeats import Repeats
-from service.http.shedding import Shedding
 from service.processes.siblings import Siblings
 from service.routes.answers import ImageAnswers
 from service.routes.docs import add_docs
 from service.routes.generate import GenerateRoutes
 from service.routes.health import HealthRoutes
-from service.routes.image_routes import BodyRoute, direct_routes, drawing_routes
+from service.routes.image_routes import BodyRoute, direct_routes
 from service.routes.inference_protocol import InferenceRoutes
 from service.routes.interpolate import InterpolateRoutes
 from service.routes.model_control import ModelControlRoutes
@@ -106,26 +105,23 @@ def _make_parts(settings: Settings, workers: Executor, loader: Executor) -> _Par
 
 def _guard(app: FastAPI, parts: _Parts, access_log: AccessLog) -> FastAPI:
     """Put what is set in front of an app; return the app for health, the same or one of its own."""
-    settings = parts.settings
+    settings, app.state.gathering = parts.settings, Gathering()
     protect = partial(
         RequestMiddleware,
         settings=settings,
         metrics=parts.metrics,
         access_log=access_log,
         timers=parts.timers,
+        gathering=app.state.gathering,
         readiness=parts.readiness,
     )
     gate = make_gate(settings, parts.metrics, parts.siblings)
-    app.state.gathering = gathering = Gathering()
-    shedding = Shedding(drawing_routes(app), parts.registry, gathering)
-    app.add_middleware(
-        protect, gate=gate, repeats=parts.repeats, shedding=shedding, direct=direct_routes(app)
-    )
+    app.add_middleware(protect, gate=gate, repeats=parts.repeats, direct=direct_routes(app))
     if settings.cors_origins is not None:
         allow_origins(app, settings.cors_origins)  # outermost: errors are read, too
     app.state.health = health = app if settings.health_port is None else make_bare_app(None)
     if health is not app:
-        health.add_middleware(protect, gate=None, repeats=None, shedding=None, direct={})  # asks for no key
+        health.add_middleware(protect, gate=None, repeats=None, direct={})  # nothing that may need a key
     return health
 
 

@@ -58,11 +58,6 @@ class Batcher:
         """The seconds since when the oldest batch is being drawn; 0 where none is."""
         return self._queue.longest_run
 
-    @property
-    def full(self) -> bool:
-        """Whether there is no room for a single latent."""
-        return self._queue.depth >= self._max_queue
-
     async def draw(self, job: Job[Encoded], deadline: float) -> tuple[Encoded, dict[str, float]]:
         """Wait for a job's answer; return it and the seconds that each part of the work took.
 
@@ -71,7 +66,7 @@ class Batcher:
         """
         entry = Entry(job)
         if not self._queue.put(entry):
-            raise self.refuse()
+            raise self._refuse(job)
         loop = asyncio.get_running_loop()
         alarm = self._timers.call_at(deadline, partial(self._expire, entry))
         if not self._starting:  # after all that came at the same time
@@ -90,15 +85,14 @@ class Batcher:
             self._queue.drop(entry)
             loop.call_soon(self._count, entry)  # when the answer is on its way
 
-    def refuse(self) -> QueueFull:
-        """Count a request for which there is no room; return the error, which tells when to come again."""
-        self.model.statistics.fail.add(0.0)
+    def _refuse(self, job: Job[Any]) -> QueueFull:
+        """Count a request for which there is no room, and tell when to come again."""
+        job.model.statistics.fail.add(0.0)
         self._refused.inc()
-        depth = self._queue.depth
-        wait = math.ceil(depth * self.model.pace.latent_seconds / self._runs) or 1
+        wait = math.ceil(self._queue.depth * job.model.pace.latent_seconds / self._runs) or 1
         return QueueFull(
-            f"{depth} latents wait for model '{self.model.name}', whose queue has room for "
-            f"{self._max_queue - depth} more. Try again in {wait} s.",
+            f"{self._queue.depth} latents wait for model '{job.model.name}' and this request has {job.size}; "
+            f"the queue holds {self._max_queue}. Try again in {wait} s.",
             headers={"Retry-After": str(wait)},
         )
 

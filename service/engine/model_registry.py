@@ -7,7 +7,7 @@ model that it was asked of.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from weakref import WeakSet
 
 from service.engine.batching import Batcher
@@ -37,11 +37,6 @@ class ModelRegistry:
     def models(self) -> list[OnnxModel]:
         """The served models, by name."""
         return [self._batchers[name].model for name in sorted(self._batchers)]
-
-    @property
-    def batchers(self) -> Mapping[str, Batcher]:
-        """What draws the served models, by name."""
-        return self._batchers
 
     @property
     def refused(self) -> list[Refused]:

@@ -46,8 +46,12 @@ class Connection(PlainProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what has come, now or together with what comes to others."""
-        if not self.gathering.keep(self.read, data):
+        if not self.gathering.keep(self, data):
             self.read(data)
+
+    def eof_received(self) -> None:
+        """Read what has come before the client said that no more will."""
+        self.gathering.end()
 
     def shutdown(self) -> None:
         """End once what has come is answered."""
@@ -129,7 +133,9 @@ class Connection(PlainProtocol):
             self._reading = None
 
     def _end(self) -> None:
-        if self.transport.get_write_buffer_size():
+        if self.gathering.holds(self):  # in time
+            self._reading = None
+        elif self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
             self.transport.close()

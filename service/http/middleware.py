@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Mapping
 from functools import cache
+from http import HTTPStatus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -18,10 +19,10 @@ from service.engine.readiness import Readiness
 from service.errors import NotReady
 from service.http.bodies import read_body, watched
 from service.http.gate import Gate
+from service.http.gathering import Gathering
 from service.http.problems import REFUSALS, problem_response
 from service.http.repeats import Repeats, first_of_each
 from service.http.replies import Reply
-from service.http.shedding import Shedding
 from service.settings import Settings
 from service.telemetry.access_log import AccessLog
 from service.telemetry.logs import REQUEST_ID, TRACE_ID
@@ -55,10 +56,10 @@ class RequestMiddleware:
         metrics: Metrics,
         access_log: AccessLog,
         timers: Timers,
+        gathering: Gathering,
         repeats: Repeats | None,
         readiness: Readiness,
         gate: Gate | None,
-        shedding: Shedding | None,
         direct: Mapping[tuple[str, str], ASGIApp],
     ) -> None:
         """Take `direct` for what answers a method and a path without being routed."""
@@ -66,7 +67,7 @@ class RequestMiddleware:
         self._requests = cache(metrics.requests.labels)  # the library looks labels up under a lock
         self._durations = cache(metrics.request_duration.labels)
         self._access_log, self._timers, self._gate = access_log, timers, gate
-        self._repeats, self._shedding, self._direct = repeats, shedding, direct
+        self._repeats, self._direct, self._gathering = repeats, direct, gathering
         self._max_body_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,8 +105,6 @@ class RequestMiddleware:
                 for message in kept:
                     await reply(message)
                 return
-            if self._shedding is not None:
-                self._shedding.check(scope, body)
             app = self._direct.get((scope["method"], scope["path"]), self._app)
             await watched(receive, body, reply, lambda replay: app(scope, replay, reply), self._timers)
         except asyncio.CancelledError:  # by the server, whose grace is over
@@ -125,6 +124,8 @@ class RequestMiddleware:
         method = method if method in METHODS else "OTHER"
         self._requests(route, method, status).inc()
         self._durations(route).observe(seconds)
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            self._gathering.note()
         if route not in QUIET_ROUTES:
             self._access_log.add(method, route, status, seconds)
 

@@ -22,7 +22,7 @@ Question = tuple[str, str, bytes, bytes, bytes, bytes]
 class Known(NamedTuple):
     """What is known of a question: its route, the key of its answer, and the headers of 200 and of 304.
 
-    Without headers of 304 a question is not asked on a condition.
+    Without headers of 304 its answer is 200, on whatever condition it is asked.
     """
 
     route: Any
@@ -60,6 +60,7 @@ class Repeats:
         self._forget_if_changed()
         if (known := self._known.get(question)) is None:
             return None
+        self._known.move_to_end(question)
         condition = headers.get(b"if-none-match", b"").decode("latin-1")
         if known.unchanged and matches(condition, known.key):
             status, content, sent = 304, b"", known.unchanged

@@ -40,7 +40,7 @@ class ImageAnswers:
         return _response(order, answer.body, headers, answer.seconds)
 
     def _remember(self, request: Request, order: Order, headers: dict[str, str]) -> None:
-        """Know a question again that has come twice; most come once."""
+        """Know a question the next time, as its answer was asked for before; most are asked once."""
         again = _response(order, b"", headers, FROM_CACHE).raw_headers
         unchanged = _unchanged(headers).raw_headers if "ETag" in headers else []
         self._repeats.remember(request.scope, order.key, again, unchanged)

@@ -68,14 +68,6 @@ class BodyRoute(APIRoute):
         await response(scope, receive, send)
 
 
-def drawing_routes(app: FastAPI) -> dict[tuple[str, str], APIRoute]:
-    """Return the routes that draw images, by method and path."""
-    routes = [route for route in app.router.routes if isinstance(route, APIRoute)]
-    paths = {route.path for route in routes if isinstance(route, BodyRoute)}
-    drawing = [route for route in routes if route.path in paths]
-    return {(method, route.path): route for route in drawing for method in route.methods or ()}
-
-
 def direct_routes(app: FastAPI) -> dict[tuple[str, str], ASGIApp]:
     """Return what answers a body, by method and path: it needs nothing that FastAPI does before."""
     routes = [route for route in app.router.routes if isinstance(route, BodyRoute)]

@@ -237,8 +237,7 @@ async def test_a_full_queue_is_429_and_a_passed_deadline_504(
     late = [answer for answer in answers if answer.status_code == 504]
     assert (len(full), len(late)) == (4, 2)
     check_problem(late[0], 504, "deadline_exceeded")
-    detail = check_problem(full[0], 429, "queue_full")["detail"]
-    assert detail == "2 latents wait for model 'tiny', whose queue has room for 0 more. Try again in 1 s."
+    assert "queue holds 2" in check_problem(full[0], 429, "queue_full")["detail"]
     assert int(full[0].headers["retry-after"]) >= 1
 
 

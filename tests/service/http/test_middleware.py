@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from service.app import create_app
 from service.settings import Settings
@@ -30,6 +31,23 @@ async def test_a_sane_request_id_is_kept(client: httpx.AsyncClient, sent: str, k
     answer = await client.get("/generate?seed=1", headers={"x-request-id": sent})
     assert (answer.headers["x-request-id"] == sent) == kept
     assert answer.headers["x-request-id"]
+
+
+async def test_bodies_go_to_their_routes_directly(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What draws by POST is not looked for among the routes; it is counted as theirs all the same."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("routed")
+
+    monkeypatch.setattr(Route, "matches", fail)
+    assert (await client.post("/generate", json={"seed": 1})).status_code == 200
+    assert (await client.post("/interpolate", json={"keyframes": []})).status_code == 422
+    assert (await client.get("/generate?seed=2")).status_code == 500
+    monkeypatch.undo()
+    metrics = (await client.get("/metrics")).text
+    assert 'cogan_http_requests_total{code="200",method="POST",route="/generate"} 1.0' in metrics
 
 
 @pytest.fixture

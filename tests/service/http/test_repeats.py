@@ -145,7 +145,7 @@ async def test_keys_are_asked_for_every_time(
 
 
 def test_what_is_known_is_bounded() -> None:
-    """The oldest question is forgotten for a new one, and long ones are not kept."""
+    """The question not asked for longest is forgotten for a new one, and long ones are not kept."""
     cache = AnswerCache(2**20)
     cache.put("key", b"answer")
     repeats, route = Repeats(cache, lambda: 0, Metrics()), Route("/generate", Response)
@@ -161,4 +161,7 @@ def test_what_is_known_is_bounded() -> None:
         repeats.remember(scope(*question), "key", [], [])
     known = [scope(*question)["answer"] is not None for question in questions]
     assert known == [False, *[True] * MOST_KNOWN]
+    assert scope(*questions[1])["answer"] is not None
+    repeats.remember(scope(*questions[0]), "key", [], [])
+    assert [scope(*question)["answer"] is not None for question in questions[:3]] == [True, True, False]
     assert scope(half, half)["answer"] is None
