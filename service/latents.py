@@ -21,10 +21,11 @@ Method = Literal["slerp", "lerp"]
 
 
 def draw_latent(prior: Prior, seed: int, index: int = 0, truncation: float | None = None) -> Latent:
-    """Draw image `index` of `seed`, up to MAX_SEED: float32 [Z], the same in every batch and release.
+    """Draw image `index` of `seed` (at most MAX_SEED): float32 [Z].
 
-    `truncation` confines every value to [-truncation, truncation]: a normal prior redraws the values
-    outside it (the truncation trick of Brock et al. 2019, section 3.1), a uniform one is scaled.
+    It is the same in every batch, process and release. `truncation` confines every value to [-truncation,
+    truncation]: a normal prior redraws the values outside it (the truncation trick of Brock et al. 2019,
+    section 3.1), a uniform one is scaled.
     """
     # Four words of the seed and one of a spawn key, as SeedSequence(seed, spawn_key=(index,)) puts together
     # more slowly; without the zeros, (5, 3) would equal (5 + 3 * 2**32, 0).

@@ -50,7 +50,6 @@ class Batcher:
         self._starting = False  # whether a start is due
         metrics.queue_depth.labels(model.name).set_function(lambda: self._queue.depth)
         self._batches, self._samples = metrics.batches.labels(model.name), metrics.samples.labels(model.name)
-        self._refused = metrics.rejected.labels("queue_full")
         self._durations = cache(metrics.inference_duration.labels)
 
     @property
@@ -88,7 +87,7 @@ class Batcher:
     def _refuse(self, job: Job[Any]) -> QueueFull:
         """Count a request for which there is no room, and tell when to come again."""
         job.model.statistics.fail.add(0.0)
-        self._refused.inc()
+        self._metrics.rejected.labels("queue_full").inc()
         wait = math.ceil(self._queue.depth * job.model.pace.latent_seconds / self._runs) or 1
         return QueueFull(
             f"{self._queue.depth} latents wait for model '{job.model.name}' and this request has {job.size}; "

@@ -96,11 +96,8 @@ def _question(scope: Scope, headers: dict[bytes, bytes], body: bytes) -> Questio
 
     Who says how long it waits may say it wrongly, and is left to the route that knows.
     """
-    query, accept, kind = (
-        scope["query_string"],
-        headers.get(b"accept", b""),
-        headers.get(b"content-type", b""),
-    )
-    if b"x-request-timeout" in headers or len(query) + len(body) + len(accept) + len(kind) > LONGEST_QUESTION:
+    accept, kind = headers.get(b"accept", b""), headers.get(b"content-type", b"")
+    length = len(scope["query_string"]) + len(body) + len(accept) + len(kind)
+    if b"x-request-timeout" in headers or length > LONGEST_QUESTION:
         return None
-    return scope["method"], scope["path"], query, body, accept, kind
+    return scope["method"], scope["path"], scope["query_string"], body, accept, kind
