@@ -25,8 +25,9 @@ COPY --from=dependencies /opt/venv /opt/venv
 WORKDIR /app
 COPY docker/healthcheck.py ./
 COPY service service
-RUN python -m compileall -q service  # nothing can be written when it runs
 COPY models models
+# Files are readable for any user id and writable for none, whatever the umask of the checkout; nothing is written later.
+RUN chmod -R u=rwX,go=rX /app && python -m compileall -q service
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     COGAN_HOST=0.0.0.0 COGAN_MODELS_DIR=/app/models
 

@@ -26,6 +26,7 @@ teardown() {
   local status=$?
   if ((status)); then docker compose logs --no-color --tail 50 || true; fi
   docker compose down --volumes --remove-orphans --rmi local --timeout 10 >/dev/null 2>&1 || true
+  docker image rm "$COMPOSE_PROJECT_NAME-umask" >/dev/null 2>&1 || true
   rm -rf "$work"
 }
 trap teardown EXIT
@@ -56,6 +57,23 @@ within() { # SECONDS COMMAND...: repeats the command until it succeeds; prints w
 runs_unprivileged() { [[ $(in_service id -u) =~ ^[1-9] ]]; }
 cannot_write() { in_service touch /tmp/written && ! in_service touch "$1/written"; }
 has_no() { in_service python -c "import importlib.util as i, sys; sys.exit(i.find_spec('$1') is not None)"; }
+
+starts_as_any_user() { # an id that the image does not know, as OpenShift chooses one
+  docker compose run --rm --no-deps --user 4711:0 --entrypoint sh service -c '
+    python -m service &
+    for _ in $(seq 60); do sleep 1; python /app/healthcheck.py && exit 0; done
+    exit 1'
+}
+
+modes() { docker run --rm --entrypoint find "$1" /app -printf '%m %p\n' | sort; }
+
+is_the_same_under_any_umask() { # builds once more, from a checkout that its owner alone may read
+  mkdir "$work/checkout" &&
+    cp -r Dockerfile .dockerignore pyproject.toml constraints.txt service models docker "$work/checkout" &&
+    chmod -R go= "$work"/checkout/{service,models,docker} &&
+    docker build --quiet --tag "$COMPOSE_PROJECT_NAME-umask" "$work/checkout" &&
+    diff <(modes "$(docker compose images --quiet service)") <(modes "$COMPOSE_PROJECT_NAME-umask")
+}
 
 answers_with_pairs() {
   fetch --fail -X POST "$base/generate" -H 'content-type: application/json' -d '{"seed": 7}' >"$work/pairs.json" &&
@@ -128,6 +146,8 @@ docker compose up --detach --wait --wait-timeout 180 "${services[@]}" || { echo 
 echo "ok    $sentence"
 
 check "the service does not run as root" runs_unprivileged
+check "it starts as any user id" starts_as_any_user
+check "its image is the same under any umask of its builder" is_the_same_under_any_umask
 check "its file system cannot be written, /tmp can" cannot_write /app
 check "its models cannot be written" cannot_write /app/models
 check "its image holds no torch" has_no torch

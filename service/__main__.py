@@ -1,24 +1,109 @@
-"""Serve the models: `python -m service`, set up by the variables that service/settings.py lists."""
+"""Serve the models: `python -m service`, configured by the variables that service/settings.py lists."""
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
 import signal
+import socket
 import sys
+import tempfile
+import threading
+import time
+from argparse import SUPPRESS, ArgumentParser
+from pathlib import Path
 
-ENDS = {signal.SIGTERM: 0, signal.SIGINT: 130}
+STATUS_BY_SIGNAL = {signal.SIGTERM: 0, signal.SIGINT: 130}
+HANGS_AFTER_S = 5.0  # a thread that is still running when the server has stopped
+logger = logging.getLogger("cogan.start")
 
 
 def main() -> None:
-    """Serve until a signal; one that comes before there is a server ends the process, too.
+    """Serve until a signal; one that arrives before the server is up ends the process, too.
 
-    As process 1 of a container it would not hear SIGTERM otherwise, and SIGHUP would end any other one.
+    As process 1 of a container it would not get SIGTERM otherwise, and SIGHUP would end any process.
     """
-    for number, status in ENDS.items():
+    for number, status in STATUS_BY_SIGNAL.items():
         signal.signal(number, lambda *_, status=status: sys.exit(status))
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be looked at
-    from service.start import serve  # what it imports takes a second
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be loaded
+    parser = ArgumentParser("cogan-serve", description="Serve models, configured by the variables COGAN_*.")
+    parser.add_argument("--child", nargs=2, help=SUPPRESS)  # socket and run folder of a supervised process
+    child = parser.parse_args().child
+    sys.exit(_serve_child(*child) if child else _serve())
 
-    sys.exit(serve(sys.argv[1:]))
+
+def _serve() -> int:
+    """Serve in this process, or in several below this one; a wrong setting ends in one line and status 2."""
+    from service.errors import SettingsError, StartError
+    from service.settings import load_settings, unknown_variables
+    from service.telemetry.logs import configure_logs
+
+    try:
+        settings = load_settings()
+        configure_logs(settings.log_level)
+        for name in unknown_variables():
+            logger.warning("ignoring unknown setting %s", name)
+        from service.server import hold_ports
+
+        ports, _held = hold_ports(settings)
+        os.environ.update(ports)
+        if settings.processes == 1:
+            return _run_server(None, None)
+        from service.supervisor import Supervisor
+
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="cogan-"))
+        except OSError as error:
+            raise SettingsError(f"no temporary folder: {error}; set TMPDIR, or COGAN_PROCESSES = 1") from error
+        try:
+            return Supervisor(settings, folder).run()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except StartError as error:
+        print(f"cogan-serve: {error}", file=sys.stderr)
+        return 2
+
+
+def _serve_child(line: str, folder: str) -> int:
+    """Serve as one of several processes; the supervisor reports why one cannot start."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # before prometheus_client is imported
+    from service.errors import StartError
+    from service.server import FAILED
+
+    supervisor = socket.socket(fileno=int(line))
+    try:
+        return _run_server(supervisor, Path(folder))
+    except StartError as error:
+        supervisor.sendall(FAILED + str(error).encode())
+        return 2
+
+
+def _run_server(supervisor: socket.socket | None, run_folder: Path | None) -> int:
+    from service.app import create_app  # what it imports takes a second
+    from service.server import Server
+    from service.settings import load_settings
+    from service.telemetry.logs import configure_logs
+
+    settings = load_settings()
+    configure_logs(settings.log_level)
+    server = Server(create_app(settings, run_folder), settings, supervisor)
+    server.run()
+    return _exit_status()
+
+
+def _exit_status() -> int:
+    """Return 0 once every thread has ended; do not wait for one that hangs, as Python would."""
+    for number in STATUS_BY_SIGNAL:
+        signal.signal(number, signal.SIG_IGN)  # it is exiting
+    end, own = time.monotonic() + HANGS_AFTER_S, threading.current_thread()
+    others = [thread for thread in threading.enumerate() if thread is not own and not thread.daemon]
+    for thread in others:
+        thread.join(max(0.0, end - time.monotonic()))
+    if hung := [thread.name for thread in others if thread.is_alive()]:
+        logger.error("exiting although these threads still run: %s", ", ".join(hung))
+        os._exit(1)
+    return 0
 
 
 if __name__ == "__main__":

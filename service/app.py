@@ -1,146 +1,173 @@
-"""Builds every object of the service and wires them: the only place that knows all of them."""
+"""Builds every object of a server process and connects them: the only place that knows all of them."""
 
 from __future__ import annotations
 
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.routing import Route
 
-from service.bare_app import make_bare_app
-from service.cache import AnswerCache
-from service.engine.batching import Batcher
-from service.engine.model_changes import ModelChanges
-from service.engine.model_loader import ModelLoader
-from service.engine.model_registry import ModelRegistry
-from service.engine.model_repository import ModelRepository
-from service.engine.onnx_model import OnnxModel
-from service.engine.readiness import Readiness
-from service.engine.sessions import require_provider
-from service.errors import SettingsError
+from service import __version__
+from service.api.docs import add_docs, customize_openapi
+from service.api.generate import GenerateRoutes, ImageResponses
+from service.api.health import HealthRoutes
+from service.api.interpolate import InterpolateRoutes
+from service.api.models import ModelRoutes
+from service.engine.batcher import Batcher
+from service.engine.models import ControlState, ModelLoader, ModelRegistry, ModelRepository
+from service.engine.onnx_model import OnnxModel, require_provider
+from service.errors import SettingsError, WrongMethod
 from service.generation.generator import Generator
-from service.http.cors import allow_origins
-from service.http.gate import make_gate
-from service.http.gathering import Gathering
-from service.http.middleware import RequestMiddleware
-from service.http.repeats import Repeats
-from service.processes.siblings import Siblings
-from service.routes.answers import ImageAnswers
-from service.routes.docs import add_docs
-from service.routes.generate import GenerateRoutes
-from service.routes.health import HealthRoutes
-from service.routes.image_routes import BodyRoute, direct_routes
-from service.routes.inference_protocol import InferenceRoutes
-from service.routes.interpolate import InterpolateRoutes
-from service.routes.model_control import ModelControlRoutes
-from service.routes.models import ModelRoutes
-from service.routes.openapi import document_truly
-from service.routes.statistics import StatisticsRoutes
+from service.http.access import CORS, AccessControl, make_access_control
+from service.http.middleware import POLLED, RequestMiddleware
+from service.http.problems import EXPECTED, problem_response
+from service.http.response_cache import ResponseCache
 from service.settings import Settings
-from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import make_tracer_provider
-from service.timers import Timers
+from service.v2.control import ModelControlRoutes
+from service.v2.routes import InferenceRoutes
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+CONTROL_FILE = "models.json"
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """What routes and middleware are made of."""
+def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
+    """Load the models and build the app. Raises StartError.
 
-    settings: Settings
-    metrics: Metrics
-    siblings: Siblings
-    registry: ModelRegistry
-    loader: ModelLoader
-    readiness: Readiness
-    generator: Generator
-    repeats: Repeats
-    timers: Timers
-
-
-def create_app(settings: Settings) -> FastAPI:
-    """Open the models and build the app around them. Raises StartError."""
+    `run_folder` is where the processes of a service share what requests have loaded and unloaded.
+    """
     require_provider(settings.provider)
-    access_log, tracer = AccessLog(), make_tracer_provider()
-    workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="draw")
-    loader = ThreadPoolExecutor(1, thread_name_prefix="load")
-    parts = _make_parts(settings, workers, loader)
+    metrics = Metrics()
+    access = make_access_control(settings, metrics)
+    workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="worker")
+    encoders = ThreadPoolExecutor(1, thread_name_prefix="encode")
+    loading = ThreadPoolExecutor(1, thread_name_prefix="load")
 
-    shutdowns = [partial(pool.shutdown, wait=False, cancel_futures=True) for pool in (workers, loader)]
-    app = make_bare_app(tracer, access_log.write, *shutdowns)
-    app.state.readiness, app.state.registry = parts.readiness, parts.registry
-    app.state.siblings, app.state.changes = parts.siblings, ModelChanges(parts.loader, parts.siblings)
-    _add_routes(app, parts)
-    document_truly(app, settings)
+    def make_batcher(model: OnnxModel) -> Batcher:
+        return Batcher(model, workers, encoders, settings.threads, settings.max_queue, metrics)
+
+    registry = ModelRegistry(make_batcher, settings.default_model, settings.stuck_after_s, metrics)
+    repository = ModelRepository(settings.models_dir, settings.provider, settings.max_batch)
+    control = ControlState(run_folder / CONTROL_FILE if run_folder is not None else None)
+    loader = ModelLoader(repository, registry, control, loading)
+    _load_models(loader, registry, settings.default_model)
+    stops = [partial(pool.shutdown, wait=False, cancel_futures=True) for pool in (workers, encoders, loading)]
+    app = _base_app(make_tracer_provider(), *stops)
+    app.state.registry, app.state.loader, app.state.metrics = registry, loader, metrics
+    cached = ResponseCache(settings.cache_bytes // settings.processes, lambda: registry.changes, metrics)
+    _add_routes(app, settings, registry, loader, cached, metrics)
+    customize_openapi(app, settings)
     add_docs(app)
-    health = HealthRoutes(parts.readiness, parts.metrics, parts.siblings)
-    health.add_to(_guard(app, parts, access_log))
+    HealthRoutes(registry, metrics).add_to(_add_middleware(app, settings, registry, access, cached, metrics))
     return app
 
 
-def _make_parts(settings: Settings, workers: Executor, loader: Executor) -> _Parts:
-    metrics, timers, siblings = Metrics(), Timers(), Siblings()
-
-    def make_batcher(model: OnnxModel) -> Batcher:
-        return Batcher(model, workers, settings.threads, settings.max_queue, metrics, timers)
-
-    registry = ModelRegistry(make_batcher, settings.default_model, metrics)
-    repository = ModelRepository(settings.models_dir, settings.provider, settings.max_batch)
-    models = ModelLoader(repository, registry, loader)
-    _open_models(models, registry, settings.default_model)
-    kept = AnswerCache(settings.cache_bytes // settings.processes)
-    return _Parts(
-        settings=settings,
-        metrics=metrics,
-        siblings=siblings,
-        registry=registry,
-        loader=models,
-        readiness=Readiness(registry, settings.stuck_after_s, metrics, siblings),
-        generator=Generator(registry, kept, metrics),
-        repeats=Repeats(kept, lambda: registry.changes, metrics),
-        timers=timers,
-    )
+def _load_models(loader: ModelLoader, registry: ModelRegistry, wanted: str | None) -> None:
+    """Load what the models folder holds. Raises StartError, also if the default model is not a served generator."""
+    loader.load_all()
+    served = [model.name for model in registry.models if model.metadata.kind == "generator"]
+    if wanted is not None and served and wanted not in served:
+        raise SettingsError(f"COGAN_DEFAULT_MODEL = {wanted!r} is not served; generators are {', '.join(served)}")
 
 
-def _guard(app: FastAPI, parts: _Parts, access_log: AccessLog) -> FastAPI:
-    """Put what is set in front of an app; return the app for health, the same or one of its own."""
-    settings, app.state.gathering = parts.settings, Gathering()
-    protect = partial(
-        RequestMiddleware,
-        settings=settings,
-        metrics=parts.metrics,
-        access_log=access_log,
-        timers=parts.timers,
-        gathering=app.state.gathering,
-        readiness=parts.readiness,
-    )
-    gate = make_gate(settings, parts.metrics, parts.siblings)
-    app.add_middleware(protect, gate=gate, repeats=parts.repeats, direct=direct_routes(app))
-    if settings.cors_origins is not None:
-        allow_origins(app, settings.cors_origins)  # outermost: errors are read, too
-    app.state.health = health = app if settings.health_port is None else make_bare_app(None)
+def _add_routes(
+    app: FastAPI,
+    settings: Settings,
+    registry: ModelRegistry,
+    loader: ModelLoader,
+    cached: ResponseCache,
+    metrics: Metrics,
+) -> None:
+    generator = Generator(registry, settings.max_pixels, metrics)
+    responses = ImageResponses(generator, cached, metrics, settings.deadline_s)
+    GenerateRoutes(generator, responses, settings.max_pairs).add_to(app)
+    InterpolateRoutes(generator, responses, settings.max_frames).add_to(app)
+    ModelRoutes(registry).add_to(app)
+    InferenceRoutes(registry, metrics, settings).add_to(app)
+    if settings.model_control:
+        ModelControlRoutes(registry, loader).add_to(app)
+
+
+def _add_middleware(
+    app: FastAPI,
+    settings: Settings,
+    registry: ModelRegistry,
+    access: AccessControl | None,
+    cached: ResponseCache,
+    metrics: Metrics,
+) -> FastAPI:
+    """Put middleware around an app; return the app for health, the same or one of its own."""
+    protect = partial(RequestMiddleware, settings=settings, metrics=metrics, registry=registry)
+    app.add_middleware(protect, access=access, cached=cached)
+    if settings.cors_origins is not None:  # outermost: pages read errors, too
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(","), **CORS)
+    app.state.health = health = app if settings.health_port is None else _base_app(None)
     if health is not app:
-        health.add_middleware(protect, gate=None, repeats=None, direct={})  # nothing that may need a key
+        health.add_middleware(protect, access=None, cached=None)  # nothing that may need a key
+    for one in (app, health):
+        one.state.record_refusal = partial(_record_refusal, metrics)
     return health
 
 
-def _add_routes(app: FastAPI, parts: _Parts) -> None:
-    settings, registry, generator = parts.settings, parts.registry, parts.generator
-    answers = ImageAnswers(generator, parts.repeats, settings.deadline_s)
-    GenerateRoutes(generator, answers, settings.max_pairs).add_to(app)
-    InterpolateRoutes(generator, answers, settings.max_frames).add_to(app)
-    ModelRoutes(registry).add_to(app)
-    StatisticsRoutes(registry, parts.siblings).add_to(app)
-    InferenceRoutes(registry, generator, parts.readiness, settings).add_to(app)
-    if settings.model_control:
-        ModelControlRoutes(parts.loader.repository, registry, app.state.changes).add_to(app)
-    app.router.routes.sort(key=lambda route: not isinstance(route, BodyRoute))  # looked for in this order
+def _record_refusal(metrics: Metrics, status: int) -> None:
+    """Count what was refused before it was a request."""
+    metrics.requests.labels("unmatched", "OTHER", status).inc()
 
 
-def _open_models(loader: ModelLoader, registry: ModelRegistry, asked: str | None) -> None:
-    """Open what the models folder holds. Raises StartError, also where the default model is not served."""
-    loader.open_all()
-    served = [model.name for model in registry.models]
-    if asked is not None and served and asked not in served:
-        raise SettingsError(f"COGAN_DEFAULT_MODEL = {asked!r} is not served; served are {', '.join(served)}")
+def _base_app(tracer: TracerProvider | None, *stops: Callable[[], object]) -> FastAPI:
+    """Return an app without routes, whose errors are problems; `stops` are called when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        for stop in stops:
+            stop()
+
+    app = FastAPI(
+        title="CoGAN",
+        version=__version__,
+        description="Coupled images: one latent, generated in every domain of a model.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+        telemetry={
+            "tracing": tracer is not None,
+            "tracer_provider": tracer,
+            "metrics": False,  # Prometheus has them
+            "logs": False,
+            "operation_spans": False,
+            "exclude": lambda scope: scope.get("path") in POLLED,
+        },
+    )
+    for error in EXPECTED:
+        app.add_exception_handler(error, _handle)
+    return app
+
+
+async def _handle(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        error = _wrong_method(request)
+    return problem_response(error, request.scope["path"])
+
+
+def _wrong_method(request: Request) -> WrongMethod:
+    """Name the methods of all routes of a path; Starlette names those of the first."""
+    path = request.scope["route"].path
+    routes = [route for route in request.app.routes if isinstance(route, Route) and route.path == path]
+    methods = {method for route in routes for method in route.methods or ()}
+    allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+    return WrongMethod(f"allowed at this path: {allowed}", headers={"Allow": allowed})

@@ -1,34 +1,38 @@
-"""What can go wrong, one class a situation.
+"""Errors of the service, one class a situation.
 
 ServiceError
-├── StartError                  ends the start with one line and exit status 2
+├── StartError                  the process exits with status 2 and one line
 │   ├── SettingsError           a setting is wrong
-│   └── ProviderMissing         a GPU was asked for and is not there
-└── RequestError                answered as a problem+json with the class's status and code
+│   └── ProviderMissing         a GPU was requested and is not available
+└── RequestError                sent as a problem+json with the class's status and code
     ├── MalformedRequest        400  not HTTP
     ├── MalformedBody           400  not JSON
     ├── Unauthorized            401  no key, or a wrong one
+    ├── Forbidden               403  sent by a page of another site
     ├── UnknownPath             404  no such route
     ├── UnknownModel            404  no such model
     ├── WrongMethod             405  the route has other methods
     ├── NotAcceptable           406  no format that `Accept` allows
     ├── SlowBody                408  a body that does not arrive
-    ├── TooLarge                413  body, pairs or frames over the limit
+    ├── TooLarge                413  body, pairs, frames or pixels over a limit
     ├── UnsupportedMediaType    415  a body that says it is not JSON, or compressed
     ├── InvalidRequest          422  a field is wrong
     ├── LoadRefused             422  a model file that cannot be served
-    ├── QueueFull               429  too many wait already
-    ├── RateLimited             429  more often than one may
+    ├── QueueFull               429  too many requests wait
+    ├── RateLimited             429  over the rate limit
     ├── HeadTooLarge            431  headers over the limit
     ├── RunFailed               500  the model failed on this request
     ├── InternalError           500  a defect of the service
-    ├── NotReady                503  no model, or on the way out
+    ├── Unsupported             501  part of a protocol that the service does not have
+    ├── NotReady                503  no model, or shutting down
     ├── Stuck                   503  a batch that does not end
-    └── DeadlineExceeded        504  not computed in time
+    ├── DeadlineExceeded        504  not computed in time
+    └── OtherError              any  a status that a library chose
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -39,7 +43,7 @@ class ServiceError(Exception):
 
 
 class StartError(ServiceError):
-    """The service cannot start."""
+    """The service cannot start; the process exits with status 2."""
 
 
 class SettingsError(StartError):
@@ -47,7 +51,7 @@ class SettingsError(StartError):
 
 
 class ProviderMissing(StartError):
-    """onnxruntime cannot compute on what was asked for."""
+    """onnxruntime lacks the requested execution provider."""
 
 
 @dataclass(frozen=True)
@@ -61,133 +65,113 @@ class FieldError:
 
 
 class RequestError(ServiceError):
-    """A request that is answered with a problem+json of `status` and `code`."""
+    """An error that the client receives as a problem+json with `status` and `code`."""
 
-    status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int]
+    code: ClassVar[str]
 
-    def __init__(
-        self, detail: str, errors: Sequence[FieldError] = (), headers: dict[str, str] | None = None
-    ) -> None:
+    def __init_subclass__(cls, status: int) -> None:
+        """Set the status, and the code: the name of the class in snake case."""
+        cls.status, cls.code = status, re.sub(r"(?<!^)([A-Z])", r"_\1", cls.__name__).lower()
+
+    def __init__(self, detail: str, errors: Sequence[FieldError] = (), headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = tuple(errors)
         self.headers = headers or {}
 
 
-class MalformedRequest(RequestError):
-    """What came is not HTTP."""
-
-    status, code = 400, "malformed_request"
+class MalformedRequest(RequestError, status=400):
+    """The bytes received are not valid HTTP/1.1."""
 
 
-class MalformedBody(RequestError):
+class MalformedBody(RequestError, status=400):
     """The body is not JSON."""
 
-    status, code = 400, "malformed_body"
 
-
-class Unauthorized(RequestError):
+class Unauthorized(RequestError, status=401):
     """The key is missing or wrong."""
 
-    status, code = 401, "unauthorized"
+
+class Forbidden(RequestError, status=403):
+    """A page of another site sent a request that changes the service."""
 
 
-class UnknownPath(RequestError):
+class UnknownPath(RequestError, status=404):
     """No route has this path."""
 
-    status, code = 404, "unknown_path"
 
-
-class UnknownModel(RequestError):
+class UnknownModel(RequestError, status=404):
     """No served model has this name."""
 
-    status, code = 404, "unknown_model"
 
-
-class WrongMethod(RequestError):
+class WrongMethod(RequestError, status=405):
     """The route exists, with other methods."""
 
-    status, code = 405, "wrong_method"
 
-
-class NotAcceptable(RequestError):
+class NotAcceptable(RequestError, status=406):
     """The `Accept` header allows none of the formats."""
 
-    status, code = 406, "not_acceptable"
 
-
-class SlowBody(RequestError):
+class SlowBody(RequestError, status=408):
     """The body did not arrive in time."""
 
-    status, code = 408, "slow_body"
+
+class TooLarge(RequestError, status=413):
+    """The body, or the pairs, frames or pixels of the response, are over a limit."""
 
 
-class TooLarge(RequestError):
-    """The body, or the number of pairs or frames, is over the limit."""
-
-    status, code = 413, "too_large"
+class UnsupportedMediaType(RequestError, status=415):
+    """The body's Content-Type is not JSON, or the body is compressed."""
 
 
-class UnsupportedMediaType(RequestError):
-    """The body says that it is something else than JSON, or compressed."""
-
-    status, code = 415, "unsupported_media_type"
-
-
-class InvalidRequest(RequestError):
+class InvalidRequest(RequestError, status=422):
     """A field is missing, unknown or out of range."""
 
-    status, code = 422, "invalid_request"
+
+class LoadRefused(RequestError, status=422):
+    """The model to load is refused; the version served before stays."""
 
 
-class LoadRefused(RequestError):
-    """The model that was to be loaded is refused; what was served before still is."""
-
-    status, code = 422, "load_refused"
+class QueueFull(RequestError, status=429):
+    """The queue has no room for this request."""
 
 
-class QueueFull(RequestError):
-    """More latents wait than the queue may hold."""
-
-    status, code = 429, "queue_full"
+class RateLimited(RequestError, status=429):
+    """The key or the address is over the rate limit."""
 
 
-class RateLimited(RequestError):
-    """The key or the address asks more often than it may."""
-
-    status, code = 429, "rate_limited"
-
-
-class HeadTooLarge(RequestError):
+class HeadTooLarge(RequestError, status=431):
     """The request line and the headers are over the limit."""
 
-    status, code = 431, "head_too_large"
 
-
-class RunFailed(RequestError):
+class RunFailed(RequestError, status=500):
     """The model failed on this request's latents."""
 
-    status, code = 500, "run_failed"
 
-
-class InternalError(RequestError):
+class InternalError(RequestError, status=500):
     """A defect of the service; its log has the cause under the request id."""
 
 
-class NotReady(RequestError):
-    """No model answers, or the service is on the way out."""
-
-    status, code = 503, "not_ready"
+class Unsupported(RequestError, status=501):
+    """The protocol has this, the service does not."""
 
 
-class Stuck(RequestError):
-    """A worker hangs, which only a new process mends."""
-
-    status, code = 503, "stuck"
+class NotReady(RequestError, status=503):
+    """No model is served, or the service is shutting down."""
 
 
-class DeadlineExceeded(RequestError):
-    """The answer was not computed before the deadline."""
+class Stuck(RequestError, status=503):
+    """A worker thread hangs; only a restart helps."""
 
-    status, code = 504, "deadline_exceeded"
+
+class DeadlineExceeded(RequestError, status=504):
+    """The response was not computed before the deadline."""
+
+
+class OtherError(RequestError, status=500):
+    """An error whose status a library chose, such as an HTTPException of Starlette."""
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail, headers=headers)
+        self.status = status  # type: ignore[misc]  # of this instance alone

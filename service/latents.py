@@ -1,4 +1,4 @@
-"""How a seed becomes a latent, and how one latent becomes another: the only place that says so.
+"""Latents: from seeds, and between two latents. The only place that defines them.
 
 Axes: Z latent dimension.
 """
@@ -21,7 +21,7 @@ Method = Literal["slerp", "lerp"]
 
 
 def draw_latent(prior: Prior, seed: int, index: int = 0, truncation: float | None = None) -> Latent:
-    """Draw image `index` of `seed` (at most MAX_SEED): float32 [Z].
+    """Return the latent of image `index` of `seed` (at most MAX_SEED): float32 [Z].
 
     It is the same in every batch, process and release. `truncation` confines every value to [-truncation,
     truncation]: a normal prior redraws the values outside it (the truncation trick of Brock et al. 2019,

@@ -1,18 +1,27 @@
-"""What a model file says of itself: JSON under the key `cogan` of its ONNX metadata."""
+"""Metadata of a model file: JSON under the key `cogan` of its ONNX metadata properties.
+
+Three kinds of model share it. A generator maps `latent`, float32 [B, Z], to one uint8 [B, H, W, C] a domain, named
+by it. A classifier maps the images of one domain to `classes`, float32 [B, K] of probabilities. An encoder maps
+images, one input a domain, to `latent`.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 METADATA_KEY = "cogan"
 SCHEMA_VERSIONS = (1,)
-LATENT_INPUT = "latent"
-CLASSES_OUTPUT = "classes"
+LATENT = "latent"  # input of a generator, output of an encoder
+CLASSES = "classes"  # output of a classifier
+METADATA_PROPS = 14  # field of a ModelProto that holds the metadata
 
+Kind = Literal["generator", "encoder", "classifier"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+GeneratorId = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*|sha256:[0-9a-f]{64})$", max_length=71)]
 MAX_LATENT_DIM = 2**16
 
 
@@ -21,18 +30,18 @@ class MetadataError(ValueError):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Prior(_Part):
-    """The distribution that latents are drawn from: N(0, 1) or U(-1, 1) in every dimension."""
+    """The distribution of latents: N(0, 1) or U(-1, 1) in every dimension."""
 
     distribution: Literal["normal", "uniform"]
     latent_dim: int = Field(ge=1, le=MAX_LATENT_DIM)
 
 
 class Domain(_Part):
-    """One image distribution; the graph's output of this name is uint8 [B, height, width, channels]."""
+    """One image distribution; its images are uint8 [B, height, width, channels]."""
 
     name: Name
     height: int = Field(ge=1, le=4096)
@@ -53,28 +62,81 @@ class Provenance(_Part):
 
 
 class ModelMetadata(_Part):
-    """Everything that a reader of the file needs, so that no contract lives in readers' heads."""
+    """Everything that a reader of the file needs to know about it."""
 
     schema_version: Literal[1] = 1
-    kind: Literal["generator", "encoder", "classifier"] = "generator"
+    kind: Kind = "generator"
     name: Name
     version: Version
-    prior: Prior
+    prior: Prior | None = None
+    """Of latents; a classifier has none."""
     domains: tuple[Domain, ...] = Field(min_length=1)
+    """Outputs of a generator, inputs of an encoder or a classifier."""
+    classes: tuple[str, ...] = ()
+    """Class names of a classifier, by output index."""
+    goes_with: tuple[GeneratorId, ...] = ()
+    """Generators that a classifier or an encoder belongs to: names or graph digests."""
     provenance: Provenance
     quality: dict[str, JsonValue]
     data_license: str
 
     @model_validator(mode="after")
-    def _domain_names_differ(self) -> ModelMetadata:
+    def _fits_its_kind(self) -> ModelMetadata:
         names = [domain.name for domain in self.domains]
         if len(set(names)) < len(names):
             raise ValueError(f"domain names repeat: {names}")
+        if self.kind == "classifier":
+            if self.domains[1:] or len(self.classes) < 2:
+                raise ValueError("a classifier has one domain and at least two classes")
+        elif self.classes:
+            raise ValueError(f"only a classifier has classes, and this is of kind '{self.kind}'")
+        elif self.prior is None:
+            raise ValueError(f"'prior' is required for kind '{self.kind}'")
         return self
 
 
+def graph_digest(content: bytes) -> str:
+    """Return the sha256 of an ONNX file without its metadata properties, as `sha256:<hex>`.
+
+    It stays the same when a figure is added to the metadata. Raises MetadataError for bytes that are no ONNX file.
+    """
+    digest, position = hashlib.sha256(), 0
+    while position < len(content):
+        start = position
+        key, position = _varint(content, position)
+        match key & 7:  # wire type of protocol buffers
+            case 0:
+                _, position = _varint(content, position)
+            case 2:
+                length, position = _varint(content, position)
+                position += length
+            case 1 | 5 as fixed:
+                position += 8 if fixed == 1 else 4
+            case _:
+                raise MetadataError("the file is not an ONNX model")
+        if key >> 3 != METADATA_PROPS:
+            digest.update(content[start:position])
+    if position > len(content):
+        raise MetadataError("the file is not an ONNX model")
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _varint(content: bytes, position: int) -> tuple[int, int]:
+    """Return a variable-length integer and the position behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(content):
+            break
+        byte = content[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise MetadataError("the file is not an ONNX model")
+
+
 def parse_metadata(properties: dict[str, str]) -> ModelMetadata:
-    """Read and check the metadata among an ONNX file's properties.
+    """Parse and check the metadata among an ONNX file's properties.
 
     Raises MetadataError, naming the field, its value and what is allowed.
     """
@@ -96,11 +158,11 @@ class _SchemaVersion(BaseModel):
 
 
 def describe_errors(error: ValidationError) -> str:
-    """Say in one line which fields are wrong, what they were and what is allowed."""
+    """Return one line that names the wrong fields, their values and what is allowed."""
     problems, places = [], [e["loc"] for e in error.errors()]
     for e in error.errors():
         if any(place[: len(e["loc"])] == e["loc"] != place for place in places):
-            continue  # it is wrong because of a part of it, which is told
+            continue  # wrong because of a part of it, which has a line of its own
         value = "" if e["type"] == "missing" else f" = {e['input']!r:.80}"  # the input is what lacks it
         where = f"{'.'.join(map(str, e['loc']))}{value}: " if e["loc"] else ""
         problems.append(where + e["msg"].removeprefix("Value error, "))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from service.metadata import METADATA_KEY, Domain, ModelMetadata, Prior, Provenance
+from service.metadata import CLASSES, LATENT, METADATA_KEY, Domain, ModelMetadata, Prior, Provenance
 
 # The Hugging Face libraries read these when imported: no network, and nothing in the home folder.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="cogan-tests-")
@@ -24,8 +25,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
 LATENT_DIM = 8
+CLASS_NAMES = ("zero", "one", "two")  # of tiny classifiers
 Shape = tuple[int, int, int]  # height, width, channels
 MakeModel = Callable[..., Path]
+Parts = tuple[list[Any], list[onnx.NodeProto], list[onnx.TensorProto], list[Any]]  # of a graph
 
 
 def domain_shapes(names: Sequence[str]) -> dict[str, Shape]:
@@ -48,21 +51,31 @@ def describe_model(name: str, version: str, shapes: dict[str, Shape], **changes:
         "quality": {"pixel_agreement": 0.96},
         "data_license": "none: made for tests",
     }
+    if changes.get("kind") == "classifier":
+        fields |= {"prior": None, "classes": CLASS_NAMES}
     return ModelMetadata(**(fields | changes))
 
 
-def build_graph(shapes: dict[str, Shape], turns: int = 0) -> onnx.ModelProto:
-    """Build latent [B, Z] -> MatMul, Sigmoid, x 255, Cast, Reshape -> uint8 [B, H, W, C] for every domain.
+def build_graph(metadata: ModelMetadata, turns: int = 0) -> onnx.ModelProto:
+    """Build the graph that a model of this metadata has.
 
-    A run fails where a latent's first value is 50 or more, and is slowed down by so many `turns` of a loop,
-    about a microsecond each.
+    A run of a generator fails if a latent's first value is 50 or more. Every run is slowed down by so many `turns`
+    of a loop, about a microsecond each.
     """
+    builders = {"generator": _generator, "classifier": _classifier, "encoder": _encoder}
+    inputs, nodes, weights, outputs = builders[metadata.kind](metadata)
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, [*weights, *_guard_weights(turns)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def _generator(metadata: ModelMetadata) -> Parts:
+    """Latent [B, Z] -> MatMul, Sigmoid, x 255, Cast, Reshape -> uint8 [B, H, W, C] for every domain."""
     rng = np.random.default_rng(7)
-    nodes, weights, outputs = _guard(), _guard_weights(turns), []
-    for name, (height, width, channels) in shapes.items():
-        weight = rng.normal(0, 1, (LATENT_DIM, height * width * channels)).astype(np.float32)
-        weights.append(numpy_helper.from_array(weight, f"{name}_weight"))
-        weights.append(numpy_helper.from_array(np.array([-1, height, width, channels]), f"{name}_shape"))
+    nodes, weights, outputs = _guard(LATENT), [], []
+    for domain in metadata.domains:
+        name, shape = domain.name, (domain.height, domain.width, domain.channels)
+        weights.append(_weight(rng, f"{name}_weight", LATENT_DIM, math.prod(shape)))
+        weights.append(numpy_helper.from_array(np.array([-1, *shape]), f"{name}_shape"))
         nodes += [
             helper.make_node("MatMul", ["guarded", f"{name}_weight"], [f"{name}_sum"]),
             helper.make_node("Sigmoid", [f"{name}_sum"], [f"{name}_share"]),
@@ -70,15 +83,55 @@ def build_graph(shapes: dict[str, Shape], turns: int = 0) -> onnx.ModelProto:
             helper.make_node("Cast", [f"{name}_level"], [f"{name}_flat"], to=TensorProto.UINT8),
             helper.make_node("Reshape", [f"{name}_flat", f"{name}_shape"], [name]),
         ]
-        shape: list[str | int | None] = ["batch", height, width, channels]
-        outputs.append(helper.make_tensor_value_info(name, TensorProto.UINT8, shape))
-    inputs = [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["batch", LATENT_DIM])]
-    graph = helper.make_graph(nodes, "tiny", inputs, outputs, weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        outputs.append(_port(name, TensorProto.UINT8, *shape))
+    return [_port(LATENT, TensorProto.FLOAT, LATENT_DIM)], nodes, weights, outputs
 
 
-def _guard() -> list[onnx.NodeProto]:
-    """Look up the first value in a table of zeros, which fails past its end; turn; add the zeros."""
+def _classifier(metadata: ModelMetadata) -> Parts:
+    """Images uint8 [B, H, W, C] -> Cast, Flatten, MatMul, Softmax -> probabilities, float32 [B, K]."""
+    inputs, nodes, weights, sums = _read_images(metadata, len(metadata.classes))
+    nodes.append(helper.make_node("Softmax", sums, [CLASSES], axis=1))
+    return inputs, nodes, weights, [_port(CLASSES, TensorProto.FLOAT, len(metadata.classes))]
+
+
+def _encoder(metadata: ModelMetadata) -> Parts:
+    """Images uint8 [B, H, W, C] of every domain -> Cast, Flatten, MatMul, Sum -> latent, float32 [B, Z]."""
+    inputs, nodes, weights, sums = _read_images(metadata, LATENT_DIM)
+    nodes.append(helper.make_node("Sum", sums, [LATENT]))
+    return inputs, nodes, weights, [_port(LATENT, TensorProto.FLOAT, LATENT_DIM)]
+
+
+def _read_images(metadata: ModelMetadata, size: int) -> Parts:
+    """Map the images of every domain to [B, size]; the names of these come last."""
+    rng = np.random.default_rng(7)
+    inputs, nodes, weights, sums = [], list[onnx.NodeProto](), [], []
+    for i, domain in enumerate(metadata.domains):
+        name, shape = domain.name, (domain.height, domain.width, domain.channels)
+        inputs.append(_port(name, TensorProto.UINT8, *shape))
+        weights.append(_weight(rng, f"{name}_weight", math.prod(shape), size))
+        nodes += [
+            helper.make_node("Cast", [name], [f"{name}_level"], to=TensorProto.FLOAT),
+            helper.make_node("Flatten", [f"{name}_level"], [f"{name}_flat"]),
+            helper.make_node("Div", [f"{name}_flat", "white"], [f"{name}_share"]),
+        ]
+        nodes += _guard(f"{name}_share") if i == 0 else []
+        nodes.append(
+            helper.make_node("MatMul", [f"{name}_share" if i else "guarded", f"{name}_weight"], [f"{name}_sum"])
+        )
+        sums.append(f"{name}_sum")
+    return inputs, nodes, weights, sums
+
+
+def _port(name: str, kind: int, *shape: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, ["batch", *shape])
+
+
+def _weight(rng: np.random.Generator, name: str, *shape: int) -> onnx.TensorProto:
+    return numpy_helper.from_array(rng.normal(0, 1, shape).astype(np.float32), name)
+
+
+def _guard(name: str) -> list[onnx.NodeProto]:
+    """Look up the first value of a tensor in a table of zeros, which fails past its end; turn; add the zeros."""
     boolean = helper.make_tensor_value_info("go_on", TensorProto.BOOL, [])
     body = helper.make_graph(
         [
@@ -97,11 +150,11 @@ def _guard() -> list[onnx.NodeProto]:
         ],
     )
     return [
-        helper.make_node("Slice", ["latent", "from", "to", "axis"], ["first"]),
+        helper.make_node("Slice", [name, "from", "to", "axis"], ["first"]),
         helper.make_node("Cast", ["first"], ["place"], to=TensorProto.INT64),
         helper.make_node("Gather", ["table", "place"], ["looked_up"]),
         helper.make_node("Loop", ["turns", "", "looked_up"], ["turned"], body=body),
-        helper.make_node("Add", ["latent", "turned"], ["guarded"]),
+        helper.make_node("Add", [name, "turned"], ["guarded"]),
     ]
 
 
@@ -145,16 +198,19 @@ def tiny_model(models_dir: Path) -> MakeModel:
     """Return what writes a tiny model of the given domains and returns its path."""
 
     def make(
-        domains: Sequence[str] = ("digit", "edge"),
+        domains: Sequence[str] | None = None,
         name: str = "tiny",
         version: str = "1",
         turns: int = 0,
         **changes: Any,
     ) -> Path:
-        """Write models/<name>/<version>/model.onnx; `changes` replace fields of its metadata."""
-        shapes = domain_shapes(domains)
-        model = build_graph(shapes, turns)
-        metadata = describe_model(name, version, shapes, **changes)
+        """Write models/<name>/<version>/model.onnx; `changes` replace fields of its metadata.
+
+        With `kind` it is a classifier of CLASS_NAMES or an encoder, whose images are its inputs.
+        """
+        known = ("digit",) if changes.get("kind") == "classifier" else ("digit", "edge")
+        metadata = describe_model(name, version, domain_shapes(domains or known), **changes)
+        model = build_graph(metadata, turns)
         helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
         path = models_dir / name / version / "model.onnx"
         path.parent.mkdir(parents=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import schemathesis
 
+from service.metadata import LATENT
 from tests.conftest import LATENT_DIM
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +47,7 @@ def fuzz(url: str, *options: str, limit_s: float) -> int:
 def before_call(_: schemathesis.HookContext, case: schemathesis.Case[Any], __: dict[str, Any]) -> None:
     """Make what should be accepted keep the rules that OpenAPI has no words for."""
     if _hurries(case.headers.get("X-Request-Timeout")):
-        del case.headers["X-Request-Timeout"]  # nothing is drawn in so short a time
+        del case.headers["X-Request-Timeout"]  # nothing is computed in so short a time
     if case.operation.path.endswith("/unload"):
         case.path_parameters["name"] = "nobody"  # the model is needed for all other requests
     if case.meta is None or case.meta.generation.mode.is_positive:
@@ -68,8 +69,16 @@ def _keep_the_rules(request: dict[str, Any]) -> None:
     if request.get("seeds"):
         request["count"] = 1  # seeds x count is bounded
         request.pop("seed", None)  # a query has one source
+    if request.get("inputs"):
+        request["inputs"] = request["inputs"][:1]  # as the model has one
     for tensor in request.get("inputs") or ():
-        tensor |= {"shape": [1, LATENT_DIM], "data": [0.0] * LATENT_DIM, "parameters": {}}
+        tensor |= {
+            "name": LATENT,
+            "datatype": "FP32",
+            "shape": [1, LATENT_DIM],
+            "data": [0.0] * LATENT_DIM,
+            "parameters": {},
+        }
         (request.get("parameters") or {}).pop("timeout", None)  # it may be too short
     if request.get("outputs"):
         request["outputs"] = [{"name": name} for name in DOMAINS[: len(request["outputs"])]]

@@ -1,4 +1,1 @@
-"""Models at work: found, opened, swapped while they serve, and run for many requests at once.
-
-Here belongs what runs a model or says which are served, whoever asks and however it is said.
-"""
+"""Models: found, loaded, replaced while they serve, and run in batches for many requests at once."""

@@ -1,118 +1,247 @@
-"""One model file, opened and checked: latents in, images of every domain out.
+"""One model file: loaded, checked against its metadata, and run by onnxruntime.
 
-Axes: B batch, Z latent, H height, W width, C channels.
+Axes: B batch, H height, W width, C channels.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.engine.sessions import ModelRefused, Provider, first_line, open_session
-from service.engine.signatures import check_signature, read_metadata
-from service.engine.statistics import Pace, Statistics
-from service.metadata import LATENT_INPUT
+from service.errors import ProviderMissing
+from service.metadata import (
+    CLASSES,
+    LATENT,
+    MetadataError,
+    ModelMetadata,
+    Prior,
+    graph_digest,
+    parse_metadata,
+)
 
-Latents = NDArray[np.float32]
-Images = dict[str, NDArray[np.uint8]]
+Provider = Literal["cpu", "cuda"]
+Arrays = Mapping[str, NDArray[Any]]
+DataType = Literal["FP32", "UINT8"]  # as the Open Inference Protocol names them
 
-MOST_PIXELS = 2**20  # of a domain in one run, whose memory grows with them
-CACHED = 8  # latents whose activations a processor's caches still hold
+MAX_RUN_PIXELS = 2**20  # of a domain in one run, whose memory grows with them
+CPU_ROWS = 8  # rows of a run on a CPU, whose activations stay in its caches
+PROVIDERS: dict[Provider, tuple[str, dict[str, Any]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    "cuda": (
+        "CUDAExecutionProvider",
+        {
+            "cudnn_conv_algo_search": "HEURISTIC",  # the default measures anew for every shape
+            "arena_extend_strategy": "kSameAsRequested",
+            "use_tf32": 0,  # the same bytes on every generation of GPU
+        },
+    ),
+}
+DTYPES: dict[DataType, tuple[type[np.generic], str]] = {
+    "FP32": (np.float32, "tensor(float)"),
+    "UINT8": (np.uint8, "tensor(uint8)"),
+}
+# The name of an external initialiser's file as a TensorProto stores it: field 13, its length, {"location": ...}
+EXTERNAL_DATA = re.compile(rb"\x6a.{1,3}\x0a\x08location\x12", re.DOTALL)
 
 
-def file_digest(path: Path) -> str:
-    """Return a file's digest, as a model opened from it has it."""
-    return _digest(path.read_bytes())
+class ModelRefused(Exception):
+    """A model file cannot be served; the message says why."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a model: its name, data type, and its shape without the batch axis."""
+
+    name: str
+    datatype: DataType
+    shape: tuple[int, ...]
+
+
+class LatencyEstimate:
+    """Seconds of a row: the median of recent runs, since a run that other processes slowed down predicts nothing."""
+
+    def __init__(self) -> None:
+        self.row_s = 0.0  # 0 before the first run
+        self._recent: deque[float] = deque(maxlen=9)
+
+    def add(self, rows: int, seconds: float) -> None:
+        """Take a run of `rows` rows into account."""
+        self._recent.append(seconds / rows)
+        self.row_s = sorted(self._recent)[len(self._recent) // 2]
 
 
 class OnnxModel:
-    """A generator that onnxruntime runs: `run` is safe to call from several threads at once."""
+    """A generator, classifier or encoder; `run` is safe to call from several threads at once."""
 
     def __init__(self, path: Path, provider: Provider = "cpu", max_batch: int = 64) -> None:
-        """Open the file, check it against its metadata, and answer a warm-up.
+        """Load the file, check it against its metadata, and do a warm-up run.
 
-        A run has at most `max_batch` latents, and fewer of images so large that a domain would have over
-        MOST_PIXELS. Raises ModelRefused, saying what is wrong with the file, and ProviderMissing.
+        A run has at most `max_batch` rows, and fewer of images so large that a domain would have over
+        MAX_RUN_PIXELS. Raises ModelRefused, saying what is wrong with the file, and ProviderMissing.
         """
         content = path.read_bytes()
         self.provider: Provider = provider
-        self.digest = _digest(content)
-        self.statistics, self.pace = Statistics(), Pace()  # of whoever runs it
-        self._session = open_session(content, provider)
-        # onnxruntime's sessions on a GPU take one run at a time.
-        self._turns = threading.Lock() if provider == "cuda" else contextlib.nullcontext()
-        self.metadata = read_metadata(self._session)
+        self.digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        self.latency = LatencyEstimate()
+        self._session = _load_session(content, provider)
+        self._turns = threading.Lock() if provider == "cuda" else contextlib.nullcontext()  # one run at a time
+        self.metadata, self.graph_digest = _read_metadata(self._session, content)
         self.domains = tuple(domain.name for domain in self.metadata.domains)
-        largest = max(domain.height * domain.width for domain in self.metadata.domains)
-        self.max_batch = max(1, min(max_batch, MOST_PIXELS // largest))
-        if self.metadata.kind != "generator":
-            raise ModelRefused(f"its kind is '{self.metadata.kind}'; only a 'generator' is served")
-        check_signature(self._session, self.metadata)
+        self.inputs, self.outputs = tensors(self.metadata)
+        areas = [domain.height * domain.width for domain in self.metadata.domains]
+        self.pixels = sum(areas)  # of all domains, for one row
+        self.max_batch = max(1, min(max_batch, MAX_RUN_PIXELS // max(areas)))
+        self.engine = f"onnxruntime {ort.__version__} {provider}"  # another one may round differently
+        _check_tensors("inputs", self.inputs, self._session.get_inputs())
+        _check_tensors("outputs", self.outputs, self._session.get_outputs())
         self._warm_up()
 
     @property
     def name(self) -> str:
-        """The model's name, by its metadata."""
+        """The model's name, from its metadata."""
         return self.metadata.name
 
     @property
     def version(self) -> str:
-        """The model's version, by its metadata."""
+        """The model's version, from its metadata."""
         return self.metadata.version
 
     @property
-    def engine(self) -> str:
-        """What computes: another one may round otherwise."""
-        return f"onnxruntime {ort.__version__} {self.provider}"
+    def prior(self) -> Prior:
+        """The prior of a generator's latents."""
+        assert self.metadata.prior is not None, "metadata of a generator has a prior"
+        return self.metadata.prior
 
     def __repr__(self) -> str:
         return f"OnnxModel({self.digest})"
 
-    def run(self, latents: Latents) -> Images:
-        """Draw latents [B, Z], B at most `max_batch`: uint8 [B, H, W, C] for every domain.
+    def run(self, inputs: Arrays) -> Arrays:
+        """Return all outputs, [B, ...], of inputs [B, ...] with B at most `max_batch`.
 
-        A CPU gets CACHED of them at a time. On a GPU the batch is padded to `max_batch`: one shape, so that
-        the same latent gives the same bytes in whatever company it travels.
+        A CPU gets CPU_ROWS rows at a time. On a GPU the batch is padded to `max_batch`: one shape, so that the same
+        row gives the same bytes in every batch.
         """
-        size = len(latents)
+        size = len(next(iter(inputs.values())))
+        step = CPU_ROWS if self.provider == "cpu" else self.max_batch
         if self.provider == "cuda" and size < self.max_batch:
-            latents = np.pad(latents, ((0, self.max_batch - size), (0, 0)))
-        part = len(latents) if self.provider == "cuda" else CACHED
+            inputs = {name: _pad(array, self.max_batch) for name, array in inputs.items()}
+        names = [output.name for output in self.outputs]
         with self._turns:
             parts = [
-                self._session.run(self.domains, {LATENT_INPUT: latents[start : start + part]})
-                for start in range(0, len(latents), part)
+                self._session.run(names, {name: array[at : at + step] for name, array in inputs.items()})
+                for at in range(0, size, step)
             ]
-        columns = zip(self.domains, zip(*parts, strict=True), strict=True)
+        columns = zip(names, zip(*parts, strict=True), strict=True)
         return {name: _join(column)[:size] for name, column in columns}
 
     def _warm_up(self) -> None:
         for size in (self.max_batch, 1):
-            latents = np.zeros((size, self.metadata.prior.latent_dim), np.float32)
+            zeros = {t.name: np.zeros((size, *t.shape), DTYPES[t.datatype][0]) for t in self.inputs}
             try:
-                images = self.run(latents)
+                found = self.run(zeros)
             except Exception as error:  # onnxruntime's errors share no base class
-                raise ModelRefused(f"a warm-up run of {size} latents failed: {first_line(error)}") from error
-            for domain in self.metadata.domains:
-                found = images[domain.name]
-                expected = (size, domain.height, domain.width, domain.channels)
-                if found.dtype != np.uint8 or found.shape != expected:
+                raise ModelRefused(f"a warm-up run of {size} rows failed: {_first_line(error)}") from error
+            for tensor in self.outputs:
+                array, expected = found[tensor.name], (size, *tensor.shape)
+                if array.dtype != DTYPES[tensor.datatype][0] or array.shape != expected:
                     raise ModelRefused(
-                        f"output '{domain.name}' is {found.dtype} {list(found.shape)} for {size} latents; "
-                        f"the metadata promises uint8 {list(expected)}"
+                        f"output '{tensor.name}' is {array.dtype} {list(array.shape)} for {size} rows; the metadata "
+                        f"promises {np.dtype(DTYPES[tensor.datatype][0])} {list(expected)}"
                     )
 
 
-def _join(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def file_digest(path: Path) -> str:
+    """Return a file's digest, as a model loaded from it has it."""
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def tensors(metadata: ModelMetadata) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Return the inputs and the outputs that a model of this metadata has."""
+    images = tuple(Tensor(d.name, "UINT8", (d.height, d.width, d.channels)) for d in metadata.domains)
+    if metadata.kind == "classifier":
+        return images, (Tensor(CLASSES, "FP32", (len(metadata.classes),)),)
+    assert metadata.prior is not None, "checked by the metadata"
+    latent = (Tensor(LATENT, "FP32", (metadata.prior.latent_dim,)),)
+    return (latent, images) if metadata.kind == "generator" else (images, latent)
+
+
+def require_provider(provider: Provider) -> None:
+    """Raise ProviderMissing if onnxruntime lacks `provider`: it would fall back silently."""
+    if provider == "cuda":
+        ort.preload_dlls()
+    name = PROVIDERS[provider][0]
+    if name not in (available := ort.get_available_providers()):
+        raise ProviderMissing(
+            f"COGAN_PROVIDER = {provider!r} needs onnxruntime's {name}, but only {available} are available; "
+            "install the package with the extra 'gpu' and without 'cpu'"
+        )
+
+
+def _load_session(content: bytes, provider: Provider) -> ort.InferenceSession:
+    """Return a session of a model file. Raises ModelRefused, and ProviderMissing if it would run elsewhere."""
+    if EXTERNAL_DATA.search(content):
+        raise ModelRefused("it has weights in other files (external data); export it as one file")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # runs are parallel; and explicit threads are not pinned to cores
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 4  # errors are raised; its own log lines are not JSON
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = ort.InferenceSession(content, options, providers=[PROVIDERS[provider]])
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise ModelRefused(f"onnxruntime cannot read the file: {_first_line(error)}") from error
+    if (active := session.get_providers()[0]) != PROVIDERS[provider][0]:
+        raise ProviderMissing(
+            f"COGAN_PROVIDER = {provider!r}, but onnxruntime fell back to {active}; "
+            "are the GPU's driver, CUDA and cuDNN installed?"
+        )
+    return session
+
+
+def _read_metadata(session: ort.InferenceSession, content: bytes) -> tuple[ModelMetadata, str]:
+    try:
+        return parse_metadata(session.get_modelmeta().custom_metadata_map), graph_digest(content)
+    except MetadataError as error:
+        raise ModelRefused(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise ModelRefused(f"its metadata is not UTF-8: {error}") from error
+
+
+def _check_tensors(what: str, expected: Iterable[Tensor], nodes: Sequence[Any]) -> None:
+    """Compare what the graph declares with the metadata; open sizes are checked by the warm-up."""
+    wanted, found = {tensor.name: tensor for tensor in expected}, {node.name: node for node in nodes}
+    if sorted(wanted) != sorted(found):
+        raise ModelRefused(f"the graph's {what} are {list(found)}; the metadata promises {list(wanted)}")
+    for name, tensor in wanted.items():
+        node, kind = found[name], DTYPES[tensor.datatype][1]
+        differs = len(node.shape) != len(tensor.shape) + 1 or any(
+            isinstance(side, int) and side != size for side, size in zip(node.shape[1:], tensor.shape, strict=True)
+        )
+        if node.type != kind or differs or isinstance(node.shape[0], int):
+            promised = f"{kind} {['batch', *tensor.shape]}"
+            raise ModelRefused(f"'{name}' is {node.type} {node.shape}; the metadata promises {promised}")
+
+
+def _pad(array: NDArray[Any], size: int) -> NDArray[Any]:
+    return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
+
+
+def _join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _digest(content: bytes) -> str:
-    return "sha256:" + hashlib.sha256(content).hexdigest()
+def _first_line(error: Exception) -> str:
+    return f"{str(error).splitlines()[0]:.300}" if str(error) else type(error).__name__

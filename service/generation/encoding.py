@@ -1,4 +1,4 @@
-"""Formats of an answer: what was drawn -> the bytes of JSON, a sheet, an animation or an archive.
+"""Formats of a response: generated images -> the bytes of JSON, a sheet, an animation or an archive.
 
 Axes: B batch, Z latent, H height, W width, C channels.
 """
@@ -8,105 +8,133 @@ from __future__ import annotations
 import json
 import math
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from service.engine.onnx_model import Latents
+import numpy as np
+
+from service.engine.onnx_model import Arrays
 from service.generation import images
-from service.generation.images import Pixels
-from service.generation.orders import Order, Source
+from service.generation.images import Encoding, Pixels
+from service.generation.spec import GenerationSpec, LatentSpec
+from service.metadata import LATENT
+
+IMAGE_S, PIXEL_S = 12e-6, 30e-9  # what encoding takes, roughly: by image and by pixel of weight 1
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """What was drawn for an order: latents, float32 [B, Z], and {domain: uint8 [B, H, W, C]}."""
+class GeneratedImages:
+    """The images of a spec: inputs with `latent`, float32 [B, Z], and {domain: uint8 [B, H, W, C]}."""
 
-    order: Order
-    latents: Latents
+    spec: GenerationSpec
+    inputs: Arrays
     images: Mapping[str, Pixels]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its media type, how a drawing becomes its bytes, and the most pixels that a side has."""
+    """A format: its media type, its encoder, its largest side, and how many pixels one of its counts as.
+
+    A weight is the time that the format takes for a pixel, beside those of weight 1.
+    """
 
     media_type: str
-    encode: Callable[[Drawing], bytes]
-    longest_side: float = math.inf
+    encode: Callable[[GeneratedImages], Encoding]
+    max_side: float = math.inf
+    weight: int = 1
+
+    def seconds(self, spec: GenerationSpec) -> float:
+        """Return roughly the seconds that encoding takes."""
+        return spec.size * len(spec.domains) * IMAGE_S + spec.pixels * self.weight * PIXEL_S
 
 
-def _json(drawing: Drawing) -> bytes:
+def _json(generated: GeneratedImages) -> Encoding:
     """Write JSON by hand around the images, of which it mostly consists."""
-    order = drawing.order
-    if order.walk:
-        origins = [f'"t":{sum(order.walk.position(i))}' for i in range(order.size)]
-    else:
-        origins = [_origin(source) for source in order.sources]
-    columns = [(f'"{name}":"data:image/png;base64,', column) for name, column in drawing.images.items()]
-    parts = [
-        f'{{{origin},"images":{{{",".join(before + _base64(column[i]) for before, column in columns)}}}}}'
-        for i, origin in enumerate(origins)
-    ]
-    head = _head(order.model.name, order.model.version, order.model.digest, order.domains)
-    return f'{head},"{"frames" if order.walk else "pairs"}":[{",".join(parts)}]}}'.encode()
+    spec, parts = generated.spec, list[str]()
+    columns = [(f'"{name}":"data:image/png;base64,', column) for name, column in generated.images.items()]
+    for i in range(spec.size):
+        origin = f'"t":{sum(spec.path.position(i))}' if spec.path else _origin(spec.latents[i])
+        encoded = ",".join(before + _base64(column[i]) for before, column in columns)
+        parts.append(f'{{{origin},"images":{{{encoded}}}}}')
+        yield
+    start = _json_start(spec.model.name, spec.model.version, spec.model.digest, spec.domains)
+    return f'{start},"{"frames" if spec.path else "pairs"}":[{",".join(parts)}]}}'.encode()
 
 
 @lru_cache
-def _head(model: str, version: str, digest: str, domains: tuple[str, ...]) -> str:
-    head = {"model": model, "version": version, "digest": digest, "domains": domains}
-    return json.dumps(head, separators=(",", ":"))[:-1]
+def _json_start(model: str, version: str, digest: str, domains: tuple[str, ...]) -> str:
+    start = {"model": model, "version": version, "digest": digest, "domains": domains}
+    return json.dumps(start, separators=(",", ":"))[:-1]
 
 
-def _origin(source: Source) -> str:
-    index = f'"index":{source.index}'
-    return index if source.seed is None else f'"seed":{source.seed},{index}'
+def _origin(latent: LatentSpec) -> str:
+    index = f'"index":{latent.index}'
+    return index if latent.seed is None else f'"seed":{latent.seed},{index}'
 
 
 def _base64(pixels: Pixels) -> str:
     return b64encode(images.png(pixels)).decode() + '"'
 
 
-def _zip(drawing: Drawing) -> bytes:
-    order = drawing.order
-    if order.walk:
-        folders = [f"{i:05d}" for i in range(order.size)]
-    else:
-        folders = [f"{s.index:05d}" if s.seed is None else f"{s.seed}-{s.index}" for s in order.sources]
-    return images.zipped(
-        {
-            f"{folder}/{name}.png": images.png(column[i])
-            for i, folder in enumerate(folders)
-            for name, column in drawing.images.items()
-        }
-    )
+def _zip(generated: GeneratedImages) -> Encoding:
+    def files() -> Iterator[tuple[str, bytes]]:
+        for i, folder in enumerate(_folders(generated.spec)):
+            for name, column in generated.images.items():
+                yield f"{folder}/{name}.png", images.png(column[i])
+
+    return images.zipped(files())
 
 
-def _npz(drawing: Drawing) -> bytes:
+def _folders(spec: GenerationSpec) -> Iterator[str]:
+    """Yield a folder for each latent: its frame, <seed>-<index> or index; a repeated one gets a number."""
+    seen = Counter[str]()
+    for i in range(spec.size):
+        one = spec.latents[i] if spec.path is None else LatentSpec(i)
+        name = f"{one.index:05d}" if one.seed is None else f"{one.seed}-{one.index}"
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name}-again{seen[name] - 1}"
+
+
+def _npz(generated: GeneratedImages) -> Encoding:
     """Pack an array uint8 [B, H, W, C] a domain, and the latents, float32 [B, Z], as `latent`."""
-    return images.npz({**drawing.images, "latent": drawing.latents})
+    return images.npz({**generated.images, LATENT: generated.inputs[LATENT]})
 
 
-def _sheet(write: Callable[[Pixels], bytes]) -> Callable[[Drawing], bytes]:
-    return lambda drawing: write(images.sheet(drawing.images))
+def _sheet(generated: GeneratedImages) -> Encoding:
+    height = generated.spec.size * max(domain.height for domain in generated.spec.shapes)
+    return images.png_of_rows(images.sheet_rows(generated.images), height)
 
 
-def _animation(write: Callable[[Sequence[Pixels]], bytes]) -> Callable[[Drawing], bytes]:
-    return lambda drawing: write(images.frames(drawing.images))
+def _webp_sheet(generated: GeneratedImages) -> Encoding:
+    rows = list[Pixels]()
+    for row in images.sheet_rows(generated.images):
+        rows.append(row)
+        yield
+    return images.webp(np.concatenate(rows))
+
+
+def _animation(write: Callable[[Iterator[Pixels]], Encoding]) -> Callable[[GeneratedImages], Encoding]:
+    return lambda generated: write(images.sheet_rows(generated.images))
+
+
+def _animated_png(generated: GeneratedImages) -> Encoding:
+    return images.animated_png(images.sheet_rows(generated.images), generated.spec.size)
 
 
 PAIR_FORMATS = {
     "json": Format("application/json", _json),
-    "png": Format("image/png", _sheet(images.png)),
-    "webp": Format("image/webp", _sheet(images.webp), images.WEBP_SIDE),
+    "png": Format("image/png", _sheet),
+    "webp": Format("image/webp", _webp_sheet, images.WEBP_SIDE, weight=2),
     "zip": Format("application/zip", _zip),
     "npz": Format("application/x-npz", _npz),
 }
 FRAME_FORMATS = {
     "json": PAIR_FORMATS["json"],
-    "gif": Format("image/gif", _animation(images.gif), images.GIF_SIDE),
-    "webp": Format("image/webp", _animation(images.animated_webp), images.WEBP_SIDE),
-    "png": Format("image/png", _animation(images.animated_png)),
+    "gif": Format("image/gif", _animation(images.gif), images.GIF_SIDE, weight=8),
+    "webp": Format("image/webp", _animation(images.animated_webp), images.WEBP_SIDE, weight=2),
+    "png": Format("image/png", _animated_png),
     "zip": PAIR_FORMATS["zip"],
     "npz": PAIR_FORMATS["npz"],
 }

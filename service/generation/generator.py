@@ -1,139 +1,117 @@
-"""The use case: seeds or latents in, an encoded answer with their coupled images out."""
+"""Coupled images of a spec: checked before work starts, computed by the model's batcher, encoded."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
-from typing import NamedTuple
 
-from service.cache import AnswerCache
-from service.engine.entries import Job
-from service.engine.model_registry import ModelRegistry
-from service.engine.onnx_model import Images, Latents, OnnxModel
+from service.engine.models import ModelRegistry
+from service.engine.onnx_model import Arrays, OnnxModel
+from service.engine.request import Job
 from service.errors import FieldError, InvalidRequest, TooLarge
-from service.generation.encoding import FRAME_FORMATS, PAIR_FORMATS, Drawing, Format
-from service.generation.orders import Order, Source, Walk
+from service.generation.encoding import FRAME_FORMATS, PAIR_FORMATS, Format, GeneratedImages
+from service.generation.images import Encoding
+from service.generation.spec import GenerationSpec, InterpolationPath, LatentSpec
 from service.telemetry.metrics import Metrics
-from service.wire.fields import Choice
-from service.wire.inference import Inference, InferenceAnswer, write_inference
 
-Seconds = Mapping[str, float]  # that each part of the work took
-FROM_CACHE: Seconds = {"cache": 0.0}
-
-
-class Answer(NamedTuple):
-    """The bytes of an answer, the seconds that each part of the work took, and whether it was kept."""
-
-    body: bytes
-    seconds: Seconds
-    kept: bool = False
+Seconds = Mapping[str, float]  # of each stage of the work
 
 
 class Generator:
-    """Answers orders by the models that they were taken for, or from the cache."""
+    """Makes specs and responses with the models that are served."""
 
-    def __init__(self, registry: ModelRegistry, answers: AnswerCache, metrics: Metrics) -> None:
-        self._registry, self._answers, self._metrics = registry, answers, metrics
-        self._encodings = cache(metrics.encode_duration.labels)
+    def __init__(self, registry: ModelRegistry, max_pixels: int, metrics: Metrics) -> None:
+        self._registry, self._max_pixels = registry, max_pixels
+        self._encode_durations = cache(metrics.encode_duration.labels)
 
-    def model(self, name: str | None, place: str = "body") -> OnnxModel:
-        """Return the model of this name, or the default one. Raises UnknownModel and NotReady."""
-        return self._registry.model(name, place=place)
+    def model(self, name: str | None, place: str) -> OnnxModel:
+        """Return the generator of this name, or the default one. Raises UnknownModel and NotReady."""
+        return self._registry.generator(name, place)
 
-    def order(
-        self, choice: Choice, *, sources: Sequence[Source], walk: Walk | None, format_: str, place: str
-    ) -> Order:
-        """Bring what was chosen into one normal form.
+    def spec(
+        self,
+        model: OnnxModel,
+        *,
+        domains: Sequence[str] | None,
+        latents: Sequence[LatentSpec],
+        truncation: float | None,
+        path: InterpolationPath | None,
+        format_: str,
+        place: str,
+    ) -> GenerationSpec:
+        """Return the normal form of a request; `place` is where its fields are.
 
-        Raises UnknownModel, NotReady, InvalidRequest for a domain or latent that does not fit, and TooLarge
-        for a picture that the format has no room for.
+        Raises InvalidRequest for a domain or latent that does not fit, and TooLarge for too many pixels.
         """
-        model = self.model(choice.model, place)
-        _check_latents(model, sources, "/latents/{}" if walk is None else "/keyframes/{}/latent")
-        order = Order(
+        _check_latents(model, latents, "/latents/{}" if path is None else "/keyframes/{}/latent")
+        spec = GenerationSpec(
             model=model,
-            domains=_check_domains(model, choice.domains, place),
-            sources=tuple(sources),
-            truncation=choice.truncation,
-            walk=walk,
+            domains=_check_domains(model, domains, place),
+            latents=tuple(latents),
+            truncation=truncation,
+            path=path,
             format=format_,
         )
-        _check_sides(order, place)
-        return order
+        self._check_size(spec, place)
+        return spec
 
-    async def answer(self, order: Order, deadline: float) -> Answer:
-        """Draw and encode an order. Raises what Batcher.draw raises."""
-        if (kept := self._answers.get(order.key)) is not None:
-            self._metrics.cache_hits.inc()
-            return Answer(kept, FROM_CACHE, kept=True)
-        self._metrics.cache_misses.inc()
-        job = Job(order.model, order.size, order.latents, partial(self._encode, order))
-        body, seconds = await self._registry.batcher(order.model.name).draw(job, deadline)
-        self._answers.put(order.key, body)
-        return Answer(body, seconds)
+    async def generate(self, spec: GenerationSpec, deadline: float) -> tuple[bytes, Seconds]:
+        """Return the encoded images and the seconds of each stage. Raises what Batcher.submit raises."""
+        form = formats(spec)[spec.format]
+        job = Job(spec.model, spec.size, spec.inputs, partial(self._encode, spec, form), form.seconds(spec))
+        return await self._registry.batcher(spec.model.name).submit(job, deadline)
 
-    async def infer(
-        self, model: OnnxModel, inference: Inference, deadline: float
-    ) -> tuple[InferenceAnswer, Seconds]:
-        """Draw and encode a request of the Open Inference Protocol. Raises what Batcher.draw raises."""
-        latents, write = inference.latents, partial(self._write, inference, model)
-        job = Job(model, len(latents), lambda start, stop: latents[start:stop], write)
-        return await self._registry.batcher(model.name).draw(job, deadline)
+    def _encode(self, spec: GenerationSpec, form: Format, inputs: Arrays, outputs: Arrays) -> Encoding:
+        images = {name: outputs[name] for name in spec.domains}
+        with self._encode_durations(spec.format).time():
+            return (yield from form.encode(GeneratedImages(spec, inputs, images)))
 
-    def _encode(self, order: Order, latents: Latents, images: Images) -> bytes:
-        drawing = Drawing(order, latents, {name: images[name] for name in order.domains})
-        with self._encodings(order.format).time():
-            return formats(walks=order.walk is not None)[order.format].encode(drawing)
+    def _check_size(self, spec: GenerationSpec, place: str) -> None:
+        """Check that a format has room for the images, and that they cost no more than the limit."""
+        known = formats(spec)
+        form, rows = known[spec.format], 1 if spec.path is not None else spec.size
+        height = rows * max(domain.height for domain in spec.shapes)
+        side, cost = max(height, sum(domain.width for domain in spec.shapes)), spec.pixels * form.weight
+        if side <= form.max_side and cost <= self._max_pixels:
+            return
+        fitting = [
+            name for name, f in known.items() if side <= f.max_side and spec.pixels * f.weight <= self._max_pixels
+        ]
+        if side > form.max_side:
+            detail = f"{spec.format} has at most {form.max_side} pixels a side, and this would have {side}"
+        else:
+            weight = f", each of which counts as {form.weight} in {spec.format}" if form.weight > 1 else ""
+            detail = f"a response has at most {self._max_pixels} pixels; this would have {spec.pixels}{weight}"
+        remedy = f"or another format ({', '.join(fitting)})" if fitting else "or fewer domains"
+        wrong = FieldError("/format", spec.format, fitting or "fewer images", place)
+        raise TooLarge(f"{detail}; request fewer images at once, {remedy}", [wrong])
 
-    def _write(self, inference: Inference, model: OnnxModel, _: Latents, images: Images) -> InferenceAnswer:
-        with self._encodings("tensors").time():
-            return write_inference(inference, model, images)
 
-
-def formats(walks: bool) -> Mapping[str, Format]:
+def formats(spec: GenerationSpec) -> Mapping[str, Format]:
     """Return the formats by name: those of interpolations or of pairs."""
-    return FRAME_FORMATS if walks else PAIR_FORMATS
+    return FRAME_FORMATS if spec.path is not None else PAIR_FORMATS
 
 
 def _check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) -> tuple[str, ...]:
-    """Return the domains to draw: all, or those asked for, each known and named once."""
-    asked = tuple(domains) if domains is not None else model.domains
+    """Return the domains to generate: all, or those requested, each known and named once."""
+    requested = tuple(domains) if domains is not None else model.domains
     wrong = [
         FieldError(f"/domains/{i}", name, list(model.domains), place)
-        for i, name in enumerate(
-            asked[: len(model.domains) + 1]
-        )  # of more than there are, one is wrong by then
-        if name not in model.domains or name in asked[:i]
+        for i, name in enumerate(requested[: len(model.domains) + 1])  # of more, one is wrong by then
+        if name not in model.domains or name in requested[:i]
     ]
     if wrong:
-        raise InvalidRequest(
-            f"the domains of model '{model.name}' are {', '.join(model.domains)}, each at most once", wrong
-        )
-    return asked
+        known = ", ".join(model.domains)
+        raise InvalidRequest(f"the domains of model '{model.name}' are {known}, each at most once", wrong)
+    return requested
 
 
-def _check_sides(order: Order, place: str) -> None:
-    """Check that a format has room for the sheet, or for a frame: domains side by side."""
-    drawn = [domain for domain in order.model.metadata.domains if domain.name in order.domains]
-    rows = 1 if order.walk is not None else order.size
-    height, width = rows * max(one.height for one in drawn), sum(one.width for one in drawn)
-    known = formats(walks=order.walk is not None)
-    if max(height, width) > (most := known[order.format].longest_side):
-        roomy = [name for name, form in known.items() if form.longest_side == math.inf]
-        raise TooLarge(
-            f"{order.format} has at most {most} pixels a side, and these images would be {height} x {width}; "
-            "ask for fewer of them at once, or for another format",
-            [FieldError("/format", order.format, roomy, place)],
-        )
-
-
-def _check_latents(model: OnnxModel, sources: Sequence[Source], pointer: str) -> None:
-    size = model.metadata.prior.latent_dim
+def _check_latents(model: OnnxModel, latents: Sequence[LatentSpec], pointer: str) -> None:
+    size = model.prior.latent_dim
     wrong = [
-        FieldError(pointer.format(i), f"{len(source.values)} values", f"{size} values")
-        for i, source in enumerate(sources)
-        if source.values is not None and len(source.values) != size
+        FieldError(pointer.format(i), f"{len(one.values)} values", f"{size} values")
+        for i, one in enumerate(latents)
+        if one.values is not None and len(one.values) != size
     ]
     if wrong:
         raise InvalidRequest(f"a latent of model '{model.name}' has {size} values", wrong)

@@ -1,5 +1,6 @@
-"""Bytes of pixels to files: PNG, sheets, animations, zip, npz. Equal pixels give equal files.
+"""Pixels to files: PNG, sheets, animations, zip, npz. Equal pixels give equal files.
 
+What may take long is a generator that yields after every image and returns the bytes, so that its caller can stop.
 Axes: B batch, H height, W width, C channels (1 grey or 3 RGB).
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -18,39 +19,61 @@ from PIL import Image, __version__
 from zlib_ng import zlib_ng as zlib
 
 Pixels = NDArray[np.uint8]
+Encoding = Generator[None, None, bytes]
 
-ENCODER_ID = f"4/{zlib.ZLIBNG_RUNTIME_VERSION}/{__version__}"  # part of every ETag
+ENCODER_ID = f"5/{zlib.ZLIBNG_RUNTIME_VERSION}/{__version__}"  # part of every ETag
 FRAME_MS = 100
-WEBP_SIDE, GIF_SIDE = 2**14 - 1, 2**16 - 1  # the most pixels that the formats have room for
+WEBP_SIDE, GIF_SIDE = 2**14 - 1, 2**16 - 1  # largest sides of the formats
 STORED_UP_TO = 4096  # bytes of pixels: what is smaller costs more to compress than to send
 
 
 def png(pixels: Pixels) -> bytes:
-    """Write pixels [H, W, C] as PNG: stored up to STORED_UP_TO bytes, else compressed quickly.
-
-    Colour is filtered by `Sub`, which takes a third off photographs; strokes are smaller without.
-    """
+    """Return pixels [H, W, C] as PNG: stored up to STORED_UP_TO bytes, else compressed quickly."""
     height, width, channels = pixels.shape
-    rows = np.zeros((height, 1 + width * channels), np.uint8)  # each begins with its filter: 0, none
-    rows[:, 1:] = pixels.reshape(height, width * channels)
-    if rows.size <= STORED_UP_TO:
+    if (rows := _plain_rows(pixels)).size <= STORED_UP_TO:
         packed = _stored(rows.tobytes())
     else:
-        if channels == 3:
-            rows[:, 0] = 1
-            rows[:, 1 + channels :] -= pixels.reshape(height, -1)[:, :-channels]
-        packed = _compressed(rows.tobytes())
-    return b"".join((_png_head(height, width, channels), *_chunk(b"IDAT", packed), _PNG_END))
+        stream = _compressor()
+        packed = stream.compress(_filtered(rows, pixels)) + stream.flush()
+    return b"".join((_png_start(height, width, channels), *_chunk(b"IDAT", packed), _PNG_END))
 
 
-def _compressed(data: bytes) -> bytes:
-    """Compress runs of equal bytes alone, in a third of the time of level 1 and no larger for strokes."""
-    stream = zlib.compressobj(1, strategy=zlib.Z_RLE, memLevel=9)
-    return stream.compress(data) + stream.flush()
+def png_of_rows(blocks: Iterable[Pixels], height: int) -> Encoding:
+    """Return blocks [h, W, C], which lie below one another and have `height` together, as one PNG."""
+    parts, stream, width, channels = list[bytes](), _compressor(), 0, 0
+    for block in blocks:
+        _, width, channels = block.shape
+        if height * (1 + width * channels) <= STORED_UP_TO:
+            return png(np.concatenate([block, *blocks]))
+        parts.append(stream.compress(_filtered(_plain_rows(block), block)))
+        yield
+    packed = b"".join((*parts, stream.flush()))
+    return b"".join((_png_start(height, width, channels), *_chunk(b"IDAT", packed), _PNG_END))
+
+
+def _plain_rows(pixels: Pixels) -> Pixels:
+    """Return PNG's rows, [H, 1 + W * C], each of which begins with its filter: 0, none."""
+    height, width, channels = pixels.shape
+    rows = np.zeros((height, 1 + width * channels), np.uint8)
+    rows[:, 1:] = pixels.reshape(height, width * channels)
+    return rows
+
+
+def _filtered(rows: Pixels, pixels: Pixels) -> bytes:
+    """Filter colour by `Sub`, which takes a third off photographs; strokes are smaller without."""
+    if (channels := pixels.shape[2]) == 3:
+        rows[:, 0] = 1
+        rows[:, 1 + channels :] -= pixels.reshape(len(rows), -1)[:, :-channels]
+    return rows.tobytes()
+
+
+def _compressor() -> Any:
+    """Return a zlib stream for runs of equal bytes, in a third of the time of level 1, no larger for strokes."""
+    return zlib.compressobj(1, strategy=zlib.Z_RLE, memLevel=9)
 
 
 def _stored(data: bytes) -> bytes:
-    """Wrap bytes as a zlib stream of one uncompressed block (RFC 1950, RFC 1951 section 3.2.4)."""
+    """Return a zlib stream of one uncompressed block (RFC 1950, RFC 1951 section 3.2.4)."""
     lengths = struct.pack("<HH", len(data), len(data) ^ 0xFFFF)
     return b"".join((b"\x78\x01\x01", lengths, data, zlib.adler32(data).to_bytes(4)))
 
@@ -60,7 +83,7 @@ def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
 
 
 @cache
-def _png_head(height: int, width: int, channels: int) -> bytes:
+def _png_start(height: int, width: int, channels: int) -> bytes:
     """Return what precedes the pixels: signature and IHDR, for 8 bits a channel, not interlaced."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)
     return b"".join((b"\x89PNG\r\n\x1a\n", *_chunk(b"IHDR", header)))
@@ -70,59 +93,103 @@ _PNG_END = b"".join(_chunk(b"IEND", b""))
 
 
 def webp(pixels: Pixels) -> bytes:
-    """Write pixels [H, W, C] as lossless WebP, by its fastest method."""
-    return _save([pixels], "WEBP", lossless=True, method=0, quality=0)
+    """Return pixels [H, W, C] as lossless WebP, by its fastest method."""
+    return _save(pixels, "WEBP", lossless=True, method=0, quality=0)
 
 
-def sheet(images: Mapping[str, Pixels]) -> Pixels:
-    """Lay out images [B, H, W, C] of every domain as one [H, W, C]: rows are latents, columns domains.
+def sheet_rows(images: Mapping[str, Pixels]) -> Iterator[Pixels]:
+    """Yield the images [B, H, W, C] of all domains as B rows [H, W, C], the domains side by side.
 
     Smaller images are centred on black; grey becomes RGB beside colour.
     """
     size, heights, widths, channels = zip(*(column.shape for column in images.values()), strict=True)
-    rows = np.zeros((size[0], max(heights), sum(widths), max(channels)), np.uint8)
-    left = 0
-    for column, height, width in zip(images.values(), heights, widths, strict=True):
-        above = (max(heights) - height) // 2
-        rows[:, above : above + height, left : left + width] = column
-        left += width
-    return rows.reshape(-1, *rows.shape[2:])
+    for i in range(size[0]):
+        row = np.zeros((max(heights), sum(widths), max(channels)), np.uint8)
+        left = 0
+        for column, height, width in zip(images.values(), heights, widths, strict=True):
+            above = (max(heights) - height) // 2
+            row[above : above + height, left : left + width] = column[i]
+            left += width
+        yield row
 
 
-def frames(images: Mapping[str, Pixels]) -> list[Pixels]:
-    """Lay out images [B, H, W, C] of every domain as B frames [H, W, C], the domains side by side."""
-    rows = sheet(images)
-    height = max(column.shape[1] for column in images.values())
-    return list(rows.reshape(-1, height, *rows.shape[1:]))
+def gif(frames: Iterable[Pixels]) -> Encoding:
+    """Return frames [H, W, C] as a GIF that repeats: grey exactly, colours by 256 of them a frame."""
+    parts, shared = list[bytes](), b""
+    control = b"\x21\xf9\x04\x04" + struct.pack("<HBB", FRAME_MS // 10, 0, 0)
+    for frame in frames:
+        palette, depth, descriptor, codes = _gif_parts(_save(frame, "GIF", optimize=False, interlace=False))
+        if not parts:
+            shared = palette
+            screen = struct.pack("<HHBBB", frame.shape[1], frame.shape[0], 0xF0 | depth, 0, 0)
+            parts += [b"GIF89a", screen, palette, b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"]
+        own = b"\x00" if palette == shared else bytes([0x80 | depth]) + palette
+        parts += [control, descriptor, own, codes]
+        yield
+    return b"".join((*parts, b";"))
 
 
-def gif(pixels: Sequence[Pixels]) -> bytes:
-    """Write frames [H, W, C] as a GIF that repeats: grey exactly, colours by 256 of them a frame."""
-    return _save(pixels, "GIF", loop=0, duration=FRAME_MS, disposal=1, optimize=False)
+def _gif_parts(file: bytes) -> tuple[bytes, int, bytes, bytes]:
+    """Return palette, its depth, the image descriptor without flags, and the compressed pixels of a still GIF."""
+    depth = file[10] & 7
+    at = 13 + (3 << (depth + 1))
+    palette = file[13:at]
+    while file[at] == 0x21:  # an extension: label, then blocks up to an empty one
+        at += 2
+        while file[at]:
+            at += file[at] + 1
+        at += 1
+    return palette, depth, file[at : at + 9], file[at + 10 : -1]
 
 
-def animated_webp(pixels: Sequence[Pixels]) -> bytes:
-    """Write frames [H, W, C] as a lossless WebP that repeats."""
-    return _save(pixels, "WEBP", loop=0, duration=FRAME_MS, lossless=True, method=0, quality=0)
+def animated_webp(frames: Iterable[Pixels]) -> Encoding:
+    """Return frames [H, W, C] as a lossless WebP that repeats."""
+    parts, height, width = list[bytes](), 0, 0
+    for frame in frames:
+        height, width, _ = frame.shape
+        place = bytes(6) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+        image = webp(frame)[12:]  # the chunk with the pixels
+        parts += _riff_chunk(b"ANMF", place + FRAME_MS.to_bytes(3, "little") + b"\x02" + image)
+        yield
+    canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    start = [*_riff_chunk(b"VP8X", b"\x02\x00\x00\x00" + canvas), *_riff_chunk(b"ANIM", bytes(6))]
+    return b"".join(_riff_chunk(b"RIFF", b"".join((b"WEBP", *start, *parts))))
 
 
-def animated_png(pixels: Sequence[Pixels]) -> bytes:
-    """Write frames [H, W, C] as a PNG that repeats; a reader without animation shows the first frame."""
-    return _save(pixels, "PNG", loop=0, duration=FRAME_MS, compress_level=1)
+def _riff_chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
+    return kind, len(data).to_bytes(4, "little"), data, b"\x00" * (len(data) % 2)
 
 
-def zipped(files: Mapping[str, bytes]) -> bytes:
-    """Pack files into a zip archive as they are."""
+def animated_png(frames: Iterable[Pixels], count: int) -> Encoding:
+    """Return `count` frames [H, W, C] as a PNG that repeats; a reader without animation shows the first."""
+    parts, number = list[bytes](), 0
+    for i, frame in enumerate(frames):
+        height, width, channels = frame.shape
+        stream = _compressor()
+        packed = stream.compress(_filtered(_plain_rows(frame), frame)) + stream.flush()
+        if i == 0:
+            parts += [_png_start(height, width, channels), *_chunk(b"acTL", struct.pack(">II", count, 0))]
+        control = struct.pack(">IIIIIHHBB", number, width, height, 0, 0, FRAME_MS, 1000, 0, 0)
+        parts += _chunk(b"fcTL", control)
+        parts += _chunk(b"fdAT", (number + 1).to_bytes(4) + packed) if i else _chunk(b"IDAT", packed)
+        number += 2 if i else 1
+        yield
+    return b"".join((*parts, _PNG_END))
+
+
+def zipped(files: Iterable[tuple[str, bytes]]) -> Encoding:
+    """Return files as a zip archive, uncompressed."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in files.items():
+        for name, content in files:
             archive.writestr(zipfile.ZipInfo(name), content)  # always dated 1980: equal files, equal bytes
+            yield
     return buffer.getvalue()
 
 
-def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Pack arrays, whatever they are called, into an uncompressed npz, which `numpy.load` reads."""
-    return zipped({f"{name}.npy": _npy(array) for name, array in arrays.items()})
+def npz(arrays: Mapping[str, NDArray[Any]]) -> Encoding:
+    """Return arrays, whatever they are called, as an uncompressed npz, which `numpy.load` reads."""
+    return zipped((f"{name}.npy", _npy(array)) for name, array in arrays.items())
 
 
 def _npy(array: NDArray[Any]) -> bytes:
@@ -131,10 +198,7 @@ def _npy(array: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _save(pixels: Sequence[Pixels], kind: str, **options: Any) -> bytes:
-    first, *others = (Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame) for frame in pixels)
+def _save(pixels: Pixels, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    if others:
-        options |= {"save_all": True, "append_images": others}
-    first.save(buffer, kind, **options)
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, kind, **options)
     return buffer.getvalue()

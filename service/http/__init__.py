@@ -1,4 +1,1 @@
-"""HTTP around every route: ports, connections, limits, keys, bodies, problems, and what is known already.
-
-Here belongs what a request passes whatever it asks for; nothing here knows of images.
-"""
+"""HTTP for every route: connections, access, limits, problems, and cached responses. Nothing here knows of images."""

@@ -1,4 +1,4 @@
-"""What every request passes before any route: identity, limits, a watch on the client, log and metrics.
+"""ASGI middleware for every request: its id, access, body, disconnect, cached responses, log and metrics.
 
 Pure ASGI: Starlette's BaseHTTPMiddleware would hide a client's disconnect.
 """
@@ -9,44 +9,71 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Mapping
+import time
 from functools import cache
-from http import HTTPStatus
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.engine.readiness import Readiness
-from service.errors import NotReady
-from service.http.bodies import read_body, watched
-from service.http.gate import Gate
-from service.http.gathering import Gathering
-from service.http.problems import REFUSALS, problem_response
-from service.http.repeats import Repeats, first_of_each
-from service.http.replies import Reply
+from service.engine.models import ModelRegistry
+from service.errors import NotReady, RequestError, SlowBody, TooLarge, UnsupportedMediaType
+from service.http.access import AccessControl
+from service.http.problems import EXPECTED, problem_response
+from service.http.response_cache import Headers, ResponseCache
 from service.settings import Settings
-from service.telemetry.access_log import AccessLog
-from service.telemetry.logs import REQUEST_ID, TRACE_ID
+from service.telemetry.logs import REQUEST_ID, TRACE_ID, log_request
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import current_trace
-from service.timers import Timers
 
 logger = logging.getLogger("cogan.requests")
-SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-TRACEPARENT = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
-)
+VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-QUIET_ROUTES = {
-    "/livez",
-    "/readyz",
-    "/metrics",
-    "/v2/health/live",
-    "/v2/health/ready",
-}  # asked every few seconds by machines
+POLLED = {"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}  # not logged, not traced
+WATCH_AFTER_S = 0.02  # before this, watching for a disconnect is not worth a task
+CLIENT_LEFT = 499  # as nginx logs it
+SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+class ResponseSender:
+    """Sends a response with the headers that every response has, and records its status and progress."""
+
+    def __init__(self, send: Send, request_id: bytes, closing: bool, headless: bool) -> None:
+        self._send, self._closing = send, closing
+        self._request_id = request_id
+        self.headless = headless  # HEAD: the headers of GET without the body
+        self.status = CLIENT_LEFT
+        self.started = self.ended = False
+        self.begun = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the request began."""
+        return time.perf_counter() - self.begun
+
+    async def __call__(self, message: Message) -> None:
+        """Send an ASGI message."""
+        if message["type"] == "http.response.start":
+            self.started, self.status = True, message["status"]
+            extra = [(b"x-request-id", self._request_id), *SECURITY_HEADERS]
+            if self.status >= 400:
+                extra.append((b"server-timing", b"total;dur=%.3f" % (self.seconds * 1e3)))
+            if self._closing:
+                extra.append((b"connection", b"close"))
+            message = {**message, "headers": [*message.get("headers", ()), *extra]}
+        elif message["type"] == "http.response.body":
+            self.ended = not message.get("more_body", False)
+            if self.headless:
+                message = {**message, "body": b""}
+        await self._send(message)
 
 
 class RequestMiddleware:
-    """Outermost layer: gives a request its id, and sees to it that it is answered, counted and logged."""
+    """Outermost layer around the routes of one port."""
 
     def __init__(
         self,
@@ -54,83 +81,150 @@ class RequestMiddleware:
         *,
         settings: Settings,
         metrics: Metrics,
-        access_log: AccessLog,
-        timers: Timers,
-        gathering: Gathering,
-        repeats: Repeats | None,
-        readiness: Readiness,
-        gate: Gate | None,
-        direct: Mapping[tuple[str, str], ASGIApp],
+        registry: ModelRegistry,
+        access: AccessControl | None,
+        cached: ResponseCache | None,
     ) -> None:
-        """Take `direct` for what answers a method and a path without being routed."""
-        self._app, self._metrics, self._readiness = app, metrics, readiness
+        self._app, self._metrics, self._registry = app, metrics, registry
+        self._access, self._cached = access, cached
         self._requests = cache(metrics.requests.labels)  # the library looks labels up under a lock
         self._durations = cache(metrics.request_duration.labels)
-        self._access_log, self._timers, self._gate = access_log, timers, gate
-        self._repeats, self._direct, self._gathering = repeats, direct, gathering
         self._max_body_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request; what is not HTTP passes."""
+        """Answer one HTTP request; pass on what is not HTTP."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = first_of_each(scope["headers"])
         request_id = headers.get(b"x-request-id", b"")
-        if not SANE_ID.fullmatch(request_id):
-            request_id = b"%032x" % random.getrandbits(128)  # unguessable it need not be
+        if not VALID_ID.fullmatch(request_id):
+            request_id = b"%032x" % random.getrandbits(128)  # it need not be unguessable
         token = REQUEST_ID.set(request_id.decode())
         trace = TRACE_ID.set(current_trace() or _trace_id(headers.get(b"traceparent")))
-        reply = Reply(send, request_id, self._readiness.draining, scope["method"] == "HEAD")
-        inner = dict(scope, method="GET") if reply.headless else scope
+        sender = ResponseSender(send, request_id, self._registry.draining, scope["method"] == "HEAD")
+        inner = dict(scope, method="GET") if sender.headless else scope
         self._metrics.in_flight += 1
         try:
-            await self._answer(inner, headers, receive, reply)
+            await self._answer(inner, headers, receive, sender)
         finally:
             self._metrics.in_flight -= 1
-            self._record(inner, scope["method"], reply.status, reply.seconds)
+            route = getattr(inner.get("route"), "path", "unmatched")
+            self.record(scope["method"], route, sender.status, sender.seconds)
             TRACE_ID.reset(trace)
             REQUEST_ID.reset(token)
 
-    async def _answer(
-        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, reply: Reply
-    ) -> None:
-        try:
-            if self._gate is not None:
-                await self._gate.admit(scope, headers)
-            body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s, self._timers)
-            if body is None:
-                return
-            if self._repeats is not None and (kept := self._repeats.answer(scope, headers, body)) is not None:
-                for message in kept:
-                    await reply(message)
-                return
-            app = self._direct.get((scope["method"], scope["path"]), self._app)
-            await watched(receive, body, reply, lambda replay: app(scope, replay, reply), self._timers)
-        except asyncio.CancelledError:  # by the server, whose grace is over
-            if reply.started:
-                raise
-            late = NotReady("the service ends before this is answered", headers={"Retry-After": "5"})
-            await problem_response(late, scope["path"])(scope, receive, reply)
-        except Exception as error:
-            if not isinstance(error, REFUSALS):
-                logger.exception("request failed")
-            if reply.started:
-                raise
-            await problem_response(error, scope["path"])(scope, receive, reply)
-
-    def _record(self, scope: Scope, method: str, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+    def record(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count and log a response."""
         method = method if method in METHODS else "OTHER"
         self._requests(route, method, status).inc()
         self._durations(route).observe(seconds)
-        if status == HTTPStatus.TOO_MANY_REQUESTS:
-            self._gathering.note()
-        if route not in QUIET_ROUTES:
-            self._access_log.add(method, route, status, seconds)
+        if route not in POLLED:
+            log_request(method, route, status, seconds)
+
+    async def _answer(
+        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, sender: ResponseSender
+    ) -> None:
+        try:
+            if self._access is not None:
+                self._access.check(scope, headers)
+            body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s)
+            if body is None:
+                return
+            if self._cached is not None and (found := self._cached.find(scope, headers, body)) is not None:
+                for message in found:
+                    await sender(message)
+                return
+            await _run_watched(self._app, scope, receive, body, sender)
+        except asyncio.CancelledError:  # by the server, whose grace period is over
+            if sender.started:
+                raise
+            late = NotReady("the service stopped before it computed this", headers={"Retry-After": "5"})
+            await problem_response(late, scope["path"])(scope, receive, sender)
+        except Exception as error:
+            if not isinstance(error, EXPECTED):
+                logger.exception("request failed")
+            if sender.started:
+                raise
+            await problem_response(error, scope["path"])(scope, receive, sender)
+
+
+async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int, timeout_s: float) -> bytes | None:
+    """Return a request's whole body; None if the client left meanwhile.
+
+    Raises TooLarge, SlowBody, and UnsupportedMediaType for a compressed one.
+    """
+    if (size := int(headers.get(b"content-length", b"0"))) > limit:
+        raise _too_large(limit)
+    if not size and b"transfer-encoding" not in headers:
+        return b"" if (await receive())["type"] == "http.request" else None
+    if (coding := headers.get(b"content-encoding", b"").decode("latin-1").lower()) not in ("", "identity"):
+        detail = f"Content-Encoding {coding!r:.40} is not supported; send the body uncompressed"
+        raise UnsupportedMediaType(detail, headers={"Accept-Encoding": "identity"})
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _read_all(receive, limit)
+    except TimeoutError:
+        detail = f"the body did not arrive within {timeout_s:g} seconds"
+        raise SlowBody(detail, headers={"Connection": "close"}) from None
+
+
+async def _read_all(receive: Receive, limit: int) -> bytes | None:
+    body = bytearray()
+    while (message := await receive())["type"] == "http.request":
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return bytes(body)
+    return None
+
+
+def _too_large(limit: int) -> RequestError:
+    return TooLarge(f"the body is larger than {limit} bytes")  # the rest of it is discarded
+
+
+async def _run_watched(app: ASGIApp, scope: Scope, receive: Receive, body: bytes, sender: ResponseSender) -> None:
+    """Run an app on a request whose body is read, and cancel it when the client leaves."""
+    answering, watching = asyncio.current_task(), set[asyncio.Task[None]]()
+    assert answering is not None
+    left, unread = asyncio.Event(), [body]
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+        if not sender.ended:
+            answering.cancel()
+
+    async def replay() -> Message:
+        if unread:
+            return {"type": "http.request", "body": unread.pop(), "more_body": False}
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    def begin() -> None:
+        watching.add(asyncio.create_task(watch()))
+
+    alarm = asyncio.get_running_loop().call_later(WATCH_AFTER_S, begin)
+    try:
+        await app(scope, replay, sender)
+    except asyncio.CancelledError:
+        if not left.is_set():
+            raise
+        answering.uncancel()
+    finally:
+        alarm.cancel()
+        for task in watching:
+            task.cancel()
+
+
+def first_of_each(headers: Headers) -> dict[bytes, bytes]:
+    """Return a request's headers by name: of several lines the first, as Starlette does."""
+    return dict(reversed(headers))
 
 
 def _trace_id(traceparent: bytes | None) -> str | None:
-    """Return the trace that a request is part of, as W3C Trace Context has it; None for what is none."""
+    """Return the trace id of a W3C Trace Context header, if it is valid."""
     parsed = TRACEPARENT.fullmatch(traceparent) if traceparent else None
     return parsed[1].decode() if parsed else None

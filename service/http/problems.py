@@ -1,4 +1,4 @@
-"""Turns whatever went wrong into a problem+json (RFC 9457)."""
+"""Errors as problem+json (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from service.errors import FieldError, InternalError, InvalidRequest, RequestError, UnknownPath
+from service.errors import FieldError, InternalError, InvalidRequest, OtherError, RequestError, UnknownPath
 from service.telemetry.logs import REQUEST_ID
 
-REFUSALS = (RequestError, HTTPException, RequestValidationError)  # what a request may end with by itself
+EXPECTED = (RequestError, HTTPException, RequestValidationError)  # everything else is a defect
 MEDIA_TYPE = "application/problem+json"
 PROTOCOL_PATH = "/v2"
-LONGEST_VALUE = 80
+MAX_VALUE = 80  # characters of a wrong value that are sent back
 PLAINER = {"missing": "Required", "model_type": "Input should be a JSON object"}
 _shortened = reprlib.Repr()  # short by its own defaults
 
 
 def problem_response(error: Exception, path: str = "") -> Response:
-    """Render any exception; what is no RequestError becomes one, an InternalError if need be.
+    """Return the response to any exception; an unexpected one becomes an InternalError.
 
-    Below /v2 it has the member `error` too, which clients of the Open Inference Protocol read.
+    Below /v2 it has the member `error`, too, which clients of the Open Inference Protocol read.
     """
     problem = _as_request_error(error)
     body: dict[str, Any] = {
-        "title": HTTPStatus(problem.status).phrase,
+        "title": _phrase(problem.status),
         "status": problem.status,
         "detail": problem.detail,
         "code": problem.code,
@@ -44,29 +44,31 @@ def problem_response(error: Exception, path: str = "") -> Response:
     return Response(json.dumps(body), problem.status, problem.headers, MEDIA_TYPE)
 
 
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
 def _as_request_error(error: Exception) -> RequestError:
     if isinstance(error, RequestError):
         return error
     if isinstance(error, RequestValidationError):
         return _from_validation(error)
     if isinstance(error, HTTPException):
-        return _from_http(error)
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            return UnknownPath("there is nothing at this path; /docs lists what there is")
+        return OtherError(error.status_code, str(error.detail), dict(error.headers or {}))
     return InternalError("the service failed; its log has the cause under this request_id")
-
-
-def _from_http(error: HTTPException) -> RequestError:
-    if error.status_code == 404:
-        return UnknownPath("there is nothing at this path; /docs lists what there is")
-    return InternalError(str(error.detail))
 
 
 def _from_validation(error: RequestValidationError) -> RequestError:
     fields = [_field_error(problem) for problem in error.errors()]
     first = fields[0]
     name = f"{first.place} {first.pointer}".strip()
-    allowed = (
-        first.allowed if isinstance(first.allowed, str) else f"unknown; known are {', '.join(first.allowed)}"
-    )
+    known = first.allowed if isinstance(first.allowed, str) else ", ".join(first.allowed) or "none"
+    allowed = known if isinstance(first.allowed, str) else f"unknown; known are {known}"
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
     return InvalidRequest(f"{name}: {allowed}{more}", fields)
 
@@ -75,20 +77,19 @@ def _field_error(problem: dict[str, Any]) -> FieldError:
     place, *path = problem["loc"]
     value, allowed = problem["input"], PLAINER.get(problem["type"], problem["msg"])
     if problem["type"] == "unknown_field":
-        name, allowed = problem["ctx"]["field"], problem["ctx"]["known"]
-        path, value = [*path, name], value[name]
+        allowed = problem["ctx"]["known"]
     if problem["type"] == "missing":
         value = None
-    pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1")[:LONGEST_VALUE] for step in path)
+    pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1")[:MAX_VALUE] for step in path)
     return FieldError(pointer, value, allowed, place)
 
 
 def _shorten(value: Any) -> Any:
-    """Return what JSON can carry, at most LONGEST_VALUE characters long."""
+    """Return what JSON can carry, at most MAX_VALUE characters long."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + "…"
+        return value if len(value) <= MAX_VALUE else value[:MAX_VALUE] + "…"
     if isinstance(value, int) and abs(value) < 2**53:
         return value
     if isinstance(value, float) and abs(value) < float("inf"):  # NaN is not less

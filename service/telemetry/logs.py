@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
+import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 TRACE_ID: ContextVar[str | None] = ContextVar("trace_id", default=None)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "color_message", "taskName"}
+_access = logging.getLogger("cogan.access")
 
 
 def timestamp(seconds: float) -> str:
-    """Render seconds since 1970 as ISO 8601, to the millisecond."""
+    """Return seconds since 1970 as ISO 8601, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
@@ -22,7 +25,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, message, request_id, trace_id, and the record's extras."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render the record; an exception becomes the field `exception`."""
+        """Return the line of a record; an exception becomes the field `exception`."""
         line: dict[str, object] = {
             "time": timestamp(record.created),
             "level": record.levelname.lower(),
@@ -39,9 +42,35 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # generic in type stubs only
+    """Writes to stderr; a full disk costs lines, and nothing else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        if not isinstance(sys.exc_info()[1], OSError):
+            with contextlib.suppress(OSError):
+                super().handleError(record)
+
+
 def configure_logs(level: str) -> None:
     """Send every log line of this process, from `level` up, to stderr as JSON."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def log_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Log an answered request; the current context has its id and its trace.
+
+    The line has JsonFormatter's form, by hand: nothing in it can need an escape, and it takes a fifth of the time.
+    """
+    if not _access.isEnabledFor(logging.INFO):
+        return
+    trace = f'"trace_id": "{trace_id}", ' if (trace_id := TRACE_ID.get()) else ""
+    with contextlib.suppress(OSError):  # a full disk costs lines, and nothing else
+        sys.stderr.write(
+            f'{{"time": "{timestamp(time.time())}", "level": "info", "logger": "{_access.name}", '
+            f'"message": "{method} {route} {status}", "request_id": "{REQUEST_ID.get()}", {trace}'
+            f'"method": "{method}", "route": "{route}", "status": {status}, "duration_ms": {seconds * 1e3:.3f}}}\n'
+        )
+        sys.stderr.flush()

@@ -1,87 +1,224 @@
-"""Prometheus metrics of one app: base units, few labels, never a seed or a raw path."""
+"""Prometheus metrics: base units, few labels, never a seed or a raw path.
+
+With several processes, counters, histograms and the gauges of queue and requests in flight are in files that all
+processes read (prometheus_client's multiprocess mode, PROMETHEUS_MULTIPROC_DIR). The gauges of models are those of the
+process that answers, as each serves the same; `process_*` are of all processes.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+import asyncio
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Literal, NamedTuple
 
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, Summary
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+from prometheus_client.utils import floatToGoString
+
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the multiprocess mode has none
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
+LAST_RUN_EVERY_S = 0.1
+SAMPLE_EVERY_S = 0.5  # of gauges; writing each change to a shared file would cost every request a hundredth
+RUNS = "cogan_model_run_seconds"
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client when it is imported
+
+
+class ServedModel(NamedTuple):
+    """What the metrics of a served model say."""
+
+    name: str
+    version: str
+    digest: str
+    provider: str
+    load_s: float
+
+
+class ModelMetrics:
+    """Counts of one version of a model, which the Open Inference Protocol's statistics come from."""
+
+    def __init__(self, metrics: Metrics, name: str, version: str) -> None:
+        self._metrics, self._name, self._version = metrics, name, version
+        self.succeeded = metrics.model_requests.labels(name, version, "success")
+        self.failed = metrics.model_requests.labels(name, version, "fail")
+        self.queued = metrics.queue_wait.labels(name, version)
+        self._last_run, self._last_run_at = metrics.model_last_run.labels(name, version), 0.0
+        self._durations = cache(metrics.inference_duration.labels)
+        self._runs = cache(metrics.model_runs.labels)
+
+    def ran(self, rows: int, seconds: float, provider: str) -> None:
+        """Count a run of `rows` rows."""
+        self._runs(self._name, self._version, rows).observe(seconds)
+        self._durations(self._name, provider).observe(seconds)
+        if (now := time.time()) - self._last_run_at >= LAST_RUN_EVERY_S:
+            self._last_run.set(now)
+            self._last_run_at = now
 
 
 class Metrics:
-    """The metrics and their own registry, so that apps in one process do not mix."""
+    """The metrics of one app."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry(auto_describe=True)
-        ProcessCollector(registry=registry)
-        self._http(registry)
-        self._engine(registry)
-        self._models(registry)
-
-    def _http(self, registry: CollectorRegistry) -> None:
-        self.requests = Counter(
-            "cogan_http_requests_total",
-            "Requests answered; code 499 is a client that left.",
-            ["route", "method", "code"],
-            registry=registry,
-        )
-        self.request_duration = Histogram(
-            "cogan_http_request_duration_seconds",
-            "Time from a request's head to the end of its answer.",
-            ["route"],
-            buckets=SECONDS,
-            registry=registry,
-        )
+        self._registry = CollectorRegistry(auto_describe=True)
+        self._own = CollectorRegistry(auto_describe=False)  # what is never in shared files
+        self._folder = os.environ.get(MULTIPROCESS)
         self.in_flight = 0  # requests being answered
-        in_flight = Gauge("cogan_requests_in_flight", "Requests being answered.", registry=registry)
-        in_flight.set_function(lambda: self.in_flight)
-        self.rejected = Counter(
-            "cogan_rejected_total",
-            "Requests that the queue or the rate limit turned away or dropped.",
-            ["reason"],
-            registry=registry,
-        )
+        self._depths: dict[str, Callable[[], int]] = {}
+        self._own.register(_Processes(self._folder))
+        self.of_model = cache(lambda name, version: ModelMetrics(self, name, version))
+        self._http()
+        self._engine()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics, those of several processes added up."""
+        self._sample_gauges()
+        shared: Collector = self._registry
+        if self._folder is not None:
+            shared = MultiProcessCollector(None, self._folder)  # type: ignore[no-untyped-call]
+        metrics = list(shared.collect())
+        yield from metrics
+        yield from _of_runs([sample for metric in metrics if metric.name == RUNS for sample in metric.samples])
+        yield from self._own.collect()
+
+    async def keep_sampled(self) -> None:
+        """Sample the gauges for ever, so that other processes can read them."""
+        while self._folder is not None:
+            self._sample_gauges()
+            await asyncio.sleep(SAMPLE_EVERY_S)
+
+    def _sample_gauges(self) -> None:
+        self._in_flight_gauge.set(self.in_flight)
+        for name, depth in list(self._depths.items()):
+            self._depth_gauge.labels(name).set(depth())
+
+    def watch_queue(self, name: str, depth: Callable[[], int]) -> None:
+        """Expose what `depth` returns as the queue depth of a model."""
+        self._depths[name] = depth
+
+    def watch_models(
+        self, served: Callable[[], list[ServedModel]], refused: Callable[[], int], ready: Callable[[], bool]
+    ) -> None:
+        """Expose the gauges of models from what these return."""
+        self._own.register(_Models(served, refused, ready))
+
+    def forget_model(self, name: str) -> None:
+        """Drop the queue depth of a model that is gone; shared files cannot drop it, and keep 0."""
+        if self._depths.pop(name, None) is not None:
+            self._depth_gauge.labels(name).set(0)
+            if self._folder is None:
+                self._depth_gauge.remove(name)
+
+    def _http(self) -> None:
+        counter, gauge, histogram = self._counter, self._gauge, self._histogram
+        labels = ("route", "method", "code")
+        self.requests = counter("http_requests_total", "Requests answered; code 499 is a client that left.", *labels)
+        about = "Time from a request's headers to the end of its response."
+        self.request_duration = histogram("http_request_duration_seconds", about, SECONDS, "route")
+        self._in_flight_gauge = gauge("requests_in_flight", "Requests being answered.")
+        about = "Requests that the queue or the rate limit rejected or dropped."
+        self.rejected = counter("rejected_total", about, "reason")
         for reason in ("queue_full", "deadline", "cancelled", "rate_limit"):
             self.rejected.labels(reason)
+        self.cache_hits = counter("cache_hits_total", "Responses from the cache.")
+        self.cache_misses = counter("cache_misses_total", "Responses computed.")
+        gauge("processes", "Processes that answer.").set(1)
 
-    def _engine(self, registry: CollectorRegistry) -> None:
-        self.queue_depth = Gauge("cogan_queue_depth", "Latents that wait.", ["model"], registry=registry)
-        self.queue_wait = Histogram(
-            "cogan_queue_wait_seconds",
-            "Wait of a request's first latent.",
-            buckets=SECONDS,
-            registry=registry,
+    def _engine(self) -> None:
+        histogram, summary = self._histogram, self._summary
+        self._depth_gauge = self._gauge("queue_depth", "Images that wait.", "model")
+        version = ("model", "version")
+        about = "Wait of a request's first image."
+        self.queue_wait = histogram("queue_wait_seconds", about, SECONDS, *version)
+        self.inference_duration = histogram(
+            "inference_duration_seconds", "Time of one run.", SECONDS, "model", "provider"
         )
-        self.batch_size = Histogram("cogan_batch_size", "Latents in a run.", buckets=SIZES, registry=registry)
-        self.batches = Counter("cogan_batches_total", "Runs of a model.", ["model"], registry=registry)
-        self.samples = Counter("cogan_samples_total", "Latents drawn.", ["model"], registry=registry)
-        self.inference_duration = Histogram(
-            "cogan_inference_duration_seconds",
-            "Time of one run.",
-            ["model", "provider"],
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.encode_duration = Histogram(
-            "cogan_encode_duration_seconds",
-            "Time to encode one answer.",
-            ["format"],
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.cache_hits = Counter("cogan_cache_hits_total", "Answers from the cache.", registry=registry)
-        self.cache_misses = Counter("cogan_cache_misses_total", "Answers computed.", registry=registry)
+        self.encode_duration = histogram("encode_duration_seconds", "Time to encode one response.", SECONDS, "format")
+        about = "Time of a request in queue, run and encoding."
+        self.model_requests = summary("model_request_seconds", about, *version, "outcome")
+        self.model_runs = summary("model_run_seconds", "Time of a run, by its rows.", *version, "rows")
+        about = "When a model last ran, since 1970."
+        self.model_last_run = self._gauge("model_last_run_timestamp_seconds", about, *version, mode="max")
 
-    def _models(self, registry: CollectorRegistry) -> None:
-        self.model_info = Gauge(
-            "cogan_model_info",
-            "1 for every model that is served.",
-            ["model", "version", "digest", "provider"],
-            registry=registry,
-        )
-        self.model_load = Gauge(
-            "cogan_model_load_seconds", "Time to load and warm up a model.", ["model"], registry=registry
-        )
-        self.models_refused = Gauge("cogan_models_refused", "Model files refused.", registry=registry)
-        self.ready = Gauge("cogan_ready", "1 while /readyz answers 200.", registry=registry)
-        Gauge("cogan_processes", "Processes that answer.", registry=registry).set(1)
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(f"cogan_{name}", about, labels, registry=self._registry)
+
+    def _gauge(self, name: str, about: str, *labels: str, mode: Literal["livesum", "max"] = "livesum") -> Gauge:
+        return Gauge(f"cogan_{name}", about, labels, registry=self._registry, multiprocess_mode=mode)
+
+    def _histogram(self, name: str, about: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(f"cogan_{name}", about, labels, registry=self._registry, buckets=buckets)
+
+    def _summary(self, name: str, about: str, *labels: str) -> Summary:
+        return Summary(f"cogan_{name}", about, labels, registry=self._registry)
+
+
+def _of_runs(runs: list[Sample]) -> Iterator[Metric]:
+    """Yield the metrics of batches that follow from the counts of runs by model and rows."""
+    batches = Metric("cogan_batches", "Runs of a model.", "counter")
+    samples = Metric("cogan_samples", "Images computed.", "counter")
+    sizes = Metric("cogan_batch_size", "Images in a run.", "histogram")
+    counts = [(s.labels["model"], int(s.labels["rows"]), s.value) for s in runs if s.name == f"{RUNS}_count"]
+    for model in sorted({model for model, _, _ in counts}):
+        own = [(rows, count) for name, rows, count in counts if name == model]
+        batches.add_sample("cogan_batches_total", {"model": model}, sum(count for _, count in own))
+        samples.add_sample("cogan_samples_total", {"model": model}, sum(rows * count for rows, count in own))
+    for bound in (*SIZES, math.inf):
+        below = sum(count for _, rows, count in counts if rows <= bound)
+        le = floatToGoString(bound)  # type: ignore[no-untyped-call]
+        sizes.add_sample("cogan_batch_size_bucket", {"le": le}, below)
+    sizes.add_sample("cogan_batch_size_count", {}, sum(count for *_, count in counts))
+    sizes.add_sample("cogan_batch_size_sum", {}, sum(rows * count for _, rows, count in counts))
+    yield from (batches, samples, sizes)
+
+
+class _Models(Collector):
+    """Gauges of the served models, derived when they are scraped, so that none outlives its model."""
+
+    def __init__(
+        self, served: Callable[[], list[ServedModel]], refused: Callable[[], int], ready: Callable[[], bool]
+    ) -> None:
+        self._served, self._refused, self._ready = served, refused, ready
+
+    def collect(self) -> Iterable[Metric]:
+        info = Metric("cogan_model_info", "1 for every model that is served.", "gauge")
+        load = Metric("cogan_model_load_seconds", "Time to load and warm up a model.", "gauge")
+        for name, version, digest, provider, load_s in self._served():
+            labels = {"model": name, "version": version, "digest": digest, "provider": provider}
+            info.add_sample(info.name, labels, 1)
+            load.add_sample(load.name, {"model": name}, load_s)
+        refused = Metric("cogan_models_refused", "Model files refused.", "gauge")
+        refused.add_sample(refused.name, {}, self._refused())
+        ready = Metric("cogan_ready", "1 while /readyz answers 200.", "gauge")
+        ready.add_sample(ready.name, {}, float(self._ready()))
+        return info, load, refused, ready
+
+
+class _Processes(Collector):
+    """`process_*` of all live processes added up; the start time is that of the oldest."""
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        totals: dict[str, Metric] = {}
+        for pid in self._pids():
+            for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                total = totals.setdefault(metric.name, metric)
+                if total is not metric:
+                    combine = min if metric.name == "process_start_time_seconds" else sum
+                    values = [total.samples[0].value, metric.samples[0].value]
+                    total.samples = [total.samples[0]._replace(value=combine(values))]
+        return totals.values()
+
+    def _pids(self) -> list[int]:
+        if self._folder is None:
+            return [os.getpid()]
+        return [int(file.stem.rpartition("_")[2]) for file in Path(self._folder).glob("gauge_livesum_*.db")]

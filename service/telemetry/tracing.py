@@ -1,4 +1,4 @@
-"""OpenTelemetry traces, where an endpoint is set: FastAPI makes a span of each request, this sends them."""
+"""OpenTelemetry traces, if an endpoint is set: FastAPI makes a span for each request, this sends them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def make_tracer_provider() -> TracerProvider | None:
-    """Return what sends spans where OpenTelemetry's own variables say; None where they name no endpoint.
+    """Return an exporter to the endpoint in OpenTelemetry's own variables; None if they name no endpoint.
 
-    Raises SettingsError where the libraries are missing: they are the extra `tracing`.
+    Raises SettingsError if the libraries are missing: they are the extra `tracing`.
     """
     endpoint = next((name for name in ENDPOINTS if os.environ.get(name)), None)
     if endpoint is None or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
@@ -42,21 +42,21 @@ def make_tracer_provider() -> TracerProvider | None:
 
 
 def trace_route(method: str, path: str) -> None:
-    """Name the current span after its route, as FastAPI does for a request that it has routed."""
+    """Name the current span after its route, as FastAPI does for requests that it routes."""
     span = trace.get_current_span()
     if span.is_recording():
         span.update_name(f"{method} {path}")
         span.set_attribute("http.route", path)
 
 
-def trace_parts(seconds: Mapping[str, float]) -> None:
-    """Note in the current span the seconds that each part of the work took."""
+def trace_stages(seconds: Mapping[str, float]) -> None:
+    """Add the seconds of each stage to the current span."""
     span = trace.get_current_span()
     if span.is_recording():
-        span.set_attributes({f"cogan.{part}_seconds": spent for part, spent in seconds.items()})
+        span.set_attributes({f"cogan.{stage}_seconds": spent for stage, spent in seconds.items()})
 
 
 def current_trace() -> str | None:
-    """Return the id of the trace that the current span belongs to; None where there is none."""
+    """Return the trace id of the current span, if any."""
     context = trace.get_current_span().get_span_context()
     return trace.format_trace_id(context.trace_id) if context.is_valid else None

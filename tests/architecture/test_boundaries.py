@@ -13,18 +13,22 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CODE = sorted(file for package in ("service", "training") for file in (ROOT / package).rglob("*.py"))
 ALL_FILES = CODE + sorted((ROOT / "tests").rglob("*.py"))
-MAX_LINES = 250
+MAX_LINES = 500  # a file is one subject, however long; beyond this it is two
 TOP_LEVEL_MAKE_VERBS = 12
 
 
 def test_the_service_loads_nothing_that_only_training_needs() -> None:
     """Importing the whole service loads neither torch nor any other library of training."""
     heavy = {"torch", "datasets", "matplotlib", "pandas", "pyarrow", "onnx", "lightning_fabric", "training"}
-    program = "import sys, service.__main__, service.start; print(*sys.modules, sep='\\n')"
-    loaded = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    program = (
+        "import pkgutil, sys, importlib, service\n"
+        "for module in pkgutil.walk_packages(service.__path__, 'service.'): importlib.import_module(module.name)\n"
+        "print(*sys.modules, sep='\\n')"
     )
-    assert not heavy & set(loaded.stdout.split())
+    loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    modules = set(loaded.stdout.split())
+    assert {"service.__main__", "service.supervisor", "service.v2.control"} <= modules
+    assert not heavy & modules
 
 
 def test_training_takes_the_contract_alone_from_the_service() -> None:
@@ -49,7 +53,7 @@ def test_no_code_is_ignored() -> None:
 
 @pytest.mark.parametrize("file", ALL_FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_files_stay_short(file: Path) -> None:
-    """No file has more than 250 lines."""
+    """No file has more than 500 lines."""
     assert len(file.read_text().splitlines()) <= MAX_LINES
 
 

@@ -43,9 +43,7 @@ def served() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "service"], cwd=ROOT, env={**os.environ, "PORT": str(port)}
-    )
+    server = subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env={**os.environ, "PORT": str(port)})
     try:
         _wait_until_ready(f"http://127.0.0.1:{port}/readyz")
         yield f"localhost:{port}"

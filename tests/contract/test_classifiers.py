@@ -1,14 +1,16 @@
-"""A classifier among the models: the service says why it is not served, and goes on serving the others."""
+"""A classifier that training exports is served, and gives the probabilities that torch gives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from service.engine.model_repository import ModelRepository, Refused
-from service.metadata import ModelMetadata
+from service.app import create_app
+from service.metadata import CLASSES
+from service.settings import Settings
 from tests.conftest import describe_model
 from training.architectures import DISCRIMINATORS
 from training.exporting.onnx_file import prove, write_onnx
@@ -16,23 +18,25 @@ from training.networks.adapted import AdaptedClassifier
 from training.networks.coupled import CoupledDiscriminator
 
 
-def test_the_service_refuses_a_classifier_by_its_kind(
-    tiny_model: Callable[..., Path], models_dir: Path
-) -> None:
-    """A proven file is opened, read and refused in a sentence; the generator beside it is served."""
+def test_an_exported_classifier_is_served(tiny_model: Callable[..., Path], models_dir: Path) -> None:
+    """Beside a generator, with its class names, and with the values of the network."""
     torch.manual_seed(0)
     discriminator = CoupledDiscriminator(DISCRIMINATORS["digit"], {"usps": 1}, 1 / 16, 3, classes=10)
     classifier = AdaptedClassifier(discriminator, "usps", (0.0, 1.0), 10).eval()
-    fields = describe_model("reader", "1", {"usps": (28, 28, 1)}).model_dump()
-    metadata = ModelMetadata(**(fields | {"kind": "classifier"}))
+    names = tuple(f"digit {number}" for number in range(10))
+    metadata = describe_model("reader", "1", {"usps": (28, 28, 1)}, kind="classifier", classes=names)
     file = models_dir / "reader" / "1" / "model.onnx"
     file.parent.mkdir(parents=True)
     write_onnx(classifier, metadata, file)
     prove(classifier, metadata, file)
     tiny_model(name="tiny")
-    repository = ModelRepository(models_dir, "cpu", 4)
-    opened = {name: repository.open(name, None) for name in repository.names()}
-    assert opened["tiny"].model is not None
-    assert opened["reader"].model is None
-    reason = "its kind is 'classifier'; only a 'generator' is served"
-    assert opened["reader"].refused == (Refused("reader/1/model.onnx", reason),)
+    registry = create_app(Settings(models_dir=models_dir, threads=1, processes=1)).state.registry
+    assert registry.errors == []
+    kinds = {model.name: model.metadata.kind for model in registry.models}
+    assert kinds == {"reader": "classifier", "tiny": "generator"}
+    reader = registry.model("reader")
+    assert (reader.metadata.classes, registry.default) == (names, "tiny")
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1)).astype(np.uint8)
+    with torch.inference_mode():
+        expected = classifier(torch.from_numpy(images).permute(0, 3, 1, 2)).softmax(1)
+    np.testing.assert_allclose(reader.run({"usps": images})[CLASSES], expected, atol=1e-5)

@@ -82,9 +82,7 @@ def make_model(run_verb: RunVerb, folder: Path) -> RunFolder:
     return RunFolder.open(folder / "runs" / "00000_small_digits")
 
 
-def drawn_by_torch(
-    run: RunFolder, seeds: list[int]
-) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+def drawn_by_torch(run: RunFolder, seeds: list[int]) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
     """Draw the latents of seeds with the run's averaged generator: {domain: uint8 [B, H, W, C]}."""
     experiment = run.experiment()
     latents = np.stack([draw_latent(experiment.latent_prior, seed) for seed in seeds])
@@ -101,7 +99,7 @@ async def test_a_folder_of_images_becomes_pairs_over_http(
     """An experiment file alone gives a model that the service finds, describes and draws as torch does."""
     monkeypatch.setenv("COGAN_DATA", str(digits_folder.parent))
     run = make_model(run_verb, tmp_path)
-    app = create_app(Settings(models_dir=tmp_path / "models", threads=1))
+    app = create_app(Settings(models_dir=tmp_path / "models", threads=1, processes=1))
     seeds = [0, 7, 2**53 - 1]
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
         described = (await client.get("/models/small_digits")).raise_for_status().json()

@@ -14,12 +14,14 @@ from training.config.experiment import load_experiment, parse_experiment
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
 PAPER = {"edge": 0.952, "negative": 0.967}  # pixel agreement, Liu & Tuzel 2016
-FILES = sorted(MODELS.glob("*/*/model.onnx"))
 
 
 def _metadata(file: Path) -> ModelMetadata:
     model = onnx.load(file, load_external_data=False)
     return parse_metadata({entry.key: entry.value for entry in model.metadata_props})
+
+
+FILES = [file for file in sorted(MODELS.glob("*/*/model.onnx")) if _metadata(file).kind == "generator"]
 
 
 def quality_rows(metadata: ModelMetadata) -> list[str]:

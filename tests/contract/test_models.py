@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -19,9 +20,23 @@ FILES = sorted(MODELS.glob("*/*/model.onnx"))
 LEAST_PIXELS = {"edge": 0.952, "negative": 0.967}  # the figures of Liu & Tuzel 2016, section 4
 LEAST_CLASSES = 0.95
 LEAST_BALANCE = 0.98
-MOST_BYTES = 8_000_000
+MAX_BYTES = {"generator": 8_000_000, "classifier": 1_000_000, "encoder": 8_000_000}
+MIN_ACCURACY = 0.9
 
-each_model = pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parts[-3]}-{file.parts[-2]}")
+
+def files_of(kind: str) -> list[Path]:
+    """Return the committed files of a kind."""
+    models = [(file, onnx.load(file, load_external_data=False)) for file in FILES]
+    metadata = {file: parse_metadata({one.key: one.value for one in model.metadata_props}) for file, model in models}
+    return [file for file in FILES if metadata[file].kind == kind]
+
+
+def each(files: list[Path]) -> pytest.MarkDecorator:
+    """Return what runs a test with each file."""
+    return pytest.mark.parametrize("file", files, ids=lambda file: f"{file.parts[-3]}-{file.parts[-2]}")
+
+
+each_model, each_generator, each_classifier = map(each, (FILES, files_of("generator"), files_of("classifier")))
 
 
 def open_model(file: Path) -> tuple[onnxruntime.InferenceSession, ModelMetadata]:
@@ -46,16 +61,28 @@ def test_the_models_are_there() -> None:
 
 @each_model
 def test_a_model_is_small_and_in_its_place(file: Path) -> None:
-    """It weighs at most 8 MB, and lies where its name and version say, with Triton's configuration."""
+    """It has at most 8 MB, a classifier 1 MB, and is where its name and version say, with Triton's configuration."""
     _, metadata = open_model(file)
-    assert file.stat().st_size <= MOST_BYTES
+    assert file.stat().st_size <= MAX_BYTES[metadata.kind]
     assert (metadata.name, metadata.version) == (file.parts[-3], file.parts[-2])
     assert (file.parents[1] / "config.pbtxt").is_file()
 
 
-@each_model
+@each_classifier
+def test_a_classifier_meets_its_figures(file: Path) -> None:
+    """It names its classes, belongs to committed generators, and its test accuracy is recorded and high."""
+    metadata = open_model(file)[1]
+    (domain,) = metadata.domains
+    assert len(set(metadata.classes)) == len(metadata.classes) >= 2
+    assert metadata.goes_with
+    assert set(metadata.goes_with) <= {generator.parts[-3] for generator in files_of("generator")}
+    quality: Any = metadata.quality
+    assert quality["accuracy"][domain.name] >= MIN_ACCURACY
+
+
+@each_generator
 def test_a_model_meets_its_figures(file: Path) -> None:
-    """On 10,000 pairs, pixels agree at least as the paper's do, classes agree, and all are drawn."""
+    """On 10,000 pairs, pixels agree at least as the paper's do, classes agree, and all are generated."""
     quality: Any = open_model(file)[1].quality
     assert quality["pairs"] == 10_000
     assert set(quality["pixel_agreement"]) == set(quality["class_agreement"])
@@ -65,18 +92,18 @@ def test_a_model_meets_its_figures(file: Path) -> None:
     assert min(quality["class_balance"].values()) >= LEAST_BALANCE
 
 
-@each_model
+@each_generator
 def test_a_models_pixels_agree_as_recorded(file: Path) -> None:
-    """Drawn anew from seeds 0 to 999, its pairs agree as its metadata says, within 0.01."""
+    """Generated again from seeds 0 to 999, its pairs agree as its metadata say, within 0.01."""
     session, metadata = open_model(file)
     names = [domain.name for domain in metadata.domains]
+    assert metadata.prior is not None
     parts = [
         session.run(names, {"latent": part.numpy()})
         for part in latents_of_seeds(metadata.prior, range(1000)).split(100)
     ]
     drawn = {
-        name: torch.cat([torch.from_numpy(part[i]) for part in parts]).movedim(-1, 1)
-        for i, name in enumerate(names)
+        name: torch.cat([torch.from_numpy(part[i]) for part in parts]).movedim(-1, 1) for i, name in enumerate(names)
     }
     domains: Any = metadata.provenance.experiment["domains"]
     transforms = {domain["name"]: domain["transform"] for domain in domains}

@@ -8,8 +8,31 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import Metric
+
+from service.telemetry.metrics import Metrics, ServedModel
 
 ROOT = Path(__file__).parents[2]
+PARTS = {
+    "counter": ["_total"],
+    "histogram": ["_bucket", "_count", "_sum"],
+    "summary": ["_count", "_sum"],
+    "gauge": [""],
+}
+
+
+def collect_metrics() -> list[Metric]:
+    """Return the metrics of a process that has served a request of each kind."""
+    metrics = Metrics()
+    metrics.watch_models(lambda: [ServedModel("m", "1", "sha256:0", "cpu", 0.1)], lambda: 0, lambda: True)
+    metrics.requests.labels("/generate", "GET", 200).inc()
+    metrics.of_model("m", "1").ran(1, 0.1, "cpu")
+    return list(metrics.collect())
+
+
+def sample_names(metric: Metric) -> set[str]:
+    """Return the names of the samples that a metric may have."""
+    return {metric.name + part for part in PARTS.get(metric.type, ())}
 
 
 @pytest.fixture

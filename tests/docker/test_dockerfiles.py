@@ -79,6 +79,14 @@ def test_images_run_as_a_numbered_user_that_is_not_root(root: Path, image: str) 
     assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", arguments(root / image, "USER")[-1])
 
 
+def test_the_builders_umask_does_not_matter(root: Path) -> None:
+    """Behind the last file that is copied from the checkout, all are made readable for any user id."""
+    steps = instructions(root / "Dockerfile")
+    copied = [i for i, (name, rest) in enumerate(steps) if name == "COPY" and "--from" not in rest]
+    (changed,) = [i for i, (name, rest) in enumerate(steps) if name == "RUN" and "chmod -R u=rwX,go=rX /app" in rest]
+    assert changed > max(copied)
+
+
 def test_the_image_sets_settings_that_exist(root: Path) -> None:
     """A COGAN_ variable in the Dockerfile is a field of the service's settings."""
     names = re.findall(r"COGAN_([A-Z_]+)=", " ".join(arguments(root / "Dockerfile", "ENV")))

@@ -39,9 +39,7 @@ def test_a_pod_runs_as_the_user_of_the_image(pod: Document, root: Path) -> None:
 def test_probes_ask_what_they_mean(pod: Document) -> None:
     """Traffic waits for readiness; after the start only a process that is stuck is a reason to restart."""
     (container,) = pod["spec"]["containers"]
-    asked = {
-        name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")
-    }
+    asked = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
     assert asked == {"startup": "/livez", "readiness": "/readyz", "liveness": "/livez"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -36,15 +37,15 @@ def test_port_has_two_names(monkeypatch: pytest.MonkeyPatch, variable: str) -> N
         ("COGAN_DEADLINE_S", "-1"),
         ("COGAN_MAX_QUEUE", "8"),
         ("COGAN_TRUSTED_PROXIES", "10.0.0.0/8, proxy"),
+        ("COGAN_TRUSTED_PROXIES", "10.0.0.0/8,*"),  # which uvicorn would take for an address
+        ("COGAN_CORS_ORIGINS", "https://a.example,*"),
         ("COGAN_CORS_ORIGINS", "example.com"),
     ],
 )
-def test_a_wrong_setting_is_named_with_its_value(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
-) -> None:
+def test_a_wrong_setting_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     """One line says which variable is wrong, what it was, and what is allowed."""
     monkeypatch.setenv(variable, value)
-    with pytest.raises(SettingsError, match=f"^{variable} = '?{value}'?.*[a-z]") as caught:
+    with pytest.raises(SettingsError, match=f"^{variable} = '?{re.escape(value)}'?.*[a-z]") as caught:
         load_settings()
     assert "\n" not in str(caught.value)
     assert str(caught.value).count("COGAN_") == 1
@@ -90,18 +91,26 @@ def test_runs_are_small_on_a_gpu() -> None:
 
 
 def test_networks_and_origins_may_be_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between commas, of either kind of address; one star is all."""
+    """They are separated by commas, addresses of either family; a star allows all, and stands alone."""
     monkeypatch.setenv("COGAN_TRUSTED_PROXIES", "10.0.0.0/8, ::1")
     monkeypatch.setenv("COGAN_CORS_ORIGINS", "https://a.example, http://localhost:3000")
-    assert load_settings().trusted_proxies == "10.0.0.0/8, ::1"
+    assert load_settings().trusted_proxies == "10.0.0.0/8,::1"
+    assert load_settings().cors_origins == "https://a.example,http://localhost:3000"
     monkeypatch.setenv("COGAN_TRUSTED_PROXIES", "")  # nobody
     assert load_settings().trusted_proxies == ""
     monkeypatch.setenv("COGAN_CORS_ORIGINS", "*")
     assert load_settings().cors_origins == "*"
 
 
+def test_model_control_is_off_unless_it_is_turned_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody loads or unloads models by request unless the operator wants it."""
+    assert not load_settings().model_control
+    monkeypatch.setenv("COGAN_MODEL_CONTROL", "true")
+    assert load_settings().model_control
+
+
 def test_the_health_port_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One port twice is told before it is taken; port 0 is a free one each time."""
+    """The same port twice is refused; port 0 is a free one each time."""
     monkeypatch.setenv("PORT", "8123")
     monkeypatch.setenv("COGAN_HEALTH_PORT", "8123")
     with pytest.raises(SettingsError, match=r"^COGAN_HEALTH_PORT = 8123 is COGAN_PORT"):
@@ -111,8 +120,8 @@ def test_the_health_port_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().health_port == 0
 
 
-def test_what_is_no_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slip of the pen, which would set nothing; COGAN_DATA is one of training."""
+def test_unknown_settings_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt variable would set nothing; COGAN_DATA belongs to training."""
     monkeypatch.setenv("COGAN_RATE_LIMITS", "5")
     monkeypatch.setenv("COGAN_DATA", "data")
     assert unknown_variables() == ["COGAN_RATE_LIMITS"]

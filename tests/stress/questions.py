@@ -17,6 +17,7 @@ SEEDS = st.integers(0, 3) | st.integers(0, MAX_SEED)  # some of them several tim
 def questions(model: ModelMetadata, most: int) -> st.SearchStrategy[Question]:
     """Return requests for up to `most` pairs or frames of a model."""
     values = st.floats(-3, 3, width=32)
+    assert model.prior is not None
     latents = st.lists(values, min_size=model.prior.latent_dim, max_size=model.prior.latent_dim)
     return _generate(model, latents, most) | _interpolate(model, latents, most) | _infer(model, latents, most)
 
@@ -63,7 +64,7 @@ def _interpolate(model: ModelMetadata, latents: Any, most: int) -> st.SearchStra
 
 def _infer(model: ModelMetadata, latents: Any, most: int) -> st.SearchStrategy[Question]:
     def body(rows: list[list[float]], binary: bool) -> dict[str, Any]:
-        shape = [len(rows), model.prior.latent_dim]
+        shape = [len(rows), len(rows[0])]
         tensor = {"name": "latent", "datatype": "FP32", "shape": shape, "data": rows}
         return {"inputs": [tensor], "parameters": {"binary_data_output": binary}}
 

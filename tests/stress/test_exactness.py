@@ -107,9 +107,7 @@ def ask_process(service: Service, templates: Iterable[Template]) -> list[bytes]:
         return list(pool.map(ask_one, templates))
 
 
-def test_replicas_and_restarts_answer_alike(
-    tiny_model: Callable[..., Path], start: Callable[..., Service]
-) -> None:
+def test_replicas_and_restarts_answer_alike(tiny_model: Callable[..., Path], start: Callable[..., Service]) -> None:
     """Processes side by side and one after another have the same bytes, however they are set up."""
     tiny_model()
     first = start(threads=1, max_batch=1)

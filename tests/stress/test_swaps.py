@@ -74,7 +74,7 @@ def test_no_request_fails_while_versions_change(
 ) -> None:
     """Each answer is that of one whole version, and what is asked after a swap has the version of then."""
     digests = {"1": file_digest(tiny_model(DOMAINS[:2], turns=TURNS))}
-    service, seen = start(cache_bytes=0, threads=1), Seen()  # so that requests wait during a swap
+    service, seen = start(cache_bytes=0, threads=1, model_control=True), Seen()  # so that requests wait during a swap
     with httpx.Client(base_url=service.url, timeout=30) as client, asked(service.url, seen):
         after = {ask(client)}
         for version in range(2, swaps + 2):

@@ -10,13 +10,13 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from service.metadata import CLASSES_OUTPUT, LATENT_INPUT, Name
+from service.metadata import CLASSES, LATENT, Name
 from training.config.fields import STRICT, Positive, one_of
 from training.pixels.augmentations import AUGMENTATIONS
 from training.pixels.transforms import TRANSFORMS
 
 Use = Literal["train", "test"]  # to learn from, to measure against
-RESERVED = {LATENT_INPUT, CLASSES_OUTPUT, *dir(nn.ModuleDict())}  # taken in exported graphs and in networks
+RESERVED = {LATENT, CLASSES, *dir(nn.ModuleDict())}  # taken in exported graphs and in networks
 # fields that change none of the images which a classifier learns
 NO_IMAGES = frozenset(
     {"name", "description", "count", "prune", "labelled", "balanced", "forbidden_augmentations", "test_split"}

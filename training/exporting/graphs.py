@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from service.metadata import CLASSES_OUTPUT, LATENT_INPUT, ModelMetadata
+from service.metadata import CLASSES, LATENT, ModelMetadata
 from training.networks.adapted import AdaptedClassifier
 from training.networks.coupled import CoupledGenerator
 from training.networks.drawing import latents_of_seeds
@@ -70,11 +70,13 @@ class Reading(nn.Module):
 
 def _of_generator(generator: nn.Module, metadata: ModelMetadata) -> Graph:
     assert isinstance(generator, CoupledGenerator)
+    prior = metadata.prior
+    assert prior is not None, "a generator's metadata have one"
     return Graph(
         Drawing(generator).eval(),
-        Port(LATENT_INPUT, "FP32", (metadata.prior.latent_dim,)),
+        Port(LATENT, "FP32", (prior.latent_dim,)),
         tuple(Port(d.name, "UINT8", (d.height, d.width, d.channels)) for d in metadata.domains),
-        lambda batch: latents_of_seeds(metadata.prior, range(batch)),
+        lambda batch: latents_of_seeds(prior, range(batch)),
         tolerance=1,  # floats on the border of two bytes round differently
     )
 
@@ -91,7 +93,7 @@ def _of_classifier(classifier: nn.Module, metadata: ModelMetadata) -> Graph:
     return Graph(
         Reading(classifier).eval(),
         Port(domain.name, "UINT8", shape),
-        (Port(CLASSES_OUTPUT, "FP32", (classifier.classes,)),),
+        (Port(CLASSES, "FP32", (classifier.classes,)),),
         noise,
         tolerance=1e-4,
     )

@@ -99,9 +99,7 @@ def install(model: Path, folder: Path) -> Path:
     return path
 
 
-def measure_arm(
-    arm: Arm, model: Path, scratch: Path, repeat: int, options: argparse.Namespace
-) -> Iterator[Sample]:
+def measure_arm(arm: Arm, model: Path, scratch: Path, repeat: int, options: argparse.Namespace) -> Iterator[Sample]:
     """Take all measurements of one server. Raises RuntimeError."""
     drawer, seconds = Drawer(model), options.seconds
     fixed: dict[str, Any] = {"arm": arm.name, "repeat": repeat, "domains": len(drawer.domains)}

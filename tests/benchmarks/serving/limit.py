@@ -27,7 +27,7 @@ LARGEST_BATCH = 64  # COGAN_MAX_BATCH as it comes
 
 
 def _run(drawer: Drawer, size: int, _: int) -> int:
-    drawer.run(np.zeros((size, drawer.metadata.prior.latent_dim), np.float32))
+    drawer.run(np.zeros((size, drawer.prior.latent_dim), np.float32))
     return size
 
 
@@ -38,9 +38,7 @@ def _pillow(drawer: Drawer, seed: int) -> int:
 
 def _own(drawer: Drawer, seed: int) -> int:
     drawn = zip(drawer.domains, drawer.draw([seed]), strict=True)
-    urls = {
-        name: "data:image/png;base64," + b64encode(images.png(image[0])).decode() for name, image in drawn
-    }
+    urls = {name: "data:image/png;base64," + b64encode(images.png(image[0])).decode() for name, image in drawn}
     json.dumps({"domains": drawer.domains, "pairs": [{"seed": seed, "images": urls}]}).encode()
     return 1
 

@@ -39,9 +39,7 @@ def _throughput(axes: Axes, samples: list[Sample], limit: dict[str, list[float]]
         if name.startswith("pillow"):
             rate = statistics.median(rates)
             axes.axhline(rate, color="0.6", linestyle=":")
-            axes.annotate(
-                name.replace("pillow", "no HTTP"), (1, rate), color="0.4", va="bottom", size="small"
-            )
+            axes.annotate(name.replace("pillow", "no HTTP"), (1, rate), color="0.4", va="bottom", size="small")
     axes.set(xscale="log", ylim=(0, None), xlabel="connections", ylabel="requests per second")
     axes.set_xticks(connections, labels=map(str, connections))
     axes.set_title("Closed loop, distinct seeds")

@@ -35,6 +35,7 @@ class Arm:
     command: tuple[str, ...]
     module: str | None = None  # must be installed, or the arm is skipped
     environment: Mapping[str, str] = field(default_factory=dict)
+    checkout: Path = ROOT  # whose code runs
 
     @property
     def installed(self) -> bool:
@@ -89,14 +90,14 @@ def serving(arm: Arm, model: Path, scratch: Path) -> Iterator[Server]:
         "COGAN_MODELS_DIR": str(model.parents[2]),
         "PORT": str(port),
         "RAY_TMPDIR": str(scratch),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(arm.checkout),
         **arm.environment,
     }
     log_file = scratch / f"{arm.name}.log"
     with log_file.open("ab") as log:
         process = subprocess.Popen(
             [word.format(port=port) for word in arm.command],
-            cwd=ROOT,
+            cwd=arm.checkout,
             env=environment,
             stdout=log,
             stderr=log,

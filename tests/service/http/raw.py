@@ -1,4 +1,4 @@
-"""Bytes to a service and back, without a client that would put them right."""
+"""Bytes to a service and back, without a client that would correct them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 async def talk(port: int, pieces: Iterable[bytes], pause: float = 0.0) -> tuple[bytes, float]:
-    """Send pieces until they end or the service has enough; return what it said until it closed, and when."""
+    """Send pieces until they end or the service closes; return all that it sent, and the seconds until it closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     start = time.monotonic()
 
@@ -38,7 +38,7 @@ async def talk(port: int, pieces: Iterable[bytes], pause: float = 0.0) -> tuple[
 
 
 def problem(answer: bytes) -> dict[str, Any]:
-    """Return the problem that an answer holds."""
+    """Return the problem in a response."""
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"content-type: application/problem+json" in head
     assert b"connection: close" in head.lower()

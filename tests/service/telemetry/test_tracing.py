@@ -80,9 +80,7 @@ def test_requests_are_traced(
     assert service.wait_for(lambda line: line.get("request_id") == "traced")["trace_id"] == TRACE
     new = service.wait_for(lambda line: line.get("request_id") == "new")
     assert new["trace_id"] == spans["GET /models"].trace_id.hex()
-    described = {
-        attribute.key: attribute.value.string_value for attribute in resources[0].resource.attributes
-    }
+    described = {attribute.key: attribute.value.string_value for attribute in resources[0].resource.attributes}
     assert (described["service.name"], described["deployment.environment"]) == ("pictures", "prod")
 
 

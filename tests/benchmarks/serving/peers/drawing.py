@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.latents import Latent, draw_latent
-from service.metadata import LATENT_INPUT, parse_metadata
+from service.metadata import LATENT, parse_metadata
 
 Pixels = NDArray[np.uint8]
 
@@ -41,6 +41,8 @@ class Drawer:
         self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self.metadata = parse_metadata(self._session.get_modelmeta().custom_metadata_map)
         self.domains = [domain.name for domain in self.metadata.domains]
+        assert self.metadata.prior is not None, "a generator has one"
+        self.prior = self.metadata.prior
         self._head = {
             "model": self.metadata.name,
             "version": self.metadata.version,
@@ -54,11 +56,11 @@ class Drawer:
 
     def latent(self, seed: int) -> Latent:
         """Return the latent [Z] of a seed's image 0."""
-        return draw_latent(self.metadata.prior, seed)
+        return draw_latent(self.prior, seed)
 
     def run(self, latents: NDArray[np.float32]) -> list[Pixels]:
         """Draw latents [B, Z]: uint8 [B, H, W, C] for every domain."""
-        images: list[Pixels] = self._session.run(self.domains, {LATENT_INPUT: latents})
+        images: list[Pixels] = self._session.run(self.domains, {LATENT: latents})
         return images
 
     def answer(self, seed: int, images: Sequence[Pixels]) -> dict[str, Any]:

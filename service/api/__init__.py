@@ -1,0 +1,1 @@
+"""HTTP routes of the service: each parses, delegates and answers."""

@@ -1,0 +1,193 @@
+"""The OpenAPI document, its page of Swagger UI at /docs, and the parts of it that FastAPI cannot derive."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from hashlib import sha256
+from http import HTTPStatus
+from importlib.resources import files
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse
+
+from service.api.schemas import Problem
+from service.generation.encoding import Format
+from service.http.access import PUBLIC
+from service.http.problems import MEDIA_TYPE
+from service.settings import Settings
+
+FOLDER = Path(str(files("fastapi_swagger.resources")))
+SCRIPT, STYLE, ICON = FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
+DAY_S = 86_400
+PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")  # of X-Forwarded-Prefix
+Responses = dict[int | str, dict[str, Any]]
+KEY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+
+def problems(*statuses: int) -> Responses:
+    """Describe error responses."""
+    return {status: {"model": Problem, "description": HTTPStatus(status).phrase} for status in statuses}
+
+
+def image_responses(answer: type[BaseModel], formats: Mapping[str, Format]) -> Responses:
+    """Describe the responses of a route that generates images: JSON as `answer`, other formats, problems."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    content = {form.media_type: binary for name, form in formats.items() if name != "json"}
+    return {
+        200: {"model": answer, "content": content, "description": "The images"},
+        **problems(404, 406, 413, 422, 429, 500, 503, 504),
+    }
+
+
+QUERY_RESPONSES: Responses = {304: {"description": "The client has this response"}}
+BODY_RESPONSES = problems(400, 408, 415)
+
+
+def json_body(model: type[BaseModel], required: bool = True) -> dict[str, Any]:
+    """Describe a JSON body that the route reads itself."""
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": _schema(model)}}}}
+
+
+def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """Describe a query that the route reads itself."""
+    schema = _schema(model)
+    required = schema.get("required", ())
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": part}
+        | {key: part.pop(key) for key in ("description",) if key in part}
+        for name, part in schema["properties"].items()
+    ]
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema of a model without references."""
+    schema = model.model_json_schema()
+    inlined = _inline(schema, schema.pop("$defs", {}))
+    assert isinstance(inlined, dict)
+    return inlined
+
+
+def _inline(part: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(part, list):
+        return [_inline(item, definitions) for item in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        return _inline(definitions[part["$ref"].rsplit("/", 1)[1]], definitions)
+    return {key: _inline(value, definitions) for key, value in part.items()}
+
+
+class PlainRoute(APIRoute):
+    """Documented by FastAPI; its endpoint takes the request and returns the response, and has no dependencies."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the endpoint itself: solving dependencies would cost a request a twentieth of its time."""
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
+def customize_openapi(app: FastAPI, settings: Settings) -> None:
+    """Add what FastAPI does not know: keys, rate limit, the media type of errors, and a relative server.
+
+    The server is relative to the document, so that it is right behind a proxy that adds a prefix.
+    """
+    write, lock = app.openapi, Lock()
+
+    def openapi() -> dict[str, Any]:
+        with lock:  # FastAPI's own document is visible to other threads before it is complete
+            if app.openapi_schema is None:
+                document = write()
+                document["servers"] = [{"url": "."}]
+                _describe_access(document, settings)
+                for operation in (one for path in document["paths"].values() for one in path.values()):
+                    operation["responses"] = dict(_as_problems(operation["responses"]))
+                for unused in ("HTTPValidationError", "ValidationError"):
+                    document["components"]["schemas"].pop(unused, None)
+        assert app.openapi_schema is not None, "written by FastAPI"
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way of extending it
+
+
+def _describe_access(document: dict[str, Any], settings: Settings) -> None:
+    keyed = settings.api_keys is not None or settings.api_keys_file is not None
+    statuses = ([401] if keyed else []) + ([429] if settings.rate_limit else [])
+    guarded = [operations for path, operations in document["paths"].items() if path not in PUBLIC]
+    for operation in (operation for operations in guarded for operation in operations.values()):
+        for status in statuses:
+            content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+            described = {"description": HTTPStatus(status).phrase, "content": content}
+            operation["responses"].setdefault(str(status), described)
+        if keyed:
+            operation["security"] = [{scheme: []} for scheme in KEY_SCHEMES]
+    if keyed:
+        document["components"]["securitySchemes"] = KEY_SCHEMES
+
+
+def _as_problems(responses: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield responses, errors with the media type of problems, without FastAPI's own for wrong parameters."""
+    for status, response in responses.items():
+        json = response.get("content", {}).get("application/json")
+        if int(status) < 400 or json is None:
+            yield status, response
+        elif not json["schema"]["$ref"].endswith("HTTPValidationError"):
+            yield status, {**response, "content": {MEDIA_TYPE: json}}
+
+
+def add_docs(app: FastAPI) -> None:
+    """Add the document, its page and the page's files, named relative to it: a proxy may add a prefix."""
+    page = get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title=f"{app.title}: reference",
+        swagger_js_url=f"docs/{SCRIPT}",
+        swagger_css_url=f"docs/{STYLE}",
+        swagger_favicon_url=f"docs/{ICON}",
+        swagger_ui_parameters={"validatorUrl": None},  # which would be sent the document
+    )
+    page.headers["Content-Security-Policy"] = _policy(bytes(page.body).decode())
+
+    async def show_docs() -> Response:
+        return page
+
+    def show_document() -> Response:  # in a thread: to write it takes a while
+        return JSONResponse(app.openapi())
+
+    async def go_to_docs(request: Request) -> Response:
+        return RedirectResponse(_prefix(request) + "docs")
+
+    async def send_docs_file(request: Request) -> Response:
+        name = request.url.path.rpartition("/")[2]
+        return FileResponse(FOLDER / name, headers={"Cache-Control": f"max-age={DAY_S}"})
+
+    app.get("/", include_in_schema=False)(go_to_docs)
+    app.get("/openapi.json", include_in_schema=False)(show_document)
+    app.get("/docs", include_in_schema=False)(show_docs)
+    for name in FILES:
+        app.get(f"/docs/{name}", include_in_schema=False)(send_docs_file)
+
+
+def _prefix(request: Request) -> str:
+    """Return what a proxy has removed from the path, with a slash; empty, and so relative, if it does not say."""
+    given = request.headers.get("x-forwarded-prefix", "").rstrip("/")
+    return f"{given}/" if PREFIX.fullmatch(given) else ""
+
+
+def _policy(page: str) -> str:
+    """Return a policy that allows the page its files, its script, and requests to this service."""
+    scripts = re.findall("<script>(.*?)</script>", page, re.DOTALL)
+    hashes = [f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts]
+    return (
+        f"default-src 'none'; script-src 'self' {' '.join(hashes)}; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,273 @@
+"""Types of requests and responses, and so what the OpenAPI document says of them."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from annotated_types import Le, MaxLen
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic_core import PydanticCustomError
+
+from service.latents import MAX_INDEX, MAX_SEED, MIN_TRUNCATION, Method
+from service.metadata import MAX_LATENT_DIM, ModelMetadata
+
+MAX_LATENT_VALUE = 100.0  # far outside any prior, and well inside float32
+MAX_DOMAINS = 64  # named in one request
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _whole(value: object) -> object:
+    """Take 7.0 for 7, as JSON does; what is not whole stays, and is refused as a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)  # the last of a type's annotations: what follows it is not in the document
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED), WHOLE]
+LatentValue = Annotated[float, Field(ge=-MAX_LATENT_VALUE, le=MAX_LATENT_VALUE, allow_inf_nan=False)]
+LatentValues = Annotated[list[LatentValue], Field(min_length=1, max_length=MAX_LATENT_DIM, fail_fast=True)]
+PairFormat = Literal["json", "png", "webp", "zip", "npz"]
+FrameFormat = Literal["json", "gif", "webp", "png", "zip", "npz"]
+
+
+class ClosedModel(BaseModel):
+    """Refuses unknown fields. A body takes JSON types as they are; a query converts.
+
+    Lists fail fast: of a million wrong items only the first is reported.
+    """
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+def limited(model: type[Model], **limits: int) -> type[Model]:
+    """Return a request type with these limits: on the length of a list, on the value of a number."""
+    fields: dict[str, Any] = {}
+    for name in limits.keys() & model.model_fields.keys():
+        fields[name] = field = copy(model.model_fields[name])
+        bound = Le(limits[name]) if field.annotation is int else MaxLen(limits[name])
+        field.metadata = [bound, *field.metadata]
+    types: Any = {name: (field.annotation, field) for name, field in fields.items()}
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **types)
+
+
+class _ImageRequest(ClosedModel):
+    """What every request for images may choose."""
+
+    model: str | None = None
+    """Name of the model; otherwise the default one."""
+    domains: list[str] | None = Field(
+        default=None, min_length=1, max_length=MAX_DOMAINS, fail_fast=True, json_schema_extra={"uniqueItems": True}
+    )
+    """Names of the domains to generate, in this order; otherwise all."""
+    truncation: float | None = Field(default=None, ge=MIN_TRUNCATION, allow_inf_nan=False)
+    """Bound on every value of a latent of a seed: lower is more typical, less varied."""
+
+
+class _PairRequest(_ImageRequest):
+    seed: Seed | None = Field(default=None, examples=[7])
+    """Seed of the images; otherwise a random one is returned."""
+    seeds: list[Seed] | None = Field(default=None, min_length=1, fail_fast=True)
+    """Several seeds instead of one."""
+    count: Annotated[int, Field(ge=1), WHOLE] = 1
+    """Images 0 to count - 1 of every seed."""
+    format: PairFormat | None = None
+    """Format of the response; otherwise what `Accept` prefers, or json."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.seed is not None and self.seeds is not None:
+            raise PydanticCustomError("one_source", "Give 'seed' or 'seeds', not both")
+        return self
+
+
+class GenerateQuery(_PairRequest):
+    """Query of GET /generate."""
+
+
+class GenerateRequest(_PairRequest):
+    """Body of POST /generate."""
+
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={
+            "examples": [{"seed": 7, "count": 2}, {"seeds": [1, 2, 3], "format": "png"}, {}],
+            "anyOf": [
+                {"properties": {"latents": {"type": "null"}, "seed": {"type": "null"}}},
+                {"properties": {"latents": {"type": "null"}, "seeds": {"type": "null"}}},
+                {"properties": dict.fromkeys(("seed", "seeds", "count", "truncation"), False)},
+            ],
+        },
+    )
+
+    latents: list[LatentValues] | None = Field(default=None, min_length=1, fail_fast=True)
+    """Latents instead of seeds, each as long as the model's latent_dim."""
+
+    @model_validator(mode="after")
+    def _latents_alone(self) -> Self:
+        given = {"seed", "seeds", "count", "truncation"} & self.model_fields_set
+        if self.latents is not None and given:
+            raise PydanticCustomError(
+                "one_source", "'latents' stands alone, without {given}", {"given": ", ".join(sorted(given))}
+            )
+        return self
+
+
+class _FrameRequest(_ImageRequest):
+    steps: Annotated[int, Field(ge=2), WHOLE] = Field(default=8, examples=[8])
+    """Frames from one key frame to the next, both counted."""
+    method: Method | None = None
+    """slerp or lerp; otherwise slerp for a normal prior and lerp for a uniform one."""
+    loop: bool = False
+    """Whether to return to the first key frame."""
+    format: FrameFormat | None = None
+    """Format of the response, images as animations; otherwise what `Accept` prefers, or json."""
+
+
+class InterpolateQuery(_FrameRequest):
+    """Query of GET /interpolate."""
+
+    start: Seed = Field(alias="from", examples=[1])
+    """Seed of the first frame."""
+    end: Seed = Field(alias="to", examples=[2])
+    """Seed of the last frame."""
+
+
+class Keyframe(ClosedModel):
+    """A latent on the path: image `index` of a seed, or given values."""
+
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={
+            "oneOf": [
+                {
+                    "required": ["seed"],
+                    "properties": {"seed": {"type": "integer"}, "latent": {"type": "null"}},
+                },
+                {
+                    "required": ["latent"],
+                    "properties": {"latent": {"type": "array"}, "seed": {"type": "null"}, "index": False},
+                },
+            ]
+        },
+    )
+
+    seed: Seed | None = None
+    index: Annotated[int, Field(ge=0, le=MAX_INDEX), WHOLE] = 0
+    latent: LatentValues | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.seed is None) == (self.latent is None) or (self.latent and "index" in self.model_fields_set):
+            raise PydanticCustomError("one_source", "Give 'seed', with or without 'index', or 'latent'")
+        return self
+
+
+class InterpolateRequest(_FrameRequest):
+    """Body of POST /interpolate."""
+
+    model_config = ConfigDict(
+        strict=True, json_schema_extra={"examples": [{"keyframes": [{"seed": 1}, {"seed": 2}], "steps": 8}]}
+    )
+
+    keyframes: list[Keyframe] = Field(min_length=2, fail_fast=True)
+
+
+class ResponseModel(BaseModel):
+    """A response as JSON."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Pair(ResponseModel):
+    """The coupled images of one latent, as data URLs of PNGs."""
+
+    seed: int | None = None
+    """Absent if the latent was given."""
+    index: int
+    """Which image of the seed, or which of the given latents."""
+    images: dict[str, str]
+    """A data URL for every domain."""
+
+
+class _Images(ResponseModel):
+    model: str
+    version: str
+    digest: str
+    """sha256 of the model file."""
+    domains: list[str]
+
+
+class GenerateAnswer(_Images):
+    """Response of /generate as JSON."""
+
+    pairs: list[Pair]
+
+
+class Frame(ResponseModel):
+    """One frame: t = 1.0 is the second key frame."""
+
+    t: float
+    images: dict[str, str]
+    """A data URL for every domain."""
+
+
+class InterpolateAnswer(_Images):
+    """Response of /interpolate as JSON."""
+
+    frames: list[Frame]
+
+
+class ModelCard(ModelMetadata):
+    """A served model: the metadata of its file, and how it is served."""
+
+    digest: str
+    """sha256 of the model file."""
+    graph_digest: str
+    """sha256 of the model file without its metadata."""
+    provider: Literal["cpu", "cuda"]
+
+
+class RefusedModel(ResponseModel):
+    """A model file that is not served."""
+
+    path: str
+    reason: str
+
+
+class ModelList(ResponseModel):
+    """Response of /models."""
+
+    default: str | None
+    """Model of requests that name none."""
+    models: list[ModelCard]
+    refused: list[RefusedModel]
+
+
+class Health(ResponseModel):
+    """Response of /livez and /readyz."""
+
+    status: Literal["alive", "ready"]
+
+
+class WrongField(ResponseModel):
+    """One wrong field of a request."""
+
+    place: Literal["body", "query", "path", "header"]
+    pointer: str
+    """JSON pointer to the field."""
+    value: str | int | float | bool | None
+    """The value as sent, shortened."""
+    allowed: str | list[str]
+
+
+class Problem(ResponseModel):
+    """An error, as RFC 9457 defines it."""
+
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[WrongField]
+    request_id: str | None
+    error: str = ""
+    """The detail again, below /v2 only."""

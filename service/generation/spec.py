@@ -1,0 +1,103 @@
+"""What a request generates, in one normal form that determines every byte of its response."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from service.engine.onnx_model import Arrays, OnnxModel
+from service.generation.images import ENCODER_ID
+from service.latents import Latent, Method, draw_latent, interpolate
+from service.metadata import LATENT, Domain, Prior
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """Where one latent comes from: image `index` of `seed`, or else `values` [Z], the `index`-th given."""
+
+    index: int
+    seed: int | None = None
+    values: tuple[float, ...] | None = None
+
+    def latent(self, prior: Prior, truncation: float | None) -> Latent:
+        """Return the latent: float32 [Z]."""
+        if self.seed is None:
+            return np.array(self.values, np.float32)
+        return draw_latent(prior, self.seed, self.index, truncation)
+
+
+@dataclass(frozen=True)
+class InterpolationPath:
+    """A path through key frames: `steps` frames from one to the next, both counted."""
+
+    steps: int
+    method: Method
+    loop: bool
+
+    def frames(self, keyframes: int) -> int:
+        """Return the number of frames of a path through so many key frames."""
+        return (self.steps - 1) * keyframes if self.loop else (self.steps - 1) * (keyframes - 1) + 1
+
+    def position(self, frame: int) -> tuple[int, float]:
+        """Return the key frame before a frame, and the fraction of the way to the next, in [0, 1)."""
+        keyframe, step = divmod(frame, self.steps - 1)
+        return keyframe, step / (self.steps - 1)
+
+
+@dataclass(frozen=True)
+class GenerationSpec:
+    """Images of these domains, of these latents or along a path through them, in this format.
+
+    It holds the model itself: whatever is loaded meanwhile, this one computes the images.
+    """
+
+    model: OnnxModel
+    domains: tuple[str, ...]
+    latents: tuple[LatentSpec, ...]
+    truncation: float | None
+    path: InterpolationPath | None
+    format: str
+
+    @property
+    def size(self) -> int:
+        """Number of latents to compute."""
+        return self.path.frames(len(self.latents)) if self.path else len(self.latents)
+
+    @cached_property
+    def shapes(self) -> tuple[Domain, ...]:
+        """The requested domains, with their sizes, in the order requested."""
+        known = {domain.name: domain for domain in self.model.metadata.domains}
+        return tuple(known[name] for name in self.domains)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the response, all images together."""
+        return self.size * sum(domain.height * domain.width for domain in self.shapes)
+
+    @cached_property
+    def key(self) -> str:
+        """Identifier of the response's bytes: equal specs, models, engines and encoders have equal keys."""
+        latents = [(one.index, one.seed, one.values) for one in self.latents]
+        what = (self.model.digest, self.domains, latents, self.truncation, self.path, self.format)
+        return hashlib.sha256(f"{self.model.engine} {ENCODER_ID} {what!r}".encode()).hexdigest()[:32]
+
+    def inputs(self, start: int, stop: int) -> Arrays:
+        """Return the model's input for images `start` to `stop`: `latent`, float32 [B, Z]."""
+        if self.path is None:
+            return {LATENT: np.array([self._latent(one) for one in self.latents[start:stop]])}
+        return {LATENT: np.array([self._frame(self.path, i) for i in range(start, stop)])}
+
+    def _latent(self, one: LatentSpec) -> Latent:
+        return one.latent(self.model.prior, self.truncation)
+
+    @cached_property
+    def _keyframes(self) -> list[Latent]:
+        return [self._latent(one) for one in self.latents]
+
+    def _frame(self, path: InterpolationPath, frame: int) -> Latent:
+        at, t = path.position(frame)
+        following = self._keyframes[(at + 1) % len(self._keyframes)]
+        return interpolate(self._keyframes[at], following, t, path.method)

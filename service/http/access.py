@@ -1,0 +1,178 @@
+"""Access control: API keys, rate limits, and which pages of other origins may send requests."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import re
+import time
+from ipaddress import IPv6Address, ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from starlette.types import Scope
+
+from service.errors import Forbidden, RateLimited, SettingsError, Unauthorized
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+
+PUBLIC = frozenset(  # what machines poll, and what a browser opens without any header
+    (
+        *("/", "/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", "/openapi.json"),
+        *("/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/favicon-32x32.png"),
+    )
+)
+VALID_KEY = re.compile(r"[!-+\--~]{16,256}")  # visible ASCII without the comma that separates keys
+BINARY_HEADER = "Inference-Header-Content-Length"  # of the Open Inference Protocol's binary data
+CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "POST"],
+    "allow_headers": [
+        "Authorization",
+        "X-API-Key",
+        "X-Request-Id",
+        "Traceparent",
+        "X-Request-Timeout",
+        "If-None-Match",
+        BINARY_HEADER,
+    ],
+    "expose_headers": [
+        "X-Request-Id",
+        "ETag",
+        "Retry-After",
+        "Server-Timing",
+        "Content-Location",
+        BINARY_HEADER,
+    ],
+    "max_age": 600,
+}
+MAX_BUCKETS = 10_000  # from which on full ones are dropped
+
+
+class ApiKeys:
+    """Keys, kept as their SHA-256 and compared in constant time."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    def holder(self, headers: dict[bytes, bytes]) -> str | None:
+        """Return an identifier of the key in `Authorization: Bearer` or `X-API-Key`; None if none is valid."""
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        given = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+        digest = hashlib.sha256(given).digest()
+        equal = [hmac.compare_digest(digest, known) for known in self._digests]
+        return digest.hex() if any(equal) else None
+
+
+def load_keys(settings: Settings) -> ApiKeys | None:
+    """Return the keys of the settings and of their file; None if neither is set.
+
+    Raises SettingsError for an unreadable file, no key, or a weak one; never with the key.
+    """
+    if settings.api_keys is None and settings.api_keys_file is None:
+        return None
+    keys = settings.api_keys.get_secret_value().split(",") if settings.api_keys is not None else []
+    if settings.api_keys_file is not None:
+        lines = _read(settings.api_keys_file).splitlines()
+        keys += [line for line in lines if line.strip() and not line.startswith("#")]
+    for place, key in enumerate(keys, 1):
+        if not VALID_KEY.fullmatch(key.strip()):
+            wanted = "allowed are 16 to 256 visible ASCII characters except the comma"
+            raise SettingsError(f"API key {place} of {len(keys)} is not a key: {wanted}")
+    if not keys:
+        raise SettingsError(f"COGAN_API_KEYS_FILE = '{settings.api_keys_file}' holds no key")
+    return ApiKeys([key.strip() for key in keys])
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8-sig")  # a byte order mark is no part of a key
+    except (OSError, UnicodeDecodeError) as error:
+        hint = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise SettingsError(f"COGAN_API_KEYS_FILE = '{file}' cannot be read: {error}{hint}") from error
+
+
+class RateLimit:
+    """Token buckets by client: `burst` requests at once, `rate` per second in the long run.
+
+    A bucket is stored as the time at which it is full again.
+    """
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._interval_s, self._burst = 1 / rate, burst
+        self._full_at: dict[str, float] = {}
+        self._sweep_at = MAX_BUCKETS
+
+    def wait(self, client: str, now: float) -> float:
+        """Take a token and return 0, or return the seconds until there is one."""
+        full_at = max(now, self._full_at.get(client, now)) + self._interval_s
+        late = full_at - now - self._burst * self._interval_s
+        if late > 1e-9:
+            return late
+        self._full_at[client] = full_at
+        if len(self._full_at) > self._sweep_at:
+            self._full_at = {one: at for one, at in self._full_at.items() if at > now}
+            self._sweep_at = max(MAX_BUCKETS, 2 * len(self._full_at))
+        return 0.0
+
+
+class AccessControl:
+    """Decides by the head of a request, so that nothing is read of rejected ones."""
+
+    def __init__(self, keys: ApiKeys | None, limit: RateLimit | None, metrics: Metrics) -> None:
+        self._keys, self._limit, self._metrics = keys, limit, metrics
+
+    def check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Raise Unauthorized or RateLimited unless the request may pass."""
+        if scope["path"] in PUBLIC:
+            return
+        holder = self._keys.holder(headers) if self._keys is not None else None
+        if self._limit is not None:  # wrong keys count for their address: guessing is slow
+            wait_s = self._limit.wait(holder or _client(scope), time.monotonic())
+            if wait_s > 0:
+                self._metrics.rejected.labels("rate_limit").inc()
+                detail = f"over the rate limit; retry in {wait_s:.2f} s"
+                raise RateLimited(detail, headers={"Retry-After": str(math.ceil(wait_s))})
+        if self._keys is not None and holder is None:
+            given = b"authorization" in headers or b"x-api-key" in headers
+            detail = "the API key is wrong" if given else "an API key is required"
+            challenge = 'Bearer realm="cogan"' + (', error="invalid_token"' if given else "")
+            allowed = "send one in 'Authorization: Bearer' or 'X-API-Key'"
+            raise Unauthorized(f"{detail}; {allowed}", headers={"WWW-Authenticate": challenge})
+
+
+def _client(scope: Scope) -> str:
+    """Return the client's address; of IPv6 its /64, which one client has to itself."""
+    given = scope.get("client")
+    host = given[0].partition("%")[0] if given else "unknown"
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if not isinstance(address, IPv6Address):
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ip_network((address, 64), strict=False))
+
+
+def make_access_control(settings: Settings, metrics: Metrics) -> AccessControl | None:
+    """Return the access control of the settings; None if everyone may always. Raises SettingsError."""
+    keys = load_keys(settings)
+    limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
+    return AccessControl(keys, limit, metrics) if keys is not None or limit is not None else None
+
+
+def refuse_cross_site(scope: Scope) -> None:
+    """Raise Forbidden for a request that a page of another origin has a browser send.
+
+    Browsers tell by Sec-Fetch-Site, older ones by Origin; other clients send neither.
+    """
+    headers = dict(reversed(scope["headers"]))
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if site is not None:
+        allowed = site in (b"same-origin", b"none")
+    else:
+        allowed = origin is None or origin.partition(b"://")[2] == headers.get(b"host")
+    if not allowed:
+        raise Forbidden("pages of other origins may not load or unload models")

@@ -1,0 +1,271 @@
+"""One server process: its sockets, uvicorn set up for them, and how it reacts to signals.
+
+Every process of a service binds the same addresses (SO_REUSEPORT) and the kernel spreads connections over them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, ClassVar, cast
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.engine.models import ModelLoader, ModelRegistry
+from service.errors import SettingsError
+from service.http.protocol import Connection
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+
+logger = logging.getLogger("cogan.server")
+BACKLOG = 2048  # uvicorn's default
+KEEP_ALIVE_S = 75  # longer than proxies keep idle connections
+PING, PONG = b"?", b"!"  # of a supervisor; of the event loop
+READY, FAILED = b"r", b"e"  # before it, and the reason follows FAILED
+
+
+def bind_addresses(host: str, port: int, variable: str, exclusive: bool) -> list[socket.socket]:
+    """Return a socket for every address of a host, all at one port; 0 is a free one, :: is IPv4 as well.
+
+    With `exclusive` an address that another process has is refused, even if that one shares it. Raises SettingsError,
+    which names `variable` beside the host's.
+    """
+    bound: list[socket.socket] = []
+    bare = host.removeprefix("[").removesuffix("]")
+    try:
+        for one in ("::", "0.0.0.0") if bare == "::" else (bare,):
+            found = socket.getaddrinfo(one, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, _, _, _, address in dict.fromkeys(found):
+                if bound and not port:
+                    address = (address[0], bound[0].getsockname()[1], *address[2:])
+                bound.append(_bind(family, address, exclusive))
+    except OSError as error:
+        for one_socket in bound:
+            one_socket.close()
+        raise SettingsError(f"COGAN_HOST = {host!r}, {variable} = {port}: {error.strerror}") from error
+    return bound
+
+
+def _bind(family: int, address: tuple[object, ...], exclusive: bool) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if not exclusive:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(address)
+        if exclusive:
+            bound.listen(1)  # of two that have bound an address, Linux refuses one only here
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def hold_ports(settings: Settings) -> tuple[dict[str, str], list[socket.socket]]:
+    """Hold the ports of the settings; return them by variable, 0 resolved, and the sockets. Raises SettingsError."""
+    ports, held = dict[str, str](), list[socket.socket]()
+    for variable, port in (("COGAN_PORT", settings.port), ("COGAN_HEALTH_PORT", settings.health_port)):
+        if port is not None:
+            held += (holding := hold_port(settings.host, port, variable))
+            ports[variable] = str(holding[0].getsockname()[1])
+    return ports, held
+
+
+def hold_port(host: str, port: int, variable: str) -> list[socket.socket]:
+    """Bind what the processes of one service share, so that no other service takes it; 0 is resolved.
+
+    Raises SettingsError if another service has it.
+    """
+    exclusive = bind_addresses(host, port, variable, exclusive=True)
+    number = int(exclusive[0].getsockname()[1])
+    for one in exclusive:
+        one.close()
+    held = bind_addresses(host, number, variable, exclusive=False)
+    for one in held:  # with this option, another service could listen before these processes do
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return held
+
+
+def url(address: tuple[object, ...]) -> str:
+    """Return the URL of an address."""
+    host, port = str(address[0]), address[1]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _config(app: FastAPI, settings: Settings, port: int, **own: Any) -> uvicorn.Config:
+    class Limited(Connection):
+        head_timeout_s: ClassVar[float] = settings.head_timeout_s
+        send_timeout_s: ClassVar[float] = settings.send_timeout_s
+        record_refusal: ClassVar[Callable[[int], None]] = app.state.record_refusal
+
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http=Limited,
+        ws="none",
+        **own,
+    )
+
+
+class HealthServer(uvicorn.Server):
+    """The port that has the health routes only; it runs as long as the server of the other port."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        assert settings.health_port is not None
+        super().__init__(_config(app, settings, settings.health_port, timeout_graceful_shutdown=1))
+        self._bound = bind_addresses(settings.host, settings.health_port, "COGAN_HEALTH_PORT", exclusive=False)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the other server."""
+        yield
+
+    async def start(self) -> str:
+        """Listen, and return the URL."""
+        self._serving = asyncio.create_task(self.serve(self._bound))
+        while not self.started:
+            await asyncio.sleep(0.01)
+        return url(self._bound[0].getsockname())
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        self.should_exit = True
+        await self._serving
+
+
+class Server(uvicorn.Server):
+    """Drains on SIGTERM: unready at once, listening for the delay, then every accepted request is answered.
+
+    On SIGHUP it loads the models folder again.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings, supervisor: socket.socket | None = None) -> None:
+        """Bind the addresses; `supervisor` is the socket of a supervisor, if there is one. Raises SettingsError."""
+        super().__init__(
+            _config(
+                app,
+                settings,
+                settings.port,
+                forwarded_allow_ips=settings.trusted_proxies,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=int(settings.deadline_s) + 5,
+            )
+        )
+        self._settings, self._supervisor = settings, supervisor
+        self._registry: ModelRegistry = app.state.registry
+        self._loader: ModelLoader = app.state.loader
+        self._metrics: Metrics = app.state.metrics
+        self._bound = bind_addresses(settings.host, settings.port, "COGAN_PORT", exclusive=False)
+        self._health = HealthServer(app.state.health, settings) if app.state.health is not app else None
+        self._close_at: float | None = None
+        self._tasks = set[asyncio.Task[None]]()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self._bound[0].getsockname()[1])
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve at its addresses until it is told to stop."""
+        await super().serve(sockets or self._bound)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen."""
+        await super().startup(sockets)
+        _spare_collector()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._start_task(self._loader.refresh(everything=True)))
+        self._start_task(self._loader.watch())
+        self._start_task(self._metrics.keep_sampled())
+        models = [model.name for model in self._registry.models]
+        where = url(self._bound[0].getsockname())
+        extra: dict[str, object] = {"url": where, "models": models}
+        if self._health is not None:
+            extra["health_url"] = await self._health.start()
+        if self._supervisor is not None:
+            self._supervisor.setblocking(False)
+            loop.add_reader(self._supervisor, self._answer_ping)
+            with contextlib.suppress(OSError):  # it is gone, which the reader notices
+                self._supervisor.send(READY)
+        logger.info("serving %s on %s", ", ".join(models) or "no model", where, extra=extra)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and answer all that was accepted or waits to be."""
+        logger.info("no longer listening; accepted requests are answered")
+        await self._close_listeners()
+        await super().shutdown(sockets)
+        for task in self._tasks:
+            task.cancel()
+        if self._health is not None:
+            await self._health.stop()
+        logger.info("stopped")
+
+    async def _close_listeners(self) -> None:
+        """Accept every connection in the queue, which closing the listener would reset, and close it."""
+        waiting = list[socket.socket]()
+        for listening, server in zip(self._bound, self.servers, strict=False):
+            with contextlib.suppress(OSError):  # BlockingIOError when the queue is empty
+                while True:
+                    waiting.append(listening.accept()[0])
+            server.close()
+        loop = asyncio.get_running_loop()
+        for client in waiting:
+            with contextlib.suppress(OSError):  # it has left
+                await loop.connect_accepted_socket(self._protocol, client)
+
+    def _protocol(self) -> asyncio.Protocol:
+        kind = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
+        """Start to drain on SIGTERM; a second signal, or Ctrl-C, skips the delay.
+
+        Below a supervisor only SIGINT does: systemd sends SIGTERM to all processes, and the supervisor passes it on.
+        """
+        self._registry.draining = True
+        if sig == signal.SIGTERM and (self._close_at is None or self._supervisor is not None):
+            self._close_at = self._close_at or time.monotonic() + self._settings.drain_delay_s
+            return
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether to stop listening; called ten times a second."""
+        drained = self._close_at is not None and time.monotonic() >= self._close_at
+        return await super().on_tick(counter) or drained
+
+    def _answer_ping(self) -> None:
+        """Answer the supervisor, unless a batch hangs; stop if the supervisor is gone."""
+        assert self._supervisor is not None
+        with contextlib.suppress(BlockingIOError):
+            if not self._supervisor.recv(64):
+                asyncio.get_running_loop().remove_reader(self._supervisor)
+                self._registry.draining = self.should_exit = True
+            elif self._registry.stuck_reason is None:
+                self._supervisor.send(PONG)
+
+    def _start_task(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)  # the loop itself would not keep it alive
+        task.add_done_callback(self._tasks.discard)
+
+
+def _spare_collector() -> None:
+    """Exclude what stays from garbage collection, which would delay every response by some 40 ms."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(2_000, 20, 20)  # young objects are collected less often, each time still quickly

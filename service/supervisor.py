@@ -1,0 +1,182 @@
+"""The supervisor of several server processes: it starts, pings and replaces them, and passes signals on.
+
+It serves nothing. Each process is a whole server at the same port; what they share is a run folder with their metrics
+and the models that requests loaded or unloaded, which ends with the service.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prometheus_client.multiprocess import mark_process_dead
+
+from service.errors import StartError
+from service.server import FAILED, PING, READY
+from service.settings import Settings
+
+logger = logging.getLogger("cogan.supervisor")
+PING_EVERY_S = 1.0
+MAX_UNANSWERED = 5  # pings; counted, not timed, as the supervisor may be paused with all others
+STEADY_AFTER_S = 10.0  # a process that ran for less is replaced after a delay, which doubles
+MAX_DELAY_S = 30.0
+GRACE_S = 10.0  # beside the drain delay and the deadline of requests
+
+
+@dataclass
+class Child:
+    """One server process and the socket it is pinged over."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    line: socket.socket
+    started_at: float = field(default_factory=time.monotonic)
+    ready: bool = False
+    error: str = ""  # why it cannot start
+    closed: bool = False  # its end of the socket
+    pinged_at: float = 0.0
+    unanswered: int = 0  # pings
+
+    def ping(self, now: float) -> None:
+        """Ping it, if it is time to; what is sent to one that hangs or has exited is lost."""
+        if self.ready and now - self.pinged_at >= PING_EVERY_S:
+            self.pinged_at = now
+            self.unanswered += 1
+            with contextlib.suppress(OSError):
+                self.line.send(PING)
+
+    def hear(self) -> None:
+        """Read what it has sent: that it is ready, answers of its event loop, or why it cannot start."""
+        with contextlib.suppress(OSError):  # nothing more
+            while message := self.line.recv(4096):
+                self.unanswered = 0
+                self.ready = self.ready or message.startswith(READY)
+                if not self.ready:
+                    self.error += message.decode(errors="replace").removeprefix(FAILED.decode())
+            self.closed = True
+
+
+class Supervisor:
+    """Keeps `settings.processes` servers running until a signal."""
+
+    def __init__(self, settings: Settings, run_folder: Path) -> None:
+        self._settings, self._run_folder = settings, run_folder
+        self._children: dict[int, Child] = {}
+        self._due = dict.fromkeys(range(settings.processes), 0.0)  # when to start each that does not run
+        self._delays = dict.fromkeys(range(settings.processes), 1.0)
+        self._serving = False  # whether a process was ever ready
+        self._stop_by: float | None = None
+        self._status, self._error = 0, ""
+        self._signals: list[int] = []  # received, to be passed on
+
+    def run(self) -> int:
+        """Supervise until a signal, and return the exit status. Raises StartError if no process could start."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, _: self._signals.append(number))
+        while self._children or self._stop_by is None:
+            while self._signals:
+                self._pass_on(self._signals.pop(0))
+            if self._stop_by is None:
+                self._start_due()
+            self._ping()
+            self._listen()
+            self._reap()
+        if self._error:
+            raise StartError(self._error)
+        return self._status
+
+    def _start_due(self) -> None:
+        for number, due in list(self._due.items()):
+            if time.monotonic() >= due:
+                del self._due[number]
+                self._children[number] = self._start(number)
+
+    def _start(self, number: int) -> Child:
+        line, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "service",
+                    "--child",
+                    str(theirs.fileno()),
+                    str(self._run_folder),
+                ],
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # Ctrl-C is for the supervisor, which passes it on
+            )
+        line.setblocking(False)
+        return Child(number, process, line)
+
+    def _ping(self) -> None:
+        now = time.monotonic()
+        for child in self._children.values():
+            child.ping(now)
+            if child.unanswered > MAX_UNANSWERED:
+                logger.error("process %d hangs and is replaced", child.process.pid)
+                child.process.kill()
+                child.unanswered = 0
+            if self._stop_by is not None and now > self._stop_by and child.process.poll() is None:
+                logger.error("process %d did not stop in time and is killed", child.process.pid)
+                child.process.kill()
+                self._status = 1
+
+    def _listen(self) -> None:
+        """Wait a moment for what the processes send."""
+        lines = {child.line: child for child in self._children.values() if not child.closed}
+        readable, _, _ = select.select(list(lines), [], [], 0.1)
+        for line in readable:
+            lines[line].hear()
+            self._serving |= lines[line].ready
+
+    def _reap(self) -> None:
+        """Remove processes that have exited, and plan to replace them."""
+        for number, child in list(self._children.items()):
+            if (status := child.process.poll()) is None:
+                continue
+            child.hear()
+            child.line.close()
+            del self._children[number]
+            mark_process_dead(child.process.pid, str(self._run_folder))  # type: ignore[no-untyped-call]
+            if self._stop_by is None and self._serving:
+                self._plan(child, status)
+                continue
+            if self._stop_by is None:
+                self._error = child.error
+                self._pass_on(signal.SIGTERM)
+            elif status == -signal.SIGTERM:  # it had no handler yet
+                status = 0
+            self._status = self._status or (status if status >= 0 else 1)
+
+    def _plan(self, child: Child, status: int) -> None:
+        steady = time.monotonic() - child.started_at > STEADY_AFTER_S
+        delay = 0.0 if steady else self._delays[child.number]
+        self._delays[child.number] = 1.0 if steady else min(2 * delay, MAX_DELAY_S)
+        self._due[child.number] = time.monotonic() + delay
+        reason = f"could not start: {child.error}" if child.error else f"exited with status {status}"
+        logger.error("process %d %s; replaced in %g s", child.process.pid, reason, delay)
+
+    def _pass_on(self, number: int) -> None:
+        """Send a signal to all processes; SIGTERM and SIGINT stop the service.
+
+        One that still starts may have no handlers yet: SIGHUP would kill it, and it is about to load all models anyway.
+        """
+        if number != signal.SIGHUP and self._stop_by is not None:
+            number = signal.SIGINT  # skips the delay
+        elif number != signal.SIGHUP:
+            grace = self._settings.drain_delay_s + self._settings.deadline_s + GRACE_S
+            self._stop_by = time.monotonic() + grace
+        for child in self._children.values():
+            if child.ready:
+                child.process.send_signal(number)
+            elif number != signal.SIGHUP:
+                child.process.terminate()

@@ -1,0 +1,474 @@
+"""Several real processes behind one port: one is lost or hangs, and the service goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.running import START, Service, killed, sockets_of, tcp_at
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads Linux's /proc")
+Start = Callable[..., Service]
+REQUEST = b"GET /generate?seed=7 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+HUNG_S = 8.0  # by then one that hangs takes no new connections
+BLOCKER = """
+import os, signal, time
+def block(*_):
+    time.sleep(float(open(os.environ["BLOCK_S_FILE"]).read()))
+signal.signal(signal.SIGUSR1, block)
+"""  # as `sitecustomize`: the main thread, which runs the event loop, sleeps; all other threads go on
+
+
+def metric(service: Service, name: str) -> float:
+    """Return the sum of a metric's samples."""
+    families = text_string_to_metric_families(httpx.get(f"{service.url}/metrics").text)
+    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+
+
+def says(message: str, line: dict[str, Any]) -> bool:
+    """Return whether a log line begins so."""
+    return str(line["message"]).startswith(message)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + START
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process and all its threads are no more."""
+    try:
+        (thread,) = Path(f"/proc/{pid}/task").iterdir()
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except ValueError:  # several threads
+        return False
+    except OSError:
+        return True
+
+
+def connection(service: Service) -> socket.socket:
+    """Return a new connection to a service."""
+    return socket.create_connection(("127.0.0.1", service.port), timeout=30)
+
+
+def is_answered(service: Service, within_s: float = 1.0) -> bool:
+    """Return whether a request over a new connection is answered in time."""
+    start = time.monotonic()
+    try:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=within_s) as client:
+            client.sendall(REQUEST)
+            answered = client.recv(12) == b"HTTP/1.1 200"
+    except OSError:
+        return False
+    return answered and time.monotonic() - start < within_s
+
+
+def answered_of_40(service: Service) -> int:
+    """Return how many of 40 requests over new connections are answered within a second each."""
+    answered = [is_answered(service) for _ in range(40)]
+    print(answered)
+    return sum(answered)
+
+
+@contextmanager
+def clients(service: Service, pids: list[int]) -> Iterator[list[httpx.Client]]:
+    """Give a client for each of these processes, whose connection it has."""
+    with ExitStack() as stack:
+        found: dict[int, httpx.Client] = {}
+        while not found.keys() >= set(pids):
+            client = stack.enter_context(httpx.Client(base_url=service.url, timeout=30))
+            assert client.get("/livez").status_code == 200
+            stream = client._transport._pool.connections[0]._connection._network_stream  # type: ignore[attr-defined]
+            found[service.owner(stream.get_extra_info("socket"))] = client
+        yield [found[pid] for pid in pids]
+
+
+@pytest.fixture
+def pair(tiny_model: Callable[..., Path], start: Start) -> Start:
+    """Return what starts a service of two processes."""
+    tiny_model()
+    return lambda **settings: start(processes=2, threads=1, **settings)
+
+
+@pytest.fixture
+def block(tmp_path: Path) -> tuple[dict[str, str], Callable[[int, float], None]]:
+    """Return the environment of a service whose event loops can be blocked, and what blocks one for some seconds."""
+    folder = tmp_path / "blocker"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(BLOCKER)
+
+    def block(pid: int, seconds: float) -> None:
+        (folder / "seconds").write_text(str(seconds))
+        os.kill(pid, signal.SIGUSR1)
+
+    return {"PYTHONPATH": str(folder), "BLOCK_S_FILE": str(folder / "seconds")}, block
+
+
+# One service
+
+
+def test_both_answer_alike_and_count_as_one(pair: Start) -> None:
+    """Bytes do not depend on the process; metrics and statistics are of both."""
+    service = pair(cache_bytes=0)
+    with clients(service, service.children) as connections:
+        bodies = [[one.get(f"/generate?seed={seed}").content for seed in range(3)] for one in connections]
+        assert bodies == [bodies[0]] * 2
+        for one in connections:
+            assert one.get("/v2/models/tiny/stats").json()["model_stats"][0]["inference_count"] == 6
+    assert metric(service, "cogan_samples_total") == 6
+    assert metric(service, "cogan_processes") == 2
+
+
+def test_connections_are_spread(pair: Start) -> None:
+    """Of 32 connections each process has several; the supervisor has none, and does not listen."""
+    service = pair()
+    assert len({line["url"] for line in service.lines if "url" in line}) == 1  # port 0 is one port for both
+    with ExitStack() as stack:
+        owners = Counter(service.owner(stack.enter_context(connection(service))) for _ in range(32))
+        assert set(owners) == set(service.children)
+        assert min(owners.values()) >= 4  # by chance less once in 100,000
+        assert sockets_of(service.process.pid) & tcp_at(service.port).keys() == set()
+
+
+def test_both_processes_work(pair: Start) -> None:
+    """Under load each process uses the processor."""
+    service = pair(cache_bytes=0)
+
+    def send(number: int) -> None:
+        with httpx.Client(base_url=service.url, timeout=30) as client:
+            for i in range(20):
+                assert client.get(f"/generate?seed={number * 20 + i}").status_code == 200
+
+    before = [cpu_ticks(pid) for pid in service.children]
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(send, range(32)))
+    used = [now - then for now, then in zip([cpu_ticks(pid) for pid in service.children], before, strict=True)]
+    assert min(used) > 0.1 * sum(used)
+
+
+def cpu_ticks(pid: int) -> int:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_the_rate_limit_is_each_process_own(pair: Start) -> None:
+    """What a client sends to one process does not count in the other."""
+    service = pair(rate_limit=0.01, rate_burst=3)
+    with clients(service, service.children) as connections:
+        for one in connections:
+            assert [one.get("/models").status_code for _ in range(4)] == [200, 200, 200, 429]
+
+
+def test_changes_of_the_models_folder_reach_both(pair: Start, tiny_model: Callable[..., Path]) -> None:
+    """Both see a new version by themselves, and SIGHUP has both load everything again."""
+    service = pair()
+    with clients(service, service.children) as connections:
+
+        def versions() -> list[Any]:
+            return [one.get("/generate?seed=7").json()["version"] for one in connections]
+
+        assert versions() == ["1", "1"]
+        tiny_model(version="2")
+        wait_until(lambda: versions() == ["2", "2"])
+        path = tiny_model(version="3")
+        path.write_bytes(b"junk")
+        refused = "model refused: tiny/3"
+        service.wait_for(partial(says, refused), times=2)
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for(partial(says, refused), times=4)
+        assert versions() == ["2", "2"]
+
+
+def test_models_loaded_and_unloaded_by_request_reach_both(pair: Start, tiny_model: Callable[..., Path]) -> None:
+    """The process that is asked has done it when it answers, the other within a second, and one that replaces it."""
+    service = pair(model_control=True)
+    with clients(service, service.children) as (asked, other):
+        assert asked.post("/v2/repository/models/tiny/unload").status_code == 200
+        assert asked.get("/generate?seed=7").status_code == 503
+        within_a_second(lambda: other.get("/generate?seed=7").status_code == 503)
+        os.kill(service.children[1], signal.SIGKILL)
+        service.wait_for(lambda line: "url" in line, times=3)
+    with clients(service, service.children) as (asked, other):
+        assert [one.get("/generate?seed=7").status_code for one in (asked, other)] == [503, 503]
+        tiny_model(version="2").write_bytes(b"junk")
+        refused = other.post("/v2/repository/models/tiny/load")
+        assert (refused.status_code, refused.json()["code"]) == (422, "load_refused")
+        assert "version 1 is served" in refused.json()["detail"]
+        tiny_model(version="3")
+        assert other.post("/v2/repository/models/tiny/load").json()["version"] == "3"
+        assert other.get("/generate?seed=7").json()["version"] == "3"
+        within_a_second(lambda: asked.get("/generate?seed=7").json().get("version") == "3")
+
+
+def within_a_second(true: Callable[[], bool]) -> None:
+    """Check that something becomes true within a second, or two on a busy machine."""
+    start = time.monotonic()
+    wait_until(true)
+    assert time.monotonic() - start < 2
+
+
+def test_the_health_port_is_shared_like_the_other(tiny_model: Callable[..., Path], start: Start) -> None:
+    """Whichever process is asked there answers, with the metrics of both; port 0 is one port for both."""
+    tiny_model()
+    service = start(processes=2, threads=1, health_port=0)
+    (url,) = {line["health_url"] for line in service.lines if "health_url" in line}
+    for _ in range(8):
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        assert "cogan_processes 2.0" in httpx.get(f"{url}/metrics").text
+    assert httpx.get(f"{service.url}/readyz").status_code == 404
+
+
+# One that is lost or hangs
+
+
+def test_one_that_is_killed_is_replaced(pair: Start) -> None:
+    """All connections opened after a kill are answered within a second each; soon there are two processes again."""
+    service = pair()
+    assert answered_of_40(service) == 40
+    (killed, other), start = service.children, time.monotonic()
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: has_ended(killed))
+    assert answered_of_40(service) == 40
+    service.wait_for(lambda line: "url" in line, times=3)
+    print(f"replaced after {time.monotonic() - start:.1f} s")
+    assert other in service.children
+    assert len(service.children) == 2
+    assert answered_of_40(service) == 40
+    line = service.wait_for(partial(says, f"process {killed} exited with status -9"))
+    assert line["level"] == "error"
+
+
+def test_requests_of_a_killed_process_stay_counted(pair: Start) -> None:
+    """A scrape never falls: counters of one that is gone are kept, what it had in flight is not."""
+    service = pair(cache_bytes=0)
+    for seed in range(8):
+        httpx.get(f"{service.url}/generate?seed={seed}")
+    wait_until(lambda: metric(service, "cogan_samples_total") == 8)  # they are counted behind the response
+    os.kill(service.children[0], signal.SIGKILL)
+    service.wait_for(lambda line: "url" in line, times=3)
+    assert metric(service, "cogan_samples_total") == 8
+    wait_until(lambda: metric(service, "cogan_requests_in_flight") == 1)
+    assert metric(service, "cogan_processes") == 2
+
+
+@pytest.mark.parametrize("way", ["stopped", "blocked"])
+def test_one_that_hangs_is_replaced(
+    pair: Start, block: tuple[dict[str, str], Callable[[int, float], None]], way: str
+) -> None:
+    """From 8 s on all connections are answered, whether its process or only its event loop has stopped."""
+    environment, block_loop = block
+    service = pair(environment=environment)
+    hung, start = service.children[0], time.monotonic()
+    if way == "stopped":
+        os.kill(hung, signal.SIGSTOP)
+    else:
+        block_loop(hung, 3600)
+    wait_until(lambda: has_ended(hung))
+    took = time.monotonic() - start
+    assert took < HUNG_S
+    assert answered_of_40(service) == 40
+    service.wait_for(lambda line: "url" in line, times=3)
+    print(f"{way}: killed after {took:.1f} s, replaced after {time.monotonic() - start:.1f} s")
+    assert len(service.children) == 2
+    service.wait_for(partial(says, f"process {hung} hangs"))
+
+
+def test_one_that_is_busy_for_seconds_is_kept(
+    pair: Start, block: tuple[dict[str, str], Callable[[int, float], None]]
+) -> None:
+    """A pause that ends is no reason to lose what a process is doing."""
+    environment, block_loop = block
+    service = pair(environment=environment)
+    before = service.children
+    block_loop(before[0], 3.0)
+    time.sleep(7)
+    assert service.children == before
+    assert answered_of_40(service) == 40
+
+
+def test_a_pause_of_the_whole_service_is_no_hang(pair: Start) -> None:
+    """`docker pause` stops all processes, and none is killed afterwards for not having answered."""
+    service = pair()
+    pids = [service.process.pid, *service.children]
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in pids:
+            os.kill(pid, number)
+        time.sleep(8)
+    assert [service.process.pid, *service.children] == pids
+    assert answered_of_40(service) == 40
+
+
+def test_crash_loops_are_delayed(pair: Start) -> None:
+    """One that ends soon after its start is replaced after a delay, which doubles."""
+    service = pair()
+    for round_, delay in enumerate(("1", "2", "4"), 3):
+        newest = service.children[-1]
+        os.kill(newest, signal.SIGKILL)
+        start = time.monotonic()
+        service.wait_for(partial(says, f"process {newest} exited with status -9; replaced in {delay} s"))
+        service.wait_for(lambda line: "url" in line, times=round_)
+        assert time.monotonic() - start > float(delay)
+
+
+def test_without_the_supervisor_the_processes_stop(pair: Start) -> None:
+    """No process is left that holds the port; what was accepted is answered first."""
+    service = pair()
+    pids = service.children
+    with clients(service, pids) as connections:
+        service.process.kill()
+        service.process.wait()
+        wait_until(lambda: all(map(has_ended, pids)))
+        del connections
+    with pytest.raises(ConnectionRefusedError):
+        connection(service)
+
+
+# Starts that are refused
+
+
+def run_service(models_dir: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a service that cannot start."""
+    environment = os.environ | {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PORT": "0"} | variables
+    command = [sys.executable, "-m", "service"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START, check=False)
+
+
+@pytest.mark.parametrize("first", ["1", "2"])
+@pytest.mark.parametrize("second", ["1", "2"])
+def test_a_second_service_at_an_address_is_refused(
+    tiny_model: Callable[..., Path], models_dir: Path, start: Start, first: str, second: str
+) -> None:
+    """One line that names the address, and status 2; the first goes on."""
+    tiny_model()
+    service = start(processes=first, threads=1)
+    refused = run_service(models_dir, COGAN_PORT=str(service.port), COGAN_PROCESSES=second)
+    wanted = rf"cogan-serve: COGAN_HOST = '127\.0\.0\.1', COGAN_PORT = {service.port}: Address already in use\n"
+    assert (refused.returncode, bool(re.fullmatch(wanted, refused.stderr))) == (2, True), refused.stderr
+    assert httpx.get(f"{service.url}/livez").status_code == 200
+
+
+def test_a_second_service_is_refused_while_the_first_starts(tiny_model: Callable[..., Path], models_dir: Path) -> None:
+    """The supervisor holds the address before any of its processes listens there."""
+    tiny_model(turns=3_000_000)  # seconds, for the warm-up
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PORT": str(port), "COGAN_PROCESSES": "2"}
+    command = [sys.executable, "-m", "service"]
+    with killed(subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.PIPE, text=True)) as first:
+        pid = first.pid
+        wait_until(lambda: len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) == 2)
+        assert not tcp_at(port)  # they do not listen yet
+        refused = [run_service(models_dir, COGAN_PORT=str(port), COGAN_PROCESSES=n) for n in ("1", "2")]
+        assert not tcp_at(port)
+        first.terminate()
+        _, lines = first.communicate(timeout=START)
+    assert [one.returncode for one in refused] == [2, 2]
+    assert all("in use" in one.stderr for one in refused)
+    assert first.returncode == 0, lines
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"COGAN_PORT": "http"}, "COGAN_PORT = 'http': Input should be a valid integer"),
+        ({"COGAN_TRUSTED_PROXIES": "10.0.0.0/8,*"}, "'*' allows all, so it must stand alone"),
+        ({"COGAN_PROVIDER": "cuda"}, "COGAN_PROVIDER = 'cuda' needs onnxruntime's CUDAExecutionProvider"),
+        ({"COGAN_DEFAULT_MODEL": "nobody"}, "COGAN_DEFAULT_MODEL = 'nobody' is not served; generators are tiny"),
+        ({"COGAN_API_KEYS_FILE": "/nowhere"}, "COGAN_API_KEYS_FILE = '/nowhere' cannot be read"),
+        ({"COGAN_HOST": "no.such.host.invalid"}, "COGAN_HOST = 'no.such.host.invalid', COGAN_PORT = 0"),
+    ],
+    ids=["port", "proxies", "provider", "default model", "keys", "host"],
+)
+def test_a_wrong_setting_ends_in_one_line(
+    tiny_model: Callable[..., Path], models_dir: Path, settings: dict[str, str], complaint: str, processes: str
+) -> None:
+    """No traceback: one line that says what is wrong, once for all processes, and exit status 2."""
+    tiny_model()
+    ended = run_service(models_dir, COGAN_PROCESSES=processes, **settings)
+    lines = [line for line in ended.stderr.splitlines() if '"message": "model served' not in line]
+    assert (ended.returncode, len(lines)) == (2, 1), ended.stderr
+    assert lines[0].startswith("cogan-serve: ")
+    assert complaint in lines[0]
+
+
+# Shutting down
+
+
+@pytest.mark.parametrize("told", ["supervisor", "all"])
+def test_both_drain(pair: Start, told: str) -> None:
+    """Both are unready at once and answer all they accept; so too if all are told, as systemd does."""
+    service = pair(drain_delay_s=3, cache_bytes=0)
+    pids = service.children
+    with clients(service, pids) as connections:
+        for pid in (service.process.pid, *(pids if told == "all" else ())):
+            os.kill(pid, signal.SIGTERM)
+        time.sleep(0.5)
+        for path in ("/readyz", "/v2/models/tiny/ready"):
+            for _ in range(4):
+                assert httpx.get(f"{service.url}{path}").status_code == 503
+        assert httpx.get(f"{service.url}/livez").status_code == 200
+        assert [one.get("/generate?seed=1").status_code for one in connections] == [200, 200]
+        assert [httpx.get(f"{service.url}/generate?seed=2").status_code for _ in range(4)] == [200] * 4
+    assert service.process.wait(START) == 0
+    assert all(map(has_ended, pids))
+
+
+def test_no_connection_is_reset_by_a_shutdown(
+    pair: Start, block: tuple[dict[str, str], Callable[[int, float], None]]
+) -> None:
+    """What waits in the queues of both when SIGTERM arrives is accepted and answered before they stop listening."""
+    environment, block_loop = block
+    service = pair(environment=environment)
+    for pid in service.children:
+        block_loop(pid, 1.5)  # so that no connection is accepted before the signal
+    time.sleep(0.2)
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(connection(service)) for _ in range(40)]
+        for client in waiting:
+            client.sendall(REQUEST)
+        service.process.send_signal(signal.SIGTERM)
+        assert [client.recv(12) for client in waiting] == [b"HTTP/1.1 200"] * 40
+    assert service.process.wait(START) == 0
+
+
+@pytest.mark.parametrize(
+    "numbers", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]]
+)
+def test_ctrl_c_or_a_second_signal_skips_the_delay(pair: Start, numbers: list[int]) -> None:
+    """A person at a terminal does not wait for a load balancer."""
+    service = pair(drain_delay_s=60)
+    for number in numbers:
+        service.process.send_signal(number)
+        time.sleep(0.5)
+    assert service.process.wait(15) == 0
+
+
+def test_the_run_folder_is_removed(pair: Start, tmp_path: Path) -> None:
+    """Nothing is left in the temporary directory."""
+    service = pair(environment={"TMPDIR": str(tmp_path)})
+    assert len(list(tmp_path.glob("cogan-*"))) == 1
+    service.process.terminate()
+    assert service.process.wait(START) == 0
+    assert list(tmp_path.glob("cogan-*")) == []
