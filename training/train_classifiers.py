@@ -1,28 +1,42 @@
-"""Train the classifiers that judge an experiment's pairs, one on the real images of each domain.
+"""Train a classifier on the real images of each domain of an experiment.
 
-python -m training.train_classifiers training/experiments/digit_edge.toml
+    python -m training.train_classifiers training/experiments/digit_edge.toml
+
+They evaluate generated pairs. Classifiers for a loss, or for the service, are trained apart from these, with a
+folder and a seed of their own, so that the evaluation stays independent of both: --classifiers, --seed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 
+from service.metadata import Domain, Provenance
 from training.architectures import CLASSIFIERS, misfit
 from training.command_line import parse, verb
 from training.compute.machine import Machine
-from training.config.domain import DomainConfig
+from training.config.domain import DOMAIN, DomainConfig
 from training.config.experiment import Experiment, load_experiment
 from training.config.fields import Positive, listed, one_of
 from training.errors import ConfigError
 from training.images.labels import require_labels
-from training.images.sets import load_split
-from training.pretrained.classifiers import Classifier, classifier_file, fit, save_classifier
-from training.pretrained.reading import accuracy
+from training.images.sets import ImageSet, load_split
+from training.pixels.augmentations import AUGMENTATIONS
+from training.pretrained.classifiers import (
+    BATCH,
+    PEAK_LEARNING_RATE,
+    Classifier,
+    TrainingRecord,
+    classifier_file,
+    fit,
+    save_classifier,
+)
+from training.pretrained.reading import accuracy, accuracy_by_class
+from training.runs.origin import origin
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,8 @@ class ClassifierOptions:
     """Table of layers."""
     epochs: Positive = 4
     """Times that every training image is seen, on average."""
+    augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
+    """Random changes of the training images, in this order: affine, elastic; without those that a domain forbids."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Fixes the weights and the images' order."""
     machine: Machine = field(default_factory=Machine)
@@ -50,8 +66,8 @@ def main(target: Path, arguments: list[str]) -> None:
     device = options.machine.device("training classifiers")
     for domain in experiment.domains:
         file = classifier_file(options.classifiers, domain, experiment.size)
-        classifier = train_classifier(domain, experiment, options, device)
-        save_classifier(classifier, file)
+        classifier, record = train_classifier(domain, experiment, options, device)
+        save_classifier(classifier, file, record)
         print(f"{describe(domain.name, classifier)}; {file}")
 
 
@@ -64,8 +80,9 @@ def describe(domain: str, classifier: Classifier) -> str:
 
 def train_classifier(
     domain: DomainConfig, experiment: Experiment, options: ClassifierOptions, device: torch.device
-) -> Classifier:
+) -> tuple[Classifier, TrainingRecord]:
     """Train on the whole training split and measure on the whole test split. Raises DataError."""
+    made = origin()  # before the training, whose files may change meanwhile
     training_set = load_split(domain, "train", experiment.size)
     labels = require_labels(training_set.labels, domain, "train")
     test_set = load_split(domain, "test", experiment.size)
@@ -74,9 +91,63 @@ def train_classifier(
     attributes = domain.label_columns
     classes = len(attributes) or int(labels.max()) + 1
     classifier = Classifier(options.table, domain.channels, classes, attributes).to(device)
-    fit(classifier, training_set, options.epochs, options.seed)
+    augmentations = [name for name in options.augmentations if name not in domain.forbidden_augmentations]
+    steps = fit(classifier, training_set, options.epochs, options.seed, augmentations)
     classifier.accuracy.copy_(accuracy(classifier, test_set))
-    return classifier
+    numbered = [str(number) for number in range(classes)]
+    names = () if attributes else tuple((training_set.class_names or numbered)[:classes])
+    height, width = experiment.size
+    return classifier, TrainingRecord(
+        domain=Domain(
+            name=domain.name,
+            height=height,
+            width=width,
+            channels=domain.channels,
+            description=domain.description,
+        ),
+        class_names=names,
+        provenance=provenance(domain, experiment, options, augmentations, steps, made),
+        quality=measure(classifier, test_set, names),
+        data_license=experiment.data_license,
+    )
+
+
+def measure(classifier: Classifier, test_set: ImageSet, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the accuracy on real test images: of all, and of each class or attribute by its name."""
+    quality: dict[str, Any] = {"images": len(test_set.images), "accuracy": classifier.named_accuracy()}
+    if class_names:
+        by_class = accuracy_by_class(classifier, test_set, len(class_names))
+        quality["accuracy_by_class"] = {class_names[number]: share for number, share in by_class.items()}
+    return quality
+
+
+def provenance(
+    domain: DomainConfig,
+    experiment: Experiment,
+    options: ClassifierOptions,
+    augmentations: list[str],
+    steps: int,
+    made: dict[str, Any],
+) -> Provenance:
+    """Return what repeats the training: recipe, seed, and what `made` it: commit and versions."""
+    recipe = {
+        "verb": "train_classifiers",
+        "domain": DOMAIN.dump_python(domain, mode="json"),
+        "size": list(experiment.size),
+        "table": options.table,
+        "epochs": options.epochs,
+        "augmentations": augmentations,
+        "batch_size": BATCH,
+        "peak_learning_rate": PEAK_LEARNING_RATE,
+    }
+    return Provenance(
+        experiment=recipe,
+        seed=options.seed,
+        steps=steps,
+        images_seen=steps * BATCH,
+        commit=made["commit"],
+        versions=made["versions"],
+    )
 
 
 if __name__ == "__main__":

@@ -100,11 +100,11 @@ class DomainConfig(SourceConfig):
 
     def image_fields(self, *but: str) -> dict[str, Any]:
         """Return what its training images depend on: fields not as by default, `but` for some."""
-        fields: dict[str, Any] = _DOMAIN.dump_python(self, mode="json", exclude_defaults=True)
+        fields: dict[str, Any] = DOMAIN.dump_python(self, mode="json", exclude_defaults=True)
         return {name: value for name, value in fields.items() if name not in NO_IMAGES.union(but)}
 
 
-_DOMAIN = TypeAdapter(DomainConfig)
+DOMAIN = TypeAdapter(DomainConfig)
 
 
 def check_domains(domains: Sequence[DomainConfig]) -> None:

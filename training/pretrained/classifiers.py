@@ -1,17 +1,24 @@
-"""Classifiers of a domain's own images: the judges of class agreement, balance and Frechet distance."""
+"""Classifiers of a domain's own images, and their files.
+
+Some evaluate generated pairs (class agreement, balance, Frechet distance), some are asked by a loss, and some are
+exported and served. Each use trains its own, in a folder and from a seed of its own.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, JsonValue
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from service.metadata import Domain, Provenance
 from training.architectures import CLASSIFIERS
 from training.config.domain import DomainConfig
 from training.errors import RunError
@@ -19,12 +26,26 @@ from training.files import expecting, write_whole
 from training.images.sets import ImageSet
 from training.networks.rows import build
 from training.objectives.labelling import cost, say
+from training.pixels.augmentations import AUGMENTATIONS
 from training.pixels.ranges import from_bytes
 from training.pretrained.reading import labels_of
 
 RANGE = (-1.0, 1.0)
 BATCH = 128
 PEAK_LEARNING_RATE = 3e-3
+
+
+class TrainingRecord(BaseModel):
+    """How a classifier was trained and what was measured: the metadata of its export."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    domain: Domain
+    class_names: tuple[str, ...]
+    """By output index; empty for attributes."""
+    provenance: Provenance
+    quality: dict[str, JsonValue]
+    data_license: str
 
 
 class Classifier(nn.Module):
@@ -60,7 +81,11 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
-        logits: Tensor = self.last(self.features(images))
+        return self.logits(from_bytes(images, RANGE))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits of float images in RANGE."""
+        logits: Tensor = self.last(self.body(images))
         return logits
 
     def named_accuracy(self) -> float | dict[str, float]:
@@ -73,15 +98,19 @@ class Classifier(nn.Module):
         """Return the way from float images of that range to probabilities, for gradients to go back on."""
         low, high = image_range
         scale = (RANGE[1] - RANGE[0]) / (high - low)
-        return lambda images: (
-            say(self.labelling, self.last(self.body((images - low) * scale + RANGE[0]))).probs
-        )
+        return lambda images: say(self.labelling, self.last(self.body((images - low) * scale + RANGE[0]))).probs
 
 
-def fit(classifier: Classifier, training_set: ImageSet, epochs: int, seed: int) -> None:
-    """Train on labelled images, where the classifier is, by Adam under a one-cycle learning rate.
+def fit(
+    classifier: Classifier,
+    training_set: ImageSet,
+    epochs: int,
+    seed: int,
+    augmentations: Sequence[str] = (),
+) -> int:
+    """Train on labelled images with Adam and a one-cycle learning rate; return the number of steps.
 
-    That is of Smith & Topin 2018. Raises DataError where there are no labels.
+    The schedule is that of Smith & Topin 2018. Raises DataError if there are no labels.
     """
     torch.manual_seed(seed)
     images, labels, device = training_set.images, labels_of(training_set), classifier.accuracy.device
@@ -91,13 +120,17 @@ def fit(classifier: Classifier, training_set: ImageSet, epochs: int, seed: int) 
     classifier.train()
     for _ in tqdm(range(steps), unit="step", mininterval=1.0):
         rows = torch.randint(len(images), (BATCH,))
-        said = say(classifier.labelling, classifier(images[rows].to(device)))
+        batch = from_bytes(images[rows].to(device), RANGE)
+        for name in augmentations:
+            batch = AUGMENTATIONS[name](batch)
+        said = say(classifier.labelling, classifier.logits(batch))
         loss = cost(said, labels[rows].to(device))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
     classifier.eval()
+    return steps
 
 
 def classifier_file(folder: Path, domain: DomainConfig, size: tuple[int, int]) -> Path:
@@ -110,20 +143,39 @@ def classifier_file(folder: Path, domain: DomainConfig, size: tuple[int, int]) -
     return folder / f"{Path(domain.source).name}_{domain.transform}_{digest}.pt"
 
 
-def save_classifier(classifier: Classifier, file: Path) -> None:
-    """Write a classifier as a whole file."""
+def save_classifier(classifier: Classifier, file: Path, record: TrainingRecord | None = None) -> None:
+    """Write a classifier and its training record as a whole file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    state = {"settings": classifier.settings, "weights": classifier.state_dict()}
+    state: dict[str, Any] = {"settings": classifier.settings, "weights": classifier.state_dict()}
+    if record is not None:
+        state["record"] = record.model_dump_json()
     write_whole(file, lambda aside: torch.save(state, aside))
 
 
 def load_classifier(file: Path) -> Classifier:
-    """Read a classifier for use. Raises RunError where it has not been trained, or its file is damaged."""
-    remedy = f"python -m training.train_classifiers EXPERIMENT.toml --classifiers {file.parent} makes it"
+    """Read a classifier for use. Raises RunError if it has not been trained, or its file is damaged."""
+    return _load(file)[0]
+
+
+def load_recorded(file: Path) -> tuple[Classifier, TrainingRecord]:
+    """Read a classifier and its training record. Raises RunError if the file lacks one or is damaged."""
+    classifier, state = _load(file)
+    if "record" not in state:
+        raise RunError(f"{file} has no training record, because an earlier version wrote it: {_remedy(file)} anew")
+    with expecting("a training record of this version", file, f"{_remedy(file)} anew"):
+        record = TrainingRecord.model_validate_json(state["record"])
+    return classifier, record
+
+
+def _load(file: Path) -> tuple[Classifier, dict[str, Any]]:
     if not file.is_file():
-        raise RunError(f"{file} is missing: {remedy}")
-    with expecting("a classifier", file, f"{remedy} anew"):
+        raise RunError(f"{file} is missing: {_remedy(file)}")
+    with expecting("a classifier", file, f"{_remedy(file)} anew"):
         state = torch.load(file, map_location="cpu", weights_only=True)
         classifier = Classifier(**state["settings"])
         classifier.load_state_dict(state["weights"])
-    return classifier.eval()
+    return classifier.eval(), state
+
+
+def _remedy(file: Path) -> str:
+    return f"python -m training.train_classifiers EXPERIMENT.toml --classifiers {file.parent} makes it"

@@ -53,6 +53,16 @@ def accuracy(reader: Reader, test_set: ImageSet) -> Tensor:
     return (classify(reader, test_set.images) == labels_of(test_set)).float().mean(0)
 
 
+def accuracy_by_class(reader: Reader, test_set: ImageSet, classes: int) -> dict[int, float]:
+    """Return the share of each class' images that are classified right, of the classes that have any.
+
+    Raises DataError if there are no labels.
+    """
+    labels = labels_of(test_set)
+    right = (classify(reader, test_set.images) == labels).float()
+    return {k: float(right[labels == k].mean()) for k in range(classes) if (labels == k).any()}
+
+
 def labels_of(images: ImageSet) -> Tensor:
     """Return the labels of images. Raises DataError where there are none."""
     if images.labels is None:
