@@ -88,7 +88,9 @@ def adapt(
         name: float(accuracy(classifiers[name].to(device), test_set)) for name, test_set in real.items()
     }
     images = {name: len(test_set.images) for name, test_set in real.items()}
-    write_json(run.accuracy_file, {"steps": steps, "images": images, "accuracy": accuracies})
+    class_names = next((names for test_set in real.values() if (names := test_set.class_names)), ())
+    measured = {"steps": steps, "images": images, "accuracy": accuracies, "class_names": class_names}
+    write_json(run.accuracy_file, measured)
     print(f"{run.path}: " + ", ".join(f"{name} {share:.2%}" for name, share in accuracies.items()))
     return accuracies
 

@@ -1,7 +1,10 @@
-"""Export the averaged generator of a run, or a classifier that it taught, as one ONNX file, and prove it.
+"""Export the averaged generator of a run, or a classifier, as one ONNX file, and prove it.
 
     python -m training.export runs/00003_digit_edge
+    python -m training.export served_classifiers/mnist_edge_2f1c0a9e.pt --goes-with digit_edge
     python -m training.export runs/00004_mnist_to_usps --classifier-of usps
+
+A .pt file is a classifier of `training.train_classifiers`; --classifier-of is one that a run has adapted.
 
 Writes models/<name>/<version>/model.onnx, the next version where none is named, and config.pbtxt beside the
 versions, so that Triton Inference Server takes the same folder.
@@ -10,19 +13,22 @@ versions, so that Triton Inference Server takes the same folder.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from service.metadata import Domain, ModelMetadata, Name, Provenance
 from training.command_line import parse, verb
 from training.config.fields import Positive
-from training.errors import ConfigError
+from training.errors import ConfigError, RunError
 from training.exporting.graphs import GRAPHS
-from training.exporting.onnx_file import prove, write_onnx
+from training.exporting.onnx_file import prove, read_metadata, write_onnx
 from training.exporting.triton import triton_config
 from training.files import write_whole
+from training.pretrained.classifiers import TrainingRecord, load_recorded
 from training.runs.folder import RunFolder
 from training.runs.trained import load_adapted, load_average
 
@@ -34,34 +40,65 @@ class ExportOptions:
     models: Path = Path("models")
     """Model repository."""
     name: Name | None = None
-    """Name of the model; the experiment's where it is not said, and for a classifier its domain's too."""
+    """Name of the model; by default the experiment's, and <domain>_classifier for a classifier file."""
     version: Positive | None = None
-    """Version; the next where it is not said. An existing one is never overwritten."""
+    """Version; by default the next. An existing one is never overwritten."""
     classifier_of: Name | None = None
-    """Domain whose classifier is exported, of a run with lessons; the generator where it is not said."""
+    """Domain whose adapted classifier is exported, of a run with lessons; by default the generator is."""
+    goes_with: tuple[Name, ...] = ()
+    """Generators in the repository whose images a classifier is for."""
 
 
 @verb
 def main(target: Path, arguments: list[str]) -> None:
-    """Export a measured run."""
+    """Export a measured run, or a classifier file."""
     options = parse(ExportOptions(), arguments)
-    run = RunFolder.open(target)
-    file, report = export(run, options)
+    if target.suffix == ".pt":
+        file, report = export_classifier(target, options)
+    else:
+        file, report = export(RunFolder.open(target), options)
     print(f"{file}: {file.stat().st_size / 1e6:.2f} MB; {report}")
 
 
 def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
     """Write a run's model into the repository; return its file and what the proof found.
 
-    Nothing appears under its name before onnxruntime computes what PyTorch does. Raises RunError where the
-    run is not measured, ConfigError where the version exists, ExportError where the proof fails.
+    Raises RunError if the run is not measured, ConfigError if the version exists or a generator of goes_with
+    does not, ExportError if the proof fails.
     """
     network, steps = load(run, options.classifier_of)
-    metadata = describe(run, options, steps)
-    folder = options.models / metadata.name
+    return write(network, describe(run, options, steps), options.models)
+
+
+def export_classifier(file: Path, options: ExportOptions) -> tuple[Path, str]:
+    """Write a trained classifier into the repository; return its file and what the proof found.
+
+    Raises RunError if the file is missing, damaged, without a training record or of attributes, ConfigError and
+    ExportError as `export` does.
+    """
+    if options.classifier_of is not None:
+        raise ConfigError(
+            f"classifier_of = {options.classifier_of!r} is for a run folder, and {file} is a classifier: leave it out"
+        )
+    classifier, record = load_recorded(file)
+    if classifier.attributes:
+        raise RunError(
+            f"{file} classifies the attributes {', '.join(classifier.attributes)}, and a served classifier has classes "
+            "that exclude one another: train one on a domain with a label_column"
+        )
+    return write(classifier, describe_classifier(record, options), options.models)
+
+
+def write(network: nn.Module, metadata: ModelMetadata, models: Path) -> tuple[Path, str]:
+    """Write a model and config.pbtxt into the repository.
+
+    Nothing appears under the model's name before onnxruntime computes what PyTorch does.
+    """
+    folder = models / metadata.name
     version = folder / metadata.version
     if version.exists():
         raise ConfigError(f"{version} exists, and a version is never changed: name another")
+    check_generators(metadata, models)
     aside = folder / f".{metadata.version}.part"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -89,39 +126,92 @@ def load(run: RunFolder, classifier_of: str | None) -> tuple[nn.Module, int]:
 
 
 def describe(run: RunFolder, options: ExportOptions, steps: int) -> ModelMetadata:
-    """Collect what the file will say of itself. Raises RunError where it is not measured after `steps`."""
+    """Return the metadata of a run's model. Raises RunError if it is not measured after `steps`."""
     experiment, description = run.experiment(), run.description()
-    reading = options.classifier_of
-    name = options.name or "_".join([experiment.name, *([reading, "classifier"] if reading else [])])
+    domain = options.classifier_of
+    name = options.name or "_".join([experiment.name, *([domain, "classifier"] if domain else [])])
     height, width = experiment.size
     return ModelMetadata(
-        kind="classifier" if reading else "generator",
+        kind="classifier" if domain else "generator",
         name=name,
         version=str(options.version or next_version(options.models / name)),
-        prior=experiment.latent_prior,
+        prior=None if domain else experiment.latent_prior,
         domains=tuple(
             Domain(name=d.name, height=height, width=width, channels=d.channels, description=d.description)
             for d in experiment.domains
-            if reading in (None, d.name)
+            if domain in (None, d.name)
         ),
+        classes=class_names(run.accuracy(steps), experiment.classes) if domain else (),
+        goes_with=options.goes_with,
         provenance=Provenance(
             experiment=description["experiment"],
             seed=experiment.seed,
             steps=steps,
-            images_seen=steps
-            * experiment.discriminator.updates
-            * experiment.batch_size
-            * len(experiment.domains),
+            images_seen=steps * experiment.discriminator.updates * experiment.batch_size * len(experiment.domains),
             commit=description["commit"],
             versions=description["versions"],
         ),
-        quality=run.accuracy(steps) if reading else run.quality(steps),
+        quality=adapted_quality(run.accuracy(steps), domain) if domain else run.quality(steps),
         data_license=experiment.data_license,
     )
 
 
+def describe_classifier(record: TrainingRecord, options: ExportOptions) -> ModelMetadata:
+    """Return the metadata of a trained classifier."""
+    name = options.name or f"{record.domain.name}_classifier"
+    return ModelMetadata(
+        kind="classifier",
+        name=name,
+        version=str(options.version or next_version(options.models / name)),
+        domains=(record.domain,),
+        classes=record.class_names,
+        goes_with=options.goes_with,
+        provenance=record.provenance,
+        quality=record.quality,
+        data_license=record.data_license,
+    )
+
+
+def class_names(measured: dict[str, Any], classes: int) -> tuple[str, ...]:
+    """Return the names of an adapted classifier's classes; their numbers if the sources name others or none."""
+    names = tuple(measured.get("class_names", ()))  # a run measured by an earlier version has none
+    return names if len(names) == classes else tuple(str(number) for number in range(classes))
+
+
+def adapted_quality(measured: dict[str, Any], domain: str) -> dict[str, Any]:
+    """Return the accuracy of a domain's adapted classifier on real test images, if these have labels."""
+    if domain not in measured["accuracy"]:
+        return {"steps": measured["steps"], "not_measured": f"accuracy: the test images of {domain} have no labels"}
+    return {
+        "steps": measured["steps"],
+        "images": measured["images"][domain],
+        "accuracy": measured["accuracy"][domain],
+    }
+
+
+def check_generators(metadata: ModelMetadata, models: Path) -> None:
+    """Raise ConfigError unless `goes_with` names generators in the repository that draw a classifier's domain."""
+    if metadata.goes_with and metadata.kind == "generator":
+        raise ConfigError(f"goes_with = {metadata.goes_with} is for a classifier, and {metadata.name} is a generator")
+    for name in metadata.goes_with:
+        file = models / name / str(next_version(models / name) - 1) / "model.onnx"
+        if not file.is_file():
+            raise ConfigError(f"goes_with: {models / name} holds no model: export the generator first, or leave it out")
+        found = read_metadata(file)
+        if found.kind != "generator" or not shapes(metadata.domains) <= shapes(found.domains):
+            raise ConfigError(
+                f"goes_with: {file} is a {found.kind} of {sorted(shapes(found.domains))}; it must be a generator of "
+                f"{sorted(shapes(metadata.domains))}: name another, or leave it out"
+            )
+
+
+def shapes(domains: Iterable[Domain]) -> set[tuple[str, int, int, int]]:
+    """Return name, height, width and channels of each domain."""
+    return {(domain.name, domain.height, domain.width, domain.channels) for domain in domains}
+
+
 def next_version(folder: Path) -> int:
-    """Return the version after the highest in a model's folder; 1 where there is none."""
+    """Return the version after the highest in a model's folder; 1 if there is none."""
     versions = [int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal()]
     return max(versions, default=0) + 1
 

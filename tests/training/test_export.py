@@ -115,6 +115,7 @@ def test_a_file_says_all_of_itself(coupled: RunFolder, tmp_path: Path) -> None:
     assert metadata.quality == QUALITY
     provenance = metadata.provenance
     assert (provenance.steps, provenance.images_seen) == (1, 1 * 4 * 2)
+    assert metadata.prior is not None
     assert provenance.experiment["latent_dim"] == metadata.prior.latent_dim == 8
     assert (tmp_path / "pairs" / "config.pbtxt").read_text() == TRITON
     content = file.read_bytes()

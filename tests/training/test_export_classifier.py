@@ -1,4 +1,4 @@
-"""Exported classifiers: proven, self-describing, and of one domain's own way through the discriminator."""
+"""Exported classifiers of adapted runs: proven, self-describing, and each of one domain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from training.steps.trainer import Trainer
 
 MakeExperiment = Callable[..., Experiment]
 MakeTrainer = Callable[[Experiment], Trainer]
-ACCURACY = {"steps": 1, "images": {"colour": 100}, "accuracy": {"colour": 0.25}}
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+ACCURACY = {"steps": 1, "images": {"colour": 100}, "accuracy": {"colour": 0.25}, "class_names": DIGITS}
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +53,7 @@ def open_file(file: Path) -> tuple[onnxruntime.InferenceSession, ModelMetadata]:
 
 
 @pytest.mark.parametrize(("domain", "channels"), [("known", 1), ("colour", 3)])
-def test_onnxruntime_reads_what_torch_reads(
-    adapted: RunFolder, tmp_path: Path, domain: str, channels: int
-) -> None:
+def test_onnxruntime_reads_what_torch_reads(adapted: RunFolder, tmp_path: Path, domain: str, channels: int) -> None:
     """Bytes in, probabilities of the classes out, at every batch size those of the domain's own way."""
     file, report = export(adapted, ExportOptions(models=tmp_path, classifier_of=domain))
     assert file == tmp_path / f"tiny_{domain}_classifier" / "1" / "model.onnx"
@@ -77,9 +76,26 @@ def test_a_classifier_says_all_of_itself(adapted: RunFolder, tmp_path: Path) -> 
     _, metadata = open_file(file)
     assert (metadata.kind, metadata.name, metadata.version) == ("classifier", "reader", "1")
     assert [(domain.name, domain.channels) for domain in metadata.domains] == [("colour", 3)]
-    assert metadata.quality == ACCURACY
+    assert metadata.classes == tuple(DIGITS)
+    assert metadata.prior is None
+    assert metadata.quality == {"steps": 1, "images": 100, "accuracy": 0.25}
     assert metadata.provenance.images_seen == 1 * 4 * 2  # of all domains that it learned from
     assert (tmp_path / "reader" / "config.pbtxt").read_text() == TRITON
+
+
+def test_an_adapted_classifier_always_names_its_classes(
+    adapted: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classes that no source names are numbered, and a domain without test labels states why it has no accuracy."""
+    monkeypatch.setattr(adapted, "accuracy_file", tmp_path / "accuracy.json")
+    write_json(adapted.accuracy_file, {key: ACCURACY[key] for key in ("steps", "images", "accuracy")})
+    file, _ = export(adapted, ExportOptions(models=tmp_path, classifier_of="known"))
+    _, metadata = open_file(file)
+    assert metadata.classes == tuple("0123456789")
+    assert metadata.quality == {
+        "steps": 1,
+        "not_measured": "accuracy: the test images of known have no labels",
+    }
 
 
 def test_a_classifier_that_reads_otherwise_is_refused(adapted: RunFolder, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from training.networks.adapted import AdaptedClassifier
 from training.networks.coupled import CoupledGenerator
 from training.networks.drawing import latents_of_seeds
 from training.pixels.ranges import to_bytes
+from training.pretrained.classifiers import Classifier
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Drawing(nn.Module):
 class Reading(nn.Module):
     """A classifier as it is asked: images uint8 [B, H, W, C] -> a tuple of one, probabilities [B, K]."""
 
-    def __init__(self, classifier: AdaptedClassifier) -> None:
+    def __init__(self, classifier: Classifier | AdaptedClassifier) -> None:
         super().__init__()
         self.classifier = classifier
 
@@ -82,7 +83,7 @@ def _of_generator(generator: nn.Module, metadata: ModelMetadata) -> Graph:
 
 
 def _of_classifier(classifier: nn.Module, metadata: ModelMetadata) -> Graph:
-    assert isinstance(classifier, AdaptedClassifier)
+    assert isinstance(classifier, Classifier | AdaptedClassifier)
     (domain,) = metadata.domains
     shape = (domain.height, domain.width, domain.channels)
 
@@ -93,7 +94,7 @@ def _of_classifier(classifier: nn.Module, metadata: ModelMetadata) -> Graph:
     return Graph(
         Reading(classifier).eval(),
         Port(domain.name, "UINT8", shape),
-        (Port(CLASSES, "FP32", (classifier.classes,)),),
+        (Port(CLASSES, "FP32", (len(metadata.classes),)),),
         noise,
         tolerance=1e-4,
     )

@@ -12,9 +12,10 @@ import onnxruntime
 import torch
 from torch import nn
 
-from service.metadata import METADATA_KEY, ModelMetadata
+from service.metadata import METADATA_KEY, ModelMetadata, parse_metadata
 from training.errors import ExportError
 from training.exporting.graphs import GRAPHS
+from training.files import expecting
 
 PROOF_BATCHES = (1, 2, 7, 64)
 
@@ -46,6 +47,13 @@ def write_onnx(network: nn.Module, metadata: ModelMetadata, file: Path) -> None:
     onnx.save(model, file)
 
 
+def read_metadata(file: Path) -> ModelMetadata:
+    """Read the metadata of an exported model. Raises RunError if the file holds none of this version."""
+    with expecting("an exported model", file):
+        model = onnx.load(file, load_external_data=False)
+        return parse_metadata({entry.key: entry.value for entry in model.metadata_props})
+
+
 def _rename_inner(graph: Any) -> None:
     """Leave the names of outputs to them: a domain may be called as the exporter calls a value within."""
     taken = {output.name for output in graph.outputs}
@@ -71,9 +79,7 @@ def prove(network: nn.Module, metadata: ModelMetadata, file: Path) -> str:
         for output, wanted, got in zip(graph.outputs, expected, found, strict=True):
             difference = (wanted.double() - torch.from_numpy(got).double()).abs()
             if not difference.max() <= graph.tolerance:
-                raise ExportError(
-                    f"{output.name}, batch {batch}: values differ by up to {float(difference.max()):.4g}"
-                )
+                raise ExportError(f"{output.name}, batch {batch}: values differ by up to {float(difference.max()):.4g}")
             greatest = max(greatest, float(difference.max()))
             apart += int((difference > 0).sum())
             total += difference.numel()
