@@ -5,23 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
 
-from service.metadata import ModelMetadata, parse_metadata
+from service.metadata import ModelMetadata
+from tests.contract.committed import METADATA, MODELS, model_files
 from training.config.experiment import load_experiment, parse_experiment
 
 ROOT = Path(__file__).parents[2]
-MODELS = ROOT / "models"
 PAPER = {"edge": 0.952, "negative": 0.967}  # pixel agreement, Liu & Tuzel 2016
-
-
-def _metadata(file: Path) -> ModelMetadata:
-    model = onnx.load(file, load_external_data=False)
-    return parse_metadata({entry.key: entry.value for entry in model.metadata_props})
-
-
-FILES = [file for file in sorted(MODELS.glob("*/*/model.onnx")) if _metadata(file).kind == "generator"]
+FILES = model_files("generator")
 
 
 def quality_rows(metadata: ModelMetadata) -> list[str]:
@@ -65,7 +57,7 @@ def headline_row(metadata: ModelMetadata) -> str:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.parts[-3])
 def test_the_project_readme_states_the_headline(file: Path) -> None:
     """The project's README has a row for each model, and its figures are the file's."""
-    row = headline_row(_metadata(file))
+    row = headline_row(METADATA[file])
     assert row in (ROOT / "README.md").read_text(), row
 
 
@@ -73,7 +65,7 @@ def test_the_project_readme_states_the_headline(file: Path) -> None:
 def test_the_readme_states_the_quality_that_the_file_states(file: Path) -> None:
     """Every row of the table is what the model's own metadata give."""
     text = (MODELS / "README.md").read_text()
-    rows = quality_rows(_metadata(file))
+    rows = quality_rows(METADATA[file])
     assert all(row in text for row in rows), "\n".join(rows)
 
 
@@ -88,6 +80,38 @@ def test_the_readme_shows_a_sheet_of_each_model(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.parts[-3])
 def test_the_experiment_that_made_a_model_is_committed(file: Path) -> None:
     """The experiment in a model's metadata is the committed one of its name, to the last field."""
-    metadata = _metadata(file)
+    metadata = METADATA[file]
     committed = load_experiment(ROOT / f"training/experiments/{metadata.name}.toml")
     assert parse_experiment(metadata.provenance.experiment) == committed
+
+
+def classifier_row(metadata: ModelMetadata, size: int) -> str:
+    """Return a classifier's row of the README's table."""
+    quality: dict[str, Any] = metadata.quality
+    worst = min(quality["accuracy_by_class"], key=quality["accuracy_by_class"].__getitem__)
+    cells = [
+        metadata.name,
+        metadata.domains[0].name,
+        f"{quality['accuracy']:.2%}",
+        f"{quality['accuracy_by_class'][worst]:.2%}, of {worst}",
+        f"{size / 1e6:.2f} MB",
+        ", ".join(metadata.goes_with),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("file", model_files("classifier"), ids=lambda file: file.parts[-3])
+def test_the_readme_states_the_accuracy_that_a_classifier_states(file: Path) -> None:
+    """Every classifier has its row, with the figures of its own metadata."""
+    row = classifier_row(METADATA[file], file.stat().st_size)
+    assert row in (MODELS / "README.md").read_text(), row
+
+
+@pytest.mark.parametrize("file", model_files("classifier"), ids=lambda file: file.parts[-3])
+def test_the_readme_has_the_commands_that_made_a_classifier(file: Path) -> None:
+    """The options of the training command are those of the metadata, and the export names the same generators."""
+    metadata, text = METADATA[file], (MODELS / "README.md").read_text()
+    recipe: Any = metadata.provenance.experiment
+    options = f"--table {recipe['table']} --seed {metadata.provenance.seed} --epochs {recipe['epochs']}"
+    assert f"{options} --augmentations {' '.join(recipe['augmentations'])}" in text
+    assert f"--name {metadata.name} --goes-with {' '.join(metadata.goes_with)}\n" in text

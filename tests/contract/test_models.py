@@ -1,4 +1,4 @@
-"""The committed models: they open, they are small, and they are as good as they say."""
+"""The committed generators: they open, they are small, and they are as good as they say."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import onnxruntime
 import pytest
 import torch
 
-from service.metadata import ModelMetadata, parse_metadata
+from service.metadata import ModelMetadata
+from tests.contract.committed import METADATA, model_files, open_session
 from training.measures.metrics import pixel_agreement
 from training.networks.drawing import latents_of_seeds
 from training.pixels.transforms import transform
 
-MODELS = Path(__file__).parents[2] / "models"
-FILES = sorted(MODELS.glob("*/*/model.onnx"))
+FILES = model_files("generator")
 LEAST_PIXELS = {"edge": 0.952, "negative": 0.967}  # the figures of Liu & Tuzel 2016, section 4
 LEAST_CLASSES = 0.95
 LEAST_BALANCE = 0.98
@@ -40,11 +40,8 @@ each_model, each_generator, each_classifier = map(each, (FILES, files_of("genera
 
 
 def open_model(file: Path) -> tuple[onnxruntime.InferenceSession, ModelMetadata]:
-    """Open a file on one thread, and read what it says of itself."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return session, parse_metadata(session.get_modelmeta().custom_metadata_map)
+    """Open a file on one thread, and return its metadata."""
+    return open_session(file), METADATA[file]
 
 
 def pixels_of(metadata: ModelMetadata) -> dict[str, dict[str, Any]]:
@@ -96,6 +93,7 @@ def test_a_model_meets_its_figures(file: Path) -> None:
 def test_a_models_pixels_agree_as_recorded(file: Path) -> None:
     """Generated again from seeds 0 to 999, its pairs agree as its metadata say, within 0.01."""
     session, metadata = open_model(file)
+    assert metadata.prior is not None
     names = [domain.name for domain in metadata.domains]
     assert metadata.prior is not None
     parts = [
