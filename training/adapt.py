@@ -84,9 +84,7 @@ def adapt(
     run = named if named and named.experiment() == experiment else find_run(options.runs, experiment)
     run = complete(run, experiment, options.runs, options.machine)
     classifiers, steps = load_adapted(run)
-    accuracies = {
-        name: float(accuracy(classifiers[name].to(device), test_set)) for name, test_set in real.items()
-    }
+    accuracies = {name: float(accuracy(classifiers[name].to(device), test_set)) for name, test_set in real.items()}
     images = {name: len(test_set.images) for name, test_set in real.items()}
     class_names = next((names for test_set in real.values() if (names := test_set.class_names)), ())
     measured = {"steps": steps, "images": images, "accuracy": accuracies, "class_names": class_names}
@@ -98,9 +96,7 @@ def adapt(
 def describe(runs: Sequence[Accuracies]) -> str:
     """Say the mean over the runs and, where there are several, the standard deviation between them."""
     said = {name: spread([run[name] for run in runs]) for name in runs[0]}
-    return "\n".join(
-        f"{name}: {shares} of real test images classified right" for name, shares in said.items()
-    )
+    return "\n".join(f"{name}: {shares} of real test images classified right" for name, shares in said.items())
 
 
 if __name__ == "__main__":

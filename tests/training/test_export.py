@@ -75,9 +75,7 @@ def spoil(run: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("domains", [1, 2, 3])
-def test_onnxruntime_draws_what_torch_draws(
-    make_run: Callable[..., RunFolder], tmp_path: Path, domains: int
-) -> None:
+def test_onnxruntime_draws_what_torch_draws(make_run: Callable[..., RunFolder], tmp_path: Path, domains: int) -> None:
     """At every batch size each output is uint8 [B, H, W, C] with torch's bytes, at most 1 apart."""
     run = make_run(domains)
     file, report = export(run, ExportOptions(models=tmp_path))
