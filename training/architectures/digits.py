@@ -37,6 +37,16 @@ GENERATORS = {
         (28, 28),
         _digit("leaky_relu", 0.2, "tanh", features=256),
     ),
+    "digit_doubling": Table(
+        "a dense layer to 7x7 and deconvolutions that double: few channels, even windows, quick on a CPU",
+        (28, 28),
+        (
+            Layer("linear", 128, 7, norm="batch", activation="leaky_relu"),
+            Layer("deconv", 64, 4, 2, 1, norm="batch", activation="leaky_relu"),  # 14x14
+            Layer("deconv", 32, 4, 2, 1, norm="batch", activation="leaky_relu"),  # 28x28
+            Layer("conv", "image", 5, 1, 2, activation="tanh"),
+        ),
+    ),
     "digit_32": Table(
         "Soft-CoGAN's digit at 32x32: each deconvolution doubles the sides",
         (32, 32),
