@@ -70,7 +70,7 @@ def test_an_experiment_survives_its_run_folder() -> None:
         ({"generator": {"table": "big"}}, ["generator.table = 'big'", "digit, digit_leaky"]),
         (
             {"generator": {"table": "face"}},
-            ["discriminator.table = 'digit'", "(28, 28) pixels", "take face, face_layer_norm"],
+            ["discriminator.table = 'digit'", "(28, 28) pixels", "take face, photo_128, face_layer_norm"],
         ),
         (
             {
