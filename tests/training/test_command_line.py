@@ -68,7 +68,7 @@ def test_libraries_say_nothing(write_experiment: Path, tmp_path: Path) -> None:
 def test_a_librarys_warnings_are_not_shown(module: str, heard: bool) -> None:
     """Warnings about a library's own code are hidden; those about this project's are not."""
     quieten_libraries()
-    with pytest.warns(UserWarning) if heard else nullcontext():
+    with pytest.warns(UserWarning, match="deprecated") if heard else nullcontext():
         warnings.warn_explicit("deprecated", UserWarning, "file.py", 1, module=module)
     assert not logging.getLogger("lightning_fabric.utilities").isEnabledFor(logging.WARNING)
 

@@ -27,10 +27,10 @@ PARTS = (Experiment, DomainConfig)
 SOFT_COGAN = """
     dataset loss disc_penalty gen_penalty batch_size epochs disc_iters clip penalty_weight_d penalty_weight_g
     lr_d lr_g b1 b2 optim_d optim_g num_samples_to_gen images_while_training dir g_dim d_dim gan_type
-    noise_dim limit_dataset scale_data label_smooth input_noise purpose grayscale weight_decay bias_init prelu_init
-    noise_type weight_init g_arch d_arch cogan_data semantic_loss semantic_weight classifier_path use_cycle
-    cycle_weight use_firstlayer shared_layers feature_loss fl_high_weight fl_low_weight perceptual_loss
-    style_weight content_weight
+    noise_dim limit_dataset scale_data label_smooth input_noise purpose grayscale weight_decay bias_init
+    prelu_init noise_type weight_init g_arch d_arch cogan_data semantic_loss semantic_weight classifier_path
+    use_cycle cycle_weight use_firstlayer shared_layers feature_loss fl_high_weight fl_low_weight
+    perceptual_loss style_weight content_weight
 """
 FIELDS: dict[str, Any] = {"name": "a", "data_license": "none", "domains": [DIGIT]}
 
