@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import tyro
-from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils.tqdm import disable_progress_bars
 from pydantic import TypeAdapter, ValidationError
 
 from service.metadata import describe_errors

@@ -1,7 +1,8 @@
 """Coupled generators and discriminators over any number of domains, built from tables of layers.
 
-Sharing is by identity: the trunk is one module, run once for all domains, so that coupled weights
-cannot drift apart. Axes: B batch, Z latent, C channels, H, W.
+Sharing is by identity: the trunk is one module, so that coupled weights cannot drift apart. It runs once for
+all domains, or in a discriminator with batch normalisation once a domain. Axes: B batch, Z latent,
+C channels, H, W.
 """
 
 from __future__ import annotations
