@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import TypeVar
 
 import tyro
+from huggingface_hub.utils.tqdm import disable_progress_bars
 from pydantic import TypeAdapter, ValidationError
 
 from service.metadata import describe_errors
@@ -17,14 +20,40 @@ from training.errors import ConfigError, TrainingError
 Options = TypeVar("Options")
 
 
+# Loggers and modules whose messages are about themselves, and not about what the user asked for.
+LIBRARIES = (
+    "datasets",
+    "fsspec",
+    "httpx",
+    "huggingface_hub",
+    "lightning_fabric",
+    "lightning_utilities",
+    "matplotlib",
+    "onnxscript",
+    "PIL",
+    "tensorboard",
+    "torch",
+    "torchmetrics",
+)
+
+
+def quieten_libraries() -> None:
+    """Hide the libraries' log messages below errors, their warnings and their progress bars."""
+    for name in LIBRARIES:
+        logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
+    disable_progress_bars()
+
+
 def verb(run: Callable[[Path, list[str]], None]) -> Callable[[], None]:
     """Make a console entry of a verb that works on a target: its first argument, then options.
 
-    A user's error is printed as one line, and the exit status is 2.
+    A user's error is printed as one line, and the exit status is 2. Libraries say nothing but errors.
     """
 
     @wraps(run)
     def main() -> None:
+        quieten_libraries()
         try:
             target, *options = sys.argv[1:] or [""]
             if target in ("", "-h", "--help"):

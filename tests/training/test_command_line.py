@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
+import subprocess
+import sys
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +18,7 @@ import pytest
 
 from training import adapt, compare, document, evaluate, export, sweep, train, train_classifiers
 from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
+from training.command_line import quieten_libraries
 from training.config.domain import DomainConfig
 from training.config.experiment import Experiment
 from training.config.fields import Described
@@ -33,6 +40,37 @@ def test_help_shows_the_command(
     with pytest.raises(SystemExit, match="2"):  # a script's empty variable is no success
         run_verb(verb)
     assert f"python -m {verb.__name__} " in capsys.readouterr().out
+
+
+def test_libraries_say_nothing(write_experiment: Path, tmp_path: Path) -> None:
+    """A training in mixed precision prints its own lines and its progress bar alone."""
+    command = [sys.executable, "-m", "training.train", write_experiment, "--runs", tmp_path / "runs"]
+    done = subprocess.run(
+        [*map(str, command), "--precision", "bf16-mixed", "--machine.threads", "1"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line for line in re.split(r"[\r\n]+", done.stderr) if line.strip()]
+    assert [line for line in lines if not re.match(r" *\d+%\|", line)] == []
+    assert [line.split(":")[0].strip() for line in done.stdout.splitlines()] == [
+        "tiny",
+        *("digit", "edge", "negative"),
+        *("generator", "discriminator"),
+        "run folder",
+        "done",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("module", "heard"), [("torch.nn.modules", False), ("torch", False), ("training", True)]
+)
+def test_a_librarys_warnings_are_not_shown(module: str, heard: bool) -> None:
+    """Warnings about a library's own code are hidden; those about this project's are not."""
+    quieten_libraries()
+    with pytest.warns(UserWarning, match="deprecated") if heard else nullcontext():
+        warnings.warn_explicit("deprecated", UserWarning, "file.py", 1, module=module)
+    assert not logging.getLogger("lightning_fabric.utilities").isEnabledFor(logging.WARNING)
 
 
 def test_help_lists_every_field(

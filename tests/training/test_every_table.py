@@ -22,6 +22,7 @@ MakeExperiment = Callable[..., Experiment]
 Begin = Callable[..., Trainer]
 NAMES = ("digit", "edge", "colour")
 SMALL = {"width": 1 / 32, "initialisation": "he"}
+WIDER = {"face_layer_norm": {"width": 1 / 8}}  # one channel is its own mean
 
 
 def opponents() -> list[tuple[str, str]]:
@@ -44,7 +45,7 @@ def begin(make_experiment: MakeExperiment, fabric: Fabric) -> Begin:
         experiment = make_experiment(
             NAMES[:domains],
             generator=SMALL | {"table": generator},
-            discriminator=SMALL | {"table": discriminator},
+            discriminator=SMALL | {"table": discriminator} | WIDER.get(discriminator, {}),
             **changes,
         )
         images = {

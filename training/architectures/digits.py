@@ -8,8 +8,10 @@ from functools import partial
 from training.architectures.layers import Activation, Layer, Table
 
 
-def _digit(hidden: Activation, slope: float, last: Activation, features: int = 128) -> tuple[Layer, ...]:
-    deconv = partial(Layer, "deconv", norm="batch", activation=hidden, slope=slope)
+def _digit(
+    hidden: Activation, slope: float, last: Activation, features: int = 128, affine: bool = True
+) -> tuple[Layer, ...]:
+    deconv = partial(Layer, "deconv", norm="batch", affine=affine, activation=hidden, slope=slope)
     return (
         deconv(1024, 4),  # 4x4
         deconv(512, 3, 2, 1),  # 7x7
@@ -19,13 +21,18 @@ def _digit(hidden: Activation, slope: float, last: Activation, features: int = 1
     )
 
 
-_started = partial(Layer, norm="batch", activation="prelu", slope=0.25)
+_started = partial(Layer, norm="batch", eps=1e-3, activation="prelu", slope=0.25)  # eps of Keras
+
+_DOUBLED = (
+    *(_started("deconv", out, 3, 2, "same") for out in (512, 256, 128)),  # 8x8 to 32x32
+    Layer("deconv", "image", 6, padding="same", activation="tanh"),
+)
 
 GENERATORS = {
     "digit": Table(
         "the digit generator of Liu & Tuzel 2016 (supplement, table 1): five deconvolutions to 28x28",
         (28, 28),
-        _digit("prelu", 0.25, "sigmoid"),
+        _digit("prelu", 0.25, "sigmoid", affine=False),
     ),
     "digit_leaky": Table(
         "the same with LeakyReLU, whose backward costs a fifth of PReLU's, and tanh (Radford et al. 2016)",
@@ -37,6 +44,16 @@ GENERATORS = {
         (28, 28),
         _digit("leaky_relu", 0.2, "tanh", features=256),
     ),
+    "digit_doubling": Table(
+        "a dense layer to 7x7 and deconvolutions that double: few channels, even windows, quick on a CPU",
+        (28, 28),
+        (
+            Layer("linear", 128, 7, norm="batch", activation="leaky_relu"),
+            Layer("deconv", 64, 4, 2, 1, norm="batch", activation="leaky_relu"),  # 14x14
+            Layer("deconv", 32, 4, 2, 1, norm="batch", activation="leaky_relu"),  # 28x28
+            Layer("conv", "image", 5, 1, 2, activation="tanh"),
+        ),
+    ),
     "digit_32": Table(
         "Soft-CoGAN's digit at 32x32: each deconvolution doubles the sides",
         (32, 32),
@@ -45,6 +62,16 @@ GENERATORS = {
             *(_started("deconv", out, 3, 2, "same", slope=0.0) for out in (512, 256, 128)),  # 8x8 to 32x32
             Layer("deconv", "image", 6, padding="same", activation="tanh"),
         ),
+    ),
+    "digit_32_unshared": Table(
+        "Soft-CoGAN's digit_noshare at 32x32: as digit_32, but every PReLU begins with 0.25",
+        (32, 32),
+        (_started("linear", 1024, 4), *_DOUBLED),
+    ),
+    "digit_32_first": Table(
+        "the same with its option use_firstlayer: one deconvolution more, at 4x4",
+        (32, 32),
+        (_started("linear", 1024, 4), _started("deconv", 1024, 4, padding="same"), *_DOUBLED),
     ),
 }
 

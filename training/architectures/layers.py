@@ -29,6 +29,8 @@ class Layer:
     norm: Norm = "none"
     eps: float = 1e-5
     """What the normalisation adds to the variance."""
+    affine: bool = True
+    """Whether a batch normalisation learns a scale and a shift."""
     norm_last: bool = False
     """Whether the normalisation comes after the activation."""
     activation: Activation = "none"

@@ -8,18 +8,31 @@ from functools import partial
 from training.architectures.blocks import narrowing
 from training.architectures.layers import Layer, Table
 
-_learned = partial(Layer, norm="batch", activation="prelu", slope=0.25)
+KERAS = 1e-3  # eps of its batch and layer normalisation
+_learned = partial(Layer, norm="batch", eps=KERAS, activation="prelu", slope=0.25)
 _doubling = partial(_learned, "deconv", kernel=4, stride=2, padding=1)
 _halving = partial(_learned, "conv", stride=2)
-_leaky = partial(Layer, "deconv", norm="batch", activation="leaky_relu")
+_leaky = partial(Layer, "deconv", norm="batch", eps=KERAS, activation="leaky_relu")
 _image = partial(Layer, out="image", activation="tanh")
+
+
+def _with_eps(eps: float, *layers: Layer) -> tuple[Layer, ...]:
+    """Return layers whose batch normalisations have another eps."""
+    return tuple(replace(layer, eps=eps) if layer.norm == "batch" else layer for layer in layers)
+
+
+_FACE_DRAWN = (
+    _learned("linear", 1024, 4),
+    *(_doubling(out) for out in (512, 256, 128, 64, 32)),  # 8x8 to 128x128
+    _image("deconv", kernel=3, padding=1),
+)
 
 GENERATORS = {
     "cifar": Table(
         "Soft-CoGAN's for CIFAR-10 (its type 32): narrow, and wider at the end",
         (32, 32),
         (
-            Layer("linear", 256, 4, activation="leaky_relu"),
+            Layer("linear", 256, 4),
             _leaky(128, 4, 1, "same"),
             _leaky(128, 4, 2, 1),  # 8x8
             _leaky(128, 4, 2, 1),  # 16x16
@@ -31,27 +44,37 @@ GENERATORS = {
         "Soft-CoGAN's type 64, begun at 4x4 so that it draws 64x64 and not 256x256",
         (64, 64),
         (
-            _leaky(1024, 4),
+            Layer("linear", 1024, 4),
             *(_leaky(out, 3, 2, "same") for out in (512, 256, 128, 128)),  # 8x8 to 64x64
             _image("deconv", kernel=6, padding="same"),
         ),
     ),
     "face": Table(
-        "the official CelebA generator at 128x128, which Soft-CoGAN coupled; also its type 128",
+        "the official CelebA generator at 128x128, of one domain",
         (128, 128),
-        (
-            _learned("linear", 1024, 4),
-            *(_doubling(out) for out in (512, 256, 128, 64, 32)),  # 8x8 to 128x128
-            _image("deconv", kernel=3, padding=1),
-        ),
+        _with_eps(1e-5, *_FACE_DRAWN),
+    ),
+    "photo_128": Table(
+        "the same as Soft-CoGAN has it, coupled (its face) or of one domain (its type 128)",
+        (128, 128),
+        _FACE_DRAWN,
     ),
     "photo_256": Table(
-        "Soft-CoGAN's 256: face with twice the channels at first and one doubling more",
+        "Soft-CoGAN's 256, coupled: photo_128 with twice the channels at first and one doubling more",
         (256, 256),
         (
             _learned("linear", 2048, 4),
             *(_doubling(out, activation="leaky_relu", slope=0.3) for out in (1024, 512)),  # 8x8, 16x16
             *(_doubling(out) for out in (256, 128, 64, 32)),  # 32x32 to 256x256
+            _image("deconv", kernel=3, padding=1),
+        ),
+    ),
+    "photo_256_deep": Table(
+        "Soft-CoGAN's type 256, of one domain: photo_256 with PReLU throughout",
+        (256, 256),
+        (
+            _learned("linear", 2048, 4),
+            *(_doubling(out) for out in (1024, 512, 256, 128, 64, 32)),  # 8x8 to 256x256
             _image("deconv", kernel=3, padding=1),
         ),
     ),
@@ -80,12 +103,17 @@ DISCRIMINATORS = {
         (*narrowing(64, 128, 128, 128, 256, 512), Layer("linear", "logit")),
     ),
     "face": Table(
-        "the official CelebA discriminator at 128x128; Soft-CoGAN shares all but its first two rows",
+        "the official CelebA discriminator at 128x128, of one domain",
+        (128, 128),
+        _with_eps(1e-5, *_FACE),
+    ),
+    "photo_128": Table(
+        "the same as Soft-CoGAN has it; coupled, it shares all but the first two rows",
         (128, 128),
         _FACE,
     ),
     "face_layer_norm": Table(
-        "face with layer normalisation, as Soft-CoGAN has it without sharing: fit for a gradient penalty",
+        "photo_128 with layer normalisation, as Soft-CoGAN has it unshared: fit for a gradient penalty",
         (128, 128),
         tuple(replace(layer, norm="layer") if layer.norm == "batch" else layer for layer in _FACE),
     ),
@@ -102,11 +130,14 @@ DISCRIMINATORS = {
         ),
     ),
     "photo_256_deep": Table(
-        "Soft-CoGAN's type 256, of one domain: seven wide convolutions and no dropout",
+        "Soft-CoGAN's type 256, of one domain: photo_256 with a convolution more and a wider dense layer",
         (256, 256),
         (
-            *(_halving(out, 5, padding=2) for out in (32, 64, 128, 256, 512, 1024, 2048)),  # to 2x2
-            _learned("linear", 4096),
+            *(_halving(out, 5, padding=2) for out in (32, 64)),  # 128x128, 64x64
+            _halving(128, 5, padding=2, dropout=0.1),  # 32x32
+            *(_halving(out, 5, padding=2, dropout=0.3) for out in (256, 512)),  # 16x16, 8x8
+            *(_halving(out, 5, padding=2, dropout=0.5) for out in (1024, 2048)),  # 4x4, 2x2
+            _learned("linear", 4096, dropout=0.5),
             Layer("linear", "logit"),
         ),
     ),

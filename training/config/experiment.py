@@ -36,6 +36,8 @@ class Experiment:
     """The image distributions that are coupled."""
     data_license: str
     """Licence of the images, carried into the exported file."""
+    purpose: str = ""
+    """What the run is for, in a sentence that is kept with it."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     """The generator."""
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -70,6 +72,8 @@ class Experiment:
     """Steps between two lines of metrics."""
     sample_every: Positive = 1000
     """Steps between two sheets of samples."""
+    sample_count: Positive = 32
+    """Pairs on a sheet of samples, of the same latents every time."""
     checkpoint_every: Positive = 1000
     """Steps between two checkpoints."""
 

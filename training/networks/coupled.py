@@ -1,7 +1,8 @@
 """Coupled generators and discriminators over any number of domains, built from tables of layers.
 
-Sharing is by identity: the trunk is one module, run once for all domains, so that coupled weights
-cannot drift apart. Axes: B batch, Z latent, C channels, H, W.
+Sharing is by identity: the trunk is one module, so that coupled weights cannot drift apart. It runs once for
+all domains, or in a discriminator with batch normalisation once a domain. Axes: B batch, Z latent,
+C channels, H, W.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class CoupledGenerator(nn.Module):
 class CoupledEncoder(nn.Module):
     """A stem for each domain, one trunk, and where `own_last` layers are a domain's own, a head for each.
 
-    {domain: images [B, C, H, W]} -> {domain: values [B, V]}.
+    {domain: images [B, C, H, W]} -> {domain: values [B, V]}. Batch normalisation takes the statistics of one
+    domain at a time, as in the earlier systems.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class CoupledEncoder(nn.Module):
         shape = next(shape for _, shape in stems.values())
         self.stems = nn.ModuleDict({name: stem for name, (stem, _) in stems.items()})
         self.trunk, shape = build(table.layers[first:last], shape, width, outputs)
+        self._normalises = any(layer.norm == "batch" for layer in table.layers[first:last])
         self.heads = nn.ModuleDict(
             {name: build(table.layers[last:], shape, width, outputs)[0] for name in channels}
         )
@@ -76,8 +79,10 @@ class CoupledEncoder(nn.Module):
         return {name: part.flatten(1) for name, part in parts.items()}
 
     def _read(self, images: Images, trunk: nn.Module) -> Images:
-        stems = torch.cat([self.stems[name](batch) for name, batch in images.items()])
-        parts = trunk(stems).split([len(batch) for batch in images.values()])
+        stems = {name: self.stems[name](batch) for name, batch in images.items()}
+        if self._normalises:
+            return {name: trunk(stem) for name, stem in stems.items()}
+        parts = trunk(torch.cat(list(stems.values()))).split([len(stem) for stem in stems.values()])
         return dict(zip(images, parts, strict=True))
 
 

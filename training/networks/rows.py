@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from training.architectures import Layer
 
@@ -31,6 +31,14 @@ class Layers(nn.Sequential):
         """Return each row of the table with the modules that it became."""
         modules = iter(self)
         return [(layer, list(islice(modules, length))) for layer, length in self.lengths]
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels at each place of [B, C, H, W], as Keras has it."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Normalise."""
+        return super().forward(values.movedim(1, -1)).movedim(-1, 1)
 
 
 def build(
@@ -91,8 +99,10 @@ OPERATIONS: dict[str, Callable[[Layer, Shape, int], Built]] = {
 }
 NORMS: dict[str, Callable[[Layer, int, bool], list[nn.Module]]] = {
     "none": lambda _layer, _out, _flat: [],
-    "batch": lambda layer, out, flat: [(nn.BatchNorm1d if flat else nn.BatchNorm2d)(out, layer.eps)],
-    "layer": lambda layer, out, _flat: [nn.GroupNorm(1, out, layer.eps)],  # over all of C, H, W
+    "batch": lambda layer, out, flat: [
+        (nn.BatchNorm1d if flat else nn.BatchNorm2d)(out, layer.eps, affine=layer.affine)
+    ],
+    "layer": lambda layer, out, flat: [(nn.LayerNorm if flat else ChannelNorm)(out, layer.eps)],
 }
 ACTIVATIONS: dict[str, Callable[[Layer], list[nn.Module]]] = {
     "none": lambda _layer: [],

@@ -1,8 +1,9 @@
 """What the generator minimises beside its adversarial loss: siblings of one signature, by name.
 
 Most hold the images of a pair together, beside shared layers; some hold them to real images. Each takes what
-a step has drawn and what the coupling was given to ask, and returns a scalar to minimise. Axes: B batch,
-Z latent, K classes, C channels, H, W.
+a step has drawn and what the coupling was given to ask, and returns a scalar to minimise: a sum over domains,
+as the adversarial loss is, so that a weight means the same for any number of them. Axes: B batch, Z latent,
+K classes, C channels, H, W.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Coupling:
 
 
 def semantic(drawn: Drawn, asked: Asked) -> Tensor:
-    """Return the mean squared difference between each domain's probabilities and their mean.
+    """Return how far the domains' probabilities are from their mean, as `_spread` has it.
 
     They are of classes or of attributes, and asked of classifiers trained on the real images of each domain
     alone, so nothing paired is needed, but labels are.
@@ -68,26 +69,26 @@ def semantic(drawn: Drawn, asked: Asked) -> Tensor:
 
 
 def weights(_drawn: Drawn, asked: Asked) -> Tensor:
-    """Sum, over the weights of the first own layers, the mean squared difference from the domains' mean."""
+    """Return the spread over domains of each weight of the first own layers, summed over weights."""
     rows = islice(zip(*asked.weights.values(), strict=True), asked.layers)
     return torch.stack([_spread(same) for row in rows for same in zip(*row, strict=True)]).sum()
 
 
 def features(drawn: Drawn, asked: Asked) -> Tensor:
-    """Sum, over what the first own layers put out, the mean squared difference from the domains' mean."""
+    """Return the spread over domains of what each of the first own layers puts out, summed over layers."""
     rows = islice(zip(*drawn.features.values(), strict=True), asked.layers)
     return torch.stack([_spread(same) for same in rows]).sum()
 
 
 def cycle(drawn: Drawn, asked: Asked) -> Tensor:
-    """Return the mean absolute difference between the latents and what the encoder makes of their images."""
+    """Sum, over domains, the mean absolute difference between latents and the encoder's of their images."""
     assert asked.encode  # an experiment that asks this has an encoder
     found = asked.encode(drawn.images)
-    return torch.stack([(latents - drawn.latents).abs().mean() for latents in found.values()]).mean()
+    return torch.stack([(latents - drawn.latents).abs().mean() for latents in found.values()]).sum()
 
 
 def content(drawn: Drawn, asked: Asked) -> Tensor:
-    """Return the mean squared difference between what each domain's images show and the domains' mean.
+    """Return the spread over domains of what the images show.
 
     What they show are the last features of VGG19 that are looked at (Gatys et al. 2016, equation 1).
     """
@@ -95,23 +96,24 @@ def content(drawn: Drawn, asked: Asked) -> Tensor:
 
 
 def style(drawn: Drawn, asked: Asked) -> Tensor:
-    """Return the mean squared difference between the Gram matrices of drawn and of real images.
+    """Sum, over domains, the mean squared difference between Gram matrices of generated and of real images.
 
-    The mean is over all features but the last, and over domains (Gatys et al. 2016, equations 3 to 5).
+    The mean is over all features but the last (Gatys et al. 2016, equations 3 to 5).
     """
-    apart = []
+    losses = []
     for name, batch in drawn.images.items():
         with torch.no_grad():
             wanted = asked.perceive[name](drawn.real[name])[:-1]
         found = asked.perceive[name](batch)[:-1]
-        apart += [(_gram(a) - _gram(b)).square().mean() for a, b in zip(found, wanted, strict=True)]
-    return torch.stack(apart).mean()
+        by_layer = [(_gram(a) - _gram(b)).square().mean() for a, b in zip(found, wanted, strict=True)]
+        losses.append(torch.stack(by_layer).mean())
+    return torch.stack(losses).sum()
 
 
 def reconstruction(drawn: Drawn, _asked: Asked) -> Tensor:
-    """Return the Huber loss between drawn and real images, whose mean a young generator finds by it."""
+    """Sum, over domains, the Huber loss between generated and real images: it teaches their mean."""
     losses = [huber_loss(batch, drawn.real[name]) for name, batch in drawn.images.items()]
-    return torch.stack(losses).mean()
+    return torch.stack(losses).sum()
 
 
 def _gram(features: Tensor) -> Tensor:
@@ -120,8 +122,12 @@ def _gram(features: Tensor) -> Tensor:
 
 
 def _spread(values: Sequence[Tensor]) -> Tensor:
+    """Return twice the mean squared difference from the domains' mean, summed over domains.
+
+    For two domains that is the mean squared difference between them, as Soft-CoGAN has it.
+    """
     stacked = torch.stack([value.float() for value in values])
-    return (stacked - stacked.mean(0)).square().mean()
+    return 2.0 * (stacked - stacked.mean(0)).square().flatten(1).mean(1).sum()
 
 
 COUPLINGS = {

@@ -1,7 +1,8 @@
 """What the discriminator learns beside judging: siblings of one signature, by name.
 
 Each takes what a step asks the discriminator, the student, and its average, the teacher, and returns a scalar
-for the student to minimise. Axes: B batch, F features, K classes, C channels, H, W.
+for the student to minimise: a sum over domains, as the adversarial loss is. Axes: B batch, F features,
+K classes, C channels, H, W.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Lesson:
 
 def labels(lecture: Lecture) -> Tensor:
     """Return the cross entropy of the labelled images' classes (Liu & Tuzel 2016, section 5)."""
-    return _mean(cross_entropy(read.float(), lecture.labels[name]) for name, read in lecture.labelled.items())
+    return _sum(cross_entropy(read.float(), lecture.labels[name]) for name, read in lecture.labelled.items())
 
 
 def pair_features(lecture: Lecture) -> Tensor:
@@ -44,7 +45,7 @@ def pseudo_labels(lecture: Lecture) -> Tensor:
 
     The teacher sees the images as they are, the student altered ones (Sohn et al. 2020, equation 4).
     """
-    return _mean(
+    return _sum(
         _follow(read, lecture.taught[name], lecture.confidence) for name, read in lecture.unlabelled.items()
     )
 
@@ -55,12 +56,12 @@ def pair_labels(lecture: Lecture) -> Tensor:
     It is the class that the teacher, where it is sure, reads in their pair's images of labelled domains.
     """
     taught, confidence = lecture.taught_of_pairs, lecture.confidence
-    return _mean(_follow(read, taught, confidence) for read in lecture.drawn_unlabelled.values())
+    return _sum(_follow(read, taught, confidence) for read in lecture.drawn_unlabelled.values())
 
 
 def entropy(lecture: Lecture) -> Tensor:
-    """Return the mean entropy of the unlabelled images' classes (Grandvalet & Bengio 2004)."""
-    return _mean(
+    """Return the mean entropy of each unlabelled domain's classes, summed (Grandvalet & Bengio 2004)."""
+    return _sum(
         torch.special.entr(read.float().softmax(1)).sum(1).mean() for read in lecture.unlabelled.values()
     )
 
@@ -71,8 +72,8 @@ def _follow(logits: Tensor, taught: Tensor, confidence: float) -> Tensor:
     return (costs * (sureness >= confidence)).mean()
 
 
-def _mean(costs: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(costs)).mean()
+def _sum(costs: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(costs)).sum()
 
 
 LESSONS: dict[str, Lesson] = {

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
+
+from training.pixels.ranges import Images
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -98,6 +101,14 @@ LOSSES = {
         needs_real=True,
     ),
 }
+
+
+def sum_over_domains(objective: Objective, real: Images, fake: Images) -> Tensor:
+    """Return the sum of each domain's loss, of logits [B] by domain.
+
+    A sum, not a mean: a domain's gradient does not depend on how many other domains there are.
+    """
+    return torch.stack([objective(real[name], logits) for name, logits in fake.items()]).sum()
 
 
 def adversarial_loss(name: str, real_label: float, fake_label: float) -> AdversarialLoss:

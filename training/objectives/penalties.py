@@ -1,6 +1,7 @@
 """Penalties on the gradient of the discriminator at images: siblings of one signature, by name.
 
-Each has a place, the images that it looks at, and a cost of the gradients there.
+Each has a place, the images that it looks at, and a cost of the gradients there: the sum over domains of each
+domain's mean, as the adversarial loss is.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ class Penalty:
 
 
 def half_square(images: Images, logits: Images) -> Tensor:
-    """Half the mean squared norm of d logit / d image over all images (Mescheder et al. 2018, equation 9)."""
-    squares = [gradient.square().sum((1, 2, 3)) for gradient in _gradients(images, logits)]
-    return torch.cat(squares).mean() / 2
+    """Half the mean squared norm of d logit / d image of each domain (Mescheder et al. 2018, equation 9)."""
+    squares = [gradient.square().sum((1, 2, 3)).mean() for gradient in _gradients(images, logits)]
+    return torch.stack(squares).sum() / 2
 
 
 def distance_from_one(images: Images, logits: Images) -> Tensor:
     """Mean squared distance from 1 of the norm of d logit / d image (Gulrajani et al. 2017, equation 3)."""
     norms = [torch.linalg.vector_norm(gradient, dim=(1, 2, 3)) for gradient in _gradients(images, logits)]
-    return (torch.cat(norms) - 1.0).square().mean()
+    return torch.stack([(norm - 1.0).square().mean() for norm in norms]).sum()
 
 
 def between(real: Images, fake: Images) -> Images:

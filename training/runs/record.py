@@ -12,8 +12,6 @@ from training.runs.folder import RunFolder
 from training.runs.sheets import save_film, save_sheet
 from training.steps.trainer import Trainer
 
-SHEET_SEEDS = range(32)
-
 
 class Record:
     """Writes the state of a trainer into the folder of its run, in the process that leads.
@@ -40,7 +38,8 @@ class Record:
     def save_sheet(self) -> None:
         """Write a sheet of what the averaged generator draws of the same seeds every time."""
         if self._leads:
-            latents = latents_of_seeds(self._trainer.experiment.latent_prior, SHEET_SEEDS)
+            experiment = self._trainer.experiment
+            latents = latents_of_seeds(experiment.latent_prior, range(experiment.sample_count))
             file = self._folder.samples / f"step_{self._trainer.state.steps_done:08d}.png"
             save_sheet(draw(self._trainer.state.average, latents), file)
 

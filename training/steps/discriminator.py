@@ -8,7 +8,7 @@ from torch import Tensor
 
 from training.config.discriminator import PenaltyConfig
 from training.config.experiment import Experiment
-from training.objectives.losses import adversarial_loss
+from training.objectives.losses import adversarial_loss, sum_over_domains
 from training.objectives.penalties import PENALTIES, PLACES
 from training.pixels.ranges import Images
 from training.steps.learners import clip_weights, descend
@@ -44,9 +44,10 @@ class DiscriminatorUpdate:
         places = dict.fromkeys(("real", "fake", *sorted(penalised)))
         images = {place: PLACES[place](real, fake) for place in places}
         logits = {place: self._judge(images[place], place in penalised) for place in places}
-        real_logits, fake_logits = (torch.cat(list(logits[place].values())) for place in ("real", "fake"))
-        loss = self._loss.discriminator(real_logits, fake_logits)
-        means = {"real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
+        loss = sum_over_domains(self._loss.discriminator, logits["real"], logits["fake"])
+        means = {
+            f"{place}_logit": torch.cat(list(logits[place].values())).mean() for place in ("real", "fake")
+        }
         self._state.means.add(discriminator_loss=loss, **means)
         costs = {one.name: (one.weight * one.every, _cost(one, images, logits)) for one in due}
         return self._state.means.weigh(loss, costs)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from training.config.experiment import Experiment
 from training.objectives.couplings import Drawn
-from training.objectives.losses import LOSSES
+from training.objectives.losses import LOSSES, sum_over_domains
 from training.pixels.ranges import Images
 from training.steps.learners import descend
 from training.steps.pairing import Pairing
@@ -38,10 +38,11 @@ class GeneratorUpdate:
 
     def _fooling_loss(self, real: Images, fake: Images) -> Tensor:
         with torch.no_grad():
-            real_logits = self._judge(real) if self._loss.needs_real else torch.empty(0)
-        loss = self._loss.generator(real_logits, self._judge(fake))
+            real_logits = self._judge(real) if self._loss.needs_real else dict.fromkeys(fake, torch.empty(0))
+        loss = sum_over_domains(self._loss.generator, real_logits, self._judge(fake))
         self._state.means.add(generator_loss=loss)
         return loss
 
-    def _judge(self, images: Images) -> Tensor:
-        return torch.cat(list(self._discriminator.forward(images).values()))
+    def _judge(self, images: Images) -> Images:
+        logits: Images = self._discriminator.forward(images)
+        return logits

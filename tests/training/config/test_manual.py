@@ -23,6 +23,15 @@ from training.pixels.augmentations import AUGMENTATIONS
 DOCS = Path(training.__file__).parents[1] / "docs"
 FILES = sorted((Path(training.__file__).parent / "experiments").glob("*.toml"))
 DIGIT = {"name": "digit", "source": "ylecun/mnist"}
+PARTS = (Experiment, DomainConfig)
+SOFT_COGAN = """
+    dataset loss disc_penalty gen_penalty batch_size epochs disc_iters clip penalty_weight_d penalty_weight_g
+    lr_d lr_g b1 b2 optim_d optim_g num_samples_to_gen images_while_training dir g_dim d_dim gan_type
+    noise_dim limit_dataset scale_data label_smooth input_noise purpose grayscale weight_decay bias_init
+    prelu_init noise_type weight_init g_arch d_arch cogan_data semantic_loss semantic_weight classifier_path
+    use_cycle cycle_weight use_firstlayer shared_layers feature_loss fl_high_weight fl_low_weight
+    perceptual_loss style_weight content_weight
+"""
 FIELDS: dict[str, Any] = {"name": "a", "data_license": "none", "domains": [DIGIT]}
 
 
@@ -36,6 +45,19 @@ def test_the_manual_has_every_choice() -> None:
     example = tomllib.loads(re.findall(r"```toml\n(.*?)```", manual, re.DOTALL)[0])
     parsed = parse_experiment(FIELDS | example)
     assert [penalty.weight for penalty in parsed.discriminator.all_penalties] == [10.0]
+
+
+def test_the_manual_has_every_option_of_soft_cogan() -> None:
+    """Each option of its command line is in the table of its options, and what stands beside it exists."""
+    manual = (DOCS / "training.md").read_text()
+    table = manual.split("Soft-CoGAN (P9Project)")[1].split("Its weights hold")[0]
+    options = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE))
+    written = {word for option in options for word in re.findall(r"\w+", option)}
+    assert set(SOFT_COGAN.split()) - written == set()
+    known = {field.name for part in PARTS for field in fields(part)}
+    for field in ("sample_count", "sample_every", "purpose", "where", "latent_dim"):
+        assert f"`{field}`" in table
+        assert field in known
 
 
 def test_the_manual_names_experiments_that_are() -> None:

@@ -57,6 +57,22 @@ def test_a_discriminator_judges_every_domain(domains: int, name: str) -> None:
         torch.testing.assert_close(discriminator({domain: batch})[domain], logits[domain])
 
 
+@pytest.mark.parametrize("name", ["dcgan_digit", "upsample", "photo_128"])
+@pytest.mark.parametrize("method", ["forward", "features", "classify"])
+def test_batch_statistics_are_of_one_domain(name: str, method: str) -> None:
+    """In training a domain's logits do not depend on what the other domain's images are."""
+    torch.manual_seed(0)
+    table, channels = DISCRIMINATORS[name], {"digit": 1, "edge": 1}
+    discriminator = CoupledDiscriminator(table, channels, 1 / 8, len(table.layers) - 1, classes=2)
+    for module in discriminator.modules():
+        if isinstance(module, nn.Dropout | nn.Dropout2d):
+            module.p = 0.0
+    digit, *others = torch.randn(3, 4, 1, *table.size)
+    one, other = (getattr(discriminator, method)({"digit": digit, "edge": 9 * edge}) for edge in others)
+    assert torch.equal(one["digit"], other["digit"])
+    assert not torch.equal(one["edge"], other["edge"])
+
+
 @pytest.mark.parametrize("domains", COUNTS)
 def test_the_trunk_runs_once_a_batch(make_experiment: MakeExperiment, domains: int) -> None:
     """However many domains there are, the shared layers of both networks work once for all of them."""
@@ -130,15 +146,13 @@ def test_shared_weights_are_the_same_object(make_experiment: MakeExperiment) -> 
 
 
 def test_the_paper_generator_has_its_weights() -> None:
-    """REFERENCE counts 7,842,694: 7,833,476 shared and two heads of 4,609; ours adds an affine norm's."""
+    """The official one shares 7,833,476, idle biases before norms among them, and has 4,609 a head."""
     channels = {"digit": 1, "edge": 1}
     generator = CoupledGenerator(GENERATORS["digit"], channels, latent_dim=100, width=1, shared_layers=4)
     convolutions = 100 * 1024 * 16 + 9 * (1024 * 512 + 512 * 256 + 256 * 128)
     assert convolutions == 7_831_552
-    channels_out = 1024 + 512 + 256 + 128
-    norms, slopes = 2 * channels_out, 4  # a scale and a shift a channel; a PReLU's slope a layer
-    assert count(generator.trunk) == convolutions + norms + slopes
-    assert convolutions + channels_out + slopes == 7_833_476  # theirs: a bias, and a norm without weights
+    idle_biases, slopes = 1024 + 512 + 256 + 128, 4  # a PReLU's slope a layer
+    assert count(generator.trunk) == convolutions + slopes == 7_833_476 - idle_biases
     assert {count(head) for head in generator.heads.values()} == {128 * 36 + 1} == {4_609}
 
 

@@ -93,24 +93,24 @@ def test_losses_stay_finite_at_extreme_logits(name: str) -> None:
 
 
 def test_the_penalty_of_a_linear_discriminator() -> None:
-    """Its gradient is its weight at every image, so the penalty is half the weight's squared norm."""
+    """Its gradient is its weight at every image, so a domain's penalty is half the weight's squared norm."""
     linear = nn.Linear(3 * 4 * 4, 1)
     images = {"digit": torch.randn(5, 3, 4, 4), "edge": torch.randn(2, 3, 4, 4)}
     images = {name: batch.requires_grad_() for name, batch in images.items()}
     logits = {name: linear(batch.flatten(1)).flatten() for name, batch in images.items()}
-    expected = linear.weight.square().sum() / 2
+    expected = 2 * linear.weight.square().sum() / 2
     torch.testing.assert_close(half_square(images, logits), expected)
 
 
 @pytest.mark.parametrize("norm", [0.0, 1.0, 3.0])
 def test_the_gradient_penalty_of_a_linear_discriminator(norm: float) -> None:
-    """Its gradient is its weight, so the penalty is (norm - 1)^2; where all is 0 its slope is finite."""
+    """Its gradient is its weight, so each domain costs (norm - 1)^2; where all is 0 the slope is finite."""
     weight = (torch.eye(16)[3] * norm).requires_grad_()
     images = {"digit": torch.randn(5, 1, 4, 4), "edge": torch.randn(2, 1, 4, 4)}
     images = {name: batch.requires_grad_() for name, batch in images.items()}
     logits = {name: batch.flatten(1) @ weight for name, batch in images.items()}
     penalty = distance_from_one(images, logits)
-    assert penalty.item() == pytest.approx((norm - 1) ** 2)
+    assert penalty.item() == pytest.approx(2 * (norm - 1) ** 2)
     (slope,) = torch.autograd.grad(penalty, weight)
     assert slope.isfinite().all()
 
