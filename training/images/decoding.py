@@ -7,14 +7,16 @@ one domain fits them, so that a second run, a resumed one and another seed decod
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import datasets
 import numpy as np
@@ -27,7 +29,7 @@ from training.errors import DataError
 from training.files import write_whole
 from training.images import sources
 from training.images.fitting import fit, is_deep
-from training.images.sources import fingerprint
+from training.images.sources import fingerprint, read_cells
 
 log = logging.getLogger(__name__)
 
@@ -46,15 +48,18 @@ def fingerprints(table: datasets.Dataset, column: str) -> Fingerprints:
 
     Those of files are kept, by path, size and time of the last change, so that they are not read again.
     """
-    cells = table.cast_column(column, datasets.Image(decode=False))[column]
-    paths = [cell["path"] for cell in cells if cell and cell["bytes"] is None]
-    if not paths:
-        return [None if cell is None else fingerprint(cell) for cell in cells]
-    digests = iter(_cached("fingerprints", _states(paths), lambda: _read_fingerprints(paths)))
-    return [
-        None if cell is None else next(digests).tobytes() if cell["bytes"] is None else fingerprint(cell)
-        for cell in cells
-    ]
+    found: Fingerprints = []
+    for cells in read_cells(table.cast_column(column, datasets.Image(decode=False)), column):
+        paths = [cell["path"] for cell in cells if cell and cell["bytes"] is None]
+        kept = iter(
+            _cached("fingerprints", _states(paths), partial(_read_fingerprints, paths)) if paths else ()
+        )
+        for cell in cells:
+            if cell is None:
+                found.append(None)
+            else:
+                found.append(next(kept).tobytes() if cell["bytes"] is None else fingerprint(cell))
+    return found
 
 
 def decode_rows(
@@ -71,11 +76,11 @@ def decode_rows(
 
 def _decode(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]) -> Pixels:
     pixels = np.empty((len(table), *size, domain.channels), np.uint8)
-    cells = table[domain.image_column]
     deep: list[float] = []
 
-    def one(row: int) -> tuple[str, DataError] | None:
-        cell = cells[row]
+    def one(numbered: tuple[dict[str, Any] | None, int]) -> tuple[str, DataError] | None:
+        cell, row = numbered
+        assert cell, "rows without an image do not count"
         try:
             image = sources.decode(cell)
             if is_deep(image):
@@ -85,7 +90,10 @@ def _decode(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]
             return str(cell["path"] or f"number {row}"), error
         return None
 
-    damaged = [found for found in _in_threads(one, range(len(table))) if found]
+    damaged: list[tuple[str, DataError]] = []
+    rows = itertools.count()
+    for cells in read_cells(table, domain.image_column):
+        damaged += filter(None, _in_threads(one, zip(cells, rows, strict=False)))
     if damaged:
         (first, error), *others = damaged
         more = f"; nor can {len(others)} others: {', '.join(name for name, _ in others)}" if others else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from training.images.blending import blend
 from training.images.decoding import Fingerprints, decode_rows, fingerprints
 from training.images.labels import read_labels, tell_apart
 from training.images.sharing import join_rows, share_out_images
-from training.images.sources import group_of_rows, locate, number_rows
+from training.images.sources import group_of_rows, locate, number_rows, read_cells
 from training.pixels.transforms import transform
 
 
@@ -102,14 +103,15 @@ def _keys(table: Table, domain: DomainConfig, columns: set[str]) -> list[list[Ha
 def load_pairs(experiment: Experiment) -> dict[str, ImageSet]:
     """Load the true pairs of the test rows: images of domains in the same row of one table, in one order.
 
-    Nothing where fewer than two domains share a table whose columns are pairs. Raises DataError.
+    Nothing unless several domains have columns of one table that are pairs. Raises DataError.
     """
     tables: dict[tuple[object, ...], list[DomainConfig]] = {}
     for domain in experiment.domains:
         rows_of = locate(domain.source), domain.configuration, domain.split_for("test"), domain.held_out
         tables.setdefault((*rows_of, domain.group), []).append(domain)
-    domains = max(tables.values(), key=len)
-    if len(domains) < 2 or not all(domain.paired_columns for domain in domains):
+    domains = max(tables.values(), key=lambda some: len({domain.image_column for domain in some}))
+    columns = {domain.image_column for domain in domains}
+    if len(columns) < 2 or not all(domain.paired_columns for domain in domains):
         return {}
     opened: dict[str, Table] = {}
     for domain in domains:
@@ -177,11 +179,10 @@ def _load(
 
 
 def _origins(table: Table, domain: DomainConfig) -> tuple[Origin, ...]:
+    cells = itertools.chain.from_iterable(read_cells(table.rows, domain.image_column))
     return tuple(
-        Origin(cell["path"] or f"row {number} of {domain.source}", (mark or b"").hex())
-        for cell, number, mark in zip(
-            table.rows[domain.image_column], table.numbers, table.marks, strict=True
-        )
+        Origin((cell or {}).get("path") or f"row {number} of {domain.source}", (mark or b"").hex())
+        for cell, number, mark in zip(cells, table.numbers, table.marks, strict=True)
     )
 
 

@@ -16,9 +16,15 @@ from training.architectures import CLASSIFIERS
 from training.config.domain import DomainConfig
 from training.config.experiment import Experiment
 from training.images.labels import tell_apart
-from training.images.sets import ImageSet, load_split
+from training.images.sets import ImageSet, load_pairs, load_split
 from training.images.sharing import share_out
-from training.measures.metrics import class_agreement, class_balance, frechet_distance, pixel_agreement
+from training.measures.metrics import (
+    class_agreement,
+    class_balance,
+    counterpart_distance,
+    frechet_distance,
+    pixel_agreement,
+)
 from training.pixels.ranges import Images
 from training.pixels.transforms import transform
 from training.pretrained.classifiers import Classifier, classifier_file, load_classifier
@@ -34,6 +40,8 @@ def measure(experiment: Experiment, pairs: Images, classifiers: Path, device: to
         judge.to(device)
     quality = {"pairs": count, "latents": f"index 0 of seeds 0 to {count - 1}"}
     quality["pixel_agreement"] = measure_pixels(experiment.domains, pairs, real)
+    if counterparts := measure_counterparts(experiment, pairs):
+        quality["counterpart_distance"] = counterparts
     if not judges:
         return quality | {"not_measured": f"classes and Frechet distances: {unjudged(experiment, real)}"}
     return (
@@ -90,6 +98,25 @@ def measure_pixels(
         agreement = pixel_agreement(expected, pairs[domain.name])
         measured[domain.name] = {"of": origin.name, **agreement, "floor": floor}
     return measured
+
+
+def measure_counterparts(experiment: Experiment, pairs: Images) -> dict[str, Any]:
+    """Return how far images of a pair are apart: generated ones, and beside them the true pairs of test rows.
+
+    Nothing where the source has no true pairs. The floor of true pairs is what shuffled ones have.
+    """
+    true = {name: images.images for name, images in load_pairs(experiment).items()}
+    if not true:
+        return {}
+    first, *others = true
+    return {
+        name: {
+            "of": first,
+            "generated": counterpart_distance(pairs[first], pairs[name])["distance"],
+            **{f"true_{key}": value for key, value in counterpart_distance(true[first], true[name]).items()},
+        }
+        for name in others
+    }
 
 
 def measure_classes(

@@ -356,6 +356,13 @@ def test_a_name_of_other_bytes_is_read(tmp_path: Path) -> None:
     assert levels(tmp_path) == [1]
 
 
+def test_images_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image is at its row, however many are read at once."""
+    monkeypatch.setattr(sources, "ROWS_AT_ONCE", 2)
+    write(tmp_path / "train", *range(60, 65))
+    assert levels(tmp_path) == [60, 61, 62, 63, 64]
+
+
 def test_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second time they come from the cache, unless one of them has changed; a full cache is no error."""
     decoded: list[str] = []
