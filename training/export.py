@@ -4,7 +4,7 @@
     python -m training.export runs/00004_mnist_to_usps --classifier-of usps
 
 Writes models/<name>/<version>/model.onnx, the next version where none is named, and config.pbtxt beside the
-versions, so that Triton Inference Server takes the same folder.
+versions, so that Triton Inference Server takes the same folder. A config.pbtxt that was edited is kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from training.errors import ConfigError
 from training.exporting.graphs import GRAPHS
 from training.exporting.onnx_file import prove, write_onnx
 from training.exporting.triton import triton_config
-from training.files import write_whole
+from training.files import write_whole, writing
 from training.runs.folder import RunFolder
 from training.runs.trained import load_adapted, load_average
 
@@ -64,18 +64,30 @@ def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
         raise ConfigError(f"{version} exists, and a version is never changed: name another")
     aside = folder / f".{metadata.version}.part"
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    with writing(aside):
+        aside.mkdir(parents=True)
     try:
-        write_onnx(network, metadata, aside / "model.onnx")
+        with writing(version / "model.onnx"):
+            write_onnx(network, metadata, aside / "model.onnx")
         report = prove(network, metadata, aside / "model.onnx")
         config = triton_config(metadata.name, GRAPHS[metadata.kind](network, metadata))
-        write_whole(folder / "config.pbtxt", lambda file: file.write_text(config))
-        aside.rename(version)
+        kept = write_config(folder / "config.pbtxt", config)
+        with writing(version):
+            aside.rename(version)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         if not any(folder.iterdir()):
             folder.rmdir()
-    return version / "model.onnx", report
+    return version / "model.onnx", "; ".join(filter(None, [report, kept]))
+
+
+def write_config(file: Path, config: str) -> str:
+    """Write a model's config.pbtxt unless there is one; say so if there is another one, which is kept."""
+    if not file.exists():
+        write_whole(file, lambda aside: aside.write_text(config, encoding="utf-8"))
+    elif file.read_text(encoding="utf-8", errors="replace").split() != config.split():
+        return f"{file} is not what export writes, and is kept as it is: remove it to have it written anew"
+    return ""
 
 
 def load(run: RunFolder, classifier_of: str | None) -> tuple[nn.Module, int]:

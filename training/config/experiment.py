@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import tomllib
 from dataclasses import field
 from pathlib import Path
@@ -138,9 +139,21 @@ EXPERIMENT = TypeAdapter(Experiment)
 def load_experiment(path: Path) -> Experiment:
     """Read an experiment from a TOML file. Raises ConfigError, naming the field and what is allowed."""
     try:
-        return parse_experiment(tomllib.loads(path.read_text()))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ConfigError) as error:
+        return parse_experiment(tomllib.loads(_read_text(path)))
+    except (OSError, tomllib.TOMLDecodeError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _read_text(path: Path) -> str:
+    """Read UTF-8, with or without a byte order mark. Raises ConfigError for other encodings."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise ConfigError("is UTF-16 or no text, and TOML is UTF-8: save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigError(f"line {line} is not UTF-8, which TOML is: save it as UTF-8") from error
 
 
 def parse_experiment(values: object) -> Experiment:

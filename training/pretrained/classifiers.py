@@ -15,7 +15,7 @@ from tqdm import tqdm
 from training.architectures import CLASSIFIERS
 from training.config.domain import DomainConfig
 from training.errors import RunError
-from training.files import expecting, write_whole
+from training.files import expecting, write_tensors
 from training.images.sets import ImageSet
 from training.networks.rows import build
 from training.objectives.labelling import cost, say
@@ -114,7 +114,7 @@ def save_classifier(classifier: Classifier, file: Path) -> None:
     """Write a classifier as a whole file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     state = {"settings": classifier.settings, "weights": classifier.state_dict()}
-    write_whole(file, lambda aside: torch.save(state, aside))
+    write_tensors(file, state)
 
 
 def load_classifier(file: Path) -> Classifier:

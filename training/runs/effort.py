@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from training.files import write_json
+from training.files import read_json, write_json
 from training.runs.folder import RunFolder
 
 MachineFacts = Mapping[str, str | int]
@@ -22,9 +21,7 @@ def note_machine(run: RunFolder, machine: MachineFacts) -> None:
 
 def machines(run: RunFolder) -> list[MachineFacts]:
     """Return the machines that trained a run, the first one first."""
-    known: list[MachineFacts] = (
-        json.loads(run.machines_file.read_text()) if run.machines_file.is_file() else []
-    )
+    known: list[MachineFacts] = read_json(run.machines_file) if run.machines_file.is_file() else []
     return known
 
 

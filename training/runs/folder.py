@@ -26,7 +26,7 @@ from filelock import FileLock
 
 from training.config.experiment import EXPERIMENT, Experiment, parse_experiment
 from training.errors import ConfigError, RunError
-from training.files import write_json, write_lines
+from training.files import read_json, write_json, write_lines
 from training.runs.checkpoint import last_step
 from training.runs.metrics_log import MetricsLog
 from training.runs.origin import origin
@@ -73,7 +73,7 @@ class RunFolder:
 
     def description(self) -> dict[str, Any]:
         """Return the experiment as plain values, the commit and the library versions."""
-        description: dict[str, Any] = json.loads(self._experiment_file.read_text())
+        description: dict[str, Any] = read_json(self._experiment_file)
         return description
 
     def experiment(self) -> Experiment:
@@ -88,7 +88,7 @@ class RunFolder:
         if not self._metrics_file.exists():
             return []
         lines = []
-        for line in self._metrics_file.read_text().splitlines():
+        for line in self._metrics_file.read_text(encoding="utf-8").splitlines():
             with suppress(json.JSONDecodeError):
                 lines.append(json.loads(line))
         return lines
@@ -112,7 +112,7 @@ class RunFolder:
         return self._measured(self.accuracy_file, steps, "adapt")
 
     def _measured(self, file: Path, steps: int, verb: str) -> dict[str, Any]:
-        measured: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        measured: dict[str, Any] = read_json(file) if file.is_file() else {}
         if measured.get("steps") != steps:
             raise RunError(
                 f"{self.path} is not measured after step {steps}: python -m training.{verb} {self.path}"

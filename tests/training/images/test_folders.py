@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,22 +181,6 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert loaded.class_names == ("cat", "dog")
     assert loaded.labels is not None
     assert loaded.labels.tolist() == [0, 1]
-
-
-@pytest.fixture
-def as_a_user() -> Iterator[Path]:
-    """Return a folder of a user who is not root, as whom the test runs."""
-    folder = Path(tempfile.mkdtemp())
-    root = os.geteuid() == 0
-    if root:
-        os.chown(folder, 65534, -1)
-        os.seteuid(65534)
-    try:
-        yield folder
-    finally:
-        if root:
-            os.seteuid(0)
-        shutil.rmtree(folder)
 
 
 def test_a_folder_that_may_not_be_read_is_named(as_a_user: Path) -> None:
