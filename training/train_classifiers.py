@@ -37,7 +37,7 @@ class ClassifierOptions:
     """Times that every training image is seen, on average."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Fixes the weights and the images' order."""
-    machine: Machine = field(default_factory=Machine)
+    machine: Machine = field(default_factory=Machine.from_environment)
 
 
 @verb

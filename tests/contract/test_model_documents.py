@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from service.metadata import ModelMetadata, parse_metadata
-from training.config.experiment import load_experiment, parse_experiment
+from training.config.experiment import load_experiment, parse_kept
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
@@ -88,4 +88,4 @@ def test_the_experiment_that_made_a_model_is_committed(file: Path) -> None:
     """The experiment in a model's metadata is the committed one of its name, to the last field."""
     metadata = _metadata(file)
     committed = load_experiment(ROOT / f"training/experiments/{metadata.name}.toml")
-    assert parse_experiment(metadata.provenance.experiment) == committed
+    assert parse_kept(metadata.provenance.experiment) == committed

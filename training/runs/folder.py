@@ -5,6 +5,7 @@ runs/00003_digit_edge/
     metrics.jsonl       a line of mean losses every `log_every` steps
     events/             the same for TensorBoard
     machines.json       where it was trained
+    images.json         which images each domain learns from
     samples/            sheets: rows are latents, columns are domains
     checkpoints/        resumable states
     losses.png          the metrics over the steps, once the run has ended
@@ -24,7 +25,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from training.config.experiment import EXPERIMENT, Experiment, parse_experiment
+from training.config.experiment import EXPERIMENT, Experiment, parse_kept
 from training.errors import ConfigError, RunError
 from training.files import read_json, write_json, write_lines
 from training.runs.checkpoint import last_step
@@ -45,6 +46,7 @@ class RunFolder:
         self.accuracy_file = path / "accuracy.json"
         self.lock_file = path / ".lock"
         self.machines_file = path / "machines.json"
+        self.images_file = path / "images.json"
         self.events = path / "events"
         self._experiment_file = path / "experiment.json"
         self._metrics_file = path / "metrics.jsonl"
@@ -79,7 +81,7 @@ class RunFolder:
     def experiment(self) -> Experiment:
         """Return the experiment of the run. Raises ConfigError where it is read no longer."""
         try:
-            return parse_experiment(self.description()["experiment"])
+            return parse_kept(self.description()["experiment"])
         except ConfigError as error:
             raise ConfigError(f"{self.path}: {error}") from error
 

@@ -19,7 +19,7 @@ def describe(trainer: Trainer, images: Images, fabric: Fabric) -> str:
     return "\n".join(
         [
             f"{experiment.name}: {experiment.steps} steps of {experiment.batch_size} images a domain "
-            f"on {fabric.device}, precision {experiment.precision}",
+            f"on {fabric.device}, precision {trainer.processes.precision}",
             *(f"  {name}: {len(domain)} images, {_shape(domain)}" for name, domain in images.items()),
             *(f"  {name}: {size:,} parameters" for name, size in sizes.items()),
         ]

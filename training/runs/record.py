@@ -26,7 +26,8 @@ class Record:
         self._leads = trainer.processes.leads
         self._log = folder.open_log(trainer.state.steps_done) if self._leads else None
         if self._leads:
-            note_machine(folder, describe_machine(trainer.processes.device, trainer.processes.count))
+            processes = trainer.processes
+            note_machine(folder, describe_machine(processes.device, processes.count, processes.precision))
 
     def write_metrics(self) -> dict[str, float]:
         """Write the mean losses since the last time, and return them. Raises DivergedError."""

@@ -53,7 +53,7 @@ def test_a_run_notes_where_it_is_trained(
     run_verb(train, write_experiment, "--runs", tmp_path, "--machine.accelerator", "cpu")
     run = RunFolder.open(tmp_path / "00000_tiny")
     (machine,) = machines(run)
-    assert machine == describe_machine(torch.device("cpu"), processes=1)
+    assert machine == describe_machine(torch.device("cpu"), processes=1, precision="32-true")
     assert (machine["threads"], machine["of_threads"]) == (torch.get_num_threads(), os.cpu_count())
     assert machine["device"]
     assert 0 < seconds(run) < 60

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.training.conftest import CPU
 from tests.training.test_train import assert_same
-from training.compute.machine import Machine
 from training.config.experiment import Experiment
 from training.errors import ConfigError, DataError
 from training.objectives.couplings import COUPLINGS
@@ -95,7 +95,7 @@ def test_labels_of_other_domains_are_never_read(
             {"name": "digit", "source": str(source)},
         ]
         experiment = make_experiment(domains=domains, lessons=ALL, classifier={"confidence": 0.0})
-        trainer = prepare(experiment, Machine(accelerator="cpu", threads=1))
+        trainer = prepare(experiment, CPU).trainer
         losses(trainer, 2)
         states.append(trainer.state.state_dict())
     assert_same(states[0], states[1])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config.experiment import Experiment
+from training.config.fields import Precision
 from training.objectives.losses import LOSSES
 from training.steps.trainer import Trainer
 
@@ -130,10 +131,13 @@ def test_learning_rates_fall(
 
 @pytest.mark.parametrize(("precision", "kind"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
 def test_networks_calculate_in_the_precision_that_is_asked(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer, precision: str, kind: torch.dtype
+    make_experiment: MakeExperiment,
+    make_trainer: Callable[..., Trainer],
+    precision: Precision,
+    kind: torch.dtype,
 ) -> None:
     """What their layers put out is of its kind, and their weights stay whole."""
-    trainer = make_trainer(make_experiment(precision=precision))
+    trainer = make_trainer(make_experiment(), precision)
     seen: set[torch.dtype] = set()
     for network in (trainer.state.generator, trainer.state.discriminator):
         network.trunk[0].register_forward_hook(lambda *call: seen.add(call[-1].dtype))
