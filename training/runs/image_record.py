@@ -63,7 +63,7 @@ def check_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> str:
 
 
 def _digest(images: Tensor) -> str:
-    return hashlib.blake2b(memoryview(images.contiguous().numpy()), digest_size=16).hexdigest()
+    return hashlib.blake2b(images.contiguous().numpy().data, digest_size=16).hexdigest()
 
 
 def _some(files: list[str]) -> str:
