@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.config.domain import DomainConfig
-from training.errors import DataError
+from training.errors import DataError, describe_causes
 from training.files import write_whole
 from training.images import sources
 from training.images.fitting import fit, is_deep
-from training.images.sources import fingerprint, read_cells
+from training.images.sources import PAGES, fingerprint, read_cells
 
 log = logging.getLogger(__name__)
 
@@ -77,17 +77,25 @@ def decode_rows(
 def _decode(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]) -> Pixels:
     pixels = np.empty((len(table), *size, domain.channels), np.uint8)
     deep: list[float] = []
+    several: list[str] = []
 
     def one(numbered: tuple[dict[str, Any] | None, int]) -> tuple[str, DataError] | None:
         cell, row = numbered
         assert cell, "rows without an image do not count"
         try:
             image = sources.decode(cell)
+            if image.info.get(PAGES, 1) > 1:
+                several.append(str(cell["path"]))
             if is_deep(image):
                 deep.append(float(np.asarray(image).max()))
             pixels[row] = fit(image, size, domain)
-        except DataError as error:
-            return str(cell["path"] or f"number {row}"), error
+        except Exception as error:  # of a kind of image that Pillow opens and cannot convert, too
+            said = (
+                error
+                if isinstance(error, DataError)
+                else DataError(f"cannot be read: {describe_causes(error)}")
+            )
+            return str(cell["path"] or f"number {row}"), said
         return None
 
     damaged: list[tuple[str, DataError]] = []
@@ -100,6 +108,13 @@ def _decode(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]
         raise DataError(
             f"image {first} of {domain.source!r} {error}{more}; mend or remove {'them' if others else 'it'}"
         ) from error
+    if several:
+        log.warning(
+            "%s: of %d files with several pages the first is read: %s",
+            domain.source,
+            len(several),
+            ", ".join(sorted(several)[:5]),
+        )
     if deep:
         log.warning(
             "%s: %d grey images of 16 bits are scaled from 0..65535 to 0..255; their greatest value is %d",

@@ -88,7 +88,7 @@ def _list(folder: Path, listing: Listing, around: frozenset[tuple[int, int]]) ->
         return
     for entry in _entries(folder):
         path = Path(entry.path)
-        if _is_hidden(entry.name):
+        if is_hidden(entry.name):
             hidden = entry.name.lower() not in SYSTEM and not entry.name.startswith("._")
             if hidden and (entry.is_dir() or path.suffix.lower() in image_suffixes()):
                 listing.leave_out("hidden", path)
@@ -108,7 +108,7 @@ def _any_image(folder: Path, around: frozenset[tuple[int, int]]) -> Iterator[boo
         return
     folders = []
     for entry in _entries(folder):
-        if _is_hidden(entry.name):
+        if is_hidden(entry.name):
             continue
         if entry.is_dir():
             folders.append(Path(entry.path))
@@ -167,7 +167,8 @@ def _is_image(path: Path) -> bool:
         return True
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Return whether a name is hidden, or of what systems leave beside files."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 
@@ -195,7 +196,7 @@ class ImageFolder:
     def __init__(self, root: Path) -> None:
         """Look at the first folders below a source; their images are listed when a split is asked."""
         self.root = root
-        visible = [entry for entry in _entries(root) if not _is_hidden(entry.name)]
+        visible = [entry for entry in _entries(root) if not is_hidden(entry.name)]
         self.folders = {entry.name: Path(entry.path) for entry in visible if entry.is_dir()}
         self.lies_flat = any(entry.is_file() and _is_image(Path(entry.path)) for entry in visible)
         self._broken = [
@@ -221,8 +222,19 @@ class ImageFolder:
             raise DataError(f"{self.root} has folders {candidates}: name one of them exactly")
         found = next((self.folders[one] for one in candidates), None)
         if found is None and self.is_one_split and name == WHOLE:
+            self._check_depth()
             return self.root
         return found if found and has_images(found) else None
+
+    def _check_depth(self) -> None:
+        """Raise DataError if folders of splits lie one folder deeper than they are looked for."""
+        for folder in self.folders.values():
+            inner = {entry.name.casefold() for entry in _entries(folder) if entry.is_dir()}
+            splits = sorted(name for name in inner if SPLIT_FOLDER.fullmatch(name))
+            if len({name.startswith("train") for name in splits}) == 2:
+                raise DataError(
+                    f"{folder} has folders {splits}, which are called as splits: name it as source"
+                )
 
     def splits(self, names: list[str], other: list[str]) -> Splits:
         """Return what reads each split. Raises DataError if one is missing, or shares a file with another.
@@ -255,7 +267,8 @@ class ImageFolder:
                 )
             return said
         called = [one for one in named if one.casefold().startswith(name.casefold())]
-        example = next(iter(called), named[0])
+        others = [one for one in named if one.casefold().startswith("train") == (name != "test")]
+        example = next(iter(called or others), named[0])
         return (
             f"it has no folder {name!r} with images; its folders are {named}: train_split and test_split "
             f"choose among them, as in {'test' if name == 'test' else 'train'}_split = '{example}'"
@@ -268,7 +281,9 @@ class ImageFolder:
         others = [
             name
             for name, folder in self.folders.items()
-            if folder not in found.values() and not SPLIT_FOLDER.fullmatch(name) and has_images(folder)
+            if folder not in found.values()
+            and (not SPLIT_FOLDER.fullmatch(name) or name.casefold() in map(str.casefold, found))
+            and has_images(folder)
         ]
         if self.lies_flat or others:
             where = [f"folders {sorted(others)}"] * bool(others) + ["the source itself"] * self.lies_flat
@@ -295,6 +310,10 @@ class ImageFolder:
                     f"{self.root}: {len(both)} images of {folder.name!r} are in {other.name!r} too, by "
                     f"links: {_some([str(twin) for twin, _ in both])}"
                 )
+
+    def read_whole(self) -> datasets.Dataset:
+        """Return all images of the source as one split."""
+        return self.read(self.root)
 
     def read(self, folder: Path) -> datasets.Dataset:
         """Return the images of a split as a table: image, label if there are classes, columns of metadata."""
@@ -333,7 +352,7 @@ class ImageFolder:
                 entry.name
                 for split in splits
                 for entry in _entries(split)
-                if entry.is_dir() and not _is_hidden(entry.name) and has_images(Path(entry.path))
+                if entry.is_dir() and not is_hidden(entry.name) and has_images(Path(entry.path))
             }
         )
         values = [int(name) if name.isascii() and name.isdecimal() else MAX_NUMBERED for name in names]

@@ -49,13 +49,14 @@ def tell_apart(names: Mapping[str, tuple[str, ...]]) -> str:
         if len(classes) != len(theirs):
             return f"domain {name} has {len(classes)} classes and {first} {len(theirs)}"
         for number, (own, other) in enumerate(zip(classes, theirs, strict=True)):
-            if own != other:
+            if not _is_called_alike(own, other):
                 return f"class {number} of domain {name} is {own!r}, and that of {first} {other!r}"
     return ""
 
 
 def _classes(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
     labels = table[domain.label_column][:] if domain.label_column in table.column_names else [None]
+    labels = [int(label) if isinstance(label, str) and _is_number(label) else label for label in labels]
     for label in labels:
         if not isinstance(label, int | None) or (label or 0) < MISSING:
             raise DataError(
@@ -65,6 +66,17 @@ def _classes(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
     if {None, MISSING} & set(labels) or len(set(labels)) < 2:  # as images without folders of classes have it
         return None
     return torch.tensor(labels, dtype=torch.int64)
+
+
+def _is_called_alike(own: str, other: str) -> bool:
+    """Compare names of classes as they are called, and numbers by their value: 07 is 7."""
+    if _is_number(own) and _is_number(other):
+        return int(own) == int(other)
+    return own.strip().casefold() == other.strip().casefold()
+
+
+def _is_number(name: str) -> bool:
+    return name.strip().isascii() and name.strip().isdecimal()
 
 
 def _attributes(table: datasets.Dataset, domain: DomainConfig) -> Tensor:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import re
+import shutil
+import zipfile
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -21,14 +24,16 @@ from PIL import ExifTags, Image, ImageOps
 from training.config.domain import SourceConfig, Use
 from training.errors import DataError, describe_causes
 from training.images.array_files import array_splits, arrays_named, read_splits, split_names
-from training.images.folders import ImageFolder, has_images, image_suffixes
+from training.images.folders import ImageFolder, has_images, image_suffixes, is_hidden
 from training.images.sharing import share_out
 
 DATA_ROOT = "COGAN_DATA"
 HUB_NAME = re.compile(r"(?!.*(--|\.\.))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
 HUB_TIMEOUT = 10.0  # s
 ROWS_AT_ONCE = 1000
+PAGES = "pages"  # of a file, in the info of its image
 IMAGE_COLUMNS = {"image", "label"}  # of a folder of images
+TEXT_TABLES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson"}
 DESCRIPTIONS = {"README.md", "dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"}
 TABLES = frozenset(
     """.parquet .arrow .csv .tsv .json .jsonl .ndjson .zip .tar .gz .tgz .bz2 .xz .zst .lz4
@@ -36,7 +41,7 @@ TABLES = frozenset(
 )
 
 datasets.disable_progress_bars()
-datasets.logging.set_verbosity_error()
+datasets.logging.set_verbosity(logging.CRITICAL)  # errors are raised, too
 huggingface_hub.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
@@ -75,10 +80,13 @@ def decode(cell: dict[str, Any]) -> Image.Image:
     Image.MAX_IMAGE_PIXELS = None  # a scan may have more than what Pillow takes for an attack
     try:
         with Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])) as image:
+            pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
             image.load()
-            return _upright(image)
+            upright = _upright(image)
+            upright.info[PAGES] = pages
+            return upright
     except Exception as error:  # each of Pillow's formats has errors of its own
-        raise DataError(f"cannot be read: {error}") from error
+        raise DataError(f"cannot be read: {describe_causes(error)}") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -151,6 +159,11 @@ def _read_folder(root: Path, config: SourceConfig, use: Use) -> datasets.Dataset
         if found and not (named and asked):
             other = [] if config.held_out or use == "test" else split_names(config.test_split)
             return read_splits(folder.splits(names, other), split)
+        zipped = {name: root / f"{name}.zip" for name in names}
+        if not found and all(file.is_file() for file in zipped.values()):
+            return read_splits(
+                {name: partial(ImageFolder(_unzip(file)).read_whole) for name, file in zipped.items()}, split
+            )
         if any(arrays_named(root, name) for name in names):
             return read_splits(array_splits(root), split)
         if has_images(root) and not named:
@@ -187,11 +200,43 @@ def _read_tables(root: Path, tables: list[Path], config: SourceConfig, split: st
             str(view), config.configuration, split=split, cache_dir=str(view.parent / "cache")
         )
     except Exception as error:
+        _check_encoding(tables)
         raise DataError(describe_causes(error).replace(str(view), str(root))) from error
     feature = table.features.get(config.image_column)
     if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string"):
         return _with_paths(table, config.image_column, root, {one.parent for one in tables})
     return table
+
+
+def _check_encoding(tables: Sequence[Path]) -> None:
+    """Raise DataError for a table of text that is not UTF-8, naming it."""
+    for file in tables:
+        if file.suffix.lower() in TEXT_TABLES:
+            try:
+                file.read_bytes().decode()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+
+
+def _unzip(archive: Path) -> Path:
+    """Unpack an archive of images into the cache, whole or not at all, and return their folder."""
+    folder = _view([archive]).with_name("unpacked")
+    if not folder.is_dir():
+        aside = folder.with_name(f".{os.getpid()}.part")
+        try:
+            with zipfile.ZipFile(archive) as files:
+                files.extractall(aside)
+            if not folder.is_dir():  # of another process meanwhile
+                aside.rename(folder)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+            raise DataError(f"{archive} cannot be unpacked: {error}") from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    visible = [inner for inner in folder.iterdir() if not is_hidden(inner.name)]
+    while len(visible) == 1 and visible[0].is_dir():  # the folder that was packed
+        folder = visible[0]
+        visible = [inner for inner in folder.iterdir() if not is_hidden(inner.name)]
+    return folder
 
 
 def _with_paths(table: datasets.Dataset, column: str, root: Path, folders: set[Path]) -> datasets.Dataset:

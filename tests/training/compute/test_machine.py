@@ -68,7 +68,7 @@ def test_a_recipe_has_no_precision(
 ) -> None:
     """It is told where precision belongs now, and runs that kept it in their experiment are still read."""
     write_experiment.write_text('precision = "bf16-mixed"\n' + write_experiment.read_text())
-    with pytest.raises(ConfigError, match="precision belongs to the machine: --machine.precision bf16"):
+    with pytest.raises(ConfigError, match=r"precision belongs to the machine: --machine\.precision bf16"):
         load_experiment(write_experiment)
     run = RunFolder.create(tmp_path, make_experiment())
     description = run.description()

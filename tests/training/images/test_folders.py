@@ -248,6 +248,41 @@ def test_a_folder_without_splits_is_one(tmp_path: Path) -> None:
     assert levels(tmp_path, train_split="day") == list(range(20))
 
 
+def test_splits_that_lie_deeper_are_named(tmp_path: Path) -> None:
+    """A folder around those of the splits is no class: its test images are not learned from."""
+    write(tmp_path / "data" / "train", 1)
+    write(tmp_path / "data" / "test", 2)
+    with pytest.raises(DataError, match=r"data has folders \['test', 'train'\], .+: name it as source"):
+        load(tmp_path)
+
+
+def test_splits_may_be_packed(tmp_path: Path) -> None:
+    """An archive of a split is read as its folder is: suffixes in any case, classes, nothing of a system."""
+    for split, first in (("train", 1), ("test", 11)):
+        write(tmp_path / "photos" / "cat", first)
+        write(tmp_path / "photos" / "dog", first + 1, suffix=".Png")
+        write(tmp_path / "photos" / "__MACOSX", 90)
+        (tmp_path / "packed").mkdir(exist_ok=True)
+        shutil.make_archive(str(tmp_path / "packed" / split), "zip", tmp_path, "photos")
+        shutil.rmtree(tmp_path / "photos")
+    loaded = load(tmp_path / "packed")
+    assert loaded.class_names == ("cat", "dog")
+    assert levels(tmp_path / "packed") == [1, 2]
+    assert levels(tmp_path / "packed", "test") == levels(tmp_path / "packed", "test") == [11, 12]
+    (tmp_path / "packed" / "train.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"train\.zip cannot be unpacked"):
+        load(tmp_path / "packed")
+
+
+def test_the_first_page_of_a_scan_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of files with several pages the first counts, and that is said."""
+    train = write(tmp_path / "train", 1)
+    first, second = (Image.new("L", SIZE, level) for level in (21, 22))
+    first.save(train / "scan.tif", save_all=True, append_images=[second])
+    assert levels(tmp_path) == [1, 21]
+    assert f"of 1 files with several pages the first is read: {train}/scan.tif" in caplog.text
+
+
 def test_images_in_no_split_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What lies beside the folders of splits is in none, and that is said."""
     write(tmp_path / "train", 1)
@@ -309,6 +344,14 @@ def test_paths_of_a_table_are_from_its_folder(
     file.write_text("image,label\nimages/gone.png,0\n")
     with pytest.raises(DataError, match=r"image .+table/images/gone\.png cannot be read: No such file"):
         load(tmp_path / "table")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_table_of_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    """The error has the file and what to do, not the library's words alone."""
+    (tmp_path / "train.csv").write_text("image,name\na.png,café\n", encoding=encoding)
+    with pytest.raises(DataError, match=r"train\.csv is not UTF-8 \(byte \d+\): save it as UTF-8$"):
+        load(tmp_path)
 
 
 def test_a_column_chooses_the_table_beside_a_folder(tmp_path: Path) -> None:

@@ -94,6 +94,12 @@ def test_sources_that_name_no_classes_fit_any() -> None:
     assert said == "class 1 of domain theirs is 'c', and that of ours 'b'"
 
 
+def test_classes_are_compared_as_they_are_called() -> None:
+    """Numbers by their value, and words whatever their case."""
+    assert not tell_apart({"ours": ("07", "cat"), "theirs": ("7", "Cat ")})
+    assert tell_apart({"ours": ("07",), "theirs": ("70",)})
+
+
 def test_a_set_knows_what_its_classes_are_called(tmp_path: Path) -> None:
     """Folders of classes are named in the order of their numbers."""
     domain = DomainConfig("pet", source=str(folder(tmp_path, "dog", "cat")))
