@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from training.config.domain import PatchesConfig, Use
 from training.errors import DataError
+from training.images.cells import decode
 from training.images.fitting import in_mode
-from training.images.sources import decode, open_rows
+from training.images.sources import open_rows
 
 Pixels = NDArray[np.uint8]
 

@@ -27,9 +27,9 @@ from PIL import Image
 from training.config.domain import DomainConfig
 from training.errors import DataError, describe_causes
 from training.files import write_whole
-from training.images import sources
+from training.images import cells as stored
+from training.images.cells import PAGES, fingerprint, read_cells
 from training.images.fitting import fit, is_deep
-from training.images.sources import PAGES, fingerprint, read_cells
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def _decode(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]
         cell, row = numbered
         assert cell, "rows without an image do not count"
         try:
-            image = sources.decode(cell)
+            image = stored.decode(cell)
             if image.info.get(PAGES, 1) > 1:
                 several.append(str(cell["path"]))
             if is_deep(image):

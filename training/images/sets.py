@@ -16,10 +16,12 @@ from training.config.domain import DomainConfig, Use
 from training.config.experiment import Experiment
 from training.errors import DataError
 from training.images.blending import blend
+from training.images.cells import read_cells
 from training.images.decoding import Fingerprints, decode_rows, fingerprints
+from training.images.hub import locate
 from training.images.labels import read_labels, tell_apart
 from training.images.sharing import join_rows, share_out_images
-from training.images.sources import group_of_rows, locate, number_rows, read_cells
+from training.images.sources import group_of_rows, number_rows
 from training.pixels.transforms import transform
 
 

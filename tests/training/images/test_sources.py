@@ -17,8 +17,8 @@ from PIL import Image
 from tests.training.images.picture_sets import SIZE, Columns, pictures, write_configurations, write_split
 from training.config.domain import DomainConfig
 from training.errors import DataError
+from training.images.hub import locate
 from training.images.sets import ImageSet, load_split
-from training.images.sources import locate
 
 
 @pytest.fixture
