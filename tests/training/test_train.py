@@ -165,7 +165,7 @@ def test_a_full_disk_is_one_line(
     run_verb(train, write_experiment, "--dry-run")
     capfd.readouterr()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, hard))
     try:
         with pytest.raises(SystemExit, match="2"):
             run_verb(train, write_experiment, "--runs", tmp_path / "runs", *CPU)
