@@ -44,7 +44,7 @@ class AdaptOptions:
     """Seeds of the runs; each takes the place of the experiment's."""
     runs: Path = Path("runs")
     """Folder of the run folders."""
-    machine: Machine = field(default_factory=Machine)
+    machine: Machine = field(default_factory=Machine.from_environment)
 
 
 @verb

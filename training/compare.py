@@ -7,7 +7,6 @@ Writes report.md, report.csv and metrics.png, a panel for each metric and a curv
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from tyro.conf import Positional
 from training.command_line import parse, verb
 from training.config.experiment import EXPERIMENT
 from training.errors import ConfigError, RunError
+from training.files import read_json
 from training.runs.figures import by_metric, save_curves
 from training.runs.folder import RunFolder
 from training.runs.reports import Rows, Value, flat, markdown, save_report
@@ -75,7 +75,7 @@ def _fields(run: RunFolder) -> object:
 
 
 def _quality(run: RunFolder) -> object:
-    return json.loads(run.quality_file.read_text()) if run.quality_file.is_file() else {}
+    return read_json(run.quality_file) if run.quality_file.is_file() else {}
 
 
 if __name__ == "__main__":

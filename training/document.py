@@ -80,9 +80,7 @@ def check(runs: Sequence[RunFolder], drawn: Sequence[RunFolder], taught: Sequenc
     for run in drawn:
         name = run.experiment().name
         if name in paths:
-            raise RunError(
-                f"{paths[name]} and {run.path} are of one experiment, {name}: a page has one of them"
-            )
+            raise RunError(f"{paths[name]} and {run.path} are of one experiment, {name}: a page has one of them")
         paths[name] = run.path
 
 

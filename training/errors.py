@@ -33,3 +33,20 @@ class DivergedError(TrainingError):
 
 class ExportError(TrainingError):
     """An exported file that does not draw what its network draws."""
+
+
+def describe_causes(error: BaseException) -> str:
+    """Return what an error says, and what each error that caused it says beyond that.
+
+    What one of ours says is whole.
+    """
+    said: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        text = " ".join(str(cause).split()) or type(cause).__name__
+        if not any(text in known for known in said):
+            said.append(text)
+        if isinstance(cause, TrainingError):
+            break
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return ": ".join(said)

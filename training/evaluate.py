@@ -40,7 +40,7 @@ class MeasureOptions:
 class EvaluateOptions(MeasureOptions):
     """The same, and where."""
 
-    machine: Machine = field(default_factory=Machine)
+    machine: Machine = field(default_factory=Machine.from_environment)
 
 
 @verb

@@ -7,7 +7,7 @@
 A .pt file is a classifier of `training.train_classifiers`; --classifier-of is one that a run has adapted.
 
 Writes models/<name>/<version>/model.onnx, the next version where none is named, and config.pbtxt beside the
-versions, so that Triton Inference Server takes the same folder.
+versions, so that Triton Inference Server takes the same folder. A config.pbtxt that was edited is kept.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from training.errors import ConfigError, RunError
 from training.exporting.graphs import GRAPHS
 from training.exporting.onnx_file import prove, read_metadata, write_onnx
 from training.exporting.triton import triton_config
-from training.files import write_whole
+from training.files import write_whole, writing
 from training.pretrained.classifiers import TrainingRecord, load_recorded
 from training.runs.folder import RunFolder
 from training.runs.trained import load_adapted, load_average
@@ -101,18 +101,30 @@ def write(network: nn.Module, metadata: ModelMetadata, models: Path) -> tuple[Pa
     check_generators(metadata, models)
     aside = folder / f".{metadata.version}.part"
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    with writing(aside):
+        aside.mkdir(parents=True)
     try:
-        write_onnx(network, metadata, aside / "model.onnx")
+        with writing(version / "model.onnx"):
+            write_onnx(network, metadata, aside / "model.onnx")
         report = prove(network, metadata, aside / "model.onnx")
         config = triton_config(metadata.name, GRAPHS[metadata.kind](network, metadata))
-        write_whole(folder / "config.pbtxt", lambda file: file.write_text(config))
-        aside.rename(version)
+        kept = write_config(folder / "config.pbtxt", config)
+        with writing(version):
+            aside.rename(version)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         if not any(folder.iterdir()):
             folder.rmdir()
-    return version / "model.onnx", report
+    return version / "model.onnx", "; ".join(filter(None, [report, kept]))
+
+
+def write_config(file: Path, config: str) -> str:
+    """Write a model's config.pbtxt unless there is one; say so if there is another one, which is kept."""
+    if not file.exists():
+        write_whole(file, lambda aside: aside.write_text(config, encoding="utf-8"))
+    elif file.read_text(encoding="utf-8", errors="replace").split() != config.split():
+        return f"{file} is not what export writes, and is kept as it is: remove it to have it written anew"
+    return ""
 
 
 def load(run: RunFolder, classifier_of: str | None) -> tuple[nn.Module, int]:

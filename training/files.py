@@ -1,36 +1,107 @@
-"""Files that appear whole or not at all, and are named where they cannot be read."""
+"""Files that appear whole or not at all, and errors that name the file, its cause and a remedy."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
 
-from training.errors import RunError
+import torch
+
+from training.errors import RunError, describe_causes
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def write_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a file beside `file`, flush it to the disk, and only then rename it into place."""
+    """Have `write` fill a file beside `file`, flush it to the disk, and only then rename it into place.
+
+    Raises RunError, naming the file, if the disk fails.
+    """
     aside = file.with_name(f".{file.name}.part")
+    with writing(file):
+        try:
+            write(aside)
+            with aside.open("rb+") as handle:
+                os.fsync(handle.fileno())
+            aside.replace(file)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Raise RunError if the disk fails within, naming the file that is written, the cause and a remedy."""
     try:
-        write(aside)
-        with aside.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        remedy = ""
+        if error.errno in FULL:
+            remedy = "; make room, and run the same command again"
+        elif error.errno in FORBIDDEN:
+            remedy = f"; allow it to write in {file.parent}, or name another folder"
+        raise RunError(f"{file} cannot be written: {error.strerror or error}{remedy}") from error
+
+
+def write_tensors(file: Path, value: object) -> None:
+    """Write what `torch.load` reads, as a whole file."""
+    write_whole(file, lambda aside: _save(value, aside))
+
+
+def _save(value: object, file: Path) -> None:
+    """Save by way of a handle that keeps the error of the disk, which torch replaces by one of its own."""
+    with file.open("wb", buffering=0) as handle:
+        kept = _KeepingHandle(handle)
+        try:
+            torch.save(value, cast("IO[bytes]", kept))
+        except Exception:
+            if kept.error:
+                raise kept.error from None
+            raise
+
+
+class _KeepingHandle:
+    """The part of a file that torch writes to, and the first error of it."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self._handle = handle
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Write all of the data, or keep the error and raise it."""
+        view, done = memoryview(data).cast("B"), 0
+        try:
+            while done < len(view):
+                done += self._handle.write(view[done:])
+        except OSError as error:
+            self.error = self.error or error
+            raise
+        return done
+
+    def flush(self) -> None:
+        """Have nothing to flush."""
 
 
 def write_lines(file: Path, lines: Iterable[str]) -> None:
     """Write lines of text, as a whole file."""
-    write_whole(file, lambda aside: aside.write_text("".join(f"{line}\n" for line in lines)))
+    write_whole(file, lambda aside: aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8"))
 
 
 def write_json(file: Path, value: object) -> None:
     """Write JSON for people, as a whole file."""
     write_lines(file, [json.dumps(value, indent=2)])
+
+
+def read_json(file: Path) -> Any:
+    """Read a file of JSON. Raises RunError if it is damaged."""
+    with expecting("JSON", file):
+        return json.loads(file.read_text(encoding="utf-8"))
 
 
 @contextmanager
@@ -45,5 +116,7 @@ def expecting(what: str, file: Path, remedy: str = "") -> Iterator[None]:
     except (OSError, MemoryError):  # say nothing of what the file holds
         raise
     except Exception as error:  # a damaged file can make a reader fail in any way
-        said = str(error).partition(". ")[0] or type(error).__name__  # torch goes on with advice
+        said = describe_causes(error)
+        if isinstance(error, pickle.UnpicklingError):
+            said = said.partition(". ")[0]  # torch goes on with advice
         raise RunError("; ".join(filter(None, [f"{file} does not hold {what}: {said}", remedy]))) from error

@@ -47,7 +47,7 @@ class SweepOptions:
     dry_run: bool = False
     """Check every point, say how far each is, and stop."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
-    machine: Machine = field(default_factory=Machine)
+    machine: Machine = field(default_factory=Machine.from_environment)
 
 
 @verb

@@ -12,18 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from tqdm import tqdm
 from tyro.conf import arg
 
 from training.command_line import parse, verb
-from training.compute.machine import Machine
+from training.compute.machine import Machine, describe_machine
 from training.config.experiment import Experiment, load_experiment
 from training.errors import ConfigError
-from training.images.sets import check_test_splits, load_training_sets
+from training.images.sets import ImageSet, check_test_splits, load_training_sets
 from training.pretrained.couplers import load_couplers
 from training.pretrained.pruning import prune
 from training.runs.checkpoint import last_step, list_checkpoints, load_checkpoint
+from training.runs.effort import describe_change, machines
 from training.runs.folder import RunFolder
+from training.runs.image_record import check_images, write_images
 from training.runs.lock import held
 from training.runs.outlook import describe
 from training.runs.record import Record
@@ -41,7 +44,7 @@ class TrainOptions:
     """Folder that the numbered run folder is made in."""
     dry_run: bool = False
     """Check everything, load the images, say what would be done, and stop."""
-    machine: Machine = field(default_factory=Machine)
+    machine: Machine = field(default_factory=Machine.from_environment)
 
 
 @verb
@@ -52,9 +55,10 @@ def main(target: Path, arguments: list[str]) -> None:
     options = parse(TrainOptions(experiment), arguments)
     if resumed and options.experiment != experiment:
         raise ConfigError(f"{target} goes on as it was begun: its experiment cannot be changed")
-    trainer = prepare(options.experiment, options.machine)
+    prepared = prepare(options.experiment, options.machine, resumed)
+    trainer = prepared.trainer
     if not options.dry_run:
-        folder = resumed or begin(trainer, options.runs)
+        folder = resumed or begin(prepared, options.runs)
         say(trainer, f"run folder: {folder.path}")
         try:
             train(trainer, folder)
@@ -64,21 +68,47 @@ def main(target: Path, arguments: list[str]) -> None:
         say(trainer, f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
 
 
-def prepare(experiment: Experiment, machine: Machine) -> Trainer:
-    """Load all that an experiment needs, and say what a run of it will do. Raises ConfigError, DataError."""
-    fabric = machine.fabric(experiment.precision)
+@dataclass(frozen=True)
+class Prepared:
+    """All that a run needs, loaded."""
+
+    trainer: Trainer
+    sets: dict[str, ImageSet]
+    """What each domain learns from."""
+
+
+def prepare(experiment: Experiment, machine: Machine, run: RunFolder | None = None) -> Prepared:
+    """Load all that an experiment needs, and say what a run of it will do.
+
+    A run that is resumed goes on by what was chosen when it began: device, threads and precision, as far as
+    they are there; it is said if it cannot go on bit for bit. Raises ConfigError, DataError, and RunError if
+    the images of the run have changed.
+    """
+    known = machines(run) if run else []
+    fabric = (machine.resume(known[-1]) if known else machine).fabric()
     check_test_splits(experiment)
     sets = prune(experiment, load_training_sets(experiment))
     labels = check_labels(experiment, {name: kept.labels for name, kept in sets.items()})
     images = {name: kept.images for name, kept in sets.items()}
+    moved = check_images(run, sets) if run else ""
     trainer = Trainer(experiment, images, fabric, load_couplers(experiment), labels)
     say(trainer, describe(trainer, images, fabric))
-    return trainer
+    if run and last_step(run.checkpoints):
+        processes = trainer.processes
+        facts = describe_machine(processes.device, processes.count, processes.precision)
+        changes = filter(None, [describe_change(run, facts, torch.__version__), moved])
+        if said := "; ".join(changes):
+            say(trainer, f"warning: this run does not go on bit for bit: {said}")
+    return Prepared(trainer, sets)
 
 
-def begin(trainer: Trainer, runs: Path) -> RunFolder:
+def begin(prepared: Prepared, runs: Path) -> RunFolder:
     """Make the folder of a new run, one for all processes."""
-    path = RunFolder.create(runs, trainer.experiment).path if trainer.processes.leads else Path()
+    trainer, path = prepared.trainer, Path()
+    if trainer.processes.leads:
+        folder = RunFolder.create(runs, trainer.experiment)
+        write_images(folder, prepared.sets)
+        path = folder.path
     return RunFolder(trainer.processes.told(path))
 
 
@@ -88,9 +118,9 @@ def complete(run: RunFolder | None, experiment: Experiment, runs: Path, machine:
     Raises what `prepare` and `train` raise; the folder of a new one is made between the two.
     """
     if run is None or last_step(run.checkpoints) < experiment.steps:
-        trainer = prepare(experiment, machine)
-        run = run or begin(trainer, runs)
-        train(trainer, run)
+        prepared = prepare(experiment, machine, run)
+        run = run or begin(prepared, runs)
+        train(prepared.trainer, run)
     return run
 
 

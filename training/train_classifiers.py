@@ -53,7 +53,7 @@ class ClassifierOptions:
     """Random changes of the training images, in this order: affine, elastic; without those that a domain forbids."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Fixes the weights and the images' order."""
-    machine: Machine = field(default_factory=Machine)
+    machine: Machine = field(default_factory=Machine.from_environment)
 
 
 @verb

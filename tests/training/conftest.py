@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +18,7 @@ from lightning_fabric import Fabric
 from training.architectures import CLASSIFIERS
 from training.compute.machine import Machine
 from training.config.experiment import Experiment, parse_experiment
+from training.config.fields import Precision
 from training.images.sets import ImageSet, load_training_sets
 from training.networks.initialisers import initialise
 from training.objectives.couplings import COUPLINGS
@@ -23,6 +28,7 @@ from training.pretrained.perception import Perception
 from training.steps.teaching import check_labels
 from training.steps.trainer import Trainer
 
+CPU = Machine(accelerator="cpu", threads=1, precision="32-true")
 KINDS: dict[str, dict[str, object]] = {
     "edge": {"transform": "edge"},
     "negative": {"transform": "negative", "forbidden_augmentations": ["color"]},
@@ -35,12 +41,13 @@ KINDS: dict[str, dict[str, object]] = {
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+    os.environ["COGAN_PRECISION"] = "32-true"  # whatever this machine is good at, in other processes too
 
 
 @pytest.fixture(scope="session")
 def fabric() -> Fabric:
     """Return the CPU."""
-    return Machine(accelerator="cpu", threads=1).fabric("32-true")
+    return CPU.fabric()
 
 
 @pytest.fixture(scope="session")
@@ -88,20 +95,20 @@ def make_couplers() -> Callable[[Experiment], Couplers]:
 
 
 @pytest.fixture(scope="session")
-def make_trainer() -> Callable[[Experiment], Trainer]:
+def make_trainer() -> Callable[..., Trainer]:
     """Return what builds the trainer of an experiment on its images, each domain's read once.
 
     Its couplings ask networks that know nothing.
     """
     known: dict[object, dict[str, ImageSet]] = {}
 
-    def make(experiment: Experiment) -> Trainer:
+    def make(experiment: Experiment, precision: Precision = "32-true") -> Trainer:
         if experiment.domains not in known:
             known[experiment.domains] = load_training_sets(experiment)
         sets = known[experiment.domains]
         labels = check_labels(experiment, {name: loaded.labels for name, loaded in sets.items()})
         images = {name: loaded.images for name, loaded in sets.items()}
-        fabric = Machine(accelerator="cpu", threads=1).fabric(experiment.precision)
+        fabric = replace(CPU, precision=precision).fabric()
         return Trainer(experiment, images, fabric, random_couplers(experiment), labels)
 
     return make
@@ -144,3 +151,19 @@ penalty = "r1"
 """
     )
     return file
+
+
+@pytest.fixture
+def as_a_user() -> Iterator[Path]:
+    """Return a folder of a user who is not root, as whom the test runs."""
+    folder = Path(tempfile.mkdtemp())
+    root = os.geteuid() == 0
+    if root:
+        os.chown(folder, 65534, -1)
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        if root:
+            os.seteuid(0)
+        shutil.rmtree(folder)

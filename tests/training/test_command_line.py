@@ -32,9 +32,7 @@ VERBS = [adapt, train, evaluate, export, compare, document, sweep, train_classif
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
-def test_help_shows_the_command(
-    run_verb: RunVerb, verb: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_shows_the_command(run_verb: RunVerb, verb: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a target the help is the exact command and what it does."""
     run_verb(verb, "--help")
     with pytest.raises(SystemExit, match="2"):  # a script's empty variable is no success
@@ -62,9 +60,7 @@ def test_libraries_say_nothing(write_experiment: Path, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("module", "heard"), [("torch.nn.modules", False), ("torch", False), ("training", True)]
-)
+@pytest.mark.parametrize(("module", "heard"), [("torch.nn.modules", False), ("torch", False), ("training", True)])
 def test_a_librarys_warnings_are_not_shown(module: str, heard: bool) -> None:
     """Warnings about a library's own code are hidden; those about this project's are not."""
     quieten_libraries()
@@ -73,9 +69,7 @@ def test_a_librarys_warnings_are_not_shown(module: str, heard: bool) -> None:
     assert not logging.getLogger("lightning_fabric.utilities").isEnabledFor(logging.WARNING)
 
 
-def test_help_lists_every_field(
-    run_verb: RunVerb, write_experiment: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_lists_every_field(run_verb: RunVerb, write_experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each field of the experiment is an option, with the sentence that stands below it."""
     with pytest.raises(SystemExit, match="0"):
         run_verb(train, write_experiment, "--help")

@@ -41,9 +41,7 @@ PAIRS: dict[str, Any] = {
 }
 
 
-def leave(
-    folder: Path, experiment: Experiment, steps: int, quality: Mapping[str, Any] | None = None
-) -> RunFolder:
+def leave(folder: Path, experiment: Experiment, steps: int, quality: Mapping[str, Any] | None = None) -> RunFolder:
     """Make the folder of a run that was stopped after so many steps, and perhaps measured."""
     run = RunFolder.create(folder, experiment)
     state = {"steps_done": steps, "average": build_generator(experiment).state_dict()}
@@ -92,9 +90,7 @@ def test_every_measure_of_every_domain_is_a_cell(
     assert "index 0 of seeds 0 to 9." in page.read_text()
 
 
-def test_strips_are_drawn_by_the_run(
-    run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path
-) -> None:
+def test_strips_are_drawn_by_the_run(run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path) -> None:
     """Each domain has a picture of the first eight seeds, in a row."""
     run = leave(tmp_path / "runs", make_experiment(), 300, PAIRS)
     run_verb(document, run.path, "--to", tmp_path / "page.md")
@@ -106,9 +102,7 @@ def test_strips_are_drawn_by_the_run(
             assert strip.tobytes() == torch.cat(list(images), dim=2).numpy().tobytes()
 
 
-def test_how_runs_were_made_is_told(
-    run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path
-) -> None:
+def test_how_runs_were_made_is_told(run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path) -> None:
     """A run beside its experiment's file: fewer steps, other fields, where and how large."""
     (tmp_path / "files").mkdir()
     experiment = make_experiment(steps=2000, seed=3, log_every=5, generator={"width": 1 / 64})
@@ -140,15 +134,11 @@ discriminator = {{table = "digit_strided", width = 0.015625}}
     assert made["otherwise than its file"] == "generator.width = 0.015625, steps = 2000"
 
 
-def test_seeds_of_an_adaptation_are_one_row(
-    run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path
-) -> None:
+def test_seeds_of_an_adaptation_are_one_row(run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path) -> None:
     """It is the mean over runs that differ in the seed; the labelled domain has no row."""
     runs = []
     for seed, weight, share in ((0, 1.0, 0.9), (1, 1.0, 0.94), (2, 2.0, 0.5)):
-        experiment = make_experiment(
-            ("known", "edge"), seed=seed, lessons=[{"name": "labels", "weight": weight}]
-        )
+        experiment = make_experiment(("known", "edge"), seed=seed, lessons=[{"name": "labels", "weight": weight}])
         known, edge = experiment.domains
         experiment = replace(experiment, domains=(known, replace(edge, held_out=0.2 if seed < 2 else None)))
         run, images = leave(tmp_path / "runs", experiment, 7), {"known": 10, "edge": 1860}
@@ -164,9 +154,7 @@ def test_seeds_of_an_adaptation_are_one_row(
     assert "What runs draw" not in (tmp_path / "results.md").read_text()
 
 
-@pytest.mark.parametrize(
-    "said", ["is not measured: python -m training.evaluate", "are of one experiment, tiny"]
-)
+@pytest.mark.parametrize("said", ["is not measured: python -m training.evaluate", "are of one experiment, tiny"])
 def test_what_has_no_place_on_the_page_is_refused(
     run_verb: RunVerb,
     make_experiment: MakeExperiment,

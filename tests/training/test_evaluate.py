@@ -32,9 +32,7 @@ def test_the_verbs_measure_a_run(
     """Every measure of every domain stands in quality.json, beside its floor, and a sheet beside it."""
     judges = ["--classifiers", tmp_path / "classifiers"]
     run_verb(train_classifiers, write_experiment, *judges, "--epochs", 1)
-    said = [
-        line.split(": ")[0] for line in capsys.readouterr().out.splitlines() if "classified right" in line
-    ]
+    said = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines() if "classified right" in line]
     assert said == ["digit", "edge", "negative"]
     run_verb(train, write_experiment, "--runs", tmp_path)
     run_verb(evaluate, tmp_path / "00000_tiny", *judges, "--pairs", 20)
@@ -89,6 +87,4 @@ def test_other_classes_have_none_to_agree_on() -> None:
     quality = measure_classes(dict.fromkeys(names, images), judges, names)
     assert quality["class_agreement"].keys() == {"same"}
     assert quality["class_balance"].keys() == names.keys()
-    assert quality["not_measured"] == (
-        "class agreement: class 0 of domain theirs is 'dog', and that of ours 'cat'"
-    )
+    assert quality["not_measured"] == ("class agreement: class 0 of domain theirs is 'dog', and that of ours 'cat'")

@@ -30,8 +30,7 @@ def opponents() -> list[tuple[str, str]]:
     pairs: list[tuple[str, ...]] = []
     for size in sorted({table.size for table in GENERATORS.values()}):
         sides = [
-            [name for name, table in tables.items() if table.size == size]
-            for tables in (GENERATORS, DISCRIMINATORS)
+            [name for name, table in tables.items() if table.size == size] for tables in (GENERATORS, DISCRIMINATORS)
         ]
         pairs += zip(*(islice(cycle(side), max(map(len, sides))) for side in sides), strict=True)
     return [(generator, discriminator) for generator, discriminator in pairs]
@@ -88,9 +87,7 @@ def test_all_of_a_classifier_learns(name: str) -> None:
 
 @pytest.mark.parametrize("domains", [1, 2, 3])
 @pytest.mark.parametrize("generator", GENERATORS)
-def test_onnxruntime_draws_what_torch_draws(
-    begin: Begin, tmp_path: Path, generator: str, domains: int
-) -> None:
+def test_onnxruntime_draws_what_torch_draws(begin: Begin, tmp_path: Path, generator: str, domains: int) -> None:
     """After two steps, at every batch size of the proof."""
     opponent = next(discriminator for name, discriminator in opponents() if name == generator)
     trainer = begin(generator, opponent, domains)

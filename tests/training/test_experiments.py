@@ -20,9 +20,7 @@ NARROW = {f"{network}.width": 1 / 64 for network in ("generator", "discriminator
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_experiment_trains(
-    file: Path, fabric: Fabric, make_couplers: Callable[[Experiment], Couplers]
-) -> None:
+def test_every_experiment_trains(file: Path, fabric: Fabric, make_couplers: Callable[[Experiment], Couplers]) -> None:
     """Two steps with narrow networks, on images at random: all that is asked for is logged and finite."""
     experiment = move(load_experiment(file), NARROW | {"batch_size": 4, "classifier.batch_size": None})
     images = {

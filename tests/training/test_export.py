@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +131,41 @@ def test_versions_count_up_and_are_never_changed(coupled: RunFolder, tmp_path: P
         export(coupled, ExportOptions(models=tmp_path, version=9))
     assert describe(coupled, ExportOptions(models=tmp_path), steps=1).version == "10"
     assert [entry.name for entry in (tmp_path / "tiny").iterdir()] == ["9"]
+
+
+def test_a_config_that_was_edited_is_kept(coupled: RunFolder, tmp_path: Path) -> None:
+    """A second export replaces nothing that a user wrote, and says so; as it was written it needs no word."""
+    export(coupled, ExportOptions(models=tmp_path))
+    _, report = export(coupled, ExportOptions(models=tmp_path))
+    assert "config.pbtxt" not in report
+    file, notes = tmp_path / "tiny" / "config.pbtxt", tmp_path / "tiny" / "README.md"
+    edited = file.read_text() + "instance_group [ { count: 2 kind: KIND_CPU } ]\n"
+    file.write_text(edited)
+    notes.write_text("mine")
+    _, report = export(coupled, ExportOptions(models=tmp_path))
+    assert report.endswith(
+        f"; {file} is not what export writes, and is kept as it is: remove it to have it written anew"
+    )
+    assert (file.read_text(), notes.read_text()) == (edited, "mine")
+    assert sorted(entry.name for entry in (tmp_path / "tiny").iterdir()) == [
+        "1",
+        "2",
+        "3",
+        "README.md",
+        "config.pbtxt",
+    ]
+
+
+def test_an_export_names_the_file_that_a_full_disk_cut_short(coupled: RunFolder, tmp_path: Path) -> None:
+    """It names the version's file and the cause, and leaves nothing behind."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(RunError, match=r"tiny/1/model\.onnx cannot be written: File too large; make"):
+            export(coupled, ExportOptions(models=tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_proof_leaves_nothing(make_run: Callable[..., RunFolder], tmp_path: Path) -> None:

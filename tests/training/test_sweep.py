@@ -39,9 +39,7 @@ def report(tmp_path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_sweep_goes_on_where_it_was(
-    run_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_goes_on_where_it_was(run_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped within its second point and begun again with a third, only what is missing is done."""
     step, steps = Trainer.step, []
 
@@ -77,9 +75,7 @@ def test_lists_are_swept_over_and_other_judges_measure_anew(run_sweep: Sweep, tm
     assert "classifier_accuracy" not in json.loads(file.read_text())
 
 
-def test_a_dry_sweep_says_how_far_it_is(
-    run_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_sweep_says_how_far_it_is(run_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every point is checked and named with its steps, and nothing is written."""
     run_sweep("--over", "generator.shared_layers=0,4", "--over", "loss=ce,hinge", "--dry-run")
     said = capsys.readouterr().out

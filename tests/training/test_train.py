@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -143,9 +144,7 @@ def test_a_run_writes_all_it_promises(run_verb: RunVerb, write_experiment: Path,
         assert (film.size, getattr(film, "n_frames", 1)) == ((3 * 28, 32 * 28), 2)
 
 
-def test_a_run_without_a_checkpoint_begins_anew(
-    run_verb: RunVerb, write_experiment: Path, tmp_path: Path
-) -> None:
+def test_a_run_without_a_checkpoint_begins_anew(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> None:
     """A run killed before its first checkpoint is resumed like any other."""
     run_verb(train, write_experiment, "--runs", tmp_path)
     run = tmp_path / "00000_tiny"
@@ -155,6 +154,25 @@ def test_a_run_without_a_checkpoint_begins_anew(
     run_verb(train, run)
     assert_same(load_checkpoint(run / "checkpoints"), state)
     assert metrics(run) == lines
+
+
+def test_a_full_disk_is_one_line(
+    run_verb: RunVerb, write_experiment: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint that the disk does not take is named with the cause, without a traceback."""
+    run_verb(train, write_experiment, "--dry-run")
+    capfd.readouterr()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, hard))
+    try:
+        with pytest.raises(SystemExit, match="2"):
+            run_verb(train, write_experiment, "--runs", tmp_path / "runs", *CPU)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    assert "checkpoints/step_00000005.pt cannot be written: File too large; make room, and run the same" in error
+    assert list((tmp_path / "runs/00000_tiny/checkpoints").iterdir()) == []
 
 
 def test_a_resumed_run_keeps_its_experiment(

@@ -14,9 +14,7 @@ __all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "FEATURES", "GENERATORS"
 
 FAMILIES = (digits, dcgan, compact, photos)
 GENERATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.GENERATORS.items()}
-DISCRIMINATORS: dict[str, Table] = {
-    name: table for one in FAMILIES for name, table in one.DISCRIMINATORS.items()
-}
+DISCRIMINATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.DISCRIMINATORS.items()}
 ENCODERS = readers.ENCODERS
 CLASSIFIERS = readers.CLASSIFIERS
 FEATURES = readers.FEATURES
@@ -27,6 +25,4 @@ def misfit(tables: dict[str, Table], name: str, size: tuple[int, int]) -> str:
     if tables[name].size == size:
         return ""
     fitting = [other for other, table in tables.items() if table.size == size]
-    return (
-        f"it is for {tables[name].size} pixels and {size} are drawn: take {', '.join(fitting) or 'no table'}"
-    )
+    return f"it is for {tables[name].size} pixels and {size} are drawn: take {', '.join(fitting) or 'no table'}"

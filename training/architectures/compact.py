@@ -7,9 +7,7 @@ from functools import partial
 from training.architectures.layers import Layer, Table
 
 _damped = partial(Layer, "conv", kernel=3, padding=1, norm="batch", eps=0.8, activation="leaky_relu")
-_halving = partial(
-    Layer, "conv", kernel=3, stride=2, padding=1, activation="leaky_relu", channel_dropout=0.25
-)
+_halving = partial(Layer, "conv", kernel=3, stride=2, padding=1, activation="leaky_relu", channel_dropout=0.25)
 _connected = Layer("linear", 1024, norm="batch", eps=1e-3, norm_last=True, activation="prelu", slope=0.25)
 
 GENERATORS = {

@@ -27,6 +27,7 @@ class Processes:
         self.device = fabric.device
         self.leads = fabric.is_global_zero
         """Whether this is the one that writes."""
+        self.precision = str(fabric._precision.precision)  # which it has under no public name
 
     def check(self, batch_size: int, field: str = "batch_size") -> None:
         """Raise ConfigError, naming the field, where a batch cannot be shared out evenly."""

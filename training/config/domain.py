@@ -20,6 +20,7 @@ RESERVED = {LATENT, CLASSES, *dir(nn.ModuleDict())}  # taken in exported graphs 
 # fields that change none of the images which a classifier learns
 NO_IMAGES = frozenset(
     {"name", "description", "count", "prune", "labelled", "balanced", "forbidden_augmentations", "test_split"}
+    | {"paired_columns"}
 )
 
 
@@ -27,8 +28,8 @@ NO_IMAGES = frozenset(
 class SourceConfig:
     """Images to be read: a source, its splits, and which of its columns and rows count."""
 
-    source: str
-    """Hub name (ylecun/mnist) or folder; a folder of its last part below $COGAN_DATA comes first."""
+    source: Annotated[str, Field(min_length=1)]
+    """Folder, or hub name (ylecun/mnist), which is looked for below $COGAN_DATA by its last part first."""
     configuration: str | None = None
     """Configuration of a source that has several: cropped_digits, of SVHN."""
     train_split: str = "train"
@@ -37,6 +38,10 @@ class SourceConfig:
     """Split to measure against."""
     held_out: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of train_split that is measured against instead, and not learned from; the same in every run."""
+    group: str | None = None
+    """Column whose equal values go to one domain together, family of letters; else each row goes alone."""
+    paired_columns: bool = True
+    """Whether the images of a row belong together, so that a row goes to one domain."""
     image_column: str = "image"
     """Column of the source that holds the images; rows without one do not count."""
     where: dict[str, bool | int | str] = field(default_factory=dict, hash=False)
@@ -45,6 +50,11 @@ class SourceConfig:
     def split_for(self, use: Use) -> str:
         """Return the split that the rows for one use are of."""
         return self.train_split if use == "train" or self.held_out else self.test_split
+
+    @property
+    def needed_columns(self) -> set[str]:
+        """Columns that the source must have."""
+        return {self.image_column, *self.where, *([self.group] if self.group else [])}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -97,6 +107,11 @@ class DomainConfig(SourceConfig):
     """Whether each class is drawn as often as any other, of a labelled domain; otherwise each image is."""
     forbidden_augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
     """Augmentations that would make another domain's images of these: color, of a negative."""
+
+    @property
+    def needed_columns(self) -> set[str]:
+        """Columns that the source must have."""
+        return super().needed_columns | set(self.label_columns)
 
     def image_fields(self, *but: str) -> dict[str, Any]:
         """Return what its training images depend on: fields not as by default, `but` for some."""

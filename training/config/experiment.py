@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import tomllib
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -15,7 +17,7 @@ from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table
 from training.config.coupling import CouplingConfig, check_couplings
 from training.config.discriminator import DiscriminatorConfig
 from training.config.domain import DomainConfig, check_domains
-from training.config.fields import STRICT, Positive, Precision, Share, listed, one_of
+from training.config.fields import STRICT, Positive, Share, listed, one_of
 from training.config.lesson import ClassifierConfig, LessonConfig, check_lessons
 from training.config.network import EncoderConfig, GeneratorConfig, check_batch, check_layers
 from training.errors import ConfigError
@@ -23,6 +25,7 @@ from training.objectives.couplings import COUPLINGS
 from training.objectives.losses import LOSSES
 from training.pixels.ranges import RANGES
 
+OF_THE_MACHINE = {"precision"}  # fields of earlier experiments
 TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS}
 
 
@@ -64,8 +67,6 @@ class Experiment:
     """Last share of the steps over which the learning rates fall linearly to nothing."""
     halve_every: Positive | None = None
     """Steps after which the learning rates are halved, again and again."""
-    precision: Precision = "32-true"
-    """Of the networks' arithmetic; bf16-mixed is faster where the processor or GPU has bfloat16."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Fixes the weights, the images' order and the latents."""
     log_every: Positive = 100
@@ -142,9 +143,29 @@ EXPERIMENT = TypeAdapter(Experiment)
 def load_experiment(path: Path) -> Experiment:
     """Read an experiment from a TOML file. Raises ConfigError, naming the field and what is allowed."""
     try:
-        return parse_experiment(tomllib.loads(path.read_text()))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ConfigError) as error:
+        values = tomllib.loads(_read_text(path))
+        for name in OF_THE_MACHINE & values.keys():
+            raise ConfigError(f"{name} belongs to the machine: --machine.{name} {values[name]} sets it")
+        return parse_experiment(values)
+    except (OSError, tomllib.TOMLDecodeError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _read_text(path: Path) -> str:
+    """Read UTF-8, with or without a byte order mark. Raises ConfigError for other encodings."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise ConfigError("is UTF-16 or no text, and TOML is UTF-8: save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigError(f"line {line} is not UTF-8, which TOML is: save it as UTF-8") from error
+
+
+def parse_kept(values: Mapping[str, object]) -> Experiment:
+    """Build an experiment of what a run or a model of whatever age keeps. Raises ConfigError."""
+    return parse_experiment({name: value for name, value in values.items() if name not in OF_THE_MACHINE})
 
 
 def parse_experiment(values: object) -> Experiment:

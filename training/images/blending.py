@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from training.config.domain import PatchesConfig, Use
 from training.errors import DataError
+from training.images.cells import decode
 from training.images.fitting import in_mode
-from training.images.sources import decode, open_rows
+from training.images.sources import open_rows
 
 Pixels = NDArray[np.uint8]
 
@@ -40,9 +41,7 @@ def _draw(patches: PatchesConfig, use: Use, shape: tuple[int, ...]) -> Pixels:
             for image in wanting:
                 drawn[image] = _cut(photo, shape[1:], corners[image])
         except DataError as error:
-            raise DataError(
-                f"image {cell['path'] or f'number {row}'} of {patches.source!r} {error}"
-            ) from error
+            raise DataError(f"image {cell['path'] or f'number {row}'} of {patches.source!r} {error}") from error
     return drawn
 
 

@@ -49,13 +49,14 @@ def tell_apart(names: Mapping[str, tuple[str, ...]]) -> str:
         if len(classes) != len(theirs):
             return f"domain {name} has {len(classes)} classes and {first} {len(theirs)}"
         for number, (own, other) in enumerate(zip(classes, theirs, strict=True)):
-            if own != other:
+            if not _is_called_alike(own, other):
                 return f"class {number} of domain {name} is {own!r}, and that of {first} {other!r}"
     return ""
 
 
 def _classes(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
     labels = table[domain.label_column][:] if domain.label_column in table.column_names else [None]
+    labels = [int(label) if isinstance(label, str) and _is_number(label) else label for label in labels]
     for label in labels:
         if not isinstance(label, int | None) or (label or 0) < MISSING:
             raise DataError(
@@ -67,11 +68,20 @@ def _classes(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
     return torch.tensor(labels, dtype=torch.int64)
 
 
+def _is_called_alike(own: str, other: str) -> bool:
+    """Compare names of classes as they are called, and numbers by their value: 07 is 7."""
+    if _is_number(own) and _is_number(other):
+        return int(own) == int(other)
+    return own.strip().casefold() == other.strip().casefold()
+
+
+def _is_number(name: str) -> bool:
+    return name.strip().isascii() and name.strip().isdecimal()
+
+
 def _attributes(table: datasets.Dataset, domain: DomainConfig) -> Tensor:
     if missing := [name for name in domain.label_columns if name not in table.column_names]:
-        raise DataError(
-            f"label_columns {missing} are not among the columns {table.column_names} of {domain.source!r}"
-        )
+        raise DataError(f"label_columns {missing} are not among the columns {table.column_names} of {domain.source!r}")
     columns = {name: table[name][:] for name in domain.label_columns}
     for name, values in columns.items():
         if wrong := [value for value in values if value not in (0, 1)]:

@@ -35,3 +35,22 @@ def share_out_images(wanted: Mapping[str, Sequence[Hashable]], seed: int) -> dic
             for i, image in enumerate(share):
                 given[name] += [(i / len(share), row) for row in images[image][name]]
     return {name: [row for _, row in sorted(ranked, key=itemgetter(0))] for name, ranked in given.items()}
+
+
+def join_rows(wanted: Mapping[str, Sequence[Sequence[Hashable]]]) -> dict[str, list[Hashable]]:
+    """Return what each row of each domain belongs to: rows with a key in common belong together.
+
+    Keys are fingerprints of the images of a row, in whatever column, and the row's group.
+    """
+    parents: dict[Hashable, Hashable] = {}
+
+    def root(key: Hashable) -> Hashable:
+        while (parent := parents.setdefault(key, key)) != key:
+            parents[key] = key = parents.setdefault(parent, parent)
+        return key
+
+    for rows in wanted.values():
+        for first, *others in rows:
+            for key in others:
+                parents[root(key)] = root(first)
+    return {name: [root(keys[0]) for keys in rows] for name, rows in wanted.items()}

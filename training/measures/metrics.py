@@ -33,6 +33,25 @@ def pixel_agreement(expected: Tensor, drawn: Tensor) -> dict[str, float]:
     return {name: count / expected.numel() for name, count in agreeing.items()}
 
 
+def counterpart_distance(images: Tensor, counterparts: Tensor) -> dict[str, float]:
+    """Return the mean distance between images and their counterparts, [N, C, H, W] each, in row order.
+
+    The distance of two images is the root of the mean squared difference of their values, of 1 between black
+    and white; grey is compared with colour as three equal channels. The floor is of shuffled pairs: each
+    image with the counterpart of another one.
+    """
+    others = torch.randperm(len(counterparts), generator=torch.Generator().manual_seed(0))
+    shuffled = torch.empty_like(counterparts)
+    shuffled[others] = counterparts[others.roll(1)]  # no image keeps its own
+    return {"distance": _distance(images, counterparts), "floor": _distance(images, shuffled)}
+
+
+def _distance(images: Tensor, others: Tensor) -> float:
+    parts = zip(images.split(PART), others.split(PART), strict=True)
+    distances = [((one.float() - other.float()) / 255).square().mean((1, 2, 3)).sqrt() for one, other in parts]
+    return float(torch.cat(distances).double().mean())
+
+
 def class_agreement(classes: Tensor, other_classes: Tensor) -> float:
     """Return the share of pairs whose images are called the same class, or of attributes that they share."""
     return float((classes == other_classes).double().mean())

@@ -16,9 +16,15 @@ from training.architectures import CLASSIFIERS
 from training.config.domain import DomainConfig
 from training.config.experiment import Experiment
 from training.images.labels import tell_apart
-from training.images.sets import ImageSet, load_split
+from training.images.sets import ImageSet, load_pairs, load_split
 from training.images.sharing import share_out
-from training.measures.metrics import class_agreement, class_balance, frechet_distance, pixel_agreement
+from training.measures.metrics import (
+    class_agreement,
+    class_balance,
+    counterpart_distance,
+    frechet_distance,
+    pixel_agreement,
+)
 from training.pixels.ranges import Images
 from training.pixels.transforms import transform
 from training.pretrained.classifiers import Classifier, classifier_file, load_classifier
@@ -34,6 +40,8 @@ def measure(experiment: Experiment, pairs: Images, classifiers: Path, device: to
         judge.to(device)
     quality = {"pairs": count, "latents": f"index 0 of seeds 0 to {count - 1}"}
     quality["pixel_agreement"] = measure_pixels(experiment.domains, pairs, real)
+    if counterparts := measure_counterparts(experiment, pairs):
+        quality["counterpart_distance"] = counterparts
     if not judges:
         return quality | {"not_measured": f"classes and Frechet distances: {unjudged(experiment, real)}"}
     return (
@@ -48,9 +56,7 @@ def load_real(experiment: Experiment) -> dict[str, ImageSet]:
     return {d.name: load_split(d, "test", experiment.size) for d in experiment.domains}
 
 
-def load_judges(
-    experiment: Experiment, real: dict[str, ImageSet], classifiers: Path
-) -> dict[str, Classifier]:
+def load_judges(experiment: Experiment, real: dict[str, ImageSet], classifiers: Path) -> dict[str, Classifier]:
     """Load a classifier for each domain; none where none could be trained.
 
     Raises RunError where one has not been trained.
@@ -72,9 +78,7 @@ def unjudged(experiment: Experiment, real: dict[str, ImageSet]) -> str:
     return "" if known else f"no table of classifiers reads {height}x{width}"
 
 
-def measure_pixels(
-    domains: tuple[DomainConfig, ...], pairs: Images, real: dict[str, ImageSet]
-) -> dict[str, Any]:
+def measure_pixels(domains: tuple[DomainConfig, ...], pairs: Images, real: dict[str, ImageSet]) -> dict[str, Any]:
     """Compare each domain that is a transform of another one with what the transform gives.
 
     The floor compares real images of the domain, each with another one at random.
@@ -92,6 +96,25 @@ def measure_pixels(
     return measured
 
 
+def measure_counterparts(experiment: Experiment, pairs: Images) -> dict[str, Any]:
+    """Return how far images of a pair are apart: generated ones, and beside them the true pairs of test rows.
+
+    Nothing where the source has no true pairs. The floor of true pairs is what shuffled ones have.
+    """
+    true = {name: images.images for name, images in load_pairs(experiment).items()}
+    if not true:
+        return {}
+    first, *others = true
+    return {
+        name: {
+            "of": first,
+            "generated": counterpart_distance(pairs[first], pairs[name])["distance"],
+            **{f"true_{key}": value for key, value in counterpart_distance(true[first], true[name]).items()},
+        }
+        for name in others
+    }
+
+
 def measure_classes(
     pairs: Images, judges: dict[str, Classifier], names: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Any]:
@@ -106,9 +129,7 @@ def measure_classes(
     left_out = {"not_measured": f"class agreement: {'; '.join(reasons)}"} if reasons else {}
     return left_out | {
         "class_agreement": {
-            name: class_agreement(classes[first], classes[name])
-            for name, reason in apart.items()
-            if not reason
+            name: class_agreement(classes[first], classes[name]) for name, reason in apart.items() if not reason
         },
         "class_balance": {name: class_balance(classes[name], judges[name].values) for name in pairs},
         "classifier_accuracy": {name: judge.named_accuracy() for name, judge in judges.items()},

@@ -20,9 +20,7 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
     of directions is none: the singular vectors of spectral normalisation are the network's own.
     """
     mine, theirs = average.state_dict(), network.state_dict()
-    floating = [
-        name for name, value in mine.items() if value.is_floating_point() and not name.endswith(DIRECTIONS)
-    ]
+    floating = [name for name, value in mine.items() if value.is_floating_point() and not name.endswith(DIRECTIONS)]
     torch._foreach_lerp_([mine[name] for name in floating], [theirs[name] for name in floating], 1.0 - decay)
     for name in mine.keys() - set(floating):
         mine[name].copy_(theirs[name])

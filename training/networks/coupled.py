@@ -56,16 +56,13 @@ class CoupledEncoder(nn.Module):
         last = len(table.layers) - own_last
         first = last - shared_layers
         stems = {
-            name: build(table.layers[:first], (count, *table.size), width, outputs)
-            for name, count in channels.items()
+            name: build(table.layers[:first], (count, *table.size), width, outputs) for name, count in channels.items()
         }
         shape = next(shape for _, shape in stems.values())
         self.stems = nn.ModuleDict({name: stem for name, (stem, _) in stems.items()})
         self.trunk, shape = build(table.layers[first:last], shape, width, outputs)
         self._normalises = any(layer.norm == "batch" for layer in table.layers[first:last])
-        self.heads = nn.ModuleDict(
-            {name: build(table.layers[last:], shape, width, outputs)[0] for name in channels}
-        )
+        self.heads = nn.ModuleDict({name: build(table.layers[last:], shape, width, outputs)[0] for name in channels})
 
     def forward(self, images: Images) -> Images:
         """Read the images of each domain, [B, C, H, W]; batches may differ in length."""

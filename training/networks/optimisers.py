@@ -14,9 +14,7 @@ from torch.optim import SGD, Adam, Optimizer, RMSprop
 Make = Callable[[Iterable[nn.Parameter], float, tuple[float, float], float], Optimizer]
 
 
-def _adam(
-    weights: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], decay: float
-) -> Optimizer:
+def _adam(weights: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], decay: float) -> Optimizer:
     return Adam(weights, rate, betas, weight_decay=decay, fused=True)
 
 
@@ -24,9 +22,7 @@ def _sgd(weights: Iterable[nn.Parameter], rate: float, betas: tuple[float, float
     return SGD(weights, rate, momentum=betas[0], weight_decay=decay)
 
 
-def _rmsprop(
-    weights: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], decay: float
-) -> Optimizer:
+def _rmsprop(weights: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], decay: float) -> Optimizer:
     return RMSprop(weights, rate, alpha=betas[1], weight_decay=decay)
 
 

@@ -41,9 +41,7 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(values.movedim(1, -1)).movedim(-1, 1)
 
 
-def build(
-    layers: Sequence[Layer], shape: Shape, width: float, outputs: dict[str, int]
-) -> tuple[Layers, Shape]:
+def build(layers: Sequence[Layer], shape: Shape, width: float, outputs: dict[str, int]) -> tuple[Layers, Shape]:
     """Build rows of a table on an input of `shape`; return the module and the shape it puts out.
 
     `outputs` resolves the widths that are names; the others are multiplied by `width`.
@@ -68,9 +66,7 @@ def _conv(layer: Layer, shape: Shape, out: int) -> Built:
     channels, *sides = shape
     k, s = layer.kernel, layer.stride
     around = [_around(layer, (math.ceil(side / s) - 1) * s + k - side) for side in sides]
-    height, width = (
-        ((side + total - k) // s + 1) // layer.pool for side, total in zip(sides, around, strict=True)
-    )
+    height, width = (((side + total - k) // s + 1) // layer.pool for side, total in zip(sides, around, strict=True))
     conv = nn.Conv2d(channels, out, k, s, _halves(around), bias=_has_bias(layer))
     pool = [nn.MaxPool2d(layer.pool)] if layer.pool > 1 else []
     return [*_at_the_ends(around, 1), conv, *pool], (out, height, width)

@@ -45,9 +45,7 @@ def pseudo_labels(lecture: Lecture) -> Tensor:
 
     The teacher sees the images as they are, the student altered ones (Sohn et al. 2020, equation 4).
     """
-    return _sum(
-        _follow(read, lecture.taught[name], lecture.confidence) for name, read in lecture.unlabelled.items()
-    )
+    return _sum(_follow(read, lecture.taught[name], lecture.confidence) for name, read in lecture.unlabelled.items())
 
 
 def pair_labels(lecture: Lecture) -> Tensor:
@@ -61,9 +59,7 @@ def pair_labels(lecture: Lecture) -> Tensor:
 
 def entropy(lecture: Lecture) -> Tensor:
     """Return the mean entropy of each unlabelled domain's classes, summed (Grandvalet & Bengio 2004)."""
-    return _sum(
-        torch.special.entr(read.float().softmax(1)).sum(1).mean() for read in lecture.unlabelled.values()
-    )
+    return _sum(torch.special.entr(read.float().softmax(1)).sum(1).mean() for read in lecture.unlabelled.values())
 
 
 def _follow(logits: Tensor, taught: Tensor, confidence: float) -> Tensor:
@@ -82,8 +78,6 @@ LESSONS: dict[str, Lesson] = {
     "pair_labels": Lesson(
         "classes that the teacher reads in a pair's labelled images", pair_labels, needs_unlabelled=True
     ),
-    "pseudo_labels": Lesson(
-        "classes that the teacher is sure of (FixMatch)", pseudo_labels, needs_unlabelled=True
-    ),
+    "pseudo_labels": Lesson("classes that the teacher is sure of (FixMatch)", pseudo_labels, needs_unlabelled=True),
     "entropy": Lesson("sure classes of unlabelled images", entropy, needs_unlabelled=True),
 }

@@ -21,9 +21,7 @@ STRETCH = 0.08  # standard deviation of a knot's move, of half a side
 
 def _color(images: Tensor) -> Tensor:
     """Move brightness by up to a half, scale saturation by 0 to 2 and contrast by 1/2 to 3/2."""
-    brightness, saturation, contrast = torch.rand(
-        3, len(images), 1, 1, 1, dtype=images.dtype, device=images.device
-    )
+    brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1, dtype=images.dtype, device=images.device)
     images = images + (brightness - 0.5)
     grey = images.mean(1, keepdim=True)
     images = torch.lerp(grey, images, 2.0 * saturation)
@@ -57,9 +55,7 @@ def _flip(images: Tensor) -> Tensor:
 def _affine(images: Tensor) -> Tensor:
     """Turn by up to 14 degrees, scale each side by up to an eighth, shear, and move by a fourteenth."""
     drawn = 2.0 * torch.rand(len(REACH), len(images), device=images.device).to(images) - 1.0
-    turn, wider, higher, slant, right, down = (
-        reach * shares for reach, shares in zip(REACH, drawn, strict=True)
-    )
+    turn, wider, higher, slant, right, down = (reach * shares for reach, shares in zip(REACH, drawn, strict=True))
     rows = [
         torch.stack([(1.0 + wider) * turn.cos(), slant - turn.sin(), right], 1),
         torch.stack([turn.sin(), (1.0 + higher) * turn.cos(), down], 1),

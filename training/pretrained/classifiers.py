@@ -22,7 +22,7 @@ from service.metadata import Domain, Provenance
 from training.architectures import CLASSIFIERS
 from training.config.domain import DomainConfig
 from training.errors import RunError
-from training.files import expecting, write_whole
+from training.files import expecting, write_tensors
 from training.images.sets import ImageSet
 from training.networks.rows import build
 from training.objectives.labelling import cost, say
@@ -149,7 +149,7 @@ def save_classifier(classifier: Classifier, file: Path, record: TrainingRecord |
     state: dict[str, Any] = {"settings": classifier.settings, "weights": classifier.state_dict()}
     if record is not None:
         state["record"] = record.model_dump_json()
-    write_whole(file, lambda aside: torch.save(state, aside))
+    write_tensors(file, state)
 
 
 def load_classifier(file: Path) -> Classifier:

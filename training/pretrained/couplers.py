@@ -31,8 +31,7 @@ def load_couplers(experiment: Experiment) -> Couplers:
 def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, Coupler]:
     folder = Path(coupling.classifiers)
     asked = {
-        domain.name: load_classifier(classifier_file(folder, domain, experiment.size))
-        for domain in experiment.domains
+        domain.name: load_classifier(classifier_file(folder, domain, experiment.size)) for domain in experiment.domains
     }
     told = {name: classifier.settings["classes"] for name, classifier in asked.items()}
     if len(set(told.values())) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from training.config.domain import DomainConfig
@@ -28,4 +29,5 @@ def _prune(domain: DomainConfig, images: ImageSet, size: tuple[int, int]) -> Ima
     if not sure.any():
         raise DataError(f"domain {domain.name}: prune.below = {domain.prune.below} leaves no image")
     labels = None if images.labels is None else images.labels[sure]
-    return ImageSet(images.images[sure], labels, images.class_names)
+    origins = tuple(itertools.compress(images.origins, sure.tolist()))
+    return ImageSet(images.images[sure], labels, images.class_names, origins)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from training.errors import RunError
 from training.files import expecting
-from training.images.sources import locate
+from training.images.hub import locate
 
 Weights = dict[str, Tensor]
 HUB_FILE = "model.safetensors"

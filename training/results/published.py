@@ -31,7 +31,5 @@ def published_pixel_agreement(domain: DomainConfig) -> float | None:
 def published_accuracy(experiment: Experiment, domain: DomainConfig) -> float | None:
     """Return the accuracy in a domain that these labelled domains teach, where one is known."""
     teachers = [one for one in experiment.domains if one.labelled]
-    known = [
-        ACCURACY.get((teacher.source, teacher.count, domain.source, domain.count)) for teacher in teachers
-    ]
+    known = [ACCURACY.get((teacher.source, teacher.count, domain.source, domain.count)) for teacher in teachers]
     return next((figure for figure in known if figure is not None), None)

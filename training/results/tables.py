@@ -5,6 +5,7 @@ A cell of a measure has its floor behind it in brackets, or for a distance the l
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -89,7 +90,7 @@ def made_row(runs: Sequence[RunFolder], own: Path) -> Row:
         "experiment": experiment.name,
         "steps": _steps(runs[0], own),
         "batch": experiment.batch_size,
-        "precision": experiment.precision,
+        "precision": ", ".join(dict.fromkeys(itertools.chain.from_iterable(map(_precisions, runs)))),
         "generator": _parameters(build_generator(experiment)),
         "discriminator": _parameters(build_discriminator(experiment)),
         "minutes": f"{mean(seconds(run) for run in runs) / 60:.0f}",
@@ -135,6 +136,12 @@ def _steps(run: RunFolder, own: Path) -> str:
 
 def _parameters(network: nn.Module) -> str:
     return f"{sum(weight.numel() for weight in network.parameters()):,}"
+
+
+def _precisions(run: RunFolder) -> list[str]:
+    """Return the precisions that a run was trained in; earlier ones kept theirs in the experiment."""
+    noted = [str(machine["precision"]) for machine in machines(run) if "precision" in machine]
+    return noted or [run.description()["experiment"].get("precision", "32-true")]
 
 
 def _place(machine: MachineFacts) -> str:

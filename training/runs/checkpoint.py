@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from training.errors import RunError
-from training.files import expecting, write_whole
+from training.files import expecting, write_tensors
 
 KEPT = 2  # the last, and the one before it
 
@@ -16,7 +16,7 @@ KEPT = 2  # the last, and the one before it
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write the state after `step` as a whole file, and remove all but the last KEPT."""
     file = folder / f"step_{step:08d}.pt"
-    write_whole(file, lambda aside: torch.save(state, aside))
+    write_tensors(file, state)
     for old in list_checkpoints(folder)[:-KEPT]:
         old.unlink()
     return file

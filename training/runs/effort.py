@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from training.files import write_json
+from training.files import read_json, write_json
 from training.runs.folder import RunFolder
 
+COMPUTING = ("device", "threads", "processes", "precision")  # what results depend on, to the last bit
 MachineFacts = Mapping[str, str | int]
 
 
@@ -22,10 +22,20 @@ def note_machine(run: RunFolder, machine: MachineFacts) -> None:
 
 def machines(run: RunFolder) -> list[MachineFacts]:
     """Return the machines that trained a run, the first one first."""
-    known: list[MachineFacts] = (
-        json.loads(run.machines_file.read_text()) if run.machines_file.is_file() else []
-    )
+    known: list[MachineFacts] = read_json(run.machines_file) if run.machines_file.is_file() else []
     return known
+
+
+def describe_change(run: RunFolder, machine: MachineFacts, torch_version: str) -> str:
+    """Return what a run is trained on otherwise than before, so that it does not go on bit for bit.
+
+    Nothing if it goes on exactly.
+    """
+    known = machines(run)
+    before = known[-1] if known and machine not in known else machine
+    pairs = {name: (before[name], machine[name]) for name in COMPUTING if name in before}
+    pairs["torch"] = (str(run.description()["versions"].get("torch", torch_version)), torch_version)
+    return "; ".join(f"{name} {was}, now {now}" for name, (was, now) in pairs.items() if was != now)
 
 
 def seconds(run: RunFolder) -> float:

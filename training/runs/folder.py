@@ -5,6 +5,7 @@ runs/00003_digit_edge/
     metrics.jsonl       a line of mean losses every `log_every` steps
     events/             the same for TensorBoard
     machines.json       where it was trained
+    images.json         which images each domain learns from
     samples/            sheets: rows are latents, columns are domains
     checkpoints/        resumable states
     losses.png          the metrics over the steps, once the run has ended
@@ -24,9 +25,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from training.config.experiment import EXPERIMENT, Experiment, parse_experiment
+from training.config.experiment import EXPERIMENT, Experiment, parse_kept
 from training.errors import ConfigError, RunError
-from training.files import write_json, write_lines
+from training.files import read_json, write_json, write_lines
 from training.runs.checkpoint import last_step
 from training.runs.metrics_log import MetricsLog
 from training.runs.origin import origin
@@ -45,6 +46,7 @@ class RunFolder:
         self.accuracy_file = path / "accuracy.json"
         self.lock_file = path / ".lock"
         self.machines_file = path / "machines.json"
+        self.images_file = path / "images.json"
         self.events = path / "events"
         self._experiment_file = path / "experiment.json"
         self._metrics_file = path / "metrics.jsonl"
@@ -58,9 +60,7 @@ class RunFolder:
             run.path.mkdir()
         for folder in (run.checkpoints, run.samples):
             folder.mkdir()
-        write_json(
-            run._experiment_file, {"experiment": EXPERIMENT.dump_python(experiment, mode="json"), **origin()}
-        )
+        write_json(run._experiment_file, {"experiment": EXPERIMENT.dump_python(experiment, mode="json"), **origin()})
         return run
 
     @classmethod
@@ -73,13 +73,13 @@ class RunFolder:
 
     def description(self) -> dict[str, Any]:
         """Return the experiment as plain values, the commit and the library versions."""
-        description: dict[str, Any] = json.loads(self._experiment_file.read_text())
+        description: dict[str, Any] = read_json(self._experiment_file)
         return description
 
     def experiment(self) -> Experiment:
         """Return the experiment of the run. Raises ConfigError where it is read no longer."""
         try:
-            return parse_experiment(self.description()["experiment"])
+            return parse_kept(self.description()["experiment"])
         except ConfigError as error:
             raise ConfigError(f"{self.path}: {error}") from error
 
@@ -88,7 +88,7 @@ class RunFolder:
         if not self._metrics_file.exists():
             return []
         lines = []
-        for line in self._metrics_file.read_text().splitlines():
+        for line in self._metrics_file.read_text(encoding="utf-8").splitlines():
             with suppress(json.JSONDecodeError):
                 lines.append(json.loads(line))
         return lines
@@ -112,11 +112,9 @@ class RunFolder:
         return self._measured(self.accuracy_file, steps, "adapt")
 
     def _measured(self, file: Path, steps: int, verb: str) -> dict[str, Any]:
-        measured: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        measured: dict[str, Any] = read_json(file) if file.is_file() else {}
         if measured.get("steps") != steps:
-            raise RunError(
-                f"{self.path} is not measured after step {steps}: python -m training.{verb} {self.path}"
-            )
+            raise RunError(f"{self.path} is not measured after step {steps}: python -m training.{verb} {self.path}")
         return measured
 
     def open_log(self, step: int) -> MetricsLog:

@@ -13,13 +13,12 @@ def describe(trainer: Trainer, images: Images, fabric: Fabric) -> str:
     """Say in a few lines what a run will do."""
     experiment = trainer.experiment
     sizes = {
-        name: sum(weight.numel() for weight in network.parameters())
-        for name, network in trainer.state.networks.items()
+        name: sum(weight.numel() for weight in network.parameters()) for name, network in trainer.state.networks.items()
     }
     return "\n".join(
         [
             f"{experiment.name}: {experiment.steps} steps of {experiment.batch_size} images a domain "
-            f"on {fabric.device}, precision {experiment.precision}",
+            f"on {fabric.device}, precision {trainer.processes.precision}",
             *(f"  {name}: {len(domain)} images, {_shape(domain)}" for name, domain in images.items()),
             *(f"  {name}: {size:,} parameters" for name, size in sizes.items()),
         ]

@@ -24,7 +24,8 @@ class Record:
         self._leads = trainer.processes.leads
         self._log = folder.open_log(trainer.state.steps_done) if self._leads else None
         if self._leads:
-            note_machine(folder, describe_machine(trainer.processes.device, trainer.processes.count))
+            processes = trainer.processes
+            note_machine(folder, describe_machine(processes.device, processes.count, processes.precision))
 
     def write_metrics(self) -> dict[str, float]:
         """Write the mean losses since the last time, and return them. Raises DivergedError."""
@@ -47,9 +48,7 @@ class Record:
         """Write all that the next step depends on. Raises DivergedError."""
         self.check()
         if self._leads:
-            save_checkpoint(
-                self._folder.checkpoints, self._trainer.state.steps_done, self._trainer.state.state_dict()
-            )
+            save_checkpoint(self._folder.checkpoints, self._trainer.state.steps_done, self._trainer.state.state_dict())
 
     def check(self) -> None:
         """Raise DivergedError if a loss or a weight is no longer finite, before anything is built on it."""

@@ -31,9 +31,7 @@ def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:
         raise RunError(f"{run.path} has no classifier: its experiment has no lessons")
     teacher.load_state_dict(state["teacher"])
     classifiers = {
-        domain.name: AdaptedClassifier(
-            teacher, domain.name, experiment.image_range, experiment.classes
-        ).eval()
+        domain.name: AdaptedClassifier(teacher, domain.name, experiment.image_range, experiment.classes).eval()
         for domain in experiment.domains
     }
     return classifiers, state["steps_done"]

@@ -20,9 +20,7 @@ from training.steps.views import View
 class DiscriminatorUpdate:
     """Changes the discriminator once a call. Axes: B batch, C channels, H, W."""
 
-    def __init__(
-        self, experiment: Experiment, state: State, view: View, teaching: Teaching, fabric: Fabric
-    ) -> None:
+    def __init__(self, experiment: Experiment, state: State, view: View, teaching: Teaching, fabric: Fabric) -> None:
         self._state, self._view, self._teaching, self._fabric = state, view, teaching, fabric
         self._config, self._learner = experiment.discriminator, state.learners["discriminator"]
         labels = self._config.real_label, self._config.fake_label
@@ -45,9 +43,7 @@ class DiscriminatorUpdate:
         images = {place: PLACES[place](real, fake) for place in places}
         logits = {place: self._judge(images[place], place in penalised) for place in places}
         loss = sum_over_domains(self._loss.discriminator, logits["real"], logits["fake"])
-        means = {
-            f"{place}_logit": torch.cat(list(logits[place].values())).mean() for place in ("real", "fake")
-        }
+        means = {f"{place}_logit": torch.cat(list(logits[place].values())).mean() for place in ("real", "fake")}
         self._state.means.add(discriminator_loss=loss, **means)
         costs = {one.name: (one.weight * one.every, _cost(one, images, logits)) for one in due}
         return self._state.means.weigh(loss, costs)
@@ -57,9 +53,7 @@ class DiscriminatorUpdate:
             judged: Images = self._learner.forward(images)
             return judged
         # a gradient's gradient wants full precision, which the bare network has
-        exact: Images = self._state.discriminator(
-            {name: batch.requires_grad_() for name, batch in images.items()}
-        )
+        exact: Images = self._state.discriminator({name: batch.requires_grad_() for name, batch in images.items()})
         return exact
 
 

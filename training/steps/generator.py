@@ -19,9 +19,7 @@ from training.steps.views import View
 class GeneratorUpdate:
     """Changes the generator, and the encoder where there is one, once a call. Axes: B batch, C, H, W."""
 
-    def __init__(
-        self, experiment: Experiment, state: State, view: View, pairing: Pairing, fabric: Fabric
-    ) -> None:
+    def __init__(self, experiment: Experiment, state: State, view: View, pairing: Pairing, fabric: Fabric) -> None:
         self._state, self._view, self._pairing, self._fabric = state, view, pairing, fabric
         self._loss = LOSSES[experiment.loss]
         self._discriminator = state.learners["discriminator"]

@@ -16,9 +16,7 @@ from training.networks.optimisers import OPTIMISERS
 class Learner:
     """`network` as it was built, and `forward`, the same in the precision and on the device of the run."""
 
-    def __init__(
-        self, network: nn.Module, config: NetworkConfig, fabric: Fabric, ways: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, network: nn.Module, config: NetworkConfig, fabric: Fabric, ways: Sequence[str] = ()) -> None:
         """Take a network, and the names of other ways through it that `forward` is to have, too."""
         self._processes = Processes(fabric)
         self._processes.join(network)

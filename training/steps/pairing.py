@@ -22,9 +22,7 @@ from training.steps.state import State
 class Pairing:
     """Knows what each coupling asks."""
 
-    def __init__(
-        self, couplings: tuple[CouplingConfig, ...], state: State, couplers: Couplers, fabric: Fabric
-    ) -> None:
+    def __init__(self, couplings: tuple[CouplingConfig, ...], state: State, couplers: Couplers, fabric: Fabric) -> None:
         """Take the networks that couplings ask, by coupling and domain; all ask the state's encoder."""
         self._couplings = couplings
         generator, encoder = state.generator, state.learners.get("encoder")
@@ -80,7 +78,5 @@ def _keep_features(generator: CoupledGenerator) -> dict[str, dict[int, Tensor]]:
     return kept
 
 
-def _keep(
-    kept: dict[int, Tensor], number: int, _module: nn.Module, _inputs: object, features: Tensor
-) -> None:
+def _keep(kept: dict[int, Tensor], number: int, _module: nn.Module, _inputs: object, features: Tensor) -> None:
     kept[number] = features

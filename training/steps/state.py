@@ -27,9 +27,7 @@ class State:
         self.discriminator = build_discriminator(experiment)
         self.learners = {
             "generator": Learner(self.generator, experiment.generator, fabric),
-            "discriminator": Learner(
-                self.discriminator, experiment.discriminator, fabric, ("classify", "features")
-            ),
+            "discriminator": Learner(self.discriminator, experiment.discriminator, fabric, ("classify", "features")),
         }
         if experiment.asks("encoder"):
             self.learners["encoder"] = Learner(build_encoder(experiment), experiment.encoder, fabric)

@@ -53,9 +53,9 @@ def arms(experiment: Experiment) -> dict[str, Callable[[], None]]:
         domain.name: torch.randint(256, (1000, domain.channels, *experiment.size), dtype=torch.uint8)
         for domain in experiment.domains
     }
-    machine = Machine(accelerator="cpu")
     precisions: tuple[Precision, ...] = get_args(Precision)
-    ours = {f"ours, {name}": Trainer(experiment, images, machine.fabric(name)).step for name in precisions}
+    fabrics = {name: Machine(accelerator="cpu", precision=name).fabric() for name in precisions}
+    ours = {f"ours, {name}": Trainer(experiment, images, fabric).step for name, fabric in fabrics.items()}
     return {name: partial(step, Loop(experiment, images)) for name, step in LOOPS.items()} | ours
 
 

@@ -55,15 +55,11 @@ LAYERS = {
         16 * (100 + 1024) * 1024 + 9 * (1024 * 512 + 512 * 256 + 256 * 128) + 36 * 128 * 3,
     ),
     ("generator", "dcgan_digit"): Stated(1, "7x128 14x128 28x1", 100 * 6272 + 25 * (128 * 128 + 128)),
-    ("generator", "dcgan_28"): Stated(
-        1, "2x100 5x25 12x6 28x1", 4 * 100 * 100 + 9 * 100 * 25 + 16 * 25 * 6 + 36 * 6
-    ),
+    ("generator", "dcgan_28"): Stated(1, "2x100 5x25 12x6 28x1", 4 * 100 * 100 + 9 * 100 * 25 + 16 * 25 * 6 + 36 * 6),
     ("generator", "dcgan_32"): Stated(
         3, "2x384 6x128 14x64 32x3", 4 * 100 * 384 + 16 * (384 * 128 + 128 * 64) + 36 * 64 * 3
     ),
-    ("generator", "upsample"): Stated(
-        3, "8x128 16x128 32x64 32x3", 100 * 8192 + 9 * (128 * 128 + 128 * 64 + 64 * 3)
-    ),
+    ("generator", "upsample"): Stated(3, "8x128 16x128 32x64 32x3", 100 * 8192 + 9 * (128 * 128 + 128 * 64 + 64 * 3)),
     ("generator", "connected"): Stated(
         1, "1x1024 1x1024 1x1024 1x1024 32x1", 100 * 1024 + 3 * 1024 * 1024 + 1024 * 1024
     ),
@@ -96,25 +92,17 @@ LAYERS = {
     ("discriminator", "digit"): Stated(1, "12x20 4x50 1x500 1x1", 25 * (20 + 20 * 50) + 16 * 50 * 500 + 500),
     ("discriminator", "digit_32"): Stated(3, "16x20 8x50 1x500 1x1", 25 * (60 + 20 * 50) + 3200 * 500 + 500),
     ("discriminator", "dcgan_digit"): Stated(1, "14x1 7x64 1x1024 1x1", 25 * (1 + 64) + 3136 * 1024 + 1024),
-    ("discriminator", "dcgan_28"): Stated(
-        1, "14x32 7x64 4x128 1x1", 25 * (32 + 32 * 64 + 64 * 128) + 16 * 128
-    ),
-    ("discriminator", "dcgan_32"): Stated(
-        3, "16x64 8x128 4x256 1x1", 25 * (3 * 64 + 64 * 128 + 128 * 256) + 16 * 256
-    ),
+    ("discriminator", "dcgan_28"): Stated(1, "14x32 7x64 4x128 1x1", 25 * (32 + 32 * 64 + 64 * 128) + 16 * 128),
+    ("discriminator", "dcgan_32"): Stated(3, "16x64 8x128 4x256 1x1", 25 * (3 * 64 + 64 * 128 + 128 * 256) + 16 * 256),
     ("discriminator", "upsample"): Stated(
         3, "16x16 8x32 4x64 2x128 1x1", 9 * (3 * 16 + 16 * 32 + 32 * 64 + 64 * 128) + 512
     ),
-    ("discriminator", "connected"): Stated(
-        1, "16x20 8x50 8x500 1x1", 25 * (20 + 20 * 50) + 50 * 500 + 64 * 500
-    ),
+    ("discriminator", "connected"): Stated(1, "16x20 8x50 8x500 1x1", 25 * (20 + 20 * 50) + 50 * 500 + 64 * 500),
     ("discriminator", "cifar"): Stated(3, "32x64 16x128 8x128 4x256 1x1", PLAIN + 16 * 256),
     ("discriminator", "photo_64"): Stated(
         3, "64x64 32x128 16x128 8x128 4x256 2x512 1x1", PLAIN + 9 * (128 * 128 + 256 * 512) + 4 * 512
     ),
-    ("discriminator", "face"): Stated(
-        3, "64x32 32x64 16x128 8x256 4x512 2x1024 1x2048 1x1", FACE + 4096 * 2048 + 2048
-    ),
+    ("discriminator", "face"): Stated(3, "64x32 32x64 16x128 8x256 4x512 2x1024 1x2048 1x1", FACE + 4096 * 2048 + 2048),
     ("discriminator", "photo_128"): Stated(
         3, "64x32 32x64 16x128 8x256 4x512 2x1024 1x2048 1x1", FACE + 4096 * 2048 + 2048
     ),
@@ -131,9 +119,7 @@ LAYERS = {
     ),
     ("encoder", "plain_32"): Stated(3, "32x64 16x128 8x128 4x256 1x100", PLAIN + 4096 * 100),
     ("encoder", "plain_128"): Stated(3, "128x64 64x128 32x128 16x256 1x100", PLAIN + 65536 * 100),
-    ("classifier", "digit_32"): Stated(
-        3, "30x32 14x64 1x128 1x10", 9 * (3 * 32 + 32 * 64) + 12_544 * 128 + 128 * 10
-    ),
+    ("classifier", "digit_32"): Stated(3, "30x32 14x64 1x128 1x10", 9 * (3 * 32 + 32 * 64) + 12_544 * 128 + 128 * 10),
     ("classifier", "attributes"): Stated(
         3, "126x32 62x64 1x128 1x10", 9 * (3 * 32 + 32 * 64) + 246_016 * 128 + 128 * 10
     ),
@@ -158,9 +144,7 @@ def test_a_table_has_the_layers_of_its_origin(kind: str, name: str) -> None:
     channels, maps, weights = LAYERS[kind, name]
     table = TABLES[kind][name]
     layers = built(kind, table, channels)
-    features = torch.empty(
-        2, *((100, 1, 1) if kind == "generator" else (channels, *table.size)), device="meta"
-    )
+    features = torch.empty(2, *((100, 1, 1) if kind == "generator" else (channels, *table.size)), device="meta")
     seen = []
     for _, modules in layers.rows():
         for module in modules:

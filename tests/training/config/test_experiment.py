@@ -30,9 +30,7 @@ def test_every_experiment_builds_its_networks(file: Path) -> None:
     assert all(domain.description for domain in experiment.domains)
 
 
-@pytest.mark.parametrize(
-    "name", ["digit_edge_paper", "digit_edge_unshared", "mnist_to_usps", "usps_to_mnist"]
-)
+@pytest.mark.parametrize("name", ["digit_edge_paper", "digit_edge_unshared", "mnist_to_usps", "usps_to_mnist"])
 def test_the_official_experiments_begin_as_the_official_code(name: str) -> None:
     """Both networks are drawn as its PyTorch version draws them, and decay as there.
 
@@ -208,3 +206,28 @@ def test_what_a_wrong_part_makes_wrong_is_not_told() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_experiment(FIELDS | {"domains": [DIGIT | {"chanels": 3}]})
     assert str(caught.value) == "domains.0.chanels = 3: Unexpected keyword argument"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path, encoding: str) -> None:
+    """Editors of Windows write one, and their own ends of lines."""
+    text = 'name = "a"\r\ndata_license = "für alle"\r\n[[domains]]\r\nname = "b"\r\nsource = "c"\r\n'
+    file = tmp_path / "a.toml"
+    file.write_bytes(text.encode(encoding))
+    assert load_experiment(file).data_license == "für alle"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ("utf-16", "is UTF-16 or no text, and TOML is UTF-8: save it as UTF-8"),
+        ("utf-16-be", "is UTF-16 or no text"),
+        ("latin-1", "line 2 is not UTF-8, which TOML is: save it as UTF-8"),
+    ],
+)
+def test_another_encoding_is_named(tmp_path: Path, encoding: str, said: str) -> None:
+    """The error has the file, what is wrong with it and what to do."""
+    file = tmp_path / "a.toml"
+    file.write_bytes('name = "a"\ndata_license = "für alle"\n'.encode(encoding))
+    with pytest.raises(ConfigError, match=rf"a\.toml: {said}"):
+        load_experiment(file)

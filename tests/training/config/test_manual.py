@@ -100,9 +100,7 @@ def test_the_manual_tells_where_images_come_from() -> None:
     assert untold == {"name", "description", "forbidden_augmentations"}  # which make no image another
     experiments = {file.stem: load_experiment(file) for file in FILES}
     sources = {name: {domain.source for domain in experiments[name].domains} for name in experiments}
-    for name, told in re.findall(
-        r"^\| `(\w+)` \|.*\|(.*)\|$", manual.split("## Experiments")[1], re.MULTILINE
-    ):
+    for name, told in re.findall(r"^\| `(\w+)` \|.*\|(.*)\|$", manual.split("## Experiments")[1], re.MULTILINE):
         assert sources[name] <= set(re.findall(r"`([\w/-]+)`", told)), name
     assert [name for name in sources if not all(f"`{source}`" in manual for source in sources[name])] == []
 
@@ -120,6 +118,4 @@ def test_the_manual_has_no_field_that_is_not() -> None:
     manual = (DOCS / "training.md").read_text()
     written = set(re.findall(r"`\W*(generator|discriminator)\.(\w+)", manual))
     assert len(written) > 10
-    assert [
-        pair for pair in written if not hasattr(getattr(parse_experiment(FIELDS), pair[0]), pair[1])
-    ] == []
+    assert [pair for pair in written if not hasattr(getattr(parse_experiment(FIELDS), pair[0]), pair[1])] == []

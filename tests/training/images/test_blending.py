@@ -75,9 +75,7 @@ def test_patches_follow_from_their_seed(black: Path, photos: Path) -> None:
     ],
 )
 @pytest.mark.usefixtures("photos")
-def test_patches_that_cannot_be_had_are_named(
-    black: Path, tmp_path: Path, folder: str, column: str, said: str
-) -> None:
+def test_patches_that_cannot_be_had_are_named(black: Path, tmp_path: Path, folder: str, column: str, said: str) -> None:
     """The error names the domain, the source of patches and what is wrong with it."""
     write_split(tmp_path / "small", "train", {"img": pictures(1, size=(20, 40))})
     with pytest.raises(DataError, match=f"domain mnistm: {said}"):

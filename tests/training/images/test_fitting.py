@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,9 +80,20 @@ def test_a_crop_keeps_the_middle_undistorted() -> None:
     assert ends[0.5] == pytest.approx([90, 148], abs=4)
 
 
-def test_values_that_are_no_bytes_are_refused() -> None:
-    """Of 16 bits or floats nobody knows the range, so none is guessed; one bit is black or white."""
-    for pixels in (np.full(SIZE, 40_000, np.uint16), np.ones(SIZE, np.float32), np.ones(SIZE, np.int32)):
+def test_values_of_unknown_range_are_refused() -> None:
+    """Of floats and of 32 bits nobody knows the range, so none is guessed; one bit is black or white."""
+    for pixels in (np.ones(SIZE, np.float32), np.ones(SIZE, np.int32)):
         with pytest.raises(DataError, match=r"holds values of mode [IF].*, not bytes"):
             fit(Image.fromarray(pixels), SIZE, domain())
     assert np.unique(fit(Image.new("1", SIZE, 1), SIZE, domain())).tolist() == [255]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm", ".jp2"])
+def test_grey_of_16_bits_is_scaled(tmp_path: Path, suffix: str) -> None:
+    """Depth and scans keep their full range, from 0 to 65535, in whatever file they are."""
+    levels = np.linspace(0, 65535, 28 * 28).round().reshape(SIZE).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / f"deep{suffix}")
+    with Image.open(tmp_path / f"deep{suffix}") as image:
+        assert np.array_equal(fit(image, SIZE, domain())[..., 0], np.rint(levels / 257))
+    big_endian = Image.frombytes("I;16B", SIZE, levels.astype(">u2").tobytes())
+    assert np.array_equal(fit(big_endian, SIZE, domain())[..., 0], np.rint(levels / 257))

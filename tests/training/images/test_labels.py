@@ -38,9 +38,7 @@ def experiment(first: Path, second: Path, **changes: Any) -> Experiment:
 
 
 @pytest.mark.parametrize("compared", [LESSON, COUPLING])
-def test_lessons_and_the_semantic_coupling_ask_for_the_same_classes(
-    tmp_path: Path, compared: dict[str, Any]
-) -> None:
+def test_lessons_and_the_semantic_coupling_ask_for_the_same_classes(tmp_path: Path, compared: dict[str, Any]) -> None:
     """A class that one folder lacks moves the numbers of all behind it, which is said before training."""
     ours, theirs = folder(tmp_path / "ours", "cat", "dog"), folder(tmp_path / "theirs", "dog", "wolf")
     with pytest.raises(DataError, match="class 0 of domain theirs is 'dog', and that of ours 'cat'; lessons"):
@@ -92,6 +90,12 @@ def test_sources_that_name_no_classes_fit_any() -> None:
     assert not tell_apart({"numbers": (), "ours": ("a", "b"), "others": ()})
     said = tell_apart({"numbers": (), "ours": ("a", "b"), "theirs": ("a", "c")})
     assert said == "class 1 of domain theirs is 'c', and that of ours 'b'"
+
+
+def test_classes_are_compared_as_they_are_called() -> None:
+    """Numbers by their value, and words whatever their case."""
+    assert not tell_apart({"ours": ("07", "cat"), "theirs": ("7", "Cat ")})
+    assert tell_apart({"ours": ("07",), "theirs": ("70",)})
 
 
 def test_a_set_knows_what_its_classes_are_called(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from training.images.sharing import share_out, share_out_images
+from training.images.sharing import join_rows, share_out, share_out_images
 
 
 def test_shares_are_disjoint_and_equal() -> None:
@@ -59,3 +59,13 @@ def test_the_first_rows_are_a_fair_sample() -> None:
     assert sum(row < 2000 for row in first) == 100  # of 1000 that it has of the 2000 in both, and 1000 alone
     alone = share_out_images({"one": range(10)}, seed=0)["one"]
     assert alone == share_out(10, 1, seed=0)[0].tolist()
+
+
+def test_rows_with_a_key_in_common_belong_together() -> None:
+    """Keys tie rows of one domain and of several, also by way of others, and rows without any stay alone."""
+    wanted = {"one": [["a", "A"], ["b"], ["c", "x"], ["y"]], "other": [["A"], ["B", "b"], ["x", "y"], ["z"]]}
+    joined = join_rows(wanted)
+    assert joined["one"][0] == joined["other"][0]
+    assert joined["one"][1] == joined["other"][1]
+    assert joined["one"][2] == joined["one"][3] == joined["other"][2]
+    assert len({*joined["one"], *joined["other"]}) == 4

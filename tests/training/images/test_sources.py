@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +17,8 @@ from PIL import Image
 from tests.training.images.picture_sets import SIZE, Columns, pictures, write_configurations, write_split
 from training.config.domain import DomainConfig
 from training.errors import DataError
+from training.images.hub import locate
 from training.images.sets import ImageSet, load_split
-from training.images.sources import locate
 
 
 @pytest.fixture
@@ -45,6 +48,7 @@ def test_rows_count_where_columns_have_the_values_asked_for(tmp_path: Path) -> N
     assert levels(load(source, where={"Smiling": True})) == [0, 20]
     assert levels(load(source, where={"Smiling": False})) == [10, 30, 40]
     assert levels(load(source, where={"Smiling": False, "celeb_id": 1})) == [10]
+    assert levels(load(source, where={"celeb_id": "04"})) == [40]
 
 
 def test_rows_without_an_image_do_not_count(tmp_path: Path) -> None:
@@ -110,6 +114,62 @@ def test_a_folder_below_the_data_root_comes_first(
     assert locate("someone/digits") == "someone/digits"
 
 
+def test_an_existing_folder_comes_before_the_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is named is read, whatever lies below $COGAN_DATA by its last part; ~ is the home."""
+    for place in ("root/photos", "home/photos"):
+        (tmp_path / place).mkdir(parents=True)
+    monkeypatch.setenv("COGAN_DATA", str(tmp_path / "root"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "home")
+    for source in ("photos", "./photos", str(tmp_path / "home" / "photos"), "~/photos"):
+        assert locate(source) == str(tmp_path / "home" / "photos")
+    assert locate("else/photos") == str(tmp_path / "root" / "photos")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("no such", "neither is it a name of the hub"),
+        ("./no/such", "neither is it a name of the hub"),
+        ("photos.zip", "is a file, and a source is a folder: unpack it"),
+    ],
+)
+def test_what_is_no_name_of_the_hub_is_not_asked_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
+) -> None:
+    """The error says where the folder was looked for."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos.zip").touch()
+    with pytest.raises(DataError, match=said):
+        load(source)
+
+
+def test_a_hub_that_is_not_reached_is_asked_once(tmp_path: Path) -> None:
+    """The error comes at once and says what was looked for, as it does with each of the next sources."""
+    program = (
+        "import sys, time\n"
+        "from training.config.domain import DomainConfig\n"
+        "from training.images.sets import load_split\n"
+        "start = time.monotonic()\n"
+        "try: load_split(DomainConfig('digit', source='no/such'), 'train', (28, 28))\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+        "sys.exit(time.monotonic() - start > 5)\n"
+    )
+    offline = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **offline},
+        cwd=Path(__file__).parents[3],
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "DataError domain digit: source 'no/such', split 'train' cannot be loaded: " in done.stdout
+    assert "there is no folder" in done.stdout
+    assert "the hub is not reached" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("changes", "split", "said"),
     [
@@ -118,6 +178,7 @@ def test_a_folder_below_the_data_root_comes_first(
         ({"image_column": "img"}, "train", ["'img'", "['image', 'label', 'word']"]),
         ({"image_column": "label"}, "train", ["'label'", "int64", "not images"]),
         ({"label_column": "word"}, "train", ["'word'", "'one'", "whole numbers from 0"]),
+        ({"group": "family"}, "train", ["group 'family'", "['image', 'label', 'word']"]),
         ({}, "train[:x%]", ["'train[:x%]'", "Unrecognized instruction"]),
         ({"configuration": "small"}, "train", ["'small' not found", "['default']"]),
         ({"where": {"colour": "red"}}, "train", ["where", "'colour'", "['image', 'label', 'word']"]),

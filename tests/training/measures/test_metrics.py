@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from training.measures.metrics import class_agreement, class_balance, frechet_distance, pixel_agreement
+from training.measures.metrics import (
+    class_agreement,
+    class_balance,
+    counterpart_distance,
+    frechet_distance,
+    pixel_agreement,
+)
 from training.pixels.transforms import transform
 from training.pretrained.classifiers import Classifier
 
@@ -78,11 +84,22 @@ def test_a_shift_costs_its_square(pixels_as_features: Classifier) -> None:
 
 def test_a_spread_costs_what_the_closed_form_says(pixels_as_features: Classifier) -> None:
     """Independent features with twice the deviation: |mean|^2 + sum of (sigma - 2 sigma)^2."""
-    levels = torch.randint(
-        100, (20_000, 1, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    levels = torch.randint(100, (20_000, 1, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     values = levels.double() * 2 / 255
     expected = 4 * (values.mean() ** 2 + values.var())
-    assert frechet_distance(pixels_as_features, levels, levels * 2) == pytest.approx(
-        float(expected), rel=0.02
+    assert frechet_distance(pixels_as_features, levels, levels * 2) == pytest.approx(float(expected), rel=0.02)
+
+
+def test_counterparts_are_nearer_than_others() -> None:
+    """Images are at no distance from themselves, black from white at 1; shuffled pairs are the floor."""
+    images = torch.arange(0, 250, 5, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, -1, 2, 3)
+    measured = counterpart_distance(images, images)
+    assert measured["distance"] == 0
+    assert 0.2 < measured["floor"] < 0.5  # a third of the range, for uniform levels
+    colour = images.expand(-1, 3, -1, -1)
+    assert counterpart_distance(images, colour) == pytest.approx(measured)
+    black, white = (
+        torch.zeros(4, 3, 2, 2, dtype=torch.uint8),
+        torch.full((4, 3, 2, 2), 255, dtype=torch.uint8),
     )
+    assert counterpart_distance(black, white) == {"distance": 1.0, "floor": 1.0}

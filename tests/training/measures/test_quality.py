@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
-from training.config.experiment import Experiment
+import pytest
+import torch
+
+from tests.training.images.picture_sets import pictures, write_split
+from training.config.experiment import Experiment, parse_experiment
 from training.images.sets import load_split
-from training.measures.quality import measure_pixels
+from training.measures.quality import measure_counterparts, measure_pixels
 from training.pixels.transforms import transform
 
 MakeExperiment = Callable[..., Experiment]
@@ -35,3 +40,19 @@ def test_a_transform_is_measured_against_the_same_images_alone(make_experiment: 
         assert measure_pixels((digit, strange), pairs, real) == {}
     for same in (edge, replace(edge, train_split="train[50%:]")):
         assert measure_pixels((digit, same), pairs, real).keys() == {"edge"}
+
+
+def test_true_pairs_stand_beside_the_generated(tmp_path: Path) -> None:
+    """A source of pairs measures how far images of a pair are apart; others have nothing to compare."""
+    columns = {"image": pictures(0, 51, 102), "dark": pictures(0, 0, 51)}
+    for split in ("train", "test"):
+        write_split(tmp_path / "pairs", split, columns)
+    domains = [{"name": name, "source": str(tmp_path / "pairs"), "image_column": name} for name in ("image", "dark")]
+    experiment = parse_experiment({"name": "a", "data_license": "none", "domains": domains})
+    drawn = {name: torch.full((5, 1, *SIZE), level, dtype=torch.uint8) for name, level in (("image", 255), ("dark", 0))}
+    measured = measure_counterparts(experiment, drawn)["dark"]
+    assert (measured["of"], measured["generated"]) == ("image", 1.0)
+    assert measured["true_distance"] == pytest.approx(0.4 / 3)
+    assert measured["true_floor"] > measured["true_distance"]
+    alone = parse_experiment({"name": "a", "data_license": "none", "domains": domains[:1]})
+    assert measure_counterparts(alone, drawn) == {}

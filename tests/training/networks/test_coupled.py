@@ -113,9 +113,7 @@ def test_any_number_of_discriminator_layers_is_shared(make_experiment: MakeExper
 
 
 @pytest.mark.parametrize(("own_last", "shared"), [(1, 3), (1, 2), (2, 0), (4, 0)])
-def test_the_last_layers_can_be_a_domains_own(
-    make_experiment: MakeExperiment, own_last: int, shared: int
-) -> None:
+def test_the_last_layers_can_be_a_domains_own(make_experiment: MakeExperiment, own_last: int, shared: int) -> None:
     """The border can run the other way, or on both sides: the trunk begins where the stems end."""
     border = {"own_last_layers": own_last, "shared_layers": shared}
     discriminator = build_discriminator(make_experiment(discriminator=border))
@@ -180,9 +178,7 @@ def test_the_adapting_discriminator_has_its_weights() -> None:
 
 @pytest.mark.parametrize("shared", range(1, 5))
 @pytest.mark.parametrize("table", ["digit", "digit_strided", "digit_spectral"])
-def test_logits_and_classes_are_of_the_same_features(
-    make_experiment: MakeExperiment, table: str, shared: int
-) -> None:
+def test_logits_and_classes_are_of_the_same_features(make_experiment: MakeExperiment, table: str, shared: int) -> None:
     """The last shared layer alone makes both of them of the features, wherever the border runs."""
     experiment = make_experiment(
         ("known", "edge"),
@@ -194,9 +190,7 @@ def test_logits_and_classes_are_of_the_same_features(
     images = {"known": torch.randn(4, 1, 28, 28), "edge": torch.randn(2, 1, 28, 28)}
     logits, classes = discriminator(images), discriminator.classify(images)
     features = discriminator.features(images)
-    last = next(
-        module for module in reversed(discriminator.trunk) if isinstance(module, nn.Conv2d | nn.Linear)
-    )
+    last = next(module for module in reversed(discriminator.trunk) if isinstance(module, nn.Conv2d | nn.Linear))
     for name, batch in images.items():
         assert classes[name].shape == (len(batch), 3)
         values = nn.functional.linear(features[name], last.weight.flatten(1), last.bias)

@@ -145,9 +145,7 @@ def test_the_penalty_agrees_with_finite_differences() -> None:
         """Half the squared norm of the gradient, by central differences."""
         step, total = 1e-5, 0.0
         for place in torch.eye(4, dtype=torch.float64).reshape(4, 1, 1, 2, 2):
-            ahead, behind = (
-                logit(image + side * step * place, torch.tensor(scale)).item() for side in (1, -1)
-            )
+            ahead, behind = (logit(image + side * step * place, torch.tensor(scale)).item() for side in (1, -1))
             total += ((ahead - behind) / (2 * step)) ** 2 / 2
         return total
 

@@ -55,9 +55,9 @@ def test_features_are_vggs(
     shares = torch.rand(2, channels, 28, 28)
     low, high = image_range
     found = perceive(shares * (high - low) + low)
-    value: Tensor = (shares.expand(-1, 3, -1, -1) - torch.tensor(MEAN)[:, None, None]) / torch.tensor(
-        DEVIATION
-    )[:, None, None]
+    value: Tensor = (shares.expand(-1, 3, -1, -1) - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[
+        :, None, None
+    ]
     expected = []
     for number, module in enumerate(whole):
         value = module(value)

@@ -31,9 +31,7 @@ def classifier() -> Classifier:
 def pruned(make_experiment: MakeExperiment, folder: Path, below: float) -> Experiment:
     """Make an experiment of a domain that is pruned and one that is not."""
     digit, edge = make_experiment(("digit", "edge")).domains
-    return replace(
-        make_experiment(), domains=(replace(digit, prune=PruneConfig(below, classifiers=str(folder))), edge)
-    )
+    return replace(make_experiment(), domains=(replace(digit, prune=PruneConfig(below, classifiers=str(folder))), edge))
 
 
 def test_images_that_the_classifier_is_sure_of_are_kept(
@@ -69,9 +67,7 @@ def test_what_cannot_be_pruned_is_named(
     """A classifier that is missing, and one that is sure of nothing."""
     experiment = pruned(make_experiment, tmp_path, 0.99)
     sets = load_training_sets(make_experiment())
-    with pytest.raises(
-        RunError, match=r"training\.train_classifiers EXPERIMENT\.toml --classifiers .+ makes it"
-    ):
+    with pytest.raises(RunError, match=r"training\.train_classifiers EXPERIMENT\.toml --classifiers .+ makes it"):
         prune(experiment, sets)
     save_classifier(classifier, classifier_file(tmp_path, experiment.domains[0], experiment.size))
     with pytest.raises(DataError, match=r"domain digit: prune\.below = 0\.99 leaves no image"):

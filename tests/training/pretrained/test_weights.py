@@ -42,9 +42,7 @@ def test_a_name_of_the_hub_is_what_the_hub_has(hub: Path) -> None:
     assert read_weights(file) == {"weight": torch.tensor([2.0])}
 
 
-def test_a_folder_below_the_data_root_comes_first(
-    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_below_the_data_root_comes_first(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name is the last part of the hub's, as with images; nothing is asked of the hub."""
     file = keep(tmp_path / "data" / "network.v1", 1.0)
     monkeypatch.setenv("COGAN_DATA", str(tmp_path / "data"))

@@ -46,14 +46,12 @@ def test_the_time_between_two_trainings_does_not_count(
     assert seconds(run) == 4 * 60
 
 
-def test_a_run_notes_where_it_is_trained(
-    run_verb: Callable[..., None], write_experiment: Path, tmp_path: Path
-) -> None:
+def test_a_run_notes_where_it_is_trained(run_verb: Callable[..., None], write_experiment: Path, tmp_path: Path) -> None:
     """The verb writes the device, its threads and the processes, and how long it took follows."""
     run_verb(train, write_experiment, "--runs", tmp_path, "--machine.accelerator", "cpu")
     run = RunFolder.open(tmp_path / "00000_tiny")
     (machine,) = machines(run)
-    assert machine == describe_machine(torch.device("cpu"), processes=1)
+    assert machine == describe_machine(torch.device("cpu"), processes=1, precision="32-true")
     assert (machine["threads"], machine["of_threads"]) == (torch.get_num_threads(), os.cpu_count())
     assert machine["device"]
     assert 0 < seconds(run) < 60

@@ -36,9 +36,7 @@ def test_runs_are_numbered(make_experiment: MakeExperiment, tmp_path: Path) -> N
     assert [run.path.name for run in (first, second)] == ["00000_tiny", "00042_fine"]
 
 
-def test_runs_begun_at_once_have_numbers_of_their_own(
-    make_experiment: MakeExperiment, tmp_path: Path
-) -> None:
+def test_runs_begun_at_once_have_numbers_of_their_own(make_experiment: MakeExperiment, tmp_path: Path) -> None:
     """Of runs that begin at one moment, whatever their names, each has a number that no other one has."""
     experiments = [make_experiment(name=name) for name in ("tiny", "fine") * 8]
     with ThreadPoolExecutor(len(experiments)) as pool:

@@ -20,9 +20,7 @@ from training.runs.lock import held
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]
-HOLD = (
-    "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(flush=True); input()"
-)
+HOLD = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(flush=True); input()"
 
 
 @contextmanager
@@ -49,9 +47,7 @@ def test_a_run_is_held_by_one(make_experiment: MakeExperiment, tmp_path: Path, f
         pass
 
 
-def test_another_run_can_be_trained_beside_it(
-    make_experiment: MakeExperiment, tmp_path: Path, fabric: Fabric
-) -> None:
+def test_another_run_can_be_trained_beside_it(make_experiment: MakeExperiment, tmp_path: Path, fabric: Fabric) -> None:
     """What is held is a folder, not all of them."""
     first, second = (RunFolder.create(tmp_path, make_experiment()) for _ in range(2))
     with held(first, Processes(fabric)), held(second, Processes(fabric)):

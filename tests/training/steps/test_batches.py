@@ -17,9 +17,7 @@ LESSONS = [{"name": "labels", "weight": 1.0}]
 CLASSES = torch.tensor([0] * 90 + [2] * 9 + [3])
 
 
-@pytest.mark.parametrize(
-    ("balanced", "shares"), [(False, [0.9, 0, 0.09, 0.01]), (True, [1 / 3, 0, 1 / 3, 1 / 3])]
-)
+@pytest.mark.parametrize(("balanced", "shares"), [(False, [0.9, 0, 0.09, 0.01]), (True, [1 / 3, 0, 1 / 3, 1 / 3])])
 def test_classes_are_drawn_as_often_as_any_other_where_balanced(
     make_experiment: MakeExperiment, balanced: bool, shares: list[float]
 ) -> None:

@@ -32,9 +32,7 @@ def learner_of(fabric: Fabric, **options: Any) -> Learner:
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_every_optimiser_updates_as_its_options_say(fabric: Fabric, optimiser: str, decay: float) -> None:
     """Rate, betas and weight decay count: gradients are chosen so that with the decay they are 1 and -2."""
-    learner = learner_of(
-        fabric, optimiser=optimiser, learning_rate=0.1, betas=(0.5, 0.75), weight_decay=decay
-    )
+    learner = learner_of(fabric, optimiser=optimiser, learning_rate=0.1, betas=(0.5, 0.75), weight_decay=decay)
     (weight,) = learner.network.parameters()
     weights = []
     for gradient in (1.0, -2.0):

@@ -39,9 +39,7 @@ def after_a_step(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> 
     return losses
 
 
-def _gradients(
-    experiment: Experiment, states: list[dict[str, torch.Tensor]]
-) -> list[dict[str, torch.Tensor]]:
+def _gradients(experiment: Experiment, states: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
     """Return the gradients of both networks, from given weights and images, that one update of each makes."""
     fabric = Machine(accelerator="cpu", threads=1).fabric("32-true")
     state = State(experiment, fabric)
@@ -49,9 +47,7 @@ def _gradients(
         network.load_state_dict({name: weights[name] for name in network.state_dict()})
     torch.manual_seed(0)
     latents = torch.randn(4, 8)
-    real = {
-        domain.name: torch.linspace(-1, 1, 4 * 784).reshape(4, 1, 28, 28) for domain in experiment.domains
-    }
+    real = {domain.name: torch.linspace(-1, 1, 4 * 784).reshape(4, 1, 28, 28) for domain in experiment.domains}
     view, pairing = View(experiment), Pairing((), state, {}, fabric)
     batches = Batches(experiment, {name: torch.zeros(4, 1, 28, 28) for name in real}, {}, fabric)
     teaching = Teaching(experiment, state, batches, fabric)
@@ -95,22 +91,16 @@ def test_a_domains_gradient_does_not_depend_on_the_number_of_domains(
     ("labels", "loss"),
     [({}, 1.0), ({"real_label": 0.9}, 0.81), ({"real_label": 0.9, "fake_label": 0.1}, 0.82)],
 )
-def test_labels_change_the_discriminators_loss(
-    after_a_step: Losses, labels: dict[str, float], loss: float
-) -> None:
+def test_labels_change_the_discriminators_loss(after_a_step: Losses, labels: dict[str, float], loss: float) -> None:
     """A young discriminator's logits are about 0: a label costs half its square, in each of two domains."""
     losses = after_a_step(loss="lsgan", discriminator=labels)
     assert losses["discriminator_loss"] == pytest.approx(loss, abs=0.006)
 
 
-def test_each_penalty_comes_in_its_own_time(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer
-) -> None:
+def test_each_penalty_comes_in_its_own_time(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
     """Several penalties are computed beside one another, each logged by its name when it is due."""
     penalties = [{"name": "r2", "weight": 1.0}, {"name": "gradient_penalty", "weight": 1.0, "every": 2}]
-    trainer = make_trainer(
-        make_experiment(discriminator={"penalty": "r1", "penalty_every": 3, "penalties": penalties})
-    )
+    trainer = make_trainer(make_experiment(discriminator={"penalty": "r1", "penalty_every": 3, "penalties": penalties}))
     due = []
     for _ in range(4):
         trainer.state.means.reset()
@@ -146,9 +136,7 @@ def test_clipped_weights_stay_within_their_limit(
     make_experiment: MakeExperiment, make_trainer: MakeTrainer, limit: float | None
 ) -> None:
     """After a step no weight of the critic is greater than the limit; the generator's may be."""
-    trainer = make_trainer(
-        make_experiment(loss="wgan", discriminator={"clip_weights": limit, "learning_rate": 0.05})
-    )
+    trainer = make_trainer(make_experiment(loss="wgan", discriminator={"clip_weights": limit, "learning_rate": 0.05}))
     trainer.step()
     greatest = [
         max(weight.abs().max().item() for weight in network.parameters())
@@ -188,9 +176,7 @@ def test_a_step_has_as_many_updates_as_asked(
     make_experiment: MakeExperiment, make_trainer: MakeTrainer, discriminator: int, generator: int
 ) -> None:
     """Each network is updated so often, on images of its own but for the one batch that both share."""
-    trainer = make_trainer(
-        make_experiment(discriminator={"updates": discriminator}, generator={"updates": generator})
-    )
+    trainer = make_trainer(make_experiment(discriminator={"updates": discriminator}, generator={"updates": generator}))
     latents: list[torch.Tensor] = []
     trainer.state.generator.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0]))
     trainer.step()

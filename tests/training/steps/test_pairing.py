@@ -44,22 +44,16 @@ def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_couplings_are_combined_freely(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer, count: int
-) -> None:
+def test_couplings_are_combined_freely(make_experiment: MakeExperiment, make_trainer: MakeTrainer, count: int) -> None:
     """Grey and colour domains, one or many: each coupling is logged by its own name."""
     couplings = coupled("weights", "features", "cycle", layers=3)
-    experiment = make_experiment(
-        NAMES[:count], generator=APART, couplings=couplings, encoder={"width": 1 / 32}
-    )
+    experiment = make_experiment(NAMES[:count], generator=APART, couplings=couplings, encoder={"width": 1 / 32})
     losses = train(make_trainer(experiment), 1)[0]
     assert losses.keys() >= {"weights", "features", "cycle"}
     assert (losses["weights"] == 0) == (losses["features"] == 0) == (count == 1)
 
 
-def test_every_coupling_is_logged_by_its_name(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer
-) -> None:
+def test_every_coupling_is_logged_by_its_name(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
     """All that are registered, together, over grey and colour domains, and each says a number."""
     couplings = coupled(*COUPLINGS)
     experiment = make_experiment(NAMES, generator=APART, couplings=couplings, encoder={"width": 1 / 32})
@@ -98,9 +92,7 @@ def test_a_weight_fades_to_what_remains(make_experiment: MakeExperiment, make_tr
 
 
 @pytest.mark.parametrize("name", ["weights", "features", "cycle"])
-def test_a_heavy_coupling_draws_together(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer, name: str
-) -> None:
+def test_a_heavy_coupling_draws_together(make_experiment: MakeExperiment, make_trainer: MakeTrainer, name: str) -> None:
     """With a great weight what a coupling measures falls, and without one it does not as much."""
     ends = []
     for weight in (0.0, 1e3):
@@ -131,9 +123,7 @@ def test_classifiers_are_read_for_those_who_ask(make_experiment: MakeExperiment,
             load_couplers(make_experiment(couplings=[missing]))
 
 
-def test_features_are_those_of_the_pairs_drawn(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer
-) -> None:
+def test_features_are_those_of_the_pairs_drawn(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
     """What the coupling sees is each head's first layers, run on the same latents, from the border on."""
     trainer = make_trainer(make_experiment(generator=APART, couplings=coupled("features", layers=2)))
     trainer.state.generator.eval()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.training.conftest import CPU
 from tests.training.test_train import assert_same
-from training.compute.machine import Machine
 from training.config.experiment import Experiment
 from training.errors import ConfigError, DataError
 from training.objectives.couplings import COUPLINGS
@@ -66,15 +66,11 @@ def test_a_lesson_begins_when_it_should(make_experiment: MakeExperiment, make_tr
     assert ["pseudo_labels" in losses(trainer) for _ in range(4)] == [False, False, True, True]
 
 
-def test_lessons_have_a_batch_of_their_own(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer
-) -> None:
+def test_lessons_have_a_batch_of_their_own(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
     """Their number of images is what the classifier says, and pairs are as many as in every step."""
     trainer = make_trainer(make_experiment(PAIR, lessons=ALL, classifier={"batch_size": 7}))
     seen: list[int] = []
-    trainer.state.discriminator.stems["known"].register_forward_hook(
-        lambda _, inputs, __: seen.append(len(inputs[0]))
-    )
+    trainer.state.discriminator.stems["known"].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     trainer.step()
     assert seen.count(7) == 1  # labels; the rest is judged, or read in pairs
     assert set(seen) == {4, 7}
@@ -95,15 +91,13 @@ def test_labels_of_other_domains_are_never_read(
             {"name": "digit", "source": str(source)},
         ]
         experiment = make_experiment(domains=domains, lessons=ALL, classifier={"confidence": 0.0})
-        trainer = prepare(experiment, Machine(accelerator="cpu", threads=1))
+        trainer = prepare(experiment, CPU).trainer
         losses(trainer, 2)
         states.append(trainer.state.state_dict())
     assert_same(states[0], states[1])
 
 
-def test_the_teacher_is_the_averaged_discriminator(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer
-) -> None:
+def test_the_teacher_is_the_averaged_discriminator(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
     """A decay of 0 makes it the last iterate, as in the official code; without lessons there is none."""
     trainer = make_trainer(make_experiment(PAIR, lessons=PLAIN, classifier={"ema": 0.0}))
     losses(trainer, 2)
@@ -145,9 +139,7 @@ def test_lessons_that_fit_nothing_are_refused(
 
 def test_lessons_of_unlabelled_images_need_some(make_experiment: MakeExperiment) -> None:
     """Where every domain is labelled, they are refused by name."""
-    with pytest.raises(
-        ConfigError, match=r"lessons \['pair_labels', .+\] need a domain that is not labelled"
-    ):
+    with pytest.raises(ConfigError, match=r"lessons \['pair_labels', .+\] need a domain that is not labelled"):
         make_experiment(("known",), lessons=ALL)
 
 
@@ -156,9 +148,7 @@ def test_labels_must_be_there_and_be_classes(make_experiment: MakeExperiment) ->
     experiment = make_experiment(PAIR, lessons=PLAIN, classifier={"classes": 4})
     with pytest.raises(DataError, match=r"domain known: lessons .+ 'train' of .+ has no column 'label'"):
         check_labels(experiment, {"known": None, "edge": None})
-    with pytest.raises(
-        DataError, match=r"column 'label' .+ holds 0 to 4; classifier.classes = 4 allows 0 to 3"
-    ):
+    with pytest.raises(DataError, match=r"column 'label' .+ holds 0 to 4; classifier.classes = 4 allows 0 to 3"):
         check_labels(experiment, {"known": torch.arange(5), "edge": None})
     assert check_labels(experiment, {"known": torch.arange(4), "edge": torch.arange(5)}).keys() == {"known"}
 

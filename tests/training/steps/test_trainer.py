@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config.experiment import Experiment
+from training.config.fields import Precision
 from training.objectives.losses import LOSSES
 from training.steps.trainer import Trainer
 
@@ -54,9 +55,7 @@ def test_the_generators_update_leaves_the_discriminator(
 
     def look(*_: object) -> None:
         gradients = [
-            weight.grad.clone()
-            for weight in trainer.state.discriminator.parameters()
-            if weight.grad is not None
+            weight.grad.clone() for weight in trainer.state.discriminator.parameters() if weight.grad is not None
         ]
         seen.append((snapshot(trainer.state.discriminator), gradients))
 
@@ -70,9 +69,7 @@ def test_the_generators_update_leaves_the_discriminator(
     assert all(weight.requires_grad for weight in trainer.state.discriminator.parameters())
 
 
-def test_the_penalty_comes_every_so_many_steps(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer
-) -> None:
+def test_the_penalty_comes_every_so_many_steps(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
     """A lazy penalty is computed at the first step and then every `penalty_every`."""
     trainer = make_trainer(make_experiment(discriminator={"penalty": "r1", "penalty_every": 3}))
     penalised = []
@@ -83,9 +80,7 @@ def test_the_penalty_comes_every_so_many_steps(
     assert penalised == [True, False, False, True, False, False, True]
 
 
-def test_a_heavy_penalty_flattens_the_discriminator(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer
-) -> None:
+def test_a_heavy_penalty_flattens_the_discriminator(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
     """The penalty takes part in the update: with a great weight the gradients at real images fall."""
     heavy = {"penalty": "r1", "penalty_every": 1, "penalty_weight": 1e4, "initialisation": "he"}
     trainer = make_trainer(make_experiment(discriminator=heavy | {"learning_rate": 1e-3}))
@@ -120,9 +115,7 @@ def test_learning_rates_fall(
     for _ in range(8):
         trainer.step()
         state: dict[str, Any] = trainer.state.state_dict()
-        rates = [
-            state[f"{side}_optimiser"]["param_groups"][0]["lr"] for side in ("generator", "discriminator")
-        ]
+        rates = [state[f"{side}_optimiser"]["param_groups"][0]["lr"] for side in ("generator", "discriminator")]
         shares.append(rates[0] / 0.001)
         assert rates[1] / experiment.discriminator.learning_rate == pytest.approx(shares[-1])
     assert shares == pytest.approx(expected)
@@ -130,10 +123,13 @@ def test_learning_rates_fall(
 
 @pytest.mark.parametrize(("precision", "kind"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
 def test_networks_calculate_in_the_precision_that_is_asked(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer, precision: str, kind: torch.dtype
+    make_experiment: MakeExperiment,
+    make_trainer: Callable[..., Trainer],
+    precision: Precision,
+    kind: torch.dtype,
 ) -> None:
     """What their layers put out is of its kind, and their weights stay whole."""
-    trainer = make_trainer(make_experiment(precision=precision))
+    trainer = make_trainer(make_experiment(), precision)
     seen: set[torch.dtype] = set()
     for network in (trainer.state.generator, trainer.state.discriminator):
         network.trunk[0].register_forward_hook(lambda *call: seen.add(call[-1].dtype))
@@ -143,9 +139,7 @@ def test_networks_calculate_in_the_precision_that_is_asked(
     assert {weight.dtype for network in networks for weight in network.parameters()} == {torch.float32}
 
 
-def test_the_average_draws_without_a_gradient(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer
-) -> None:
+def test_the_average_draws_without_a_gradient(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
     """The averaged generator is no part of the graph, and its own buffers follow the generator's."""
     trainer = make_trainer(make_experiment(generator={"ema": 0.0}))
     trainer.step()
@@ -154,9 +148,7 @@ def test_the_average_draws_without_a_gradient(
 
 
 @pytest.mark.parametrize("prior", ["normal", "uniform"])
-def test_latents_follow_the_prior(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer, prior: str
-) -> None:
+def test_latents_follow_the_prior(make_experiment: MakeExperiment, make_trainer: MakeTrainer, prior: str) -> None:
     """The generator is taught on latents of the distribution that the exported file states."""
     trainer = make_trainer(make_experiment(["digit"], prior=prior, batch_size=500))
     drawn: list[Tensor] = []
@@ -169,9 +161,7 @@ def test_latents_follow_the_prior(
     assert (latents.abs().max() <= 1) == (prior == "uniform")
 
 
-def test_real_images_are_in_the_generators_range(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer
-) -> None:
+def test_real_images_are_in_the_generators_range(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
     """The discriminator sees real images on the same scale as drawn ones, in grey and in colour."""
     for table, low in (("digit", 0.0), ("digit_leaky", -1.0)):
         trainer = make_trainer(make_experiment(("digit", "colour"), generator={"table": table}))

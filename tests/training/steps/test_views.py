@@ -43,9 +43,7 @@ def test_noise_fades(make_experiment: MakeExperiment, done: int, deviation: floa
     assert shown.std().item() == pytest.approx(deviation, rel=0.02)
 
 
-def test_all_that_the_discriminator_sees_is_altered(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer
-) -> None:
+def test_all_that_the_discriminator_sees_is_altered(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
     """Real images, those drawn to teach it and those that teach the generator have all lost their cutout."""
     trainer = make_trainer(make_experiment(discriminator={"augmentations": ["cutout"]}))
     seen: list[dict[str, torch.Tensor]] = []
