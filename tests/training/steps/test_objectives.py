@@ -41,7 +41,7 @@ def after_a_step(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> 
 
 def _gradients(experiment: Experiment, states: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
     """Return the gradients of both networks, from given weights and images, that one update of each makes."""
-    fabric = Machine(accelerator="cpu", threads=1).fabric("32-true")
+    fabric = Machine(accelerator="cpu", threads=1, precision="32-true").fabric()
     state = State(experiment, fabric)
     for network, weights in zip(state.networks.values(), states, strict=True):
         network.load_state_dict({name: weights[name] for name in network.state_dict()})
@@ -76,7 +76,7 @@ def test_a_domains_gradient_does_not_depend_on_the_number_of_domains(
         "discriminator": {"shared_layers": 1, "initialisation": "he", "penalties": penalties},
     }
     three = make_experiment(("digit", "edge", "negative"), **copy.deepcopy(changes))
-    state = State(three, Machine(accelerator="cpu", threads=1).fabric("32-true"))
+    state = State(three, Machine(accelerator="cpu", threads=1, precision="32-true").fabric())
     weights = [network.state_dict() for network in state.networks.values()]
     together = _gradients(three, weights)
     alone = _gradients(make_experiment(("digit",), **copy.deepcopy(changes)), weights)
