@@ -44,7 +44,7 @@ def test_libraries_say_nothing(write_experiment: Path, tmp_path: Path) -> None:
     """A training in mixed precision prints its own lines and its progress bar alone."""
     command = [sys.executable, "-m", "training.train", write_experiment, "--runs", tmp_path / "runs"]
     done = subprocess.run(
-        [*map(str, command), "--precision", "bf16-mixed", "--machine.threads", "1"],
+        [*map(str, command), "--machine.precision", "bf16-mixed", "--machine.threads", "1"],
         capture_output=True,
         text=True,
         check=True,
