@@ -97,7 +97,8 @@ class OnnxModel:
         self._session = _load_session(content, provider)
         self._turns = threading.Lock() if provider == "cuda" else contextlib.nullcontext()  # one run at a time
         self.metadata, self.graph_digest = _read_metadata(self._session, content)
-        self.domains = tuple(domain.name for domain in self.metadata.domains)
+        self.shapes = {domain.name: domain for domain in self.metadata.domains}
+        self.domains = tuple(self.shapes)
         self.inputs, self.outputs = tensors(self.metadata)
         areas = [domain.height * domain.width for domain in self.metadata.domains]
         self.pixels = sum(areas)  # of all domains, for one row

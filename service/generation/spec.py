@@ -66,11 +66,10 @@ class GenerationSpec:
         """Number of latents to compute."""
         return self.path.frames(len(self.latents)) if self.path else len(self.latents)
 
-    @cached_property
-    def shapes(self) -> tuple[Domain, ...]:
+    @property
+    def shapes(self) -> list[Domain]:
         """The requested domains, with their sizes, in the order requested."""
-        known = {domain.name: domain for domain in self.model.metadata.domains}
-        return tuple(known[name] for name in self.domains)
+        return [self.model.shapes[name] for name in self.domains]
 
     @property
     def pixels(self) -> int:
