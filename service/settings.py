@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     default_model: str | None = None
     """Model of requests that name none; by default the first generator by name."""
     provider: Literal["cpu", "cuda"] = "cpu"
-    """onnxruntime's execution provider; without it the service does not start."""
+    """cpu or cuda; the service does not start if onnxruntime lacks it."""
     model_control: bool = False
     """Whether /v2/repository may load and unload models; secure it with a key."""
     processes: int = Field(
@@ -91,19 +91,19 @@ class Settings(BaseSettings):
     max_batch: int = Field(default_factory=lambda chosen: 16 if chosen.get("provider") == "cuda" else 64, ge=1, le=1024)
     """Largest batch, to which batches on a GPU are padded; by default 64, on a GPU 16."""
     max_queue: int = Field(default=512, ge=1)
-    """Images that may wait for one model in one process; more are refused with 429."""
+    """Rows (latents) that may wait for one model in one process; more get 429."""
     max_pairs: int = Field(default=64, ge=1)
-    """Pairs in one response of /generate."""
+    """Pairs in one /generate response, or rows in one /v2 request."""
     max_frames: int = Field(default=256, ge=2)
     """Frames in one response of /interpolate."""
     max_pixels: int = Field(default=2**25, ge=1)
-    """Pixels in one response, all domains together; a pixel of a GIF counts as eight."""
+    """Pixels of one image response, all domains together; GIF counts 8 times, WebP twice."""
     max_body_bytes: int = Field(default=2**20, ge=1)
     """Largest request body in bytes."""
     health_port: int | None = Field(default=None, ge=0, le=65535)
     """Serve /livez, /readyz and /metrics on this port only."""
     api_keys: SecretStr | None = None
-    """API keys, separated by commas; without one only health and docs are served."""
+    """API keys, separated by commas; if set, all but health and docs need one."""
     api_keys_file: Path | None = None
     """File with more API keys, one a line, read at the start; # begins a comment."""
     rate_limit: float = Field(default=0.0, ge=0)
@@ -115,11 +115,11 @@ class Settings(BaseSettings):
     cors_origins: Origins | None = None
     """Origins whose pages may send requests, separated by commas, or *."""
     head_timeout_s: float = Field(default=20.0, gt=0, le=3600)
-    """Seconds until a connection is closed whose request line and headers are incomplete."""
+    """Seconds until a connection with incomplete request line or headers is closed."""
     body_timeout_s: float = Field(default=30.0, gt=0, le=3600)
     """Seconds until a request whose body is incomplete gets a 408."""
     send_timeout_s: float = Field(default=30.0, gt=0, le=3600)
-    """Seconds until a connection is cut whose client reads nothing of its response."""
+    """Seconds without progress in reading a response until its connection is cut."""
     deadline_s: float = Field(default=10.0, gt=0, le=3600)
     """Seconds until a request that is not yet computed gets a 504."""
     stuck_after_s: float = Field(default=60.0, gt=0, le=86_400)

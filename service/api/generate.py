@@ -43,7 +43,9 @@ class ImageResponses:
             etag = spec.key
             headers |= {"Cache-Control": "no-cache", "ETag": f'"{etag}"'}
             if matches(request.headers.get("if-none-match", ""), etag):
-                return _not_modified(headers)
+                unchanged = _not_modified(headers)
+                self._cached.store(request.scope, unchanged, etag)
+                return unchanged
         self._metrics.cache_misses.inc()
         body, seconds = await self._generator.generate(spec, until)
         trace_stages(seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from starlette.responses import Response
@@ -22,12 +23,17 @@ RequestKey = tuple[str, str, bytes, bytes, bytes, bytes]
 
 
 class CachedResponse(NamedTuple):
-    """A response: its route, headers, ETag and body. Without an ETag there is no 304."""
+    """A response: its route, headers, ETag and body. Without an ETag there is no 304; without a body, only that."""
 
     route: Any
     headers: Headers
     etag: str | None
-    body: bytes
+    body: bytes | None
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, roughly."""
+        return len(self.body or b"") + OVERHEAD
 
 
 class ResponseCache:
@@ -50,28 +56,34 @@ class ResponseCache:
         scope[SCOPE_KEY] = key, self._seen
         if (cached := self._responses.get(key)) is None:
             return None
+        condition = headers.get(b"if-none-match", b"").decode("latin-1")
+        if cached.etag is not None and matches(condition, cached.etag):
+            start, content = _start(304, cached.headers, OF_BODY), b""
+        elif cached.body is not None:
+            start, content = _start(200, cached.headers), cached.body
+        else:
+            return None
         self._responses.move_to_end(key)
         self._metrics.cache_hits.inc()
         scope["route"] = cached.route  # as routing would set it
         trace_route(scope["method"], cached.route.path)
-        condition = headers.get(b"if-none-match", b"").decode("latin-1")
-        if cached.etag is not None and matches(condition, cached.etag):
-            return _start(304, cached.headers, OF_BODY), {"type": "http.response.body"}
-        return _start(200, cached.headers), {"type": "http.response.body", "body": cached.body}
+        return start, {"type": "http.response.body", "body": content}
 
     def store(self, scope: Scope, response: Response, etag: str | None) -> None:
-        """Store a response that is the same until the models change, unless it is larger than the cache."""
+        """Store a response, 200 or 304, that is the same until the models change, if the cache has room for it."""
         body, (key, seen) = bytes(response.body), scope.get(SCOPE_KEY, (None, None))
-        size = len(body) + OVERHEAD
+        known = body if response.status_code == HTTPStatus.OK else None
+        cached = CachedResponse(scope["route"], response.raw_headers, etag, known)
         self._drop_if_changed()
-        if key is None or seen != self._seen or size > self._max_bytes:  # or models that are gone have answered
+        if key is None or seen != self._seen or cached.size > self._max_bytes:  # or models that are gone have answered
             return
-        if key not in self._responses:
-            self._size += size
-        self._responses[key] = CachedResponse(scope["route"], response.raw_headers, etag, body)
+        if (old := self._responses.pop(key, None)) is not None:
+            self._size -= old.size
+        self._responses[key] = cached
+        self._size += cached.size
         while self._size > self._max_bytes:
             _, dropped = self._responses.popitem(last=False)
-            self._size -= len(dropped.body) + OVERHEAD
+            self._size -= dropped.size
 
     def _drop_if_changed(self) -> None:
         if self._seen != (changes := self._changes()):
@@ -96,7 +108,7 @@ def _request_key(scope: Scope, headers: dict[bytes, bytes], body: bytes) -> Requ
 
     A request with a timeout of its own is left to its route, which checks that header.
     """
-    accept, kind = headers.get(b"accept", b""), headers.get(b"content-type", b"")
+    accept, kind = headers.get(b"accept", b""), headers.get(b"content-type", b"") if body else b""
     length = len(scope["path"]) + len(scope["query_string"]) + len(body) + len(accept) + len(kind)
     if b"x-request-timeout" in headers or length > MAX_KEY:
         return None

@@ -249,3 +249,18 @@ def test_long_requests_are_not_cached() -> None:
 def test_if_none_match_is_a_list_of_tags(condition: str, expected: bool) -> None:
     """RFC 9110, section 13.1.2: strong or weak tags, separated by commas, or any."""
     assert matches(condition, "a") == expected
+
+
+@pytest.mark.anyio
+async def test_a_304_is_remembered_without_its_body(client: httpx.AsyncClient) -> None:
+    """In a process that has never sent the body, a second 304 is a hit, and a request without condition is computed."""
+    async with client:
+        first = await client.get("/generate?seed=7")
+        condition = {"If-None-Match": first.headers["etag"]}
+        path = "/generate?seed=7&count=1"  # the same response, under another cache key
+        answers = [await client.get(path, headers=condition) for _ in range(2)]
+        whole = await client.get(path)
+        hits = (await client.get("/metrics")).text
+    assert [answer.status_code for answer in answers] == [304, 304]
+    assert "cogan_cache_hits_total 1.0" in hits
+    assert (whole.status_code, whole.content) == (200, first.content)
