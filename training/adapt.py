@@ -1,6 +1,6 @@
 """Train an adaptation once for each seed, and measure its classifiers on real test images.
 
-    python -m training.adapt training/experiments/mnist_to_usps.toml --seeds 0 1 2
+    python -m training.adapt training/recipes/mnist_to_usps.toml --seeds 0 1 2
 
 Instead of a file, a run folder gives its experiment and its seed. A run is known by its experiment: what was
 trained is not trained again, and one that was stopped goes on. What is measured is the classifier of the last
@@ -19,17 +19,16 @@ import torch
 from pydantic import Field
 from tyro.conf import arg
 
-from training.command_line import parse, verb
-from training.compute.machine import Machine
+from training.cli import parse, verb
 from training.config.experiment import Experiment, load_experiment
+from training.data.dataset import ImageSet
+from training.engine.machine import Machine
 from training.errors import ConfigError
 from training.files import write_json
-from training.images.sets import ImageSet
-from training.measures.quality import load_real
-from training.pretrained.reading import accuracy
-from training.runs.folder import RunFolder, find_run
-from training.runs.reports import spread
-from training.runs.trained import load_adapted
+from training.metrics.quality import load_real
+from training.pretrained.classifier import accuracy
+from training.runs.folder import RunFolder, find_run, load_adapted
+from training.runs.tables import spread
 from training.train import complete
 
 Accuracies = dict[str, float]  # by domain

@@ -16,14 +16,13 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from training.command_line import parse, verb
-from training.compute.machine import Machine
+from training.cli import parse, verb
+from training.engine.machine import Machine
 from training.files import write_json
-from training.measures.quality import measure
-from training.networks.drawing import draw, latents_of_seeds
-from training.runs.folder import RunFolder
-from training.runs.sheets import save_sheet
-from training.runs.trained import load_average
+from training.metrics.quality import measure
+from training.networks.coupled import draw, latents_of_seeds
+from training.runs.figures import save_sheet
+from training.runs.folder import RunFolder, load_average
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class MeasureOptions:
     pairs: Annotated[int, Field(ge=2)] = 10_000
     """How many pairs are drawn, one of each seed from 0."""
     classifiers: Path = Path("classifiers")
-    """Folder of the classifiers that `training.train_classifiers` made."""
+    """Folder of the classifiers that `training.train_classifier` made."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
     python -m training.export served_classifiers/mnist_edge_2f1c0a9e.pt --goes-with digit_edge
     python -m training.export runs/00004_mnist_to_usps --classifier-of usps
 
-A .pt file is a classifier of `training.train_classifiers`; --classifier-of is one that a run has adapted.
+A .pt file is a classifier of `training.train_classifier`; --classifier-of is one that a run has adapted.
 
 Writes models/<name>/<version>/model.onnx, the next version where none is named, and config.pbtxt beside the
 versions, so that Triton Inference Server takes the same folder. A config.pbtxt that was edited is kept.
@@ -21,16 +21,13 @@ from typing import Any
 from torch import nn
 
 from service.metadata import Domain, ModelMetadata, Name, Provenance
-from training.command_line import parse, verb
+from training.cli import parse, verb
 from training.config.fields import Positive
 from training.errors import ConfigError, RunError
-from training.exporting.graphs import GRAPHS
-from training.exporting.onnx_file import prove, read_metadata, write_onnx
-from training.exporting.triton import triton_config
 from training.files import write_whole, writing
-from training.pretrained.classifiers import TrainingRecord, load_recorded
-from training.runs.folder import RunFolder
-from training.runs.trained import load_adapted, load_average
+from training.onnx_export import GRAPHS, prove, read_metadata, triton_config, write_onnx
+from training.pretrained.classifier import TrainingRecord, load_recorded
+from training.runs.folder import RunFolder, load_adapted, load_average
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Train, measure and draw an experiment with every combination of the values of some of its fields.
 
-    python -m training.sweep training/experiments/digit_negative.toml --over generator.shared_layers=0,1,2,3,4
+    python -m training.sweep training/recipes/digit_negative.toml --over generator.shared_layers=0,1,2,3,4
 
 With another `--over` for discriminator.shared_layers this is figure 4 of Liu & Tuzel 2016. A point is a run
 among the others, known by its experiment: what was trained or measured is not done again, and a sweep that
@@ -9,27 +9,26 @@ was stopped goes on. Writes report.md, report.csv and quality.png, anew after ev
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from tyro.conf import UseAppendAction, arg
 
-from training.command_line import parse, verb
-from training.compute.machine import Machine
-from training.config.experiment import Experiment, load_experiment
-from training.config.grid import move, read_points
-from training.errors import DivergedError, RunError
+from training.cli import parse, verb
+from training.config.experiment import EXPERIMENT, Experiment, load_experiment, parse_experiment
+from training.engine.machine import Machine
+from training.errors import ConfigError, DivergedError, RunError
 from training.evaluate import MeasureOptions, evaluate
-from training.measures.quality import load_judges, load_real
-from training.runs.checkpoint import last_step
+from training.metrics.quality import load_judges, load_real
 from training.runs.figures import Curve, save_curves
-from training.runs.folder import RunFolder, find_run
-from training.runs.reports import Rows, Value, flat, save_report
+from training.runs.folder import RunFolder, find_run, last_step
+from training.runs.tables import Rows, Value, flat, save_report
 from training.train import complete
 
 
@@ -137,6 +136,53 @@ def by_measure(rows: Rows, fields: Sequence[str]) -> dict[str, dict[str, Curve]]
                 places.append(row[across] if numbers else str(row[across]))
                 values.append(value)
     return panels
+
+
+Point = Mapping[str, Any]  # a value for each field that is swept over
+
+
+def read_points(over: Sequence[str]) -> list[Point]:
+    """Return every combination of the values of fields, each given as generator.shared_layers=0,1,2.
+
+    Values are those of JSON; what is none is a word. Raises ConfigError, naming what is wrong.
+    """
+    axes = [_read_axis(text) for text in over]
+    fields = [field for field, _ in axes]
+    if not fields or len(set(fields)) < len(fields):
+        raise ConfigError(f"over = {fields}: name one field or more, each once")
+    return [dict(zip(fields, values, strict=True)) for values in itertools.product(*(v for _, v in axes))]
+
+
+def move(experiment: Experiment, point: Point) -> Experiment:
+    """Return the experiment with the values of the point in its fields. Raises ConfigError."""
+    values = EXPERIMENT.dump_python(experiment, mode="json")
+    for name, value in point.items():
+        *way, last = [int(part) if part.isdecimal() else part for part in name.split(".")]
+        holder = values
+        try:
+            for part in way:
+                holder = holder[part]
+            holder[last] = value
+        except (LookupError, TypeError) as error:
+            raise ConfigError(f"over = {name!r}: an experiment has no such field") from error
+    return parse_experiment(values)
+
+
+def _read_axis(text: str) -> tuple[str, list[Any]]:
+    field, _, values = text.partition("=")
+    if not (field and values):
+        raise ConfigError(f"over = {text!r}: must be FIELD=VALUE,VALUE, as in generator.shared_layers=0,1,2")
+    try:
+        return field, json.loads(f"[{values}]")
+    except json.JSONDecodeError:
+        return field, [_read(value) for value in values.split(",")]
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 if __name__ == "__main__":

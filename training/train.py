@@ -1,8 +1,8 @@
 """Train the networks of an experiment, or go on with a run that was stopped.
 
-python -m training.train training/experiments/digit_negative.toml --steps 2000
+python -m training.train training/recipes/digit_negative.toml --steps 2000
 python -m training.train runs/00003_digit_edge
-torchrun --nproc-per-node 2 -m training.train training/experiments/digit_negative.toml
+torchrun --nproc-per-node 2 -m training.train training/recipes/digit_negative.toml
 """
 
 from __future__ import annotations
@@ -16,23 +16,27 @@ import torch
 from tqdm import tqdm
 from tyro.conf import arg
 
-from training.command_line import parse, verb
-from training.compute.machine import Machine, describe_machine
+from training.cli import parse, verb
 from training.config.experiment import Experiment, load_experiment
+from training.data.dataset import ImageSet, check_test_splits, load_training_sets
+from training.engine.loss_inputs import check_labels
+from training.engine.machine import Machine, describe_machine
+from training.engine.trainer import Trainer
 from training.errors import ConfigError
-from training.images.sets import ImageSet, check_test_splits, load_training_sets
-from training.pretrained.couplers import load_couplers
-from training.pretrained.pruning import prune
-from training.runs.checkpoint import last_step, list_checkpoints, load_checkpoint
-from training.runs.effort import describe_change, machines
-from training.runs.folder import RunFolder
-from training.runs.image_record import check_images, write_images
-from training.runs.lock import held
-from training.runs.outlook import describe
-from training.runs.record import Record
-from training.runs.stopping import told_to_stop
-from training.steps.teaching import check_labels
-from training.steps.trainer import Trainer
+from training.pretrained.classifier import prune
+from training.pretrained.loss_networks import load_couplers
+from training.runs.folder import (
+    RunFolder,
+    check_images,
+    describe_change,
+    held,
+    last_step,
+    list_checkpoints,
+    load_checkpoint,
+    machines,
+    write_images,
+)
+from training.runs.recorder import Record, describe, told_to_stop
 
 
 @dataclass(frozen=True)

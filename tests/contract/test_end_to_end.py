@@ -17,9 +17,8 @@ from service.latents import draw_latent
 from service.settings import Settings
 from training import evaluate, export, train, train_classifiers
 from training.config.experiment import load_experiment
-from training.exporting.graphs import Drawing
-from training.runs.folder import RunFolder
-from training.runs.trained import load_average
+from training.onnx_export import Drawing
+from training.runs.folder import RunFolder, load_average
 
 RunVerb = Callable[..., None]
 EXPERIMENT = """

@@ -11,9 +11,9 @@ import torch
 
 from service.metadata import ModelMetadata
 from tests.contract.committed import METADATA, model_files, open_session
-from training.measures.metrics import pixel_agreement
-from training.networks.drawing import latents_of_seeds
-from training.pixels.transforms import transform
+from training.losses.pixels import transform
+from training.metrics.frechet import pixel_agreement
+from training.networks.coupled import latents_of_seeds
 
 FILES = model_files("generator")
 LEAST_PIXELS = {"edge": 0.952, "negative": 0.967}  # the figures of Liu & Tuzel 2016, section 4

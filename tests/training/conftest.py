@@ -15,18 +15,18 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from training.architectures import CLASSIFIERS
-from training.compute.machine import Machine
 from training.config.experiment import Experiment, parse_experiment
 from training.config.fields import Precision
-from training.images.sets import ImageSet, load_training_sets
-from training.networks.initialisers import initialise
-from training.objectives.couplings import COUPLINGS
-from training.pretrained.classifiers import Classifier
-from training.pretrained.couplers import Coupler, Couplers
-from training.pretrained.perception import Perception
-from training.steps.teaching import check_labels
-from training.steps.trainer import Trainer
+from training.data.dataset import ImageSet, load_training_sets
+from training.engine.loss_inputs import check_labels
+from training.engine.machine import Machine
+from training.engine.trainer import Trainer
+from training.losses.coupling import COUPLINGS
+from training.networks.init import initialise
+from training.pretrained.classifier import Classifier
+from training.pretrained.features import Perception
+from training.pretrained.loss_networks import Coupler, Couplers
+from training.zoo import CLASSIFIERS
 
 CPU = Machine(accelerator="cpu", threads=1, precision="32-true")
 KINDS: dict[str, dict[str, object]] = {

@@ -11,12 +11,10 @@ import torch
 
 from training import adapt, train
 from training.config.experiment import Experiment, load_experiment
+from training.data.dataset import load_split
+from training.engine.state import build_discriminator
 from training.errors import RunError
-from training.images.sets import load_split
-from training.runs.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from training.runs.folder import RunFolder, find_run
-from training.runs.trained import load_adapted
-from training.steps.construction import build_discriminator
+from training.runs.folder import RunFolder, find_run, list_checkpoints, load_adapted, load_checkpoint, save_checkpoint
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]

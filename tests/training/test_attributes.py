@@ -10,12 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.images.hub_layouts import ROWS, write_source
+from tests.training.data.hub_layouts import ROWS, write_source
 from training import evaluate, train, train_classifiers
 from training.config.experiment import load_experiment
-from training.images.sets import ImageSet, load_split
-from training.pretrained.classifiers import Classifier, classifier_file, fit, load_classifier, save_classifier
-from training.pretrained.reading import accuracy, confidence
+from training.data.dataset import ImageSet, load_split
+from training.pretrained.classifier import (
+    Classifier,
+    accuracy,
+    classifier_file,
+    confidence,
+    fit,
+    load_classifier,
+    save_classifier,
+)
 
 RunVerb = Callable[..., None]
 ATTRIBUTES = ("Male", "Smiling", "Young")

@@ -13,13 +13,10 @@ from PIL import Image
 
 from training import document
 from training.config.experiment import Experiment
+from training.engine.state import build_generator
 from training.files import write_json
-from training.networks.drawing import draw, latents_of_seeds
-from training.runs.checkpoint import save_checkpoint
-from training.runs.effort import note_machine
-from training.runs.folder import RunFolder
-from training.runs.trained import load_average
-from training.steps.construction import build_generator
+from training.networks.coupled import draw, latents_of_seeds
+from training.runs.folder import RunFolder, load_average, note_machine, save_checkpoint
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]

@@ -13,13 +13,12 @@ import torch
 from PIL import Image
 
 from training import evaluate, train, train_classifiers
-from training.config.domain import DomainConfig
+from training.config.data import DomainConfig
 from training.config.experiment import Experiment
+from training.data.dataset import ImageSet
 from training.errors import DataError
-from training.images.sets import ImageSet
-from training.measures.quality import measure, measure_classes
-from training.pretrained.classifiers import Classifier
-from training.pretrained.reading import accuracy
+from training.metrics.quality import measure, measure_classes
+from training.pretrained.classifier import Classifier, accuracy
 
 RunVerb = Callable[..., None]
 SIZE = (28, 28)

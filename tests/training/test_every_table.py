@@ -11,12 +11,12 @@ import torch
 from lightning_fabric import Fabric
 
 from tests.conftest import describe_model
-from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 from training.config.experiment import Experiment
-from training.exporting.onnx_file import prove, write_onnx
-from training.networks.drawing import draw, latents_of_seeds
-from training.networks.rows import build
-from training.steps.trainer import Trainer
+from training.engine.trainer import Trainer
+from training.networks.coupled import draw, latents_of_seeds
+from training.networks.layers import build
+from training.onnx_export import prove, write_onnx
+from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 
 MakeExperiment = Callable[..., Experiment]
 Begin = Callable[..., Trainer]

@@ -15,16 +15,14 @@ import torch
 import training
 from service.metadata import parse_metadata
 from training.config.experiment import Experiment
+from training.engine.state import build_generator
+from training.engine.trainer import Trainer
 from training.errors import ConfigError, ExportError, RunError
 from training.export import ExportOptions, describe, export, next_version
-from training.exporting.graphs import Drawing
 from training.files import write_json
-from training.networks.drawing import latents_of_seeds
-from training.runs.checkpoint import load_checkpoint, save_checkpoint
-from training.runs.folder import RunFolder
-from training.runs.trained import load_average
-from training.steps.construction import build_generator
-from training.steps.trainer import Trainer
+from training.networks.coupled import latents_of_seeds
+from training.onnx_export import Drawing
+from training.runs.folder import RunFolder, load_average, load_checkpoint, save_checkpoint
 
 MakeExperiment = Callable[..., Experiment]
 MakeTrainer = Callable[[Experiment], Trainer]

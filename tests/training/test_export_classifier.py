@@ -12,15 +12,13 @@ import torch
 
 from service.metadata import ModelMetadata, parse_metadata
 from training.config.experiment import Experiment
+from training.engine.trainer import Trainer
 from training.errors import ConfigError, ExportError, RunError
 from training.export import ExportOptions, export
-from training.exporting.onnx_file import prove
 from training.files import write_json
-from training.networks.adapted import AdaptedClassifier
-from training.runs.checkpoint import save_checkpoint
-from training.runs.folder import RunFolder
-from training.runs.trained import load_adapted
-from training.steps.trainer import Trainer
+from training.networks.coupled import AdaptedClassifier
+from training.onnx_export import prove
+from training.runs.folder import RunFolder, load_adapted, save_checkpoint
 
 MakeExperiment = Callable[..., Experiment]
 MakeTrainer = Callable[[Experiment], Trainer]

@@ -16,17 +16,15 @@ from service.metadata import ModelMetadata, parse_metadata
 from tests.conftest import describe_model
 from training import export as export_verb
 from training import train_classifiers
-from training.config.domain import DomainConfig
+from training.config.data import DomainConfig
 from training.config.experiment import Experiment, load_experiment
+from training.data.dataset import load_split
+from training.engine.trainer import Trainer
 from training.errors import ConfigError, RunError
 from training.export import ExportOptions, export, export_classifier
 from training.files import write_json
-from training.images.sets import load_split
-from training.pretrained.classifiers import Classifier, classifier_file, load_recorded, save_classifier
-from training.pretrained.reading import accuracy
-from training.runs.checkpoint import save_checkpoint
-from training.runs.folder import RunFolder
-from training.steps.trainer import Trainer
+from training.pretrained.classifier import Classifier, accuracy, classifier_file, load_recorded, save_classifier
+from training.runs.folder import RunFolder, save_checkpoint
 
 MakeExperiment = Callable[..., Experiment]
 MakeTrainer = Callable[[Experiment], Trainer]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from training import sweep
+from training.engine.state import State
+from training.engine.trainer import Trainer
 from training.files import write_json
 from training.runs.folder import RunFolder
-from training.runs.reports import Value
-from training.steps.state import State
-from training.steps.trainer import Trainer
+from training.runs.tables import Value
 
 RunVerb = Callable[..., None]
 Sweep = Callable[..., None]

@@ -18,11 +18,10 @@ from PIL import Image
 
 from training import train
 from training.config.experiment import Experiment
+from training.engine.trainer import Trainer
 from training.errors import DivergedError
-from training.runs.checkpoint import list_checkpoints, load_checkpoint
-from training.runs.folder import RunFolder
-from training.runs.record import Record
-from training.steps.trainer import Trainer
+from training.runs.folder import RunFolder, list_checkpoints, load_checkpoint
+from training.runs.recorder import Record
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]

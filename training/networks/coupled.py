@@ -7,12 +7,15 @@ C channels, H, W.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.architectures import Table
-from training.networks.rows import build
-from training.pixels.ranges import RANGES, Images
+from service.latents import draw_latent
+from service.metadata import Prior
+from training.losses.pixels import RANGES, Images, from_bytes, to_bytes
+from training.networks.layers import build
+from training.zoo import Table
 
 
 class CoupledGenerator(nn.Module):
@@ -108,3 +111,41 @@ class CoupledDiscriminator(CoupledEncoder):
     def classify(self, images: Images) -> Images:
         """Return the logits of the classes of each domain's images, [B, K]."""
         return {name: values[:, 1:] for name, values in super().forward(images).items()}
+
+
+def latents_of_seeds(prior: Prior, seeds: range) -> Tensor:
+    """Draw the first latent of each seed, as the service would: float32 [len(seeds), Z]."""
+    return torch.from_numpy(np.stack([draw_latent(prior, seed) for seed in seeds]))
+
+
+@torch.inference_mode()
+def draw(generator: CoupledGenerator, latents: Tensor, batch: int = 256) -> Images:
+    """Draw the pairs of latents [B, Z] in evaluation mode: {domain: uint8 [B, C, H, W]} on the CPU."""
+    was_training, device = generator.training, next(generator.parameters()).device
+    generator.eval()
+    parts = [_to_bytes(generator(part.to(device)), generator.image_range) for part in latents.split(batch)]
+    generator.train(was_training)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _to_bytes(images: Images, image_range: tuple[float, float]) -> Images:
+    return {name: to_bytes(batch, image_range).cpu() for name, batch in images.items()}
+
+
+class AdaptedClassifier(nn.Module):
+    """A domain's way through a discriminator: images uint8 [B, C, H, W] -> logits of the classes [B, K]."""
+
+    def __init__(
+        self,
+        discriminator: CoupledDiscriminator,
+        domain: str,
+        image_range: tuple[float, float],
+        classes: int,
+    ) -> None:
+        super().__init__()
+        self.discriminator, self.classes, self.labelling = discriminator, classes, "classes"
+        self._domain, self._range = domain, image_range
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.discriminator.classify({self._domain: from_bytes(images, self._range)})[self._domain]

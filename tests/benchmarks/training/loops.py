@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from training.config.experiment import Experiment
-from training.config.network import NetworkConfig
-from training.objectives.losses import LOSSES
-from training.pixels.ranges import Images, from_bytes
-from training.steps.construction import build_discriminator, build_generator
+from training.config.networks import NetworkConfig
+from training.engine.state import build_discriminator, build_generator
+from training.losses.adversarial import LOSSES
+from training.losses.pixels import Images, from_bytes
 
 
 class Loop:

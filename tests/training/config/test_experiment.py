@@ -10,8 +10,8 @@ import torch
 
 import training
 from training.config.experiment import EXPERIMENT, load_experiment, parse_experiment
+from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError
-from training.steps.construction import build_discriminator, build_generator
 
 FILES = sorted((Path(training.__file__).parent / "experiments").glob("*.toml"))
 DIGIT = {"name": "digit", "source": "ylecun/mnist"}

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from training.config.experiment import Experiment
-from training.config.grid import move, read_points
 from training.errors import ConfigError
+from training.sweep import move, read_points
 
 MakeExperiment = Callable[..., Experiment]
 

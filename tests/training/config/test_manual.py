@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import training
-from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
-from training.config.domain import DomainConfig
+from training.config.data import DomainConfig
 from training.config.experiment import Experiment, load_experiment, parse_experiment
-from training.config.lesson import ClassifierConfig
-from training.networks.optimisers import OPTIMISERS
-from training.objectives.couplings import COUPLINGS
-from training.objectives.lessons import LESSONS
-from training.objectives.losses import LOSSES
-from training.objectives.penalties import PENALTIES
-from training.pixels.augmentations import AUGMENTATIONS
+from training.config.losses import ClassifierConfig
+from training.losses.adversarial import LOSSES, PENALTIES
+from training.losses.auxiliary import LESSONS
+from training.losses.coupling import COUPLINGS
+from training.losses.pixels import AUGMENTATIONS
+from training.networks.init import OPTIMISERS
+from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 
 DOCS = Path(training.__file__).parents[1] / "docs"
 FILES = sorted((Path(training.__file__).parent / "experiments").glob("*.toml"))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from training.architectures import DISCRIMINATORS, GENERATORS
 from training.config.experiment import Experiment
+from training.engine.state import build_discriminator, build_generator
 from training.networks.coupled import CoupledDiscriminator, CoupledGenerator
-from training.steps.construction import build_discriminator, build_generator
+from training.zoo import DISCRIMINATORS, GENERATORS
 
 MakeExperiment = Callable[..., Experiment]
 NAMES = ("digit", "edge", "negative", "twin", "colour")

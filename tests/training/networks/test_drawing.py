@@ -10,8 +10,8 @@ import torch
 from service.latents import draw_latent
 from service.metadata import Prior
 from training.config.experiment import Experiment
-from training.networks.drawing import draw, latents_of_seeds
-from training.steps.construction import build_generator
+from training.engine.state import build_generator
+from training.networks.coupled import draw, latents_of_seeds
 
 MakeExperiment = Callable[..., Experiment]
 

@@ -10,13 +10,11 @@ import pytest
 import torch
 
 from training import train
-from training.config.domain import PruneConfig
+from training.config.data import PruneConfig
 from training.config.experiment import Experiment, load_experiment
+from training.data.dataset import load_training_sets
 from training.errors import DataError, RunError
-from training.images.sets import load_training_sets
-from training.pretrained.classifiers import Classifier, classifier_file, save_classifier
-from training.pretrained.pruning import prune
-from training.pretrained.reading import confidence
+from training.pretrained.classifier import Classifier, classifier_file, confidence, prune, save_classifier
 
 MakeExperiment = Callable[..., Experiment]
 

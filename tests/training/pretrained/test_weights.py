@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from training.errors import RunError
-from training.pretrained.weights import find_weights, read_weights
+from training.pretrained.features import find_weights, read_weights
 
 NAME = "someone/network.v1"
 COMMIT = "0" * 40

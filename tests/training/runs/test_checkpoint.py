@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from training.errors import RunError
-from training.runs.checkpoint import KEPT, list_checkpoints, load_checkpoint, save_checkpoint
+from training.runs.folder import KEPT, list_checkpoints, load_checkpoint, save_checkpoint
 
 
 def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:

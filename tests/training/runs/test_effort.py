@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from training import train
-from training.compute.machine import describe_machine
 from training.config.experiment import Experiment
-from training.runs.effort import machines, note_machine, seconds
-from training.runs.folder import RunFolder
+from training.engine.machine import describe_machine
+from training.runs.folder import RunFolder, machines, note_machine, seconds
 
 MakeExperiment = Callable[..., Experiment]
 

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from training import train
-from training.runs.checkpoint import list_checkpoints
-from training.runs.folder import RunFolder
+from training.runs.folder import RunFolder, list_checkpoints
 
 RunVerb = Callable[..., None]
 SIZE = (28, 28)

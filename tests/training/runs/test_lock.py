@@ -12,11 +12,10 @@ import pytest
 from lightning_fabric import Fabric
 
 from training import train
-from training.compute.processes import Processes
 from training.config.experiment import Experiment
+from training.engine.distributed import Processes
 from training.errors import RunError
-from training.runs.folder import RunFolder
-from training.runs.lock import held
+from training.runs.folder import RunFolder, held
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from PIL.ImageSequence import Iterator
 
-from training.runs.sheets import save_film, save_sheet, sheet
+from training.runs.figures import save_film, save_sheet, sheet
 
 
 def test_rows_are_latents_and_columns_are_domains(tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""Lessons: each against values computed by hand, from a reader whose logits are known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.losses.auxiliary import LESSONS, Lecture
+
+Images = dict[str, Tensor]
+SURE = math.log(9.0)  # of two classes: nine to one
+
+
+class Looker:
+    """Reads two pixels: they are the features, and `scale` times them the logits of two classes."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def features(self, images: Images) -> Images:
+        """Return the pixels [B, 2]."""
+        return {name: batch.flatten(1) for name, batch in images.items()}
+
+    def classify(self, images: Images) -> Images:
+        """Return the scaled pixels [B, 2]."""
+        return {name: batch.flatten(1) * self.scale for name, batch in images.items()}
+
+
+def pixels(*images: tuple[float, float]) -> Tensor:
+    """Make images [B, 1, 1, 2]."""
+    return torch.tensor(images)[:, None, None]
+
+
+def cost(name: str, **changes: Any) -> float:
+    """Return what a lesson costs, where what it may not look at is not a number."""
+    unknown = {"first": pixels((math.nan, math.nan)), "second": pixels((math.nan, math.nan))}
+    asked: dict[str, Any] = {"student": Looker(), "teacher": Looker(), "confidence": 0.5, "labels": {}}
+    asked |= {"real": unknown, "altered": unknown, "drawn": unknown}
+    return float(LESSONS[name].cost(Lecture(**(asked | changes))))
+
+
+def test_labels_cost_their_cross_entropy() -> None:
+    """The mean over images of -log of the label's probability, of the student's view, summed over domains."""
+    altered = {"first": pixels((SURE, 0.0), (0.0, SURE)), "second": pixels((0.0, 0.0), (0.0, 0.0))}
+    labels = {"first": torch.tensor([0, 0])}
+    expected = (-math.log(0.9) - math.log(0.1)) / 2
+    assert cost("labels", altered=altered, labels=labels) == pytest.approx(expected)
+    both = labels | {"second": torch.tensor([1, 0])}
+    assert cost("labels", altered=altered, labels=both) == pytest.approx(expected + math.log(2))
+
+
+def test_features_of_two_domains_cost_their_squared_distance() -> None:
+    """Summed over the features and averaged over pairs, as the official code does; of one domain nothing."""
+    drawn = {"first": pixels((1.0, 2.0), (0.0, 0.0)), "second": pixels((4.0, -2.0), (0.0, 1.0))}
+    assert cost("pair_features", drawn=drawn) == pytest.approx(((9 + 16) + (0 + 1)) / 2)
+    assert cost("pair_features", drawn={"first": drawn["first"]}) == 0.0
+    twins = drawn | {"third": drawn["first"]}
+    assert cost("pair_features", drawn=twins) == pytest.approx(2 * 2 / 3 * ((9 + 16) + (0 + 1)) / 2)
+
+
+def test_pseudo_labels_are_the_classes_that_the_teacher_is_sure_of() -> None:
+    """Images that it is not sure of cost nothing but count in the mean; the labelled are left out."""
+    real = {"first": pixels((math.nan, math.nan)), "second": pixels((SURE, 0.0), (0.1, 0.0))}
+    altered = {"first": pixels((math.nan, math.nan)), "second": pixels((0.0, SURE), (0.0, SURE))}
+    asked = {"real": real, "altered": altered, "labels": {"first": torch.tensor([0])}}
+    assert cost("pseudo_labels", confidence=0.85, **asked) == pytest.approx(-math.log(0.1) / 2)
+    assert cost("pseudo_labels", confidence=0.95, **asked) == 0.0
+    assert cost("pseudo_labels", confidence=0.95, teacher=Looker(2.0), **asked) > 0.0
+
+
+def test_pair_labels_are_read_in_the_labelled_image_of_a_pair() -> None:
+    """The student must say of the unlabelled image what the teacher says of the labelled one."""
+    drawn = {"first": pixels((0.0, SURE), (0.0, 0.1)), "second": pixels((SURE, 0.0), (SURE, 0.0))}
+    asked = {"drawn": drawn, "labels": {"first": torch.tensor([0])}}
+    assert cost("pair_labels", confidence=0.85, **asked) == pytest.approx(-math.log(0.1) / 2)
+
+
+def test_entropy_is_that_of_the_unlabelled_images() -> None:
+    """Two even classes have log 2; a sure one has less."""
+    altered = {"first": pixels((math.nan, math.nan)), "second": pixels((0.0, 0.0), (SURE, 0.0))}
+    sure = -0.9 * math.log(0.9) - 0.1 * math.log(0.1)
+    expected = (math.log(2) + sure) / 2
+    assert cost("entropy", altered=altered, labels={"first": torch.tensor([0])}) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_teaches_the_student_alone(name: str) -> None:
+    """Gradients reach the student's network and stop at the teacher's."""
+    scales = [torch.ones((), requires_grad=True) for _ in range(2)]
+    student, teacher = (Looker(scale) for scale in scales)  # type: ignore[arg-type]  # a scalar tensor
+    images = {"first": pixels((1.0, 0.0)), "second": pixels((0.0, 2.0))}
+    drawn = {key: batch.clone().requires_grad_() for key, batch in images.items()}
+    labels = {"first": torch.tensor([1])}
+    LESSONS[name].cost(Lecture(student, teacher, 0.5, images, images, labels, drawn)).backward()
+    assert scales[1].grad is None
+    assert (scales[0].grad if name != "pair_features" else drawn["first"].grad) is not None

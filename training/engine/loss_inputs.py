@@ -1,0 +1,132 @@
+"""The couplings of one run: what they look at in its generator, and how far its pairs are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from training.config.experiment import Experiment
+from training.config.losses import CouplingConfig
+from training.data.labels import require_labels
+from training.engine.batches import Augmenter, Batches
+from training.engine.state import Costs, State
+from training.errors import DataError
+from training.losses.auxiliary import LESSONS, Lecture
+from training.losses.coupling import COUPLINGS, Asked, Drawn
+from training.losses.pixels import Images
+from training.networks.coupled import CoupledGenerator
+from training.networks.layers import Layers
+from training.pretrained.loss_networks import Coupler, Couplers
+
+
+class Pairing:
+    """Knows what each coupling asks."""
+
+    def __init__(self, couplings: tuple[CouplingConfig, ...], state: State, couplers: Couplers, fabric: Fabric) -> None:
+        """Take the networks that couplings ask, by coupling and domain; all ask the state's encoder."""
+        self._couplings = couplings
+        generator, encoder = state.generator, state.learners.get("encoder")
+        asks = {COUPLINGS[coupling.name].asks for coupling in couplings}
+        self._features = _keep_features(generator) if "layers" in asks else {}
+        weights, encode = _weights(generator), encoder.forward if encoder else None
+        self._asked = {}
+        for coupling in couplings:
+            by_domain = couplers.get(coupling.name, {})
+            said = {name: _ask(one, generator.image_range, fabric) for name, one in by_domain.items()}
+            self._asked[coupling.name] = Asked(coupling.layers, weights, said, said, encode)
+
+    def drawn(self, latents: Tensor, images: Images) -> Drawn:
+        """Put what the generator has just drawn of latents [B, Z] together with the features on its way."""
+        features = {name: list(kept.values()) for name, kept in self._features.items()}
+        return Drawn(images, latents, features)
+
+    def apart(self, drawn: Drawn, done: float = 0.0) -> Costs:
+        """Return the weight and the value of each coupling by its name, after a share of the steps."""
+        return {
+            coupling.name: (
+                coupling.weight_after(done),
+                COUPLINGS[coupling.name].apart(drawn, self._asked[coupling.name]),
+            )
+            for coupling in self._couplings
+        }
+
+
+def _ask(coupler: Coupler, image_range: tuple[float, float], fabric: Fabric) -> Callable[[Tensor], Any]:
+    """Return what a network says of images [B, C, H, W] of that range, as a function of them."""
+    fabric.to_device(coupler.requires_grad_(False))
+    return coupler.of_range(image_range)
+
+
+def _rows(generator: CoupledGenerator) -> dict[str, list[list[nn.Module]]]:
+    heads = {name: head for name, head in generator.heads.items() if isinstance(head, Layers)}
+    return {name: [modules for _, modules in head.rows()] for name, head in heads.items()}
+
+
+def _weights(generator: CoupledGenerator) -> dict[str, list[list[Tensor]]]:
+    return {
+        name: [[weight for module in row for weight in module.parameters()] for row in rows]
+        for name, rows in _rows(generator).items()
+    }
+
+
+def _keep_features(generator: CoupledGenerator) -> dict[str, dict[int, Tensor]]:
+    """Have every forward leave what each row puts out, by domain and number."""
+    kept: dict[str, dict[int, Tensor]] = {name: {} for name in generator.heads}
+    for name, rows in _rows(generator).items():
+        for number, row in enumerate(rows):
+            row[-1].register_forward_hook(partial(_keep, kept[name], number))
+    return kept
+
+
+def _keep(kept: dict[int, Tensor], number: int, _module: nn.Module, _inputs: object, features: Tensor) -> None:
+    kept[number] = features
+
+
+class Teaching:
+    """Has real images of its own, and asks the student and the teacher about them and about pairs."""
+
+    def __init__(self, experiment: Experiment, state: State, batches: Batches, fabric: Fabric) -> None:
+        self._experiment, self._batches, self._fabric = experiment, batches, fabric
+        self._student, self._teacher = state.learners["discriminator"].forward, state.teacher
+        self._augment = Augmenter(experiment.domains, experiment.classifier.augmentations)
+
+    def costs(self, drawn: Images, steps_done: int) -> Costs:
+        """Return the weight and the cost of each lesson that has begun, by its name.
+
+        `drawn` are pairs [B, C, H, W] without the generator's graph.
+        """
+        experiment = self._experiment
+        begun = [one for one in experiment.lessons if steps_done >= one.begins * experiment.steps]
+        if not begun:
+            return {}
+        real, labels = self._batches.labelled()
+        with self._fabric.autocast():
+            lecture = Lecture(
+                self._student,
+                self._teacher,
+                experiment.classifier.confidence,
+                real,
+                self._augment(real),
+                labels,
+                drawn,
+            )
+            return {one.name: (one.weight, LESSONS[one.name].cost(lecture)) for one in begun}
+
+
+def check_labels(experiment: Experiment, labels: Mapping[str, Tensor | None]) -> Images:
+    """Return the labels [N] of the labelled domains. Raises DataError where they are missing or too great."""
+    checked = {}
+    for domain in [domain for domain in experiment.domains if domain.labelled]:
+        found = require_labels(labels[domain.name], domain, "train")
+        if int(found.min()) < 0 or int(found.max()) >= experiment.classes:
+            raise DataError(
+                f"domain {domain.name}: column {domain.label_column!r} of {domain.source!r} holds "
+                f"{int(found.min())} to {int(found.max())}; classifier.classes = {experiment.classes} "
+                f"allows 0 to {experiment.classes - 1}"
+            )
+        checked[domain.name] = found
+    return checked

@@ -1,0 +1,143 @@
+"""What the generator minimises beside its adversarial loss: siblings of one signature, by name.
+
+Most hold the images of a pair together, beside shared layers; some hold them to real images. Each takes what
+a step has drawn and what the coupling was given to ask, and returns a scalar to minimise: a sum over domains,
+as the adversarial loss is, so that a weight means the same for any number of them. Axes: B batch, Z latent,
+K classes, C channels, H, W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import huber_loss
+
+from training.losses.pixels import Images
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a step has drawn, with the generator's graph."""
+
+    images: Images
+    """[B, C, H, W] by domain."""
+    latents: Tensor = field(default_factory=lambda: torch.empty(0))
+    """[B, Z], the same for all domains."""
+    features: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+    """By domain, what each of its own generator layers put out."""
+    real: Images = field(default_factory=dict)
+    """[B, C, H, W] by domain: the real images of the step, which nothing pairs with the drawn ones."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a coupling may ask of others than the drawn; it finds here what it says that it asks."""
+
+    layers: int = 1
+    """Of how many of the domains' own generator layers, the first ones."""
+    weights: Mapping[str, Sequence[Sequence[Tensor]]] = field(default_factory=dict)
+    """By domain, the weights of each of its own generator layers."""
+    classify: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    """By domain, images -> probabilities [B, K], of classes or of attributes."""
+    perceive: Mapping[str, Callable[[Tensor], Sequence[Tensor]]] = field(default_factory=dict)
+    """By domain, images -> features [B, C, H, W], the last of them of what the image shows."""
+    encode: Callable[[Images], Images] | None = None
+    """Images -> latents [B, Z], by domain."""
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """What is apart, as a scalar, and what it asks beside the drawn images."""
+
+    about: str
+    asks: Literal["classifiers", "layers", "encoder", "perception", "nothing"]
+    apart: Callable[[Drawn, Asked], Tensor]
+
+
+def semantic(drawn: Drawn, asked: Asked) -> Tensor:
+    """Return how far the domains' probabilities are from their mean, as `_spread` has it.
+
+    They are of classes or of attributes, and asked of classifiers trained on the real images of each domain
+    alone, so nothing paired is needed, but labels are.
+    """
+    return _spread([asked.classify[name](batch) for name, batch in drawn.images.items()])
+
+
+def weights(_drawn: Drawn, asked: Asked) -> Tensor:
+    """Return the spread over domains of each weight of the first own layers, summed over weights."""
+    rows = islice(zip(*asked.weights.values(), strict=True), asked.layers)
+    return torch.stack([_spread(same) for row in rows for same in zip(*row, strict=True)]).sum()
+
+
+def features(drawn: Drawn, asked: Asked) -> Tensor:
+    """Return the spread over domains of what each of the first own layers puts out, summed over layers."""
+    rows = islice(zip(*drawn.features.values(), strict=True), asked.layers)
+    return torch.stack([_spread(same) for same in rows]).sum()
+
+
+def cycle(drawn: Drawn, asked: Asked) -> Tensor:
+    """Sum, over domains, the mean absolute difference between latents and the encoder's of their images."""
+    assert asked.encode  # an experiment that asks this has an encoder
+    found = asked.encode(drawn.images)
+    return torch.stack([(latents - drawn.latents).abs().mean() for latents in found.values()]).sum()
+
+
+def content(drawn: Drawn, asked: Asked) -> Tensor:
+    """Return the spread over domains of what the images show.
+
+    What they show are the last features of VGG19 that are looked at (Gatys et al. 2016, equation 1).
+    """
+    return _spread([asked.perceive[name](batch)[-1] for name, batch in drawn.images.items()])
+
+
+def style(drawn: Drawn, asked: Asked) -> Tensor:
+    """Sum, over domains, the mean squared difference between Gram matrices of generated and of real images.
+
+    The mean is over all features but the last (Gatys et al. 2016, equations 3 to 5).
+    """
+    losses = []
+    for name, batch in drawn.images.items():
+        with torch.no_grad():
+            wanted = asked.perceive[name](drawn.real[name])[:-1]
+        found = asked.perceive[name](batch)[:-1]
+        by_layer = [(_gram(a) - _gram(b)).square().mean() for a, b in zip(found, wanted, strict=True)]
+        losses.append(torch.stack(by_layer).mean())
+    return torch.stack(losses).sum()
+
+
+def reconstruction(drawn: Drawn, _asked: Asked) -> Tensor:
+    """Sum, over domains, the Huber loss between generated and real images: it teaches their mean."""
+    losses = [huber_loss(batch, drawn.real[name]) for name, batch in drawn.images.items()]
+    return torch.stack(losses).sum()
+
+
+def _gram(features: Tensor) -> Tensor:
+    """Return how the channels of features [B, C, H, W] go together, over all places: [B, C, C]."""
+    return torch.einsum("bihw,bjhw->bij", features, features) / features[0, 0].numel()
+
+
+def _spread(values: Sequence[Tensor]) -> Tensor:
+    """Return twice the mean squared difference from the domains' mean, summed over domains.
+
+    For two domains that is the mean squared difference between them, as Soft-CoGAN has it.
+    """
+    stacked = torch.stack([value.float() for value in values])
+    return 2.0 * (stacked - stacked.mean(0)).square().flatten(1).mean(1).sum()
+
+
+COUPLINGS = {
+    "semantic": Coupling("classes that agree (Soft-CoGAN's semantic loss)", "classifiers", semantic),
+    "weights": Coupling("own layers with like weights (Soft-CoGAN's weight regulariser)", "layers", weights),
+    "features": Coupling("own layers with like outputs (its feature regulariser)", "layers", features),
+    "cycle": Coupling("an encoder finds the latent in every image (its cycle consistency)", "encoder", cycle),
+    "content": Coupling("like features of VGG19 (the content of its perceptual loss)", "perception", content),
+    "style": Coupling("Gram matrices of real images (the style of its perceptual loss)", "perception", style),
+    "reconstruction": Coupling(
+        "the mean real image, for a start that should fade (DCGAN-Tensorflow)", "nothing", reconstruction
+    ),
+}
