@@ -15,7 +15,7 @@ import torch
 from service.app import create_app
 from service.latents import draw_latent
 from service.settings import Settings
-from training import evaluate, export, train, train_classifiers
+from training import evaluate, export, train, train_classifier
 from training.config.experiment import load_experiment
 from training.onnx_export import Drawing
 from training.runs.folder import RunFolder, load_average
@@ -74,7 +74,7 @@ def make_model(run_verb: RunVerb, folder: Path) -> RunFolder:
     file = folder / "small_digits.toml"
     file.write_text(EXPERIMENT)
     judges = ["--classifiers", folder / "classifiers"]
-    run_verb(train_classifiers, file, *judges, "--epochs", 1)
+    run_verb(train_classifier, file, *judges, "--epochs", 1)
     run_verb(train, file, "--runs", folder / "runs", "--machine.threads", 1)
     run_verb(evaluate, folder / "runs" / "00000_small_digits", *judges, "--pairs", 10)
     run_verb(export, folder / "runs" / "00000_small_digits", "--models", folder / "models")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.training.data.hub_layouts import ROWS, write_source
-from training import evaluate, train, train_classifiers
+from training import evaluate, train, train_classifier
 from training.config.experiment import load_experiment
 from training.data.dataset import ImageSet, load_split
 from training.pretrained.classifier import (
@@ -72,7 +72,7 @@ def test_pairs_are_coupled_and_judged_by_attributes(
     """The verbs go from columns of yes and no to measures, and tell the accuracy of each attribute."""
     for folder in ("couplers", "judges"):
         options = ["--classifiers", tmp_path / folder, "--table", "digit_small", "--epochs", 1]
-        run_verb(train_classifiers, faces, *options)
+        run_verb(train_classifier, faces, *options)
     said = capsys.readouterr().out
     run_verb(train, faces, "--runs", tmp_path, "--machine.accelerator", "cpu", "--log-every", 1)
     (first, *_), run = (tmp_path / "00000_faces/metrics.jsonl").read_text().splitlines(), tmp_path

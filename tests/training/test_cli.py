@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 
-from training import adapt, compare, document, evaluate, export, sweep, train, train_classifiers
+from training import adapt, evaluate, export, report, sweep, train, train_classifier
 from training.cli import quieten_libraries
 from training.config.data import DomainConfig
 from training.config.experiment import Experiment
@@ -27,7 +27,7 @@ from training.losses.adversarial import LOSSES, PENALTIES
 from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 
 RunVerb = Callable[..., None]
-VERBS = [adapt, train, evaluate, export, compare, document, sweep, train_classifiers]
+VERBS = [adapt, train, evaluate, export, report, sweep, train_classifier]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
@@ -43,7 +43,7 @@ def test_libraries_say_nothing(write_experiment: Path, tmp_path: Path) -> None:
     """A training in mixed precision prints its own lines and its progress bar alone."""
     command = [sys.executable, "-m", "training.train", write_experiment, "--runs", tmp_path / "runs"]
     done = subprocess.run(
-        [*map(str, command), "--precision", "bf16-mixed", "--machine.threads", "1"],
+        [*map(str, command), "--machine.precision", "bf16-mixed", "--machine.threads", "1"],
         capture_output=True,
         text=True,
         check=True,
@@ -98,7 +98,7 @@ def test_help_lists_every_field(run_verb: RunVerb, write_experiment: Path, capsy
     ("verb", "registries"),
     [
         (train, [GENERATORS, DISCRIMINATORS, ENCODERS, LOSSES, PENALTIES]),
-        (train_classifiers, [CLASSIFIERS]),
+        (train_classifier, [CLASSIFIERS]),
     ],
 )
 def test_help_says_what_each_choice_is(
@@ -149,16 +149,15 @@ def test_options_override_the_file(run_verb: RunVerb, write_experiment: Path, tm
         (train, ["{experiment}", "--runs", "{experiment}"], "File exists"),
         (train, ["{experiment}", "--latent-dim", "70000"], "latent_dim = 70000"),
         (evaluate, ["{folder}", "--pairs", "1"], "pairs = 1"),
-        (document, ["{folder}", "--to", "page"], "to = 'page': must have a suffix"),
-        (train_classifiers, ["{experiment}", "--machine.accelerator", "cuda"], "accelerator = 'cuda'"),
+        (train_classifier, ["{experiment}", "--machine.accelerator", "cuda"], "accelerator = 'cuda'"),
         (evaluate, ["{folder}", "--pairs", "0"], "pairs = 0"),
         (export, ["{folder}", "--name", "Big Name"], "name = 'Big Name'"),
         (export, ["{folder}"], "is no run folder"),
-        (compare, ["{folder}", "{folder}"], "is no run folder"),
-        (document, ["{folder}"], "is no run folder"),
-        (train_classifiers, ["{experiment}", "--table", "deep"], "table = 'deep': must be one of digit"),
+        (report, ["{folder}", "{folder}"], "is no run folder"),
+        (report, ["{folder}", "--to", "page.md"], "is no run folder"),
+        (train_classifier, ["{experiment}", "--table", "deep"], "table = 'deep': must be one of digit"),
         (
-            train_classifiers,
+            train_classifier,
             ["{experiment}", "--table", "digit_32"],
             "(28, 28) are drawn: take digit_small, digit",
         ),

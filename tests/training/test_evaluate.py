@@ -1,4 +1,4 @@
-"""What `train_classifiers` and `evaluate` measure on a run, and when they refuse."""
+"""What `train_classifier` and `evaluate` measure on a run, and when they refuse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training import evaluate, train, train_classifiers
+from training import evaluate, train, train_classifier
 from training.config.data import DomainConfig
 from training.config.experiment import Experiment
 from training.data.dataset import ImageSet
@@ -30,7 +30,7 @@ def test_the_verbs_measure_a_run(
 ) -> None:
     """Every measure of every domain stands in quality.json, beside its floor, and a sheet beside it."""
     judges = ["--classifiers", tmp_path / "classifiers"]
-    run_verb(train_classifiers, write_experiment, *judges, "--epochs", 1)
+    run_verb(train_classifier, write_experiment, *judges, "--epochs", 1)
     said = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines() if "classified right" in line]
     assert said == ["digit", "edge", "negative"]
     run_verb(train, write_experiment, "--runs", tmp_path)
@@ -59,7 +59,7 @@ def test_a_classifier_needs_labels(tmp_path: Path) -> None:
     domain = DomainConfig("plain", source=str(tmp_path))
     experiment = Experiment(name="a", domains=(domain,), data_license="none")
     with pytest.raises(DataError, match=r"domain plain: .+ has no column 'label'"):
-        train_classifiers.train_classifier(domain, experiment, train_classifiers.ClassifierOptions(), CPU)
+        train_classifier.train_classifier(domain, experiment, train_classifier.ClassifierOptions(), CPU)
     images = torch.zeros(4, 1, 28, 28, dtype=torch.uint8)
     with pytest.raises(DataError, match="needs labels"):
         accuracy(Classifier("digit", 1, 2), ImageSet(images, None))
@@ -75,7 +75,7 @@ def test_a_classifier_needs_labels_to_be_measured(tmp_path: Path) -> None:
     domain = DomainConfig("plain", source=str(tmp_path))
     experiment = Experiment(name="a", domains=(domain,), data_license="none")
     with pytest.raises(DataError, match=r"domain plain: .+ split 'test' of .+ has no column 'label'"):
-        train_classifiers.train_classifier(domain, experiment, train_classifiers.ClassifierOptions(), CPU)
+        train_classifier.train_classifier(domain, experiment, train_classifier.ClassifierOptions(), CPU)
 
 
 def test_other_classes_have_none_to_agree_on() -> None:

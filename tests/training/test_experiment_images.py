@@ -13,7 +13,7 @@ from training.config.data import DomainConfig
 from training.config.experiment import Experiment, load_experiment
 from training.data.dataset import load_split, load_training_sets
 
-FILES = sorted((Path(training.__file__).parent / "experiments").glob("*.toml"))
+FILES = sorted((Path(training.__file__).parent / "recipes").glob("*.toml"))
 EXPERIMENTS = {repr((e.domains, e.size)): e for e in map(load_experiment, FILES)}  # one of those on the same
 
 

@@ -11,7 +11,7 @@ from training.config.experiment import load_experiment
 from training.data.dataset import load_split, load_training_sets
 from training.losses.pixels import transform
 
-EXPERIMENTS = Path(__file__).parents[2] / "training" / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "training" / "recipes"
 ROOT = Path(os.environ.get("COGAN_DATA", "/nowhere"))
 
 

@@ -32,7 +32,8 @@ from training.networks.layers import build
 from training.zoo import CLASSIFIERS
 
 RANGE = (-1.0, 1.0)
-BATCH = 128
+TRAINING_BATCH = 128
+INFERENCE_BATCH = 1000
 PEAK_LEARNING_RATE = 3e-3
 
 
@@ -115,12 +116,12 @@ def fit(
     """
     torch.manual_seed(seed)
     images, labels, device = training_set.images, labels_of(training_set), classifier.accuracy.device
-    steps = math.ceil(epochs * len(images) / BATCH)
+    steps = math.ceil(epochs * len(images) / TRAINING_BATCH)
     optimiser = torch.optim.Adam(classifier.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_LEARNING_RATE, total_steps=steps)
     classifier.train()
     for _ in tqdm(range(steps), unit="step", mininterval=1.0):
-        rows = torch.randint(len(images), (BATCH,))
+        rows = torch.randint(len(images), (TRAINING_BATCH,))
         batch = from_bytes(images[rows].to(device), RANGE)
         for name in augmentations:
             batch = AUGMENTATIONS[name](batch)
@@ -182,9 +183,6 @@ def _remedy(file: Path) -> str:
     return f"python -m training.train_classifier EXPERIMENT.toml --classifiers {file.parent} makes it"
 
 
-BATCH = 1000
-
-
 class Reader(Protocol):
     """What is asked about images: a classifier of a domain's own, or one that lessons made."""
 
@@ -200,13 +198,13 @@ class Reader(Protocol):
 
 
 @torch.inference_mode()
-def classify(reader: Reader, images: Tensor, batch: int = BATCH) -> Tensor:
+def classify(reader: Reader, images: Tensor, batch: int = INFERENCE_BATCH) -> Tensor:
     """Return the labels of images, int64: classes [N], or attributes [N, K]."""
     return _ask(reader, images, batch, most_probable)
 
 
 @torch.inference_mode()
-def confidence(reader: Reader, images: Tensor, batch: int = BATCH) -> Tensor:
+def confidence(reader: Reader, images: Tensor, batch: int = INFERENCE_BATCH) -> Tensor:
     """Return the probability of what is most probable of each image: [N]."""
     return _ask(reader, images, batch, sureness)
 

@@ -1,4 +1,7 @@
-"""Small DCGANs (Radford et al. 2016): CoGAN-tensorflow's coupled one and DCGAN-Tensorflow's two."""
+"""Small DCGANs (Radford et al. 2016), and two networks of their size without deconvolutions.
+
+Of CoGAN-tensorflow, DCGAN-Tensorflow, PyTorch-GAN and Soft-CoGAN's `rotate`.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,9 @@ _noisy = partial(
     norm_last=True,
     dropout=0.5,
 )
+_damped = partial(Layer, "conv", kernel=3, padding=1, norm="batch", eps=0.8, activation="leaky_relu")
+_halving = partial(Layer, "conv", kernel=3, stride=2, padding=1, activation="leaky_relu", channel_dropout=0.25)
+_connected = Layer("linear", 1024, norm="batch", eps=1e-3, norm_last=True, activation="prelu", slope=0.25)
 
 GENERATORS = {
     "dcgan_digit": Table(
@@ -51,6 +57,21 @@ GENERATORS = {
             Layer("deconv", "image", 6, 2, activation="tanh"),  # 32x32
         ),
     ),
+    "upsample": Table(
+        "PyTorch-GAN's at 32x32: pixels repeated and convolved, its normalisation damped by an eps of 0.8",
+        (32, 32),
+        (
+            Layer("linear", 128, 8, norm="batch"),
+            _damped(128, enlarge=2),  # 16x16
+            _damped(64, enlarge=2),  # 32x32
+            Layer("conv", "image", 3, 1, 1, activation="tanh"),
+        ),
+    ),
+    "connected": Table(
+        "Soft-CoGAN's rotate at 32x32: fully connected layers, which know nothing of places",
+        (32, 32),
+        (*(_connected,) * 4, Layer("linear", "image", 32, activation="sigmoid")),
+    ),
 }
 
 DISCRIMINATORS = {
@@ -74,32 +95,6 @@ DISCRIMINATORS = {
         (32, 32),
         (_noisy(64), _noisy(128), _noisy(256), Layer("linear", "logit")),  # 16x16, 8x8, 4x4
     ),
-}
-
-
-_damped = partial(Layer, "conv", kernel=3, padding=1, norm="batch", eps=0.8, activation="leaky_relu")
-_halving = partial(Layer, "conv", kernel=3, stride=2, padding=1, activation="leaky_relu", channel_dropout=0.25)
-_connected = Layer("linear", 1024, norm="batch", eps=1e-3, norm_last=True, activation="prelu", slope=0.25)
-
-GENERATORS = {
-    "upsample": Table(
-        "PyTorch-GAN's at 32x32: pixels repeated and convolved, its normalisation damped by an eps of 0.8",
-        (32, 32),
-        (
-            Layer("linear", 128, 8, norm="batch"),
-            _damped(128, enlarge=2),  # 16x16
-            _damped(64, enlarge=2),  # 32x32
-            Layer("conv", "image", 3, 1, 1, activation="tanh"),
-        ),
-    ),
-    "connected": Table(
-        "Soft-CoGAN's rotate at 32x32: fully connected layers, which know nothing of places",
-        (32, 32),
-        (*(_connected,) * 4, Layer("linear", "image", 32, activation="sigmoid")),
-    ),
-}
-
-DISCRIMINATORS = {
     "upsample": Table(
         "PyTorch-GAN's at 32x32: halving convolutions that drop channels; there only the last row is own",
         (32, 32),

@@ -13,7 +13,7 @@ from training.config.experiment import EXPERIMENT, load_experiment, parse_experi
 from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError
 
-FILES = sorted((Path(training.__file__).parent / "experiments").glob("*.toml"))
+FILES = sorted((Path(training.__file__).parent / "recipes").glob("*.toml"))
 DIGIT = {"name": "digit", "source": "ylecun/mnist"}
 COLOUR = {"name": "colour", "source": "uoft-cs/cifar10", "channels": 3}
 FIELDS: dict[str, Any] = {"name": "a", "data_license": "none", "domains": [DIGIT]}

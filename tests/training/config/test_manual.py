@@ -20,7 +20,7 @@ from training.networks.init import OPTIMISERS
 from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 
 DOCS = Path(training.__file__).parents[1] / "docs"
-FILES = sorted((Path(training.__file__).parent / "experiments").glob("*.toml"))
+FILES = sorted((Path(training.__file__).parent / "recipes").glob("*.toml"))
 DIGIT = {"name": "digit", "source": "ylecun/mnist"}
 PARTS = (Experiment, DomainConfig)
 SOFT_COGAN = """

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from tests.training.data.picture_sets import SIZE, Columns, pictures, write_split
-from training.config.data import DomainConfig
+from training.config.data import DomainConfig, PatchesConfig, Use
 from training.config.experiment import Experiment, parse_experiment
-from training.data.dataset import ImageSet, load_split, load_training_sets
+from training.data.dataset import ImageSet, load_pairs, load_split, load_training_sets
 from training.errors import DataError
 
 
@@ -178,3 +178,138 @@ def test_a_domain_learns_from_as_many_images_as_it_asks_for(numbered: Path) -> N
     assert few != sorted(few)
     with pytest.raises(DataError, match=r"domain digit: count = 12, and its share of .+ is 11 images"):
         learned(1, 12)
+
+
+@pytest.fixture
+def alphabet(tmp_path: Path) -> Path:
+    """Return a table of true pairs: 40 rows of an upright, an italic and, not in each, a bold picture."""
+    for split, first in (("train", 0), ("test", 200)):
+        numbers = range(first, first + 40)
+        columns: Columns = {
+            "upright": pictures(*numbers),
+            "italic": pictures(*numbers, size=(20, 28)),
+            "bold": [*pictures(*numbers, size=(28, 20))[:30], *[None] * 10],
+            "family": [f"f{number % 8}" for number in numbers],
+        }
+        write_split(tmp_path / "alphabet", split, columns)
+    return tmp_path / "alphabet"
+
+
+def letters(source: Path, **fields: Any) -> list[dict[str, Any]]:
+    """Return domains of the columns of true pairs."""
+    return [
+        {"name": name, "source": str(source), "image_column": name} | fields for name in ("upright", "italic", "bold")
+    ]
+
+
+def test_a_row_goes_to_one_domain_alone(alphabet: Path, tmp_path: Path) -> None:
+    """Columns of one table are pairs, also in a copy: no domain learns another one's counterpart."""
+    shutil.copytree(alphabet, tmp_path / "copied")
+    domains = letters(alphabet)
+    domains[1]["source"] = str(tmp_path / "copied")
+    shown = [levels(images) for images in load_training_sets(coupled(*domains)).values()]
+    assert sorted(itertools.chain(*shown)) == list(range(40))
+    assert [len(part) for part in shown] == [15, 15, 10]
+
+
+def test_a_group_of_rows_goes_to_one_domain_alone(alphabet: Path) -> None:
+    """All letters of a family do, and what is held out is of families that are not learned from."""
+    shown = [levels(images) for images in load_training_sets(coupled(*letters(alphabet, group="family"))).values()]
+    families = [{level % 8 for level in part} for part in shown]
+    assert sorted(itertools.chain(*families)) == list(range(8))
+    fields: dict[str, Any] = {"image_column": "upright", "group": "family", "held_out": 0.25}
+    domain = DomainConfig("upright", source=str(alphabet), **fields)
+    learned, measured = ({level % 8 for level in levels(load_split(domain, use, SIZE))} for use in ("train", "test"))
+    assert (len(learned), len(measured)) == (6, 2)
+    assert not learned & measured
+
+
+def test_columns_that_only_share_a_table_are_no_pairs(alphabet: Path) -> None:
+    """Sets of the hub that put unpaired images side by side are learned from whole."""
+    sets = load_training_sets(coupled(*letters(alphabet, paired_columns=False)))
+    assert [len(images.images) for images in sets.values()] == [40, 40, 30]
+    assert load_pairs(coupled(*letters(alphabet, paired_columns=False))) == {}
+
+
+def test_rows_that_are_held_out_are_so_in_all_columns(alphabet: Path) -> None:
+    """No counterpart of a picture that is measured against is learned from, though a column has gaps."""
+    domains = [DomainConfig(**fields) for fields in letters(alphabet, held_out=0.2)]
+    measured = {level for domain in domains for level in levels(load_split(domain, "test", SIZE))}
+    learned = {level for domain in domains for level in levels(load_split(domain, "train", SIZE))}
+    assert not learned & measured
+    assert len(measured) == 8
+
+
+def test_the_pairs_of_test_rows_are_kept_to_measure(alphabet: Path, tmp_path: Path) -> None:
+    """Images of one row are in one place of every domain; domains of other tables have none."""
+    other = {"name": "other", "source": str(write_split(tmp_path / "other", "test", {"image": pictures(1)}))}
+    pairs = load_pairs(coupled(*letters(alphabet), other))
+    assert pairs.keys() == {"upright", "italic", "bold"}
+    assert [levels(images) for images in pairs.values()] == [list(range(200, 230))] * 3
+    assert load_pairs(coupled(other)) == {}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return six photographs of 32x40, laid out as CIFAR-10 is; each pixel tells its place and photo."""
+    y, x = np.mgrid[:32, :40]
+    for split, first in (("train", 0), ("test", 100)):
+        pixels = [np.stack([y, x, np.full_like(x, first + i)], 2).astype(np.uint8) for i in range(6)]
+        write_split(tmp_path / "photos", split, {"img": [Image.fromarray(photo) for photo in pixels]})
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def black(tmp_path: Path) -> Path:
+    """Return a set of 40 black images, on which patches show as they are, and of a white one to test."""
+    write_split(tmp_path / "black", "train", {"image": pictures(*[0] * 40)})
+    return write_split(tmp_path / "black", "test", {"image": pictures(255)})
+
+
+def blended(source: Path, photos: Path, use: Use = "train", **changes: Any) -> torch.Tensor:
+    """Load a split in colour, with patches of photographs."""
+    patches = PatchesConfig(source=str(photos), **({"image_column": "img"} | changes))
+    domain = DomainConfig("mnistm", source=str(source), channels=3, patches=(patches,))
+    return load_split(domain, use, SIZE).images
+
+
+def test_each_image_has_a_patch_of_its_own(black: Path, photos: Path) -> None:
+    """A patch is a whole, undistorted part of one photograph, anywhere in it; few images have the same."""
+    patches = blended(black, photos).int()
+    top, left, photo = patches[:, :, 0, 0].T
+    y, x = torch.meshgrid(torch.arange(28), torch.arange(28), indexing="ij")
+    assert torch.equal(patches[:, 0], top[:, None, None] + y)
+    assert torch.equal(patches[:, 1], left[:, None, None] + x)
+    assert torch.equal(patches[:, 2], photo[:, None, None].expand(-1, 28, 28))
+    assert set(photo.tolist()) == set(range(6))
+    assert (set(top.tolist()), set(left.tolist())) == (set(range(5)), set(range(13)))
+    assert len(set(zip(top.tolist(), left.tolist(), photo.tolist(), strict=True))) > 30
+
+
+def test_patches_are_blended_as_a_difference(black: Path, photos: Path) -> None:
+    """On white, |patch - image| is the patch's negative; the test split has patches of the source's own."""
+    (shown,) = blended(black, photos, "test")
+    assert 100 <= 255 - int(shown[2, 0, 0]) < 106
+
+
+def test_patches_follow_from_their_seed(black: Path, photos: Path) -> None:
+    """The same seed gives the same images, another one others."""
+    first, again, other = (blended(black, photos, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("folder", "column", "said"),
+    [
+        ("none", "img", r"source '.+none', split 'train' cannot be loaded"),
+        ("photos", "image", r"image_column 'image' is not among the columns \['img'\]"),
+        ("small", "img", r"image number 0 of '.+small' has 20 x 40 pixels, and patches 28 x 28"),
+    ],
+)
+@pytest.mark.usefixtures("photos")
+def test_patches_that_cannot_be_had_are_named(black: Path, tmp_path: Path, folder: str, column: str, said: str) -> None:
+    """The error names the domain, the source of patches and what is wrong with it."""
+    write_split(tmp_path / "small", "train", {"img": pictures(1, size=(20, 40))})
+    with pytest.raises(DataError, match=f"domain mnistm: {said}"):
+        blended(black, tmp_path / folder, image_column=column)

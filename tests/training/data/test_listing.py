@@ -15,8 +15,8 @@ from PIL import Image
 
 from tests.training.data.folders import levels, load, write
 from tests.training.data.picture_sets import SIZE
+from training.data import decoding
 from training.errors import DataError
-from training.images import cells, decoding
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_the_first_page_of_a_scan_is_read(tmp_path: Path, caplog: pytest.LogCapt
 
 def test_images_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each image is at its row, however many are read at once."""
-    monkeypatch.setattr(cells, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(decoding, "ROWS_AT_ONCE", 2)
     write(tmp_path / "train", *range(60, 65))
     assert levels(tmp_path) == [60, 61, 62, 63, 64]
 
@@ -182,14 +182,14 @@ def test_images_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second time they come from the cache, unless one of them has changed; a full cache is no error."""
     decoded: list[str] = []
-    decode = cells.decode
+    decode = decoding.decode
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
     def counted(cell: dict[str, Any]) -> Image.Image:
         decoded.append(cell["path"])
         return decode(cell)
 
-    monkeypatch.setattr(cells, "decode", counted)
+    monkeypatch.setattr(decoding, "decode", counted)
     train = write(tmp_path / "photos" / "train", 1, 2)
     tmp_path /= "photos"
     assert levels(tmp_path) == levels(tmp_path) == [1, 2]

@@ -9,7 +9,8 @@ import torch
 from lightning_fabric import Fabric
 
 from training.config.experiment import Experiment
-from training.engine.batches import Batches
+from training.engine.batches import Batches, View
+from training.engine.trainer import Trainer
 from training.errors import ConfigError
 
 MakeExperiment = Callable[..., Experiment]
@@ -42,3 +43,54 @@ def test_a_balanced_domain_must_be_labelled(make_experiment: MakeExperiment) -> 
     domain = {"name": "unknown", "source": "digits", "balanced": True}
     with pytest.raises(ConfigError, match=r"balanced domains \['unknown'\] are not labelled"):
         make_experiment(domains=[domain])
+
+
+MakeTrainer = Callable[[Experiment], Trainer]
+
+
+def test_without_options_images_are_shown_as_they_are(make_experiment: MakeExperiment) -> None:
+    """No copy is made, and no random number is drawn."""
+    images = {"digit": torch.rand(2, 1, 4, 4), "edge": torch.rand(2, 1, 4, 4)}
+    before = torch.get_rng_state()
+    shown = View(make_experiment())(images, 0)
+    assert all(shown[name] is images[name] for name in images)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_domain_forbids_what_would_make_it_another(make_experiment: MakeExperiment) -> None:
+    """Color alters the digits, and leaves the negatives, which are told by it, as they are."""
+    experiment = make_experiment(("digit", "negative"), discriminator={"augmentations": ["color"]})
+    images = {name: torch.rand(8, 1, 4, 4) for name in ("digit", "negative")}
+    shown = View(experiment)(images, 0)
+    assert not torch.equal(shown["digit"], images["digit"])
+    assert torch.equal(shown["negative"], images["negative"])
+
+
+@pytest.mark.parametrize(("done", "deviation"), [(0, 0.4), (10, 0.3), (20, 0.2), (40, 0.0), (70, 0.0)])
+def test_noise_fades(make_experiment: MakeExperiment, done: int, deviation: float) -> None:
+    """Over the first half of 80 steps it falls linearly, and then there is none."""
+    noisy = {"noise": 0.4, "noise_until": 0.5}
+    view = View(make_experiment(steps=80, discriminator=noisy))
+    shown = view({"digit": torch.zeros(100, 1, 20, 20)}, done)["digit"]
+    assert shown.std().item() == pytest.approx(deviation, rel=0.02)
+
+
+def test_all_that_the_discriminator_sees_is_altered(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
+    """Real images, those drawn to teach it and those that teach the generator have all lost their cutout."""
+    trainer = make_trainer(make_experiment(discriminator={"augmentations": ["cutout"]}))
+    seen: list[dict[str, torch.Tensor]] = []
+    trainer.state.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    trainer.step()
+    assert len(seen) == 3
+    for images in seen:
+        assert all((batch == 0).flatten(1).sum(1).min() >= 7 * 7 for batch in images.values())
+
+
+def test_real_images_are_altered_once(make_experiment: MakeExperiment, fabric: Fabric) -> None:
+    """Of blank images the discriminator sees the noise that was asked for, and no more."""
+    experiment = make_experiment(("digit",), discriminator={"noise": 0.5})
+    trainer = Trainer(experiment, {"digit": torch.zeros(9, 1, 28, 28, dtype=torch.uint8)}, fabric)
+    seen: list[dict[str, torch.Tensor]] = []
+    trainer.state.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    trainer.step()
+    assert seen[0]["digit"].std().item() == pytest.approx(0.5, rel=0.05)

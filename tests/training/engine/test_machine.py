@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from training import train
-from training.compute import machine
 from training.config.experiment import Experiment, load_experiment
+from training.engine import machine
 from training.engine.machine import Machine, has_bfloat16
 from training.errors import ConfigError
 from training.files import write_json

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from lightning_fabric import Fabric
 from torch import nn
 
 from training.config.networks import NetworkConfig
-from training.engine.state import Learner, descend
+from training.engine.state import Learner, RunningMeans, descend
 from training.networks.init import OPTIMISERS
 
 # A weight that begins at 1, after gradients of 1 and -2, at a rate of 0.1 with betas of 0.5 and 0.75.
@@ -39,3 +40,16 @@ def test_every_optimiser_updates_as_its_options_say(fabric: Fabric, optimiser: s
         descend((gradient - decay * weight.item()) * weight.sum(), [learner], fabric)
         weights.append(weight.item())
     assert weights == pytest.approx(WEIGHTS[optimiser], rel=1e-5)
+
+
+def test_means_are_those_since_the_last_reset() -> None:
+    """Each name counts its own values, and what is not finite is named."""
+    means = RunningMeans()
+    means.add(loss=torch.tensor(1.0), penalty=torch.tensor(4.0))
+    means.add(loss=torch.tensor(2.0))
+    assert means.means() == {"loss": 1.5, "penalty": 4.0}
+    assert means.not_finite() == []
+    means.add(loss=torch.tensor(float("nan")), penalty=torch.tensor(float("inf")))
+    assert means.not_finite() == ["loss", "penalty"]
+    means.reset()
+    assert means.means() == {}

@@ -1,8 +1,10 @@
-"""The page of results: every cell is what the folders of runs hold."""
+"""Comparisons of runs, and the page of results."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training import document
+from training import report
 from training.config.experiment import Experiment
 from training.engine.state import build_generator
 from training.files import write_json
@@ -20,6 +22,64 @@ from training.runs.folder import RunFolder, load_average, note_machine, save_che
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]
+
+
+@pytest.fixture
+def runs(make_experiment: MakeExperiment, tmp_path: Path) -> list[RunFolder]:
+    """Return two runs that differ in the discriminator's penalty, the second of them measured."""
+    folders = []
+    for penalty in ("none", "r1"):
+        experiment = make_experiment(discriminator={"penalty": penalty})
+        folders.append(RunFolder.create(tmp_path / "runs", experiment))
+        with closing(folders[-1].open_log(0)) as log:
+            log.write(10, {"loss": 0.75} | ({"r1": 4.0} if penalty == "r1" else {}))
+            log.write(20, {"loss": 0.5})
+    write_json(folders[1].quality_file, {"steps": 20, "pixel_agreement": {"edge": {"of": "digit"}}})
+    return folders
+
+
+def test_the_report_has_what_differs_and_what_came_of_it(runs: list[RunFolder]) -> None:
+    """Fields alike in all runs are left out; the last of each metric and all of the quality are there."""
+    one, other = (str(run.path) for run in runs)
+    assert report.compare(runs) == [
+        {"name": "discriminator.penalty", one: "none", other: "r1"},
+        {"name": "loss", one: 0.5, other: 0.5},
+        {"name": "r1", one: None, other: 4.0},
+        {"name": "quality.steps", one: None, other: 20},
+        {"name": "quality.pixel_agreement.edge.of", one: None, other: "digit"},
+    ]
+
+
+def test_a_field_that_is_new_is_no_difference(runs: list[RunFolder]) -> None:
+    """A run begun before there was the field has what it is by default."""
+    file = runs[0].path / "experiment.json"
+    old = json.loads(file.read_text())
+    del old["experiment"]["domains"][0]["balanced"]
+    write_json(file, old)
+    assert [row["name"] for row in report.compare(runs)][0:2] == ["discriminator.penalty", "loss"]
+
+
+def test_the_verb_writes_report_and_curves(
+    run_verb: RunVerb, runs: list[RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report is printed too; the folder is made where there is none."""
+    run_verb(report, *(run.path for run in runs), "--to", tmp_path / "deep" / "out")
+    assert "| discriminator.penalty | none | r1 |" in capsys.readouterr().out
+    written = sorted(file.name for file in (tmp_path / "deep" / "out").iterdir())
+    assert written == ["metrics.png", "report.csv", "report.md"]
+
+
+def test_a_run_without_metrics_is_told_so(
+    run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is nothing to draw yet, and nothing is written."""
+    run = RunFolder.create(tmp_path / "runs", make_experiment())
+    with pytest.raises(SystemExit, match="2"):
+        run_verb(report, run.path, "--to", tmp_path / "out")
+    assert "00000_tiny: no metrics yet" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 PAIRS: dict[str, Any] = {
     "latents": "index 0 of seeds 0 to 9",
     "pixel_agreement": {
@@ -65,7 +125,7 @@ def test_every_measure_of_every_domain_is_a_cell(
     alone = PAIRS | {"pixel_agreement": {}, "class_agreement": {}}
     lone = leave(tmp_path / "runs", make_experiment(("digit",), name="lone"), 300, alone)
     page = tmp_path / "docs" / "results.md"
-    run_verb(document, pair.path, lone.path, "--to", page)
+    run_verb(report, pair.path, lone.path, "--to", page)
     digit, edge, single = table(page, "What runs draw")
     assert edge == {
         "experiment": "pair",
@@ -90,7 +150,7 @@ def test_every_measure_of_every_domain_is_a_cell(
 def test_strips_are_drawn_by_the_run(run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path) -> None:
     """Each domain has a picture of the first eight seeds, in a row."""
     run = leave(tmp_path / "runs", make_experiment(), 300, PAIRS)
-    run_verb(document, run.path, "--to", tmp_path / "page.md")
+    run_verb(report, run.path, "--to", tmp_path / "page.md")
     generator, _ = load_average(run)
     drawn = draw(generator, latents_of_seeds(run.experiment().latent_prior, range(8)))
     assert sorted(file.name for file in (tmp_path / "page" / "tiny").iterdir()) == ["digit.png", "edge.png"]
@@ -121,7 +181,7 @@ discriminator = {{table = "digit_strided", width = 0.015625}}
     run = leave(tmp_path / "runs", experiment, 1200, PAIRS)
     note_machine(run, {"device": "abacus", "threads": 2, "of_threads": 8, "processes": 3})
     page = tmp_path / "results.md"
-    run_verb(document, run.path, "--to", page, "--experiments", tmp_path / "files")
+    run_verb(report, run.path, "--to", page, "--recipes", tmp_path / "files")
     (made,), drawn = table(page, "How they were made"), table(page, "What runs draw")
     generator = build_generator(experiment)
     assert {row["steps"] for row in [made, *drawn]} == {"1,200 of 2,500"}
@@ -142,7 +202,7 @@ def test_seeds_of_an_adaptation_are_one_row(run_verb: RunVerb, make_experiment: 
         accuracy = {"known": 0.99, "edge": share}
         write_json(run.accuracy_file, {"steps": 7, "images": images, "accuracy": accuracy})
         runs.append(run.path)
-    run_verb(document, *runs, "--to", tmp_path / "results.md")
+    run_verb(report, *runs, "--to", tmp_path / "results.md")
     first, other = table(tmp_path / "results.md", "What labels of another domain teach")
     assert (first["domain"], first["seeds"], first["accuracy"]) == ("edge", "0, 1", "92.00% +- 2.83%")
     assert (first["held out"], first["images"]) == ("20% of edge", "1,860")
@@ -163,6 +223,6 @@ def test_what_has_no_place_on_the_page_is_refused(
     measured = leave(tmp_path / "runs", make_experiment(), 3, PAIRS)
     other = leave(tmp_path / "runs", make_experiment(seed=1), 3, None if "not measured" in said else PAIRS)
     with pytest.raises(SystemExit, match="2"):
-        run_verb(document, measured.path, other.path, "--to", tmp_path / "page.md")
+        run_verb(report, measured.path, other.path, "--to", tmp_path / "page.md")
     assert said in capsys.readouterr().err
     assert [entry.name for entry in tmp_path.iterdir()] == ["runs"]
