@@ -26,8 +26,8 @@ from training.engine.machine import Machine
 from training.errors import ConfigError
 from training.losses.pixels import AUGMENTATIONS
 from training.pretrained.classifier import (
-    BATCH,
     PEAK_LEARNING_RATE,
+    TRAINING_BATCH,
     Classifier,
     TrainingRecord,
     accuracy,
@@ -138,14 +138,14 @@ def provenance(
         "table": options.table,
         "epochs": options.epochs,
         "augmentations": augmentations,
-        "batch_size": BATCH,
+        "batch_size": TRAINING_BATCH,
         "peak_learning_rate": PEAK_LEARNING_RATE,
     }
     return Provenance(
         experiment=recipe,
         seed=options.seed,
         steps=steps,
-        images_seen=steps * BATCH,
+        images_seen=steps * TRAINING_BATCH,
         commit=made["commit"],
         versions=made["versions"],
     )
