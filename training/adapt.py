@@ -94,8 +94,8 @@ def adapt(
 
 def describe(runs: Sequence[Accuracies]) -> str:
     """Say the mean over the runs and, where there are several, the standard deviation between them."""
-    said = {name: spread([run[name] for run in runs]) for name in runs[0]}
-    return "\n".join(f"{name}: {shares} of real test images classified right" for name, shares in said.items())
+    lines = {name: spread([run[name] for run in runs]) for name in runs[0]}
+    return "\n".join(f"{name}: {shares} of real test images classified right" for name, shares in lines.items())
 
 
 if __name__ == "__main__":

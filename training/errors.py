@@ -40,13 +40,13 @@ def describe_causes(error: BaseException) -> str:
 
     What one of ours says is whole.
     """
-    said: list[str] = []
+    messages: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
         text = " ".join(str(cause).split()) or type(cause).__name__
-        if not any(text in known for known in said):
-            said.append(text)
+        if not any(text in message for message in messages):
+            messages.append(text)
         if isinstance(cause, TrainingError):
             break
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return ": ".join(said)
+    return ": ".join(messages)

@@ -20,7 +20,7 @@ from training.cli import parse, verb
 from training.engine.machine import Machine
 from training.files import write_json
 from training.metrics.quality import measure
-from training.networks.coupled import draw, latents_of_seeds
+from training.networks.coupled import generate, latents_of_seeds
 from training.runs.figures import save_sheet
 from training.runs.folder import RunFolder, load_average
 
@@ -54,7 +54,7 @@ def evaluate(run: RunFolder, options: MeasureOptions, device: torch.device) -> d
     """Measure a run's last checkpoint, keep the result and a sheet in its folder, and return the result."""
     experiment = run.experiment()
     generator, steps = load_average(run)
-    pairs = draw(generator.to(device), latents_of_seeds(experiment.latent_prior, range(options.pairs)))
+    pairs = generate(generator.to(device), latents_of_seeds(experiment.latent_prior, range(options.pairs)))
     quality = {"steps": steps, **measure(experiment, pairs, options.classifiers, device)}
     write_json(run.quality_file, quality)
     save_sheet({name: images[:128] for name, images in pairs.items()}, run.path / "sheet.png", 8, 2)

@@ -74,7 +74,7 @@ def prove(network: nn.Module, metadata: ModelMetadata, file: Path) -> str:
     """
     graph = GRAPHS[metadata.kind](network, metadata)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    apart, total, greatest = 0, 0, 0.0
+    differing, total, greatest = 0, 0, 0.0
     for batch in PROOF_BATCHES:
         examples = graph.examples(batch)
         with torch.inference_mode():
@@ -85,10 +85,10 @@ def prove(network: nn.Module, metadata: ModelMetadata, file: Path) -> str:
             if not difference.max() <= graph.tolerance:
                 raise ExportError(f"{output.name}, batch {batch}: values differ by up to {float(difference.max()):.4g}")
             greatest = max(greatest, float(difference.max()))
-            apart += int((difference > 0).sum())
+            differing += int((difference > 0).sum())
             total += difference.numel()
     return (
-        f"onnxruntime computes what PyTorch does at batches {PROOF_BATCHES}: {apart} of {total} values "
+        f"onnxruntime computes what PyTorch does at batches {PROOF_BATCHES}: {differing} of {total} values "
         f"differ, by {greatest:.2g} at most"
     )
 
@@ -115,7 +115,7 @@ class Graph:
     """Greatest difference between two libraries' outputs that rounding explains."""
 
 
-class Drawing(nn.Module):
+class GeneratorGraph(nn.Module):
     """A generator with the way to bytes behind it: latents [B, Z] -> a tuple of uint8 [B, H, W, C]."""
 
     def __init__(self, generator: CoupledGenerator) -> None:
@@ -128,7 +128,7 @@ class Drawing(nn.Module):
         return tuple(to_bytes(batch, self.generator.image_range).permute(0, 2, 3, 1) for batch in images)
 
 
-class Reading(nn.Module):
+class ClassifierGraph(nn.Module):
     """A classifier as it is asked: images uint8 [B, H, W, C] -> a tuple of one, probabilities [B, K]."""
 
     def __init__(self, classifier: Classifier | AdaptedClassifier) -> None:
@@ -145,7 +145,7 @@ def _of_generator(generator: nn.Module, metadata: ModelMetadata) -> Graph:
     prior = metadata.prior
     assert prior is not None, "a generator's metadata have one"
     return Graph(
-        Drawing(generator).eval(),
+        GeneratorGraph(generator).eval(),
         Port(LATENT, "FP32", (prior.latent_dim,)),
         tuple(Port(d.name, "UINT8", (d.height, d.width, d.channels)) for d in metadata.domains),
         lambda batch: latents_of_seeds(prior, range(batch)),
@@ -163,7 +163,7 @@ def _of_classifier(classifier: nn.Module, metadata: ModelMetadata) -> Graph:
         return torch.randint(256, (batch, *shape), dtype=torch.uint8, generator=known)
 
     return Graph(
-        Reading(classifier).eval(),
+        ClassifierGraph(classifier).eval(),
         Port(domain.name, "UINT8", shape),
         (Port(CLASSES, "FP32", (len(metadata.classes),)),),
         noise,

@@ -25,7 +25,7 @@ from training.config.experiment import EXPERIMENT, Experiment, load_experiment
 from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
 from training.files import read_json, write_lines
-from training.networks.coupled import draw, latents_of_seeds
+from training.networks.coupled import generate, latents_of_seeds
 from training.runs.figures import by_metric, save_curves, save_sheet
 from training.runs.folder import MachineFacts, RunFolder, last_step, load_average, machines, seconds
 from training.runs.tables import Row, Rows, Value, flat, markdown, save_report, spread
@@ -106,29 +106,29 @@ def document(runs: Sequence[RunFolder], options: ReportOptions) -> None:
 
     Raises RunError, before anything is written, where a run is not measured or an experiment is drawn twice.
     """
-    drawn = [run for run in runs if run.quality_file.is_file()]
-    taught = [run for run in runs if run.accuracy_file.is_file()]
-    check(runs, drawn, taught)
+    generated = [run for run in runs if run.quality_file.is_file()]
+    adapted = [run for run in runs if run.accuracy_file.is_file()]
+    check(runs, generated, adapted)
     folder = options.to.with_suffix("")
     text = page(
-        [row for run in drawn for row in drawn_rows(run, options.recipes, Path(folder.name))],
-        [row for group in alike(taught) for row in taught_rows(group, options.recipes)],
-        [made_row(group, options.recipes) for group in alike(runs)],
-        ", ".join(dict.fromkeys(latents_of(run) for run in drawn)),
+        [row for run in generated for row in generated_rows(run, options.recipes, Path(folder.name))],
+        [row for group in group_by_recipe(adapted) for row in adapted_rows(group, options.recipes)],
+        [details_row(group, options.recipes) for group in group_by_recipe(runs)],
+        ", ".join(dict.fromkeys(latents_of(run) for run in generated)),
     )
-    for run in drawn:
+    for run in generated:
         save_strips(run, folder)
     options.to.parent.mkdir(parents=True, exist_ok=True)
     write_lines(options.to, text.splitlines())
 
 
-def check(runs: Sequence[RunFolder], drawn: Sequence[RunFolder], taught: Sequence[RunFolder]) -> None:
+def check(runs: Sequence[RunFolder], generated: Sequence[RunFolder], adapted: Sequence[RunFolder]) -> None:
     """Raise RunError where a run is not measured, or two draw for one experiment."""
     for run in runs:
-        if run not in [*drawn, *taught]:
+        if run not in [*generated, *adapted]:
             raise RunError(f"{run.path} is not measured: python -m training.evaluate {run.path}")
     paths: dict[str, Path] = {}
-    for run in drawn:
+    for run in generated:
         name = run.experiment().name
         if name in paths:
             raise RunError(f"{paths[name]} and {run.path} are of one experiment, {name}: a page has one of them")
@@ -138,7 +138,7 @@ def check(runs: Sequence[RunFolder], drawn: Sequence[RunFolder], taught: Sequenc
 def save_strips(run: RunFolder, folder: Path) -> None:
     """Write what the averaged generator of a run draws of the first seeds, a picture for each domain."""
     experiment, (generator, _) = run.experiment(), load_average(run)
-    for name, images in draw(generator, latents_of_seeds(experiment.latent_prior, SEEDS)).items():
+    for name, images in generate(generator, latents_of_seeds(experiment.latent_prior, SEEDS)).items():
         file = strip_file(folder, experiment.name, name)
         file.parent.mkdir(parents=True, exist_ok=True)
         save_sheet({name: images}, file, columns=len(SEEDS))
@@ -150,7 +150,7 @@ Written by `python -m training.report` from the folders of measured runs: no fig
 that was stopped early, or asked for other fields than its file, stands here as it is; how each was made is
 below.
 """
-DRAWN = """
+GENERATED = """
 ## What runs draw
 
 After so many steps, of how many in the experiment's file; measured on whole test sets, and on the latents of
@@ -167,7 +167,7 @@ an experiment is a pair.
 - **Frechet distance** of what the domain's classifier sees in drawn images from what it sees in real ones;
   those of one classifier can be compared. **Its classifier**: the share of real test images it calls right.
 """
-TAUGHT = """
+ADAPTED = """
 ## What labels of another domain teach
 
 Accuracy of the last step on all test images of the domain without labels: mean and standard deviation over
@@ -175,7 +175,7 @@ the seeds. **Held out** is the share of a domain's images that was not learned f
 the official code divides USPS; others are divided as their source has it. **Published** is that of CoGAN.
 
 {table}"""
-MADE = """
+DETAILS = """
 ## How they were made
 
 Images of each domain in a step; weights of the networks; minutes by the clock, halts among them, of one run
@@ -184,9 +184,9 @@ where there are several seeds.
 {table}"""
 
 
-def page(drawn: Rows, taught: Rows, made: Rows, latents: str) -> str:
+def page(generated: Rows, adapted: Rows, details: Rows, latents: str) -> str:
     """Return the page in Markdown, a section for each table that has rows, of those `latents`."""
-    sections = ((DRAWN, drawn), (TAUGHT, taught), (MADE, made))
+    sections = ((GENERATED, generated), (ADAPTED, adapted), (DETAILS, details))
     texts = [text.format(table=markdown(rows), latents=latents) for text, rows in sections if rows]
     return "".join([HEAD, *texts])
 
@@ -204,7 +204,7 @@ def strip_file(folder: Path, experiment: str, domain: str) -> Path:
     return folder / experiment / f"{domain}.png"
 
 
-def drawn_rows(run: RunFolder, own: Path, pictures: Path) -> Rows:
+def generated_rows(run: RunFolder, recipes: Path, pictures: Path) -> Rows:
     """Return a row for each domain of what a run draws.
 
     `own` is the folder of experiment files, `pictures` that of the strips. Raises RunError where the run is
@@ -215,7 +215,7 @@ def drawn_rows(run: RunFolder, own: Path, pictures: Path) -> Rows:
         {
             "experiment": experiment.name,
             "domain": domain.name,
-            "steps": _steps(run, own),
+            "steps": _steps(run, recipes),
             "drawn": f"![]({strip_file(pictures, experiment.name, domain.name)})",
             **_measures(domain, quality),
         }
@@ -223,7 +223,7 @@ def drawn_rows(run: RunFolder, own: Path, pictures: Path) -> Rows:
     ]
 
 
-def taught_rows(runs: Sequence[RunFolder], own: Path) -> Rows:
+def adapted_rows(runs: Sequence[RunFolder], recipes: Path) -> Rows:
     """Return a row for each domain without labels whose classes runs that are alike were taught.
 
     Raises RunError where one is not measured after its last checkpoint.
@@ -236,7 +236,7 @@ def taught_rows(runs: Sequence[RunFolder], own: Path) -> Rows:
         {
             "experiment": experiment.name,
             "domain": domain.name,
-            "steps": _steps(runs[0], own),
+            "steps": _steps(runs[0], recipes),
             "seeds": ", ".join(str(run.experiment().seed) for run in runs),
             "held out": ", ".join(held_out),
             "images": f"{measured[0]['images'][domain.name]:,}",
@@ -248,7 +248,7 @@ def taught_rows(runs: Sequence[RunFolder], own: Path) -> Rows:
     ]
 
 
-def made_row(runs: Sequence[RunFolder], own: Path) -> Row:
+def details_row(runs: Sequence[RunFolder], recipes: Path) -> Row:
     """Return how runs that are alike were made: how large, how long, where.
 
     `own` is the folder of experiment files; what runs do otherwise than the file of their name is told.
@@ -257,14 +257,14 @@ def made_row(runs: Sequence[RunFolder], own: Path) -> Row:
     places = dict.fromkeys(_place(machine) for run in runs for machine in machines(run))
     return {
         "experiment": experiment.name,
-        "steps": _steps(runs[0], own),
+        "steps": _steps(runs[0], recipes),
         "batch": experiment.batch_size,
         "precision": ", ".join(dict.fromkeys(itertools.chain.from_iterable(map(_precisions, runs)))),
         "generator": _parameters(build_generator(experiment)),
         "discriminator": _parameters(build_discriminator(experiment)),
         "minutes": f"{mean(seconds(run) for run in runs) / 60:.0f}",
         "machine": "; ".join(places),
-        "otherwise than its file": ", ".join(changes(experiment, filed(experiment, own))),
+        "otherwise than its file": ", ".join(overrides(experiment, recipe_of(experiment, recipes))),
     }
 
 
@@ -298,8 +298,8 @@ def _cell(value: float | None, floor: float | None = None, form: str = ".4f") ->
     return "" if value is None else f"{value:{form}}{behind}"
 
 
-def _steps(run: RunFolder, own: Path) -> str:
-    done, asked = last_step(run.checkpoints), filed(run.experiment(), own).steps
+def _steps(run: RunFolder, recipes: Path) -> str:
+    done, asked = last_step(run.checkpoints), recipe_of(run.experiment(), recipes).steps
     return f"{done:,}" if done == asked else f"{done:,} of {asked:,}"
 
 
@@ -346,10 +346,10 @@ def published_accuracy(experiment: Experiment, domain: DomainConfig) -> float | 
 
 
 # last parts of the names of fields that tell two runs of a recipe apart, and no two recipes
-NO_RECIPE = {"seed", "log_every", "sample_every", "checkpoint_every", "classifiers", "vgg", "description"}
+NOT_OF_RECIPE = {"seed", "log_every", "sample_every", "checkpoint_every", "classifiers", "vgg", "description"}
 
 
-def alike(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
+def group_by_recipe(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
     """Return the runs in groups, in their order; those of one have one recipe and one number of steps."""
     groups: dict[object, list[RunFolder]] = {}
     for run in runs:
@@ -358,13 +358,13 @@ def alike(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
     return list(groups.values())
 
 
-def filed(experiment: Experiment, own: Path) -> Experiment:
+def recipe_of(experiment: Experiment, recipes: Path) -> Experiment:
     """Return the experiment of the file of that name; where there is none, this one."""
-    file = own / f"{experiment.name}.toml"
+    file = recipes / f"{experiment.name}.toml"
     return load_experiment(file) if file.is_file() else experiment
 
 
-def changes(experiment: Experiment, base: Experiment) -> list[str]:
+def overrides(experiment: Experiment, base: Experiment) -> list[str]:
     """Say each field of an experiment that is not as in another: generator.width = 0.5."""
     ours, theirs = _recipe_fields(experiment), _recipe_fields(base)
     names = dict.fromkeys([*theirs, *ours])
@@ -373,7 +373,7 @@ def changes(experiment: Experiment, base: Experiment) -> list[str]:
 
 def _recipe_fields(experiment: Experiment) -> Row:
     fields = flat(EXPERIMENT.dump_python(experiment, mode="json"))
-    return {name: value for name, value in fields.items() if name.split(".")[-1] not in NO_RECIPE}
+    return {name: value for name, value in fields.items() if name.split(".")[-1] not in NOT_OF_RECIPE}
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from training.config.experiment import EXPERIMENT, Experiment, load_experiment, 
 from training.engine.machine import Machine
 from training.errors import ConfigError, DivergedError, RunError
 from training.evaluate import MeasureOptions, evaluate
-from training.metrics.quality import load_judges, load_real
+from training.metrics.quality import load_evaluation_classifiers, load_real
 from training.runs.figures import Curve, save_curves
 from training.runs.folder import RunFolder, find_run, last_step
 from training.runs.tables import Rows, Value, flat, save_report
@@ -56,8 +56,8 @@ def main(target: Path, arguments: list[str]) -> None:
     device = options.machine.device("a sweep")
     points = read_points(options.over)
     experiments = [move(options.experiment, point) for point in points]
-    accuracies = {
-        images: judged(one, options.measure.classifiers)
+    accuracies_by_images = {
+        images: evaluation_accuracy(one, options.measure.classifiers)
         for images, one in {(one.domains, one.size): one for one in experiments}.items()
     }
     rows: list[dict[str, Value]] = []
@@ -68,21 +68,21 @@ def main(target: Path, arguments: list[str]) -> None:
             print(f"  {last_step(run.checkpoints) if run else 0} of {experiment.steps} steps are done")
             continue
         cells = {name: _cell(value) for name, value in point.items()}
-        judges = accuracies[experiment.domains, experiment.size]
-        rows.append({**cells, **reach(run, experiment, judges, options, device)})
+        accuracies = accuracies_by_images[experiment.domains, experiment.size]
+        rows.append({**cells, **reach(run, experiment, accuracies, options, device)})
         write(rows, list(point), options.to)
 
 
-def judged(experiment: Experiment, classifiers: Path) -> dict[str, object]:
+def evaluation_accuracy(experiment: Experiment, classifiers: Path) -> dict[str, object]:
     """Return how good the classifiers are that judge an experiment. Raises RunError without them."""
-    judges = load_judges(experiment, load_real(experiment), classifiers)
-    return {name: judge.named_accuracy() for name, judge in judges.items()}
+    accuracies = load_evaluation_classifiers(experiment, load_real(experiment), classifiers)
+    return {name: classifier.named_accuracy() for name, classifier in accuracies.items()}
 
 
 def reach(
     run: RunFolder | None,
     experiment: Experiment,
-    judges: dict[str, object],
+    accuracies: dict[str, object],
     options: SweepOptions,
     device: torch.device,
 ) -> dict[str, Value]:
@@ -99,7 +99,7 @@ def reach(
     known: dict[str, object] = {}
     with suppress(RunError):
         known = run.quality(experiment.steps)
-    if (known.get("pairs"), known.get("classifier_accuracy", {})) != (options.measure.pairs, judges):
+    if (known.get("pairs"), known.get("classifier_accuracy", {})) != (options.measure.pairs, accuracies):
         known = evaluate(run, options.measure, device)
     numbers = {name: value for name, value in flat(known).items() if isinstance(value, float | int)}
     return {"run": run.path.name, **numbers}

@@ -24,7 +24,7 @@ from training.engine.machine import Machine, describe_machine
 from training.engine.trainer import Trainer
 from training.errors import ConfigError
 from training.pretrained.classifier import prune
-from training.pretrained.loss_networks import load_couplers
+from training.pretrained.loss_networks import load_loss_networks
 from training.runs.folder import (
     RunFolder,
     check_images,
@@ -36,7 +36,7 @@ from training.runs.folder import (
     machines,
     write_images,
 )
-from training.runs.recorder import Record, describe, told_to_stop
+from training.runs.recorder import Recorder, describe, stop_requested
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ def main(target: Path, arguments: list[str]) -> None:
     trainer = prepared.trainer
     if not options.dry_run:
         folder = resumed or begin(prepared, options.runs)
-        say(trainer, f"run folder: {folder.path}")
+        print_once(trainer, f"run folder: {folder.path}")
         try:
             train(trainer, folder)
         except KeyboardInterrupt:
-            say(trainer, f"stopped; this goes on: python -m training.train {folder.path}")
+            print_once(trainer, f"stopped; this goes on: python -m training.train {folder.path}")
             raise
-        say(trainer, f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
+        print_once(trainer, f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,14 @@ def prepare(experiment: Experiment, machine: Machine, run: RunFolder | None = No
     labels = check_labels(experiment, {name: kept.labels for name, kept in sets.items()})
     images = {name: kept.images for name, kept in sets.items()}
     moved = check_images(run, sets) if run else ""
-    trainer = Trainer(experiment, images, fabric, load_couplers(experiment), labels)
-    say(trainer, describe(trainer, images, fabric))
+    trainer = Trainer(experiment, images, fabric, load_loss_networks(experiment), labels)
+    print_once(trainer, describe(trainer, images, fabric))
     if run and last_step(run.checkpoints):
         processes = trainer.processes
         facts = describe_machine(processes.device, processes.count, processes.precision)
         changes = filter(None, [describe_change(run, facts, torch.__version__), moved])
-        if said := "; ".join(changes):
-            say(trainer, f"warning: this run does not go on bit for bit: {said}")
+        if reason := "; ".join(changes):
+            print_once(trainer, f"warning: this run does not go on bit for bit: {reason}")
     return Prepared(trainer, sets)
 
 
@@ -113,7 +113,7 @@ def begin(prepared: Prepared, runs: Path) -> RunFolder:
         folder = RunFolder.create(runs, trainer.experiment)
         write_images(folder, prepared.sets)
         path = folder.path
-    return RunFolder(trainer.processes.told(path))
+    return RunFolder(trainer.processes.broadcast(path))
 
 
 def complete(run: RunFolder | None, experiment: Experiment, runs: Path, machine: Machine) -> RunFolder:
@@ -136,18 +136,18 @@ def train(trainer: Trainer, folder: RunFolder) -> None:
     with held(folder, trainer.processes):
         if list_checkpoints(folder.checkpoints):  # a run killed before its first one begins anew
             trainer.state.load_state_dict(load_checkpoint(folder.checkpoints))
-        with closing(Record(folder, trainer)) as record:
+        with closing(Recorder(folder, trainer)) as record:
             run(trainer, record)
         record.sum_up()
 
 
-def say(trainer: Trainer, text: str) -> None:
+def print_once(trainer: Trainer, text: str) -> None:
     """Print, where several processes train in one of them."""
     if trainer.processes.leads:
         print(text)
 
 
-def run(trainer: Trainer, record: Record) -> None:
+def run(trainer: Trainer, record: Recorder) -> None:
     """Train to the last step, writing metrics, samples and checkpoints.
 
     Where it is told to stop it saves the state after the step, and raises KeyboardInterrupt. Raises
@@ -156,7 +156,7 @@ def run(trainer: Trainer, record: Record) -> None:
     experiment = trainer.experiment
     steps = range(trainer.state.steps_done, experiment.steps)
     with (
-        told_to_stop(trainer.processes.count) as stop,
+        stop_requested(trainer.processes.count) as stop,
         tqdm(
             steps,
             initial=trainer.state.steps_done,

@@ -36,8 +36,8 @@ from training.pretrained.classifier import (
     fit,
     save_classifier,
 )
-from training.runs.folder import origin
-from training.zoo import CLASSIFIERS, misfit
+from training.runs.folder import provenance
+from training.zoo import CLASSIFIERS, size_mismatch
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def main(target: Path, arguments: list[str]) -> None:
     """Train one classifier a domain and print its accuracy on the real test images."""
     options = parse(ClassifierOptions(), arguments)
     experiment = load_experiment(target)
-    if wrong := misfit(CLASSIFIERS, options.table, experiment.size):
+    if wrong := size_mismatch(CLASSIFIERS, options.table, experiment.size):
         raise ConfigError(f"table = {options.table!r}: {wrong}")
     device = options.machine.device("training classifiers")
     for domain in experiment.domains:
@@ -83,7 +83,7 @@ def train_classifier(
     domain: DomainConfig, experiment: Experiment, options: ClassifierOptions, device: torch.device
 ) -> tuple[Classifier, TrainingRecord]:
     """Train on the whole training split and measure on the whole test split. Raises DataError."""
-    made = origin()  # before the training, whose files may change meanwhile
+    made = provenance()  # before the training, whose files may change meanwhile
     training_set = load_split(domain, "train", experiment.size)
     labels = require_labels(training_set.labels, domain, "train")
     test_set = load_split(domain, "test", experiment.size)
@@ -107,7 +107,7 @@ def train_classifier(
             description=domain.description,
         ),
         class_names=names,
-        provenance=provenance(domain, experiment, options, augmentations, steps, made),
+        provenance=classifier_provenance(domain, experiment, options, augmentations, steps, made),
         quality=measure(classifier, test_set, names),
         data_license=experiment.data_license,
     )
@@ -122,7 +122,7 @@ def measure(classifier: Classifier, test_set: ImageSet, class_names: tuple[str, 
     return quality
 
 
-def provenance(
+def classifier_provenance(
     domain: DomainConfig,
     experiment: Experiment,
     options: ClassifierOptions,

@@ -73,12 +73,12 @@ def test_a_models_pixels_agree_as_recorded(file: Path) -> None:
         session.run(names, {"latent": part.numpy()})
         for part in latents_of_seeds(metadata.prior, range(1000)).split(100)
     ]
-    drawn = {
+    generated = {
         name: torch.cat([torch.from_numpy(part[i]) for part in parts]).movedim(-1, 1) for i, name in enumerate(names)
     }
     domains: Any = metadata.provenance.experiment["domains"]
     transforms = {domain["name"]: domain["transform"] for domain in domains}
     for name, recorded in pixels_of(metadata).items():
-        expected = transform(drawn[recorded["of"]], transforms[name])
-        again = pixel_agreement(expected, drawn[name])
+        expected = transform(generated[recorded["of"]], transforms[name])
+        again = pixel_agreement(expected, generated[name])
         assert again["binarised"] == pytest.approx(recorded["binarised"], abs=0.01)

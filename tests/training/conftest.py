@@ -24,8 +24,8 @@ from training.engine.trainer import Trainer
 from training.losses.coupling import COUPLINGS
 from training.networks.init import initialise
 from training.pretrained.classifier import Classifier
-from training.pretrained.features import Perception
-from training.pretrained.loss_networks import Coupler, Couplers
+from training.pretrained.features import FeatureNetwork
+from training.pretrained.loss_networks import LossNetwork, LossNetworks
 from training.zoo import CLASSIFIERS
 
 CPU = Machine(accelerator="cpu", threads=1, precision="32-true")
@@ -66,20 +66,20 @@ def make_experiment(digits_folder: Path) -> Callable[..., Experiment]:
     return make
 
 
-def random_perception(_channels: int) -> Perception:
+def random_feature_network(_channels: int) -> FeatureNetwork:
     """Make a narrow one whose layers let an image's contrast through, as those that have learned do."""
-    perception = Perception(1 / 32)
-    initialise(perception, "he")
-    return perception
+    network = FeatureNetwork(1 / 32)
+    initialise(network, "he")
+    return network
 
 
-def random_couplers(experiment: Experiment) -> Couplers:
+def random_loss_networks(experiment: Experiment) -> LossNetworks:
     """Make what an experiment's couplings ask, small and always the same: networks that know nothing."""
     torch.manual_seed(0)
     tables = {table.size: name for name, table in CLASSIFIERS.items()}
-    kinds: dict[str, Callable[[int], Coupler]] = {
+    kinds: dict[str, Callable[[int], LossNetwork]] = {
         "classifiers": lambda channels: Classifier(tables[experiment.size], channels, 10),
-        "perception": random_perception,
+        "vgg": random_feature_network,
     }
     return {
         coupling.name: {domain.name: kinds[asks](domain.channels).eval() for domain in experiment.domains}
@@ -89,9 +89,9 @@ def random_couplers(experiment: Experiment) -> Couplers:
 
 
 @pytest.fixture(scope="session")
-def make_couplers() -> Callable[[Experiment], Couplers]:
+def make_loss_networks() -> Callable[[Experiment], LossNetworks]:
     """Return what makes the couplers of an experiment."""
-    return random_couplers
+    return random_loss_networks
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +109,7 @@ def make_trainer() -> Callable[..., Trainer]:
         labels = check_labels(experiment, {name: loaded.labels for name, loaded in sets.items()})
         images = {name: loaded.images for name, loaded in sets.items()}
         fabric = replace(CPU, precision=precision).fabric()
-        return Trainer(experiment, images, fabric, random_couplers(experiment), labels)
+        return Trainer(experiment, images, fabric, random_loss_networks(experiment), labels)
 
     return make
 

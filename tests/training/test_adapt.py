@@ -51,7 +51,7 @@ def test_the_last_step_is_measured_on_all_test_images(
 ) -> None:
     """The teacher of the last checkpoint says a class of each of the 100 images of every domain."""
     run_verb(adapt, adaptation, "--seeds", 4, 5, "--runs", tmp_path / "runs", *CPU)
-    said = capsys.readouterr().out.splitlines()[-2:]
+    message = capsys.readouterr().out.splitlines()[-2:]
     shares = []
     for path in sorted((tmp_path / "runs").glob("*_*")):
         run = RunFolder.open(path)
@@ -63,8 +63,8 @@ def test_the_last_step_is_measured_on_all_test_images(
         right = classifiers["edge"](edges.images).argmax(1) == edges.labels
         assert measured["accuracy"]["edge"] == pytest.approx(float(right.float().mean()))
         shares.append(measured["accuracy"]["edge"])
-    apart = abs(shares[0] - shares[1]) / 2**0.5  # the standard deviation of two
-    assert said[1] == f"edge: {sum(shares) / 2:.2%} +- {apart:.2%} of real test images classified right"
+    deviation = abs(shares[0] - shares[1]) / 2**0.5  # the standard deviation of two
+    assert message[1] == f"edge: {sum(shares) / 2:.2%} +- {deviation:.2%} of real test images classified right"
 
 
 def test_a_domain_is_read_through_its_own_stem(make_experiment: MakeExperiment, tmp_path: Path) -> None:

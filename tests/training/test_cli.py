@@ -72,7 +72,7 @@ def test_help_lists_every_field(run_verb: RunVerb, write_experiment: Path, capsy
     """Each field of the experiment is an option, with the sentence that stands below it."""
     with pytest.raises(SystemExit, match="0"):
         run_verb(train, write_experiment, "--help")
-    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    augmented = " ".join(capsys.readouterr().out.replace("│", " ").split())
     plain = [field.name for field in fields(Experiment)]
     parts = (
         "domains",
@@ -89,9 +89,9 @@ def test_help_lists_every_field(run_verb: RunVerb, write_experiment: Path, capsy
     prefixed += [f"classifier.{field.name}" for field in fields(ClassifierConfig)]
     prefixed += [f"domains.2.{field.name}" for field in fields(DomainConfig)]
     for name in plain + prefixed:
-        assert name.split(".")[-1] in parts or f"--{name.replace('_', '-')}" in shown
+        assert name.split(".")[-1] in parts or f"--{name.replace('_', '-')}" in augmented
     for sentence in ("Decay of the averaged generator", "Licence of the images", "1 for grey, 3 for RGB."):
-        assert sentence in shown
+        assert sentence in augmented
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,9 @@ def test_help_says_what_each_choice_is(
     """Every table, loss and penalty has a line with its name and its sentence."""
     with pytest.raises(SystemExit, match="0"):
         run_verb(verb, write_experiment, "--help")
-    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    augmented = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for name, choice in (one for registry in registries for one in registry.items()):
-        assert f"- {name}: {choice.about}" in shown
+        assert f"- {name}: {choice.about}" in augmented
 
 
 def test_a_dry_run_writes_nothing(
@@ -121,9 +121,9 @@ def test_a_dry_run_writes_nothing(
 ) -> None:
     """It loads the images, says what would be done and stops."""
     run_verb(train, write_experiment, "--dry-run", "--runs", tmp_path / "runs")
-    said = capsys.readouterr().out
-    assert "tiny: 5 steps of 4 images a domain" in said
-    assert "negative: 100 images" in said
+    message = capsys.readouterr().out
+    assert "tiny: 5 steps of 4 images a domain" in message
+    assert "negative: 100 images" in message
     assert list(tmp_path.iterdir()) == [write_experiment]
 
 
@@ -139,7 +139,7 @@ def test_options_override_the_file(run_verb: RunVerb, write_experiment: Path, tm
 
 
 @pytest.mark.parametrize(
-    ("verb", "arguments", "said"),
+    ("verb", "arguments", "message"),
     [
         (train, ["nowhere.toml"], "nowhere.toml"),
         (train, ["{experiment}", "--loss", "huber"], "loss = 'huber': must be one of"),
@@ -170,7 +170,7 @@ def test_a_users_error_is_one_line(
     capsys: pytest.CaptureFixture[str],
     verb: ModuleType,
     arguments: list[str],
-    said: str,
+    message: str,
 ) -> None:
     """It goes to stderr, the exit status is 2, and nothing is written."""
     arguments = [one.format(experiment=write_experiment, folder=tmp_path) for one in arguments]
@@ -179,5 +179,5 @@ def test_a_users_error_is_one_line(
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    assert said in error
+    assert message in error
     assert list(tmp_path.iterdir()) == [write_experiment]

@@ -29,12 +29,12 @@ def test_the_verbs_measure_a_run(
     run_verb: RunVerb, write_experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every measure of every domain stands in quality.json, beside its floor, and a sheet beside it."""
-    judges = ["--classifiers", tmp_path / "classifiers"]
-    run_verb(train_classifier, write_experiment, *judges, "--epochs", 1)
-    said = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines() if "classified right" in line]
-    assert said == ["digit", "edge", "negative"]
+    evaluation_classifiers = ["--classifiers", tmp_path / "classifiers"]
+    run_verb(train_classifier, write_experiment, *evaluation_classifiers, "--epochs", 1)
+    message = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines() if "classified right" in line]
+    assert message == ["digit", "edge", "negative"]
     run_verb(train, write_experiment, "--runs", tmp_path)
-    run_verb(evaluate, tmp_path / "00000_tiny", *judges, "--pairs", 20)
+    run_verb(evaluate, tmp_path / "00000_tiny", *evaluation_classifiers, "--pairs", 20)
     quality: dict[str, Any] = json.loads((tmp_path / "00000_tiny/quality.json").read_text())
     assert (quality["steps"], quality["pairs"]) == (5, 20)
     assert quality["pixel_agreement"].keys() == {"edge", "negative"}
@@ -82,8 +82,8 @@ def test_other_classes_have_none_to_agree_on() -> None:
     """Pairs of dogs and cats with dogs and wolves are not compared by their numbers, and it is said why."""
     images = torch.zeros(4, 1, 28, 28, dtype=torch.uint8)
     names = {"ours": ("cat", "dog"), "same": ("cat", "dog"), "theirs": ("dog", "wolf")}
-    judges = {name: Classifier("digit", 1, 2).eval() for name in names}
-    quality = measure_classes(dict.fromkeys(names, images), judges, names)
+    evaluation_classifiers = {name: Classifier("digit", 1, 2).eval() for name in names}
+    quality = measure_classes(dict.fromkeys(names, images), evaluation_classifiers, names)
     assert quality["class_agreement"].keys() == {"same"}
     assert quality["class_balance"].keys() == names.keys()
     assert quality["not_measured"] == ("class agreement: class 0 of domain theirs is 'dog', and that of ours 'cat'")

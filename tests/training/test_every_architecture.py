@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from tests.conftest import describe_model
 from training.config.experiment import Experiment
 from training.engine.trainer import Trainer
-from training.networks.coupled import draw, latents_of_seeds
+from training.networks.coupled import generate, latents_of_seeds
 from training.networks.layers import build
 from training.onnx_export import prove, write_onnx
 from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
@@ -93,10 +93,10 @@ def test_onnxruntime_draws_what_torch_draws(begin: Begin, tmp_path: Path, genera
     trainer = begin(generator, opponent, domains)
     trainer.step()
     trainer.step()
-    average, prior = trainer.state.average.eval(), trainer.experiment.latent_prior
-    drawn = draw(average, latents_of_seeds(prior, range(8)))
-    shapes = {name: (*images.shape[2:], images.shape[1]) for name, images in drawn.items()}
-    assert all(images.float().std(0).mean() > 2 for images in drawn.values()), "latents make no difference"
+    average, prior = trainer.state.ema_generator.eval(), trainer.experiment.latent_prior
+    generated = generate(average, latents_of_seeds(prior, range(8)))
+    shapes = {name: (*images.shape[2:], images.shape[1]) for name, images in generated.items()}
+    assert all(images.float().std(0).mean() > 2 for images in generated.values()), "latents make no difference"
     metadata = describe_model("tiny", "1", shapes, prior=prior)
     write_onnx(average, metadata, tmp_path / "model.onnx")
     assert "onnxruntime computes what PyTorch does" in prove(average, metadata, tmp_path / "model.onnx")

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 import training
 from training.config.experiment import Experiment, load_experiment
 from training.engine.trainer import Trainer
-from training.pretrained.loss_networks import Couplers
+from training.pretrained.loss_networks import LossNetworks
 from training.sweep import move
 
 FILES = sorted((Path(training.__file__).parent / "recipes").glob("*.toml"))
@@ -20,7 +20,9 @@ NARROW = {f"{network}.width": 1 / 64 for network in ("generator", "discriminator
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_experiment_trains(file: Path, fabric: Fabric, make_couplers: Callable[[Experiment], Couplers]) -> None:
+def test_every_experiment_trains(
+    file: Path, fabric: Fabric, make_loss_networks: Callable[[Experiment], LossNetworks]
+) -> None:
     """Two steps with narrow networks, on images at random: all that is asked for is logged and finite."""
     experiment = move(load_experiment(file), NARROW | {"batch_size": 4, "classifier.batch_size": None})
     images = {
@@ -29,7 +31,7 @@ def test_every_experiment_trains(file: Path, fabric: Fabric, make_couplers: Call
     }
     labelled = [domain.name for domain in experiment.domains if domain.labelled]
     labels = {name: torch.randint(experiment.classes, (9,)) for name in labelled}
-    trainer = Trainer(experiment, images, fabric, make_couplers(experiment), labels)
+    trainer = Trainer(experiment, images, fabric, make_loss_networks(experiment), labels)
     for _ in range(2):
         trainer.step()
     asked = [coupling.name for coupling in experiment.couplings]

@@ -17,7 +17,7 @@ from training import report
 from training.config.experiment import Experiment
 from training.engine.state import build_generator
 from training.files import write_json
-from training.networks.coupled import draw, latents_of_seeds
+from training.networks.coupled import generate, latents_of_seeds
 from training.runs.folder import RunFolder, load_average, note_machine, save_checkpoint
 
 RunVerb = Callable[..., None]
@@ -152,9 +152,9 @@ def test_strips_are_drawn_by_the_run(run_verb: RunVerb, make_experiment: MakeExp
     run = leave(tmp_path / "runs", make_experiment(), 300, PAIRS)
     run_verb(report, run.path, "--to", tmp_path / "page.md")
     generator, _ = load_average(run)
-    drawn = draw(generator, latents_of_seeds(run.experiment().latent_prior, range(8)))
+    generated = generate(generator, latents_of_seeds(run.experiment().latent_prior, range(8)))
     assert sorted(file.name for file in (tmp_path / "page" / "tiny").iterdir()) == ["digit.png", "edge.png"]
-    for name, images in drawn.items():
+    for name, images in generated.items():
         with Image.open(tmp_path / "page" / "tiny" / f"{name}.png") as strip:
             assert strip.tobytes() == torch.cat(list(images), dim=2).numpy().tobytes()
 
@@ -182,9 +182,9 @@ discriminator = {{table = "digit_strided", width = 0.015625}}
     note_machine(run, {"device": "abacus", "threads": 2, "of_threads": 8, "processes": 3})
     page = tmp_path / "results.md"
     run_verb(report, run.path, "--to", page, "--recipes", tmp_path / "files")
-    (made,), drawn = table(page, "How they were made"), table(page, "What runs draw")
+    (made,), generated = table(page, "How they were made"), table(page, "What runs draw")
     generator = build_generator(experiment)
-    assert {row["steps"] for row in [made, *drawn]} == {"1,200 of 2,500"}
+    assert {row["steps"] for row in [made, *generated]} == {"1,200 of 2,500"}
     assert made["batch"] == "4"
     assert made["generator"] == f"{sum(weight.numel() for weight in generator.parameters()):,}"
     assert made["machine"] == "abacus, 6 of 8 threads"
@@ -211,18 +211,18 @@ def test_seeds_of_an_adaptation_are_one_row(run_verb: RunVerb, make_experiment: 
     assert "What runs draw" not in (tmp_path / "results.md").read_text()
 
 
-@pytest.mark.parametrize("said", ["is not measured: python -m training.evaluate", "are of one experiment, tiny"])
+@pytest.mark.parametrize("message", ["is not measured: python -m training.evaluate", "are of one experiment, tiny"])
 def test_what_has_no_place_on_the_page_is_refused(
     run_verb: RunVerb,
     make_experiment: MakeExperiment,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    said: str,
+    message: str,
 ) -> None:
     """A run that is not measured, and two of one experiment, are told before anything is written."""
     measured = leave(tmp_path / "runs", make_experiment(), 3, PAIRS)
-    other = leave(tmp_path / "runs", make_experiment(seed=1), 3, None if "not measured" in said else PAIRS)
+    other = leave(tmp_path / "runs", make_experiment(seed=1), 3, None if "not measured" in message else PAIRS)
     with pytest.raises(SystemExit, match="2"):
         run_verb(report, measured.path, other.path, "--to", tmp_path / "page.md")
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert [entry.name for entry in tmp_path.iterdir()] == ["runs"]

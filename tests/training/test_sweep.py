@@ -81,25 +81,25 @@ def test_lists_are_swept_over_and_other_judges_measure_anew(run_sweep: Sweep, tm
 def test_a_dry_sweep_says_how_far_it_is(run_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every point is checked and named with its steps, and nothing is written."""
     run_sweep("--over", "generator.shared_layers=0,4", "--over", "loss=ce,hinge", "--dry-run")
-    said = capsys.readouterr().out
-    assert "generator.shared_layers = 4, loss = hinge\n  0 of 2 steps are done" in said
+    message = capsys.readouterr().out
+    assert "generator.shared_layers = 4, loss = hinge\n  0 of 2 steps are done" in message
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--over", "generator.shared_layers=0,9"], "generator.shared_layers = 9"),
         ([*SHARED, "--measure.classifiers", "nowhere"], "error: nowhere/digits_identity_"),
     ],
 )
 def test_what_a_later_point_lacks_is_said_before_the_first(
-    run_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    run_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     """A wrong value or a missing classifier stops the sweep before any training."""
     with pytest.raises(SystemExit, match="2"):
         run_sweep(*arguments, label_column="label")
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
@@ -168,7 +168,7 @@ def test_a_point_changes_its_fields_alone(make_experiment: MakeExperiment) -> No
 
 
 @pytest.mark.parametrize(
-    ("over", "said"),
+    ("over", "message"),
     [
         ([], "name one field or more"),
         (["seed=1", "seed=2"], r"over = \['seed', 'seed'\].+each once"),
@@ -182,7 +182,7 @@ def test_a_point_changes_its_fields_alone(make_experiment: MakeExperiment) -> No
         (["loss=huber"], "loss = 'huber': must be one of"),
     ],
 )
-def test_a_wrong_point_is_refused(make_experiment: MakeExperiment, over: list[str], said: str) -> None:
+def test_a_wrong_point_is_refused(make_experiment: MakeExperiment, over: list[str], message: str) -> None:
     """What is said names the field, the value and what is allowed."""
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         move(make_experiment(), read_points(over)[0])

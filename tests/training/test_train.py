@@ -21,7 +21,7 @@ from training.config.experiment import Experiment
 from training.engine.trainer import Trainer
 from training.errors import DivergedError
 from training.runs.folder import RunFolder, list_checkpoints, load_checkpoint
-from training.runs.recorder import Record
+from training.runs.recorder import Recorder
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]
@@ -219,7 +219,7 @@ def test_weights_that_broke_in_the_last_update_are_not_saved(
     """All losses may still be finite when a gradient has just spoilt a weight."""
     trainer = make_trainer(make_experiment())
     trainer.step()
-    record = Record(RunFolder(tmp_path), trainer)
+    record = Recorder(RunFolder(tmp_path), trainer)
     record.check()
     with torch.no_grad():
         next(trainer.state.generator.parameters()).fill_(float("inf"))

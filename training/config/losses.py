@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from training.config.data import DomainConfig
 from training.config.fields import STRICT, Decay, Positive, Share, Weight, listed, one_of
-from training.losses.auxiliary import LESSONS
+from training.losses.auxiliary import AUXILIARY_LOSSES
 from training.losses.coupling import COUPLINGS
 from training.losses.pixels import AUGMENTATIONS
 
@@ -41,9 +41,9 @@ class CouplingConfig:
 
 def check_couplings(couplings: Sequence[CouplingConfig], own_layers: int) -> None:
     """Raise ValueError where couplings repeat, or ask for more than the domains' own generator layers."""
-    asked = [coupling.name for coupling in couplings]
-    if len(set(asked)) < len(asked):
-        raise ValueError(f"couplings repeat: {asked}")
+    names = [coupling.name for coupling in couplings]
+    if len(set(names)) < len(names):
+        raise ValueError(f"couplings repeat: {names}")
     for coupling in couplings:
         if COUPLINGS[coupling.name].asks == "layers" and coupling.layers > own_layers:
             raise ValueError(
@@ -56,7 +56,7 @@ def check_couplings(couplings: Sequence[CouplingConfig], own_layers: int) -> Non
 class LessonConfig:
     """A cost of the discriminator's classes or features."""
 
-    name: Annotated[str, one_of(LESSONS)]
+    name: Annotated[str, one_of(AUXILIARY_LOSSES)]
     """Which lesson."""
     weight: Weight
     """Its weight in the discriminator's loss."""
@@ -84,21 +84,21 @@ def check_lessons(
     lessons: Sequence[LessonConfig], domains: Sequence[DomainConfig], shared_layers: int, own_last_layers: int
 ) -> None:
     """Raise ValueError where lessons, labelled domains and the discriminator do not fit together."""
-    asked = [lesson.name for lesson in lessons]
+    names = [lesson.name for lesson in lessons]
     labelled = [domain.name for domain in domains if domain.labelled]
-    if len(set(asked)) < len(asked):
-        raise ValueError(f"lessons repeat: {asked}")
-    if bool(asked) != bool(labelled):
+    if len(set(names)) < len(names):
+        raise ValueError(f"lessons repeat: {names}")
+    if bool(names) != bool(labelled):
         raise ValueError(
-            f"lessons are {asked or 'none'} and labelled domains {labelled or 'none'}: each needs the other"
+            f"lessons are {names or 'none'} and labelled domains {labelled or 'none'}: each needs the other"
         )
-    if asked and (own_last_layers or not shared_layers):
+    if names and (own_last_layers or not shared_layers):
         raise ValueError(
             f"discriminator.shared_layers = {shared_layers}, own_last_layers = {own_last_layers}: lessons "
             "need a last layer that is shared, so 1 or more and 0"
         )
     if attributed := [domain.name for domain in domains if domain.labelled and domain.label_columns]:
         raise ValueError(f"labelled domains {attributed} have label_columns, and lessons teach classes")
-    unlabelled = [lesson for lesson in asked if LESSONS[lesson].needs_unlabelled]
+    unlabelled = [lesson for lesson in names if AUXILIARY_LOSSES[lesson].needs_unlabelled]
     if unlabelled and all(domain.labelled for domain in domains):
         raise ValueError(f"lessons {unlabelled} need a domain that is not labelled")

@@ -12,7 +12,7 @@ from training.config.fields import STRICT, Decay, Positive, Weight, listed, one_
 from training.losses.adversarial import LOSSES, PENALTIES
 from training.losses.pixels import AUGMENTATIONS
 from training.networks.init import INITIALISERS, OPTIMISERS
-from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS, Table, misfit
+from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS, Table, size_mismatch
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -107,7 +107,7 @@ def check_layers(
         )
     if config.initial_slope is not None and all(layer.activation != "prelu" for layer in table.layers):
         raise ValueError(f"{name}.initial_slope = {config.initial_slope}: its table has no PReLU")
-    if wrong := misfit(tables, table_name, size):
+    if wrong := size_mismatch(tables, table_name, size):
         raise ValueError(f"{name}.table = {table_name!r}: {wrong}")
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from training.config.data import DomainConfig, PatchesConfig, Use
 from training.config.experiment import Experiment
 from training.data.decoding import Fingerprints, decode, decode_rows, fingerprints, read_cells
-from training.data.labels import read_labels, tell_apart
+from training.data.labels import class_mismatch, read_labels
 from training.data.preprocess import in_mode
 from training.data.sources import group_of_rows, join_rows, locate, number_rows, open_rows, share_out_images
 from training.errors import DataError
@@ -33,11 +33,11 @@ def blend(images: Pixels, patches: PatchesConfig, use: Use) -> Pixels:
     has for that use; one seed always gives the same. Raises DataError where the source cannot be read or an
     image of it is smaller than a patch.
     """
-    drawn = _draw(patches, use, images.shape)
-    return np.maximum(images, drawn) - np.minimum(images, drawn)
+    patch = _random_patches(patches, use, images.shape)
+    return np.maximum(images, patch) - np.minimum(images, patch)
 
 
-def _draw(patches: PatchesConfig, use: Use, shape: tuple[int, ...]) -> Pixels:
+def _random_patches(patches: PatchesConfig, use: Use, shape: tuple[int, ...]) -> Pixels:
     """Draw patches uint8 [N, H, W, C], decoding each image of the source once."""
     table = open_rows(patches, use)
     random = np.random.default_rng(patches.seed)
@@ -45,16 +45,16 @@ def _draw(patches: PatchesConfig, use: Use, shape: tuple[int, ...]) -> Pixels:
     corners = random.random((shape[0], 2))
     order = np.argsort(chosen, kind="stable")
     rows, starts = np.unique(chosen[order], return_index=True)
-    drawn = np.empty(shape, np.uint8)
+    patch = np.empty(shape, np.uint8)
     cells = table.select(rows)[patches.image_column]
     for row, cell, wanting in zip(rows, cells, np.split(order, starts[1:]), strict=True):
         try:
             photo = np.asarray(in_mode(decode(cell), shape[3]))
             for image in wanting:
-                drawn[image] = _cut(photo, shape[1:], corners[image])
+                patch[image] = _cut(photo, shape[1:], corners[image])
         except DataError as error:
             raise DataError(f"image {cell['path'] or f'number {row}'} of {patches.source!r} {error}") from error
-    return drawn
+    return patch
 
 
 def _cut(photo: Pixels, shape: tuple[int, ...], corner: NDArray[np.float64]) -> Pixels:
@@ -173,8 +173,8 @@ def check_test_splits(experiment: Experiment) -> None:
     Or where domains have other classes, and a lesson or a coupling compares them.
     """
     names = {d.name: load_split(d, "test", experiment.size).class_names for d in experiment.domains}
-    if (experiment.lessons or experiment.asks("classifiers")) and (apart := tell_apart(names)):
-        raise DataError(f"{apart}; lessons and the semantic coupling need domains of the same classes")
+    if (experiment.lessons or experiment.asks("classifiers")) and (mismatch := class_mismatch(names)):
+        raise DataError(f"{mismatch}; lessons and the semantic coupling need domains of the same classes")
 
 
 def load_split(domain: DomainConfig, use: Use, size: tuple[int, int]) -> ImageSet:

@@ -38,7 +38,7 @@ def require_labels(labels: Tensor | None, domain: DomainConfig, use: Use) -> Ten
     return labels
 
 
-def tell_apart(names: Mapping[str, tuple[str, ...]]) -> str:
+def class_mismatch(names: Mapping[str, tuple[str, ...]]) -> str:
     """Say where a domain's class is called otherwise than the first one's that names its own, if it is.
 
     Classes are compared by their numbers, so that others at the same numbers would count as the same.

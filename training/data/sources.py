@@ -284,8 +284,8 @@ def _divide(table: datasets.Dataset, config: SourceConfig, use: Use, counts: NDA
     groups = group_of_rows(table, config)
     names = list(dict.fromkeys(groups))
     order = share_out(len(names), shares=1, seed=0)[0]
-    apart = {names[i] for i in order[: round(config.held_out * len(names))]}
-    held_out = np.array([group in apart for group in groups], bool)
+    held = {names[i] for i in order[: round(config.held_out * len(names))]}
+    held_out = np.array([group in held for group in groups], bool)
     measured, learned = int((held_out & counts).sum()), int((~held_out & counts).sum())
     if not measured or not learned:
         raise DataError(

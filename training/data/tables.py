@@ -179,7 +179,7 @@ def read_saved(root: Path, split: str) -> datasets.Dataset:
 
 def read_tables(root: Path, tables: list[Path], config: SourceConfig, split: str) -> datasets.Dataset:
     """Read tables by `datasets`, from a folder of links to them: it takes [ and * in a path for patterns."""
-    view = _view(tables)
+    view = _augment(tables)
     described = config.configuration is not None or has_configurations(root)
     for file in tables:
         if file.name == "README.md" and not described:
@@ -235,7 +235,7 @@ def _path_from(folder: Path, name: str) -> str:
 
 def unzip(archive: Path) -> Path:
     """Unpack an archive of images into the cache, whole or not at all, and return their folder."""
-    folder = _view([archive]).with_name("unpacked")
+    folder = _augment([archive]).with_name("unpacked")
     if not folder.is_dir():
         aside = folder.with_name(f".{os.getpid()}.part")
         try:
@@ -254,7 +254,7 @@ def unzip(archive: Path) -> Path:
     return folder
 
 
-def _view(tables: Sequence[Path]) -> Path:
+def _augment(tables: Sequence[Path]) -> Path:
     """Return the folder of links to tables as they are now, in the cache of `datasets`.
 
     The library's own cache takes two folders of one name and with the same configurations for one.

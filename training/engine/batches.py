@@ -25,10 +25,10 @@ class Batches:
         """
         self._processes = Processes(fabric)
         self._size = experiment.batch_size
-        self._lesson_size = experiment.classifier.batch_size or experiment.batch_size
+        self._auxiliary_size = experiment.classifier.batch_size or experiment.batch_size
         self._processes.check(self._size)
         if experiment.lessons:
-            self._processes.check(self._lesson_size, "classifier.batch_size")
+            self._processes.check(self._auxiliary_size, "classifier.batch_size")
         self._prior, self._image_range = experiment.latent_prior, experiment.image_range
         self._device = fabric.device
         self._random = StepRandomness(experiment.seed, self._processes.rank, fabric.device)
@@ -43,11 +43,11 @@ class Batches:
 
     def real(self) -> Images:
         """Draw real images [B, C, H, W] of each domain, in the generator's range."""
-        return self._draw(self._size)[0]
+        return self._sample(self._size)[0]
 
     def labelled(self) -> tuple[Images, Images]:
         """Draw real images for lessons, and the labels [B] of those of labelled domains."""
-        return self._draw(self._lesson_size)
+        return self._sample(self._auxiliary_size)
 
     def latents(self) -> Tensor:
         """Draw latents [B, Z] of the prior."""
@@ -58,7 +58,7 @@ class Batches:
             latents = torch.randn(shape, device=self._device, generator=self._random.batch)
         return self._processes.share(latents)
 
-    def _draw(self, size: int) -> tuple[Images, Images]:
+    def _sample(self, size: int) -> tuple[Images, Images]:
         batches, classes = {}, {}
         for name, domain in self._images.items():
             rows = self._rows(name, size)
@@ -82,9 +82,9 @@ def _rarities(classes: Tensor) -> Tensor:
 class Augmenter:
     """Alters images float [B, C, H, W] by domain, each by those asked that its domain does not forbid."""
 
-    def __init__(self, domains: Sequence[DomainConfig], asked: Sequence[str]) -> None:
+    def __init__(self, domains: Sequence[DomainConfig], names: Sequence[str]) -> None:
         self._augmentations = {
-            domain.name: [AUGMENTATIONS[name] for name in asked if name not in domain.forbidden_augmentations]
+            domain.name: [AUGMENTATIONS[name] for name in names if name not in domain.forbidden_augmentations]
             for domain in domains
         }
 
@@ -97,7 +97,7 @@ class Augmenter:
         return altered
 
 
-class View:
+class DiscriminatorInput:
     """Alters images float [B, C, H, W] by domain, real and drawn ones alike; gradients go through."""
 
     def __init__(self, experiment: Experiment) -> None:

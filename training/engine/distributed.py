@@ -49,10 +49,10 @@ class Processes:
         """Return this process's rows of the whole batch of every domain."""
         return {name: self.share(batch) for name, batch in batches.items()}
 
-    def told(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Return what the one that leads has."""
-        told: T = self._fabric.broadcast(value)
-        return told
+        received: T = self._fabric.broadcast(value)
+        return received
 
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean of what each process has."""

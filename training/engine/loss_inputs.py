@@ -13,52 +13,54 @@ from training.config.experiment import Experiment
 from training.config.losses import CouplingConfig
 from training.data.labels import require_labels
 from training.engine.batches import Augmenter, Batches
-from training.engine.state import Costs, State
+from training.engine.state import State, WeightedLosses
 from training.errors import DataError
-from training.losses.auxiliary import LESSONS, Lecture
-from training.losses.coupling import COUPLINGS, Asked, Drawn
+from training.losses.auxiliary import AUXILIARY_LOSSES, AuxiliaryInputs
+from training.losses.coupling import COUPLINGS, CouplingInputs, GeneratedBatch
 from training.losses.pixels import Images
 from training.networks.coupled import CoupledGenerator
 from training.networks.layers import Layers
-from training.pretrained.loss_networks import Coupler, Couplers
+from training.pretrained.loss_networks import LossNetwork, LossNetworks
 
 
-class Pairing:
+class CouplingLosses:
     """Knows what each coupling asks."""
 
-    def __init__(self, couplings: tuple[CouplingConfig, ...], state: State, couplers: Couplers, fabric: Fabric) -> None:
+    def __init__(
+        self, couplings: tuple[CouplingConfig, ...], state: State, loss_networks: LossNetworks, fabric: Fabric
+    ) -> None:
         """Take the networks that couplings ask, by coupling and domain; all ask the state's encoder."""
         self._couplings = couplings
         generator, encoder = state.generator, state.learners.get("encoder")
         asks = {COUPLINGS[coupling.name].asks for coupling in couplings}
         self._features = _keep_features(generator) if "layers" in asks else {}
         weights, encode = _weights(generator), encoder.forward if encoder else None
-        self._asked = {}
+        self._inputs = {}
         for coupling in couplings:
-            by_domain = couplers.get(coupling.name, {})
-            said = {name: _ask(one, generator.image_range, fabric) for name, one in by_domain.items()}
-            self._asked[coupling.name] = Asked(coupling.layers, weights, said, said, encode)
+            by_domain = loss_networks.get(coupling.name, {})
+            networks = {name: _on_images(one, generator.image_range, fabric) for name, one in by_domain.items()}
+            self._inputs[coupling.name] = CouplingInputs(coupling.layers, weights, networks, networks, encode)
 
-    def drawn(self, latents: Tensor, images: Images) -> Drawn:
+    def generated(self, latents: Tensor, images: Images) -> GeneratedBatch:
         """Put what the generator has just drawn of latents [B, Z] together with the features on its way."""
         features = {name: list(kept.values()) for name, kept in self._features.items()}
-        return Drawn(images, latents, features)
+        return GeneratedBatch(images, latents, features)
 
-    def apart(self, drawn: Drawn, done: float = 0.0) -> Costs:
+    def losses(self, generated: GeneratedBatch, done: float = 0.0) -> WeightedLosses:
         """Return the weight and the value of each coupling by its name, after a share of the steps."""
         return {
             coupling.name: (
                 coupling.weight_after(done),
-                COUPLINGS[coupling.name].apart(drawn, self._asked[coupling.name]),
+                COUPLINGS[coupling.name].loss(generated, self._inputs[coupling.name]),
             )
             for coupling in self._couplings
         }
 
 
-def _ask(coupler: Coupler, image_range: tuple[float, float], fabric: Fabric) -> Callable[[Tensor], Any]:
+def _on_images(network: LossNetwork, image_range: tuple[float, float], fabric: Fabric) -> Callable[[Tensor], Any]:
     """Return what a network says of images [B, C, H, W] of that range, as a function of them."""
-    fabric.to_device(coupler.requires_grad_(False))
-    return coupler.of_range(image_range)
+    fabric.to_device(network.requires_grad_(False))
+    return network.of_range(image_range)
 
 
 def _rows(generator: CoupledGenerator) -> dict[str, list[list[nn.Module]]]:
@@ -86,15 +88,15 @@ def _keep(kept: dict[int, Tensor], number: int, _module: nn.Module, _inputs: obj
     kept[number] = features
 
 
-class Teaching:
+class AuxiliaryLosses:
     """Has real images of its own, and asks the student and the teacher about them and about pairs."""
 
     def __init__(self, experiment: Experiment, state: State, batches: Batches, fabric: Fabric) -> None:
         self._experiment, self._batches, self._fabric = experiment, batches, fabric
-        self._student, self._teacher = state.learners["discriminator"].forward, state.teacher
+        self._discriminator, self._ema_discriminator = state.learners["discriminator"].forward, state.ema_discriminator
         self._augment = Augmenter(experiment.domains, experiment.classifier.augmentations)
 
-    def costs(self, drawn: Images, steps_done: int) -> Costs:
+    def losses(self, generated: Images, steps_done: int) -> WeightedLosses:
         """Return the weight and the cost of each lesson that has begun, by its name.
 
         `drawn` are pairs [B, C, H, W] without the generator's graph.
@@ -105,16 +107,16 @@ class Teaching:
             return {}
         real, labels = self._batches.labelled()
         with self._fabric.autocast():
-            lecture = Lecture(
-                self._student,
-                self._teacher,
+            inputs = AuxiliaryInputs(
+                self._discriminator,
+                self._ema_discriminator,
                 experiment.classifier.confidence,
                 real,
                 self._augment(real),
                 labels,
-                drawn,
+                generated,
             )
-            return {one.name: (one.weight, LESSONS[one.name].cost(lecture)) for one in begun}
+            return {one.name: (one.weight, AUXILIARY_LOSSES[one.name].loss(inputs)) for one in begun}
 
 
 def check_labels(experiment: Experiment, labels: Mapping[str, Tensor | None]) -> Images:

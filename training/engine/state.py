@@ -14,7 +14,7 @@ from training.config.experiment import Experiment
 from training.config.networks import NetworkConfig
 from training.engine.distributed import Processes
 from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
-from training.networks.ema import Average, is_finite
+from training.networks.ema import EMA, is_finite
 from training.networks.init import OPTIMISERS, initialise
 
 
@@ -34,10 +34,10 @@ class State:
         }
         if experiment.asks("encoder"):
             self.learners["encoder"] = Learner(build_encoder(experiment), experiment.encoder, fabric)
-        average = Average(self.generator, experiment.generator.ema)
-        teacher = Average(self.discriminator, experiment.classifier.ema)
-        self._averages = {"average": average} | ({"teacher": teacher} if experiment.lessons else {})
-        self.average, self.teacher = average.network, teacher.network
+        ema_generator = EMA(self.generator, experiment.generator.ema)
+        ema_discriminator = EMA(self.discriminator, experiment.classifier.ema)
+        self._emas = {"average": ema_generator} | ({"teacher": ema_discriminator} if experiment.lessons else {})
+        self.ema_generator, self.ema_discriminator = ema_generator.network, ema_discriminator.network
         self._steps, self._falling = experiment.steps, experiment.warmdown * experiment.steps
         self._halve_every = experiment.halve_every
         self._processes = Processes(fabric)
@@ -52,8 +52,8 @@ class State:
     def end_step(self) -> None:
         """Count the step, and have the averages follow."""
         self.steps_done += 1
-        for average in self._averages.values():
-            average.update(self.steps_done)
+        for ema in self._emas.values():
+            ema.update(self.steps_done)
 
     @property
     def share_done(self) -> float:
@@ -86,7 +86,7 @@ class State:
 
     def _parts(self) -> dict[str, Any]:
         optimisers = {f"{name}_optimiser": learner.optimiser for name, learner in self.learners.items()}
-        averages = {name: average.network for name, average in self._averages.items()}
+        averages = {name: ema.network for name, ema in self._emas.items()}
         return {**self.networks, **averages, **optimisers, "means": self.means}
 
 
@@ -135,7 +135,7 @@ def clip_weights(network: nn.Module, limit: float) -> None:
         weight.clamp_(-limit, limit)
 
 
-Costs = Mapping[str, tuple[float, Tensor]]  # by name: its weight, and the cost itself
+WeightedLosses = Mapping[str, tuple[float, Tensor]]  # by name: its weight, and the cost itself
 
 
 class RunningMeans:
@@ -151,7 +151,7 @@ class RunningMeans:
             self._sums[name] = self._sums.get(name, 0.0) + value.detach()
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def weigh(self, loss: Tensor, costs: Costs) -> Tensor:
+    def weigh(self, loss: Tensor, costs: WeightedLosses) -> Tensor:
         """Return the loss with each cost added by its weight, and count the costs themselves."""
         for name, (weight, cost) in costs.items():
             self.add(**{name: cost})

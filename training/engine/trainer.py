@@ -14,14 +14,14 @@ from torch import Tensor
 
 from training.config.experiment import Experiment
 from training.config.networks import PenaltyConfig
-from training.engine.batches import Batches, View
+from training.engine.batches import Batches, DiscriminatorInput
 from training.engine.distributed import Processes
-from training.engine.loss_inputs import Pairing, Teaching
+from training.engine.loss_inputs import AuxiliaryLosses, CouplingLosses
 from training.engine.state import State, clip_weights, descend
 from training.losses.adversarial import LOSSES, PENALTIES, PLACES, adversarial_loss, sum_over_domains
-from training.losses.coupling import Drawn
+from training.losses.coupling import GeneratedBatch
 from training.losses.pixels import Images
-from training.pretrained.loss_networks import Couplers
+from training.pretrained.loss_networks import LossNetworks
 
 
 class Trainer:
@@ -32,7 +32,7 @@ class Trainer:
         experiment: Experiment,
         images: Images,
         fabric: Fabric,
-        couplers: Couplers | None = None,
+        loss_networks: LossNetworks | None = None,
         labels: Images | None = None,
     ) -> None:
         """Draw the networks anew. Raises ConfigError where processes cannot share a batch out evenly.
@@ -44,11 +44,11 @@ class Trainer:
         self.processes = Processes(fabric)
         self._batches = Batches(experiment, images, labels or {}, fabric)
         self.state = state = State(experiment, fabric)
-        self._view = View(experiment)
-        self._pairing = Pairing(experiment.couplings, state, couplers or {}, fabric)
-        teaching = Teaching(experiment, state, self._batches, fabric)
-        self._teach_discriminator = DiscriminatorUpdate(experiment, state, self._view, teaching, fabric)
-        self._teach_generator = GeneratorUpdate(experiment, state, self._view, self._pairing, fabric)
+        self._augment = DiscriminatorInput(experiment)
+        self._couplings = CouplingLosses(experiment.couplings, state, loss_networks or {}, fabric)
+        auxiliary = AuxiliaryLosses(experiment, state, self._batches, fabric)
+        self._update_discriminator = DiscriminatorUpdate(experiment, state, self._augment, auxiliary, fabric)
+        self._update_generator = GeneratorUpdate(experiment, state, self._augment, self._couplings, fabric)
 
     def step(self) -> None:
         """Update the discriminator, then the generator, each as often as it asks, on a batch of each domain.
@@ -59,52 +59,54 @@ class Trainer:
         self.state.begin_step()
         for turns_left in reversed(range(self.experiment.discriminator.updates)):
             real = self._batches.real()
-            shown = self._view(real, self.state.steps_done)
-            drawn = self._draw(with_graph=not turns_left)
-            self._teach_discriminator(shown, {name: batch.detach() for name, batch in drawn.images.items()})
-        self._teach_generator(shown, replace(drawn, real=real))
+            augmented = self._augment(real, self.state.steps_done)
+            generated = self._generate(with_graph=not turns_left)
+            self._update_discriminator(augmented, {name: batch.detach() for name, batch in generated.images.items()})
+        self._update_generator(augmented, replace(generated, real=real))
         for _ in range(self.experiment.generator.updates - 1):
-            self._teach_generator(shown, replace(self._draw(), real=real))
+            self._update_generator(augmented, replace(self._generate(), real=real))
         self.state.end_step()
 
-    def _draw(self, with_graph: bool = True) -> Drawn:
+    def _generate(self, with_graph: bool = True) -> GeneratedBatch:
         latents = self._batches.latents()
         with torch.set_grad_enabled(with_graph):
-            return self._pairing.drawn(latents, self.state.learners["generator"].forward(latents))
+            return self._couplings.generated(latents, self.state.learners["generator"].forward(latents))
 
 
 class DiscriminatorUpdate:
     """Changes the discriminator once a call. Axes: B batch, C channels, H, W."""
 
-    def __init__(self, experiment: Experiment, state: State, view: View, teaching: Teaching, fabric: Fabric) -> None:
-        self._state, self._view, self._teaching, self._fabric = state, view, teaching, fabric
+    def __init__(
+        self, experiment: Experiment, state: State, view: DiscriminatorInput, auxiliary: AuxiliaryLosses, fabric: Fabric
+    ) -> None:
+        self._state, self._augment, self._auxiliary, self._fabric = state, view, auxiliary, fabric
         self._config, self._learner = experiment.discriminator, state.learners["discriminator"]
         labels = self._config.real_label, self._config.fake_label
         self._loss = adversarial_loss(experiment.loss, *labels)
 
-    def __call__(self, shown: Images, drawn: Images) -> None:
+    def __call__(self, augmented: Images, generated: Images) -> None:
         """Learn of real images [B, C, H, W] as the view shows them, and of drawn ones as they are."""
         state = self._state
-        loss = self._judging_loss(shown, self._view(drawn, state.steps_done))
-        loss = state.means.weigh(loss, self._teaching.costs(drawn, state.steps_done))
+        loss = self._discriminator_loss(augmented, self._augment(generated, state.steps_done))
+        loss = state.means.weigh(loss, self._auxiliary.losses(generated, state.steps_done))
         descend(loss, [self._learner], self._fabric)
         if self._config.clip_weights is not None:
             clip_weights(state.discriminator, self._config.clip_weights)
 
-    def _judging_loss(self, real: Images, fake: Images) -> Tensor:
-        asked = self._config.all_penalties
-        due = [penalty for penalty in asked if self._state.steps_done % penalty.every == 0]
+    def _discriminator_loss(self, real: Images, fake: Images) -> Tensor:
+        config = self._config.all_penalties
+        due = [penalty for penalty in config if self._state.steps_done % penalty.every == 0]
         penalised = {PENALTIES[penalty.name].place for penalty in due}
         places = dict.fromkeys(("real", "fake", *sorted(penalised)))
         images = {place: PLACES[place](real, fake) for place in places}
-        logits = {place: self._judge(images[place], place in penalised) for place in places}
+        logits = {place: self._logits(images[place], place in penalised) for place in places}
         loss = sum_over_domains(self._loss.discriminator, logits["real"], logits["fake"])
         means = {f"{place}_logit": torch.cat(list(logits[place].values())).mean() for place in ("real", "fake")}
         self._state.means.add(discriminator_loss=loss, **means)
         costs = {one.name: (one.weight * one.every, _cost(one, images, logits)) for one in due}
         return self._state.means.weigh(loss, costs)
 
-    def _judge(self, images: Images, penalised: bool) -> Images:
+    def _logits(self, images: Images, penalised: bool) -> Images:
         if not penalised:
             judged: Images = self._learner.forward(images)
             return judged
@@ -113,36 +115,38 @@ class DiscriminatorUpdate:
         return exact
 
 
-def _cost(asked: PenaltyConfig, images: dict[str, Images], logits: dict[str, Images]) -> Tensor:
-    penalty = PENALTIES[asked.name]
+def _cost(config: PenaltyConfig, images: dict[str, Images], logits: dict[str, Images]) -> Tensor:
+    penalty = PENALTIES[config.name]
     return penalty.cost(images[penalty.place], logits[penalty.place])
 
 
 class GeneratorUpdate:
     """Changes the generator, and the encoder where there is one, once a call. Axes: B batch, C, H, W."""
 
-    def __init__(self, experiment: Experiment, state: State, view: View, pairing: Pairing, fabric: Fabric) -> None:
-        self._state, self._view, self._pairing, self._fabric = state, view, pairing, fabric
+    def __init__(
+        self, experiment: Experiment, state: State, view: DiscriminatorInput, couplings: CouplingLosses, fabric: Fabric
+    ) -> None:
+        self._state, self._augment, self._couplings, self._fabric = state, view, couplings, fabric
         self._loss = LOSSES[experiment.loss]
         self._discriminator = state.learners["discriminator"]
         self._learners = [learner for name, learner in state.learners.items() if name != "discriminator"]
 
-    def __call__(self, shown: Images, drawn: Drawn) -> None:
+    def __call__(self, augmented: Images, generated: GeneratedBatch) -> None:
         """Learn of drawn images with their graph, and of real ones [B, C, H, W] as the view shows them."""
         state = self._state
         state.discriminator.requires_grad_(False)
-        loss = self._fooling_loss(shown, self._view(drawn.images, state.steps_done))
-        loss = state.means.weigh(loss, self._pairing.apart(drawn, state.share_done))
+        loss = self._generator_loss(augmented, self._augment(generated.images, state.steps_done))
+        loss = state.means.weigh(loss, self._couplings.losses(generated, state.share_done))
         descend(loss, self._learners, self._fabric)
         state.discriminator.requires_grad_(True)
 
-    def _fooling_loss(self, real: Images, fake: Images) -> Tensor:
+    def _generator_loss(self, real: Images, fake: Images) -> Tensor:
         with torch.no_grad():
-            real_logits = self._judge(real) if self._loss.needs_real else dict.fromkeys(fake, torch.empty(0))
-        loss = sum_over_domains(self._loss.generator, real_logits, self._judge(fake))
+            real_logits = self._logits(real) if self._loss.needs_real else dict.fromkeys(fake, torch.empty(0))
+        loss = sum_over_domains(self._loss.generator, real_logits, self._logits(fake))
         self._state.means.add(generator_loss=loss)
         return loss
 
-    def _judge(self, images: Images) -> Images:
+    def _logits(self, images: Images) -> Images:
         logits: Images = self._discriminator.forward(images)
         return logits

@@ -21,7 +21,7 @@ from training.losses.pixels import Images
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GeneratedBatch:
     """What a step has drawn, with the generator's graph."""
 
     images: Images
@@ -35,7 +35,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Asked:
+class CouplingInputs:
     """What a coupling may ask of others than the drawn; it finds here what it says that it asks."""
 
     layers: int = 1
@@ -44,7 +44,7 @@ class Asked:
     """By domain, the weights of each of its own generator layers."""
     classify: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """By domain, images -> probabilities [B, K], of classes or of attributes."""
-    perceive: Mapping[str, Callable[[Tensor], Sequence[Tensor]]] = field(default_factory=dict)
+    vgg_features: Mapping[str, Callable[[Tensor], Sequence[Tensor]]] = field(default_factory=dict)
     """By domain, images -> features [B, C, H, W], the last of them of what the image shows."""
     encode: Callable[[Images], Images] | None = None
     """Images -> latents [B, Z], by domain."""
@@ -55,64 +55,64 @@ class Coupling:
     """What is apart, as a scalar, and what it asks beside the drawn images."""
 
     about: str
-    asks: Literal["classifiers", "layers", "encoder", "perception", "nothing"]
-    apart: Callable[[Drawn, Asked], Tensor]
+    asks: Literal["classifiers", "layers", "encoder", "vgg", "nothing"]
+    loss: Callable[[GeneratedBatch, CouplingInputs], Tensor]
 
 
-def semantic(drawn: Drawn, asked: Asked) -> Tensor:
+def semantic(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     """Return how far the domains' probabilities are from their mean, as `_spread` has it.
 
     They are of classes or of attributes, and asked of classifiers trained on the real images of each domain
     alone, so nothing paired is needed, but labels are.
     """
-    return _spread([asked.classify[name](batch) for name, batch in drawn.images.items()])
+    return _spread([inputs.classify[name](batch) for name, batch in generated.images.items()])
 
 
-def weights(_drawn: Drawn, asked: Asked) -> Tensor:
+def weights(_drawn: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     """Return the spread over domains of each weight of the first own layers, summed over weights."""
-    rows = islice(zip(*asked.weights.values(), strict=True), asked.layers)
+    rows = islice(zip(*inputs.weights.values(), strict=True), inputs.layers)
     return torch.stack([_spread(same) for row in rows for same in zip(*row, strict=True)]).sum()
 
 
-def features(drawn: Drawn, asked: Asked) -> Tensor:
+def features(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     """Return the spread over domains of what each of the first own layers puts out, summed over layers."""
-    rows = islice(zip(*drawn.features.values(), strict=True), asked.layers)
+    rows = islice(zip(*generated.features.values(), strict=True), inputs.layers)
     return torch.stack([_spread(same) for same in rows]).sum()
 
 
-def cycle(drawn: Drawn, asked: Asked) -> Tensor:
+def cycle(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     """Sum, over domains, the mean absolute difference between latents and the encoder's of their images."""
-    assert asked.encode  # an experiment that asks this has an encoder
-    found = asked.encode(drawn.images)
-    return torch.stack([(latents - drawn.latents).abs().mean() for latents in found.values()]).sum()
+    assert inputs.encode  # an experiment that asks this has an encoder
+    predicted = inputs.encode(generated.images)
+    return torch.stack([(latents - generated.latents).abs().mean() for latents in predicted.values()]).sum()
 
 
-def content(drawn: Drawn, asked: Asked) -> Tensor:
+def content(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     """Return the spread over domains of what the images show.
 
     What they show are the last features of VGG19 that are looked at (Gatys et al. 2016, equation 1).
     """
-    return _spread([asked.perceive[name](batch)[-1] for name, batch in drawn.images.items()])
+    return _spread([inputs.vgg_features[name](batch)[-1] for name, batch in generated.images.items()])
 
 
-def style(drawn: Drawn, asked: Asked) -> Tensor:
+def style(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     """Sum, over domains, the mean squared difference between Gram matrices of generated and of real images.
 
     The mean is over all features but the last (Gatys et al. 2016, equations 3 to 5).
     """
     losses = []
-    for name, batch in drawn.images.items():
+    for name, batch in generated.images.items():
         with torch.no_grad():
-            wanted = asked.perceive[name](drawn.real[name])[:-1]
-        found = asked.perceive[name](batch)[:-1]
-        by_layer = [(_gram(a) - _gram(b)).square().mean() for a, b in zip(found, wanted, strict=True)]
+            target = inputs.vgg_features[name](generated.real[name])[:-1]
+        predicted = inputs.vgg_features[name](batch)[:-1]
+        by_layer = [(_gram(a) - _gram(b)).square().mean() for a, b in zip(predicted, target, strict=True)]
         losses.append(torch.stack(by_layer).mean())
     return torch.stack(losses).sum()
 
 
-def reconstruction(drawn: Drawn, _asked: Asked) -> Tensor:
+def reconstruction(generated: GeneratedBatch, _inputs: CouplingInputs) -> Tensor:
     """Sum, over domains, the Huber loss between generated and real images: it teaches their mean."""
-    losses = [huber_loss(batch, drawn.real[name]) for name, batch in drawn.images.items()]
+    losses = [huber_loss(batch, generated.real[name]) for name, batch in generated.images.items()]
     return torch.stack(losses).sum()
 
 
@@ -135,8 +135,8 @@ COUPLINGS = {
     "weights": Coupling("own layers with like weights (Soft-CoGAN's weight regulariser)", "layers", weights),
     "features": Coupling("own layers with like outputs (its feature regulariser)", "layers", features),
     "cycle": Coupling("an encoder finds the latent in every image (its cycle consistency)", "encoder", cycle),
-    "content": Coupling("like features of VGG19 (the content of its perceptual loss)", "perception", content),
-    "style": Coupling("Gram matrices of real images (the style of its perceptual loss)", "perception", style),
+    "content": Coupling("like features of VGG19 (the content of its perceptual loss)", "vgg", content),
+    "style": Coupling("Gram matrices of real images (the style of its perceptual loss)", "vgg", style),
     "reconstruction": Coupling(
         "the mean real image, for a start that should fade (DCGAN-Tensorflow)", "nothing", reconstruction
     ),

@@ -54,8 +54,8 @@ def _flip(images: Tensor) -> Tensor:
 
 def _affine(images: Tensor) -> Tensor:
     """Turn by up to 14 degrees, scale each side by up to an eighth, shear, and move by a fourteenth."""
-    drawn = 2.0 * torch.rand(len(REACH), len(images), device=images.device).to(images) - 1.0
-    turn, wider, higher, slant, right, down = (reach * shares for reach, shares in zip(REACH, drawn, strict=True))
+    random = 2.0 * torch.rand(len(REACH), len(images), device=images.device).to(images) - 1.0
+    turn, wider, higher, slant, right, down = (reach * shares for reach, shares in zip(REACH, random, strict=True))
     rows = [
         torch.stack([(1.0 + wider) * turn.cos(), slant - turn.sin(), right], 1),
         torch.stack([turn.sin(), (1.0 + higher) * turn.cos(), down], 1),

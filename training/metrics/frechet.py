@@ -18,18 +18,18 @@ TOLERANCES = (25, 51)  # of 255
 PART = 1000  # images at a time, as measuring them takes many times their memory
 
 
-def pixel_agreement(expected: Tensor, drawn: Tensor) -> dict[str, float]:
+def pixel_agreement(expected: Tensor, generated: Tensor) -> dict[str, float]:
     """Return the share of pixels that agree (Liu & Tuzel 2016, section 4), by three notions of agreeing.
 
     `expected` is the domain's own transform of the other domain's images, `drawn` what was drawn for it.
     The paper does not state its tolerance: both sides of mid-grey alike, or at most so many levels apart.
     """
     agreeing = dict.fromkeys(("binarised", *(f"within_{tolerance}" for tolerance in TOLERANCES)), 0)
-    for one, other in zip(expected.split(PART), drawn.split(PART), strict=True):
-        apart = (one.short() - other.short()).abs()
+    for one, other in zip(expected.split(PART), generated.split(PART), strict=True):
+        difference = (one.short() - other.short()).abs()
         agreeing["binarised"] += int(((one > 127) == (other > 127)).sum())
         for tolerance in TOLERANCES:
-            agreeing[f"within_{tolerance}"] += int((apart <= tolerance).sum())
+            agreeing[f"within_{tolerance}"] += int((difference <= tolerance).sum())
     return {name: count / expected.numel() for name, count in agreeing.items()}
 
 
@@ -69,10 +69,10 @@ def class_balance(classes: Tensor, values: int) -> float:
 
 
 @torch.inference_mode()
-def frechet_distance(classifier: Classifier, real: Tensor, drawn: Tensor, batch: int = PART) -> float:
+def frechet_distance(classifier: Classifier, real: Tensor, generated: Tensor, batch: int = PART) -> float:
     """Return the Frechet distance (Heusel et al. 2017, section 2) between the classifier's features."""
     metric = FrechetInceptionDistance(feature=_Features(classifier))
-    for images, is_real in ((real, True), (drawn, False)):
+    for images, is_real in ((real, True), (generated, False)):
         for part in images.split(batch):
             metric.update(part, real=is_real)
     return float(metric.compute())

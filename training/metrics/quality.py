@@ -15,7 +15,7 @@ from torch import Tensor
 from training.config.data import DomainConfig
 from training.config.experiment import Experiment
 from training.data.dataset import ImageSet, load_pairs, load_split
-from training.data.labels import tell_apart
+from training.data.labels import class_mismatch
 from training.data.sources import share_out
 from training.losses.pixels import Images, transform
 from training.metrics.frechet import (
@@ -33,19 +33,19 @@ def measure(experiment: Experiment, pairs: Images, classifiers: Path, device: to
     """Return every measure that the experiment's data allow, as JSON; classifiers read on the device."""
     count = len(next(iter(pairs.values())))
     real = load_real(experiment)
-    judges = load_judges(experiment, real, classifiers)
-    for judge in judges.values():
-        judge.to(device)
+    evaluation_classifiers = load_evaluation_classifiers(experiment, real, classifiers)
+    for classifier in evaluation_classifiers.values():
+        classifier.to(device)
     quality = {"pairs": count, "latents": f"index 0 of seeds 0 to {count - 1}"}
     quality["pixel_agreement"] = measure_pixels(experiment.domains, pairs, real)
     if counterparts := measure_counterparts(experiment, pairs):
         quality["counterpart_distance"] = counterparts
-    if not judges:
-        return quality | {"not_measured": f"classes and Frechet distances: {unjudged(experiment, real)}"}
+    if not evaluation_classifiers:
+        return quality | {"not_measured": f"classes and Frechet distances: {why_not_classified(experiment, real)}"}
     return (
         quality
-        | measure_classes(pairs, judges, {name: images.class_names for name, images in real.items()})
-        | {"frechet_distance": measure_distances(experiment, pairs, real, judges)}
+        | measure_classes(pairs, evaluation_classifiers, {name: images.class_names for name, images in real.items()})
+        | {"frechet_distance": measure_distances(experiment, pairs, real, evaluation_classifiers)}
     )
 
 
@@ -54,12 +54,14 @@ def load_real(experiment: Experiment) -> dict[str, ImageSet]:
     return {d.name: load_split(d, "test", experiment.size) for d in experiment.domains}
 
 
-def load_judges(experiment: Experiment, real: dict[str, ImageSet], classifiers: Path) -> dict[str, Classifier]:
+def load_evaluation_classifiers(
+    experiment: Experiment, real: dict[str, ImageSet], classifiers: Path
+) -> dict[str, Classifier]:
     """Load a classifier for each domain; none where none could be trained.
 
     Raises RunError where one has not been trained.
     """
-    if unjudged(experiment, real):
+    if why_not_classified(experiment, real):
         return {}
     return {
         domain.name: load_classifier(classifier_file(classifiers, domain, experiment.size))
@@ -67,7 +69,7 @@ def load_judges(experiment: Experiment, real: dict[str, ImageSet], classifiers: 
     }
 
 
-def unjudged(experiment: Experiment, real: dict[str, ImageSet]) -> str:
+def why_not_classified(experiment: Experiment, real: dict[str, ImageSet]) -> str:
     """Say why no classifiers can judge the domains; nothing where they can."""
     if unlabelled := [name for name, images in real.items() if images.labels is None]:
         return f"no labels for {', '.join(unlabelled)}"
@@ -114,38 +116,40 @@ def measure_counterparts(experiment: Experiment, pairs: Images) -> dict[str, Any
 
 
 def measure_classes(
-    pairs: Images, judges: dict[str, Classifier], names: Mapping[str, tuple[str, ...]]
+    pairs: Images, evaluation_classifiers: dict[str, Classifier], names: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Any]:
     """Ask each domain's classifier whether pairs agree with the first domain and all classes are drawn.
 
     Domains whose sources call their classes otherwise than the first one's have none to agree on.
     """
-    classes = {name: classify(judges[name], images) for name, images in pairs.items()}
+    classes = {name: classify(evaluation_classifiers[name], images) for name, images in pairs.items()}
     first, *others = pairs
-    apart = {name: tell_apart({first: names[first], name: names[name]}) for name in others}
-    reasons = [reason for reason in apart.values() if reason]
+    mismatches = {name: class_mismatch({first: names[first], name: names[name]}) for name in others}
+    reasons = [reason for reason in mismatches.values() if reason]
     left_out = {"not_measured": f"class agreement: {'; '.join(reasons)}"} if reasons else {}
     return left_out | {
         "class_agreement": {
-            name: class_agreement(classes[first], classes[name]) for name, reason in apart.items() if not reason
+            name: class_agreement(classes[first], classes[name]) for name, reason in mismatches.items() if not reason
         },
-        "class_balance": {name: class_balance(classes[name], judges[name].values) for name in pairs},
-        "classifier_accuracy": {name: judge.named_accuracy() for name, judge in judges.items()},
+        "class_balance": {name: class_balance(classes[name], evaluation_classifiers[name].values) for name in pairs},
+        "classifier_accuracy": {
+            name: classifier.named_accuracy() for name, classifier in evaluation_classifiers.items()
+        },
     }
 
 
 def measure_distances(
-    experiment: Experiment, pairs: Images, real: dict[str, ImageSet], judges: dict[str, Classifier]
+    experiment: Experiment, pairs: Images, real: dict[str, ImageSet], evaluation_classifiers: dict[str, Classifier]
 ) -> dict[str, Any]:
     """Compare drawn images with real test images; the floor compares as many training images with them."""
     distances = {}
     for domain in experiment.domains:
-        drawn, test = pairs[domain.name], real[domain.name].images
+        generated, test = pairs[domain.name], real[domain.name].images
         training = load_split(domain, "train", experiment.size).images
-        judge = judges[domain.name]
+        classifier = evaluation_classifiers[domain.name]
         distances[domain.name] = {
-            "drawn": frechet_distance(judge, test, drawn),
-            "floor": frechet_distance(judge, test, _shuffle(training)[: len(drawn)]),
+            "drawn": frechet_distance(classifier, test, generated),
+            "floor": frechet_distance(classifier, test, _shuffle(training)[: len(generated)]),
         }
     return distances
 

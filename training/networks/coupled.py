@@ -119,7 +119,7 @@ def latents_of_seeds(prior: Prior, seeds: range) -> Tensor:
 
 
 @torch.inference_mode()
-def draw(generator: CoupledGenerator, latents: Tensor, batch: int = 256) -> Images:
+def generate(generator: CoupledGenerator, latents: Tensor, batch: int = 256) -> Images:
     """Draw the pairs of latents [B, Z] in evaluation mode: {domain: uint8 [B, C, H, W]} on the CPU."""
     was_training, device = generator.training, next(generator.parameters()).device
     generator.eval()

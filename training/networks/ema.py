@@ -26,7 +26,7 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
         mine[name].copy_(theirs[name])
 
 
-class Average(Generic[Network]):
+class EMA(Generic[Network]):
     """A copy of a network that follows it at a distance, without gradients."""
 
     def __init__(self, network: Network, decay: float) -> None:

@@ -26,7 +26,7 @@ from training.config.experiment import Experiment
 from training.data.dataset import ImageSet
 from training.errors import DataError, RunError
 from training.files import expecting, write_tensors
-from training.losses.auxiliary import cost, most_probable, say, sureness
+from training.losses.auxiliary import label_distribution, label_loss, label_probability, most_probable
 from training.losses.pixels import AUGMENTATIONS, from_bytes
 from training.networks.layers import build
 from training.zoo import CLASSIFIERS
@@ -100,7 +100,9 @@ class Classifier(nn.Module):
         """Return the way from float images of that range to probabilities, for gradients to go back on."""
         low, high = image_range
         scale = (RANGE[1] - RANGE[0]) / (high - low)
-        return lambda images: say(self.labelling, self.last(self.body((images - low) * scale + RANGE[0]))).probs
+        return lambda images: (
+            label_distribution(self.labelling, self.last(self.body((images - low) * scale + RANGE[0]))).probs
+        )
 
 
 def fit(
@@ -125,8 +127,8 @@ def fit(
         batch = from_bytes(images[rows].to(device), RANGE)
         for name in augmentations:
             batch = AUGMENTATIONS[name](batch)
-        said = say(classifier.labelling, classifier.logits(batch))
-        loss = cost(said, labels[rows].to(device))
+        distribution = label_distribution(classifier.labelling, classifier.logits(batch))
+        loss = label_loss(distribution, labels[rows].to(device))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -183,7 +185,7 @@ def _remedy(file: Path) -> str:
     return f"python -m training.train_classifier EXPERIMENT.toml --classifiers {file.parent} makes it"
 
 
-class Reader(Protocol):
+class ImageClassifier(Protocol):
     """What is asked about images: a classifier of a domain's own, or one that lessons made."""
 
     labelling: str
@@ -198,32 +200,32 @@ class Reader(Protocol):
 
 
 @torch.inference_mode()
-def classify(reader: Reader, images: Tensor, batch: int = INFERENCE_BATCH) -> Tensor:
+def classify(classifier: ImageClassifier, images: Tensor, batch: int = INFERENCE_BATCH) -> Tensor:
     """Return the labels of images, int64: classes [N], or attributes [N, K]."""
-    return _ask(reader, images, batch, most_probable)
+    return _predict(classifier, images, batch, most_probable)
 
 
 @torch.inference_mode()
-def confidence(reader: Reader, images: Tensor, batch: int = INFERENCE_BATCH) -> Tensor:
+def confidence(classifier: ImageClassifier, images: Tensor, batch: int = INFERENCE_BATCH) -> Tensor:
     """Return the probability of what is most probable of each image: [N]."""
-    return _ask(reader, images, batch, sureness)
+    return _predict(classifier, images, batch, label_probability)
 
 
-def accuracy(reader: Reader, test_set: ImageSet) -> Tensor:
+def accuracy(classifier: ImageClassifier, test_set: ImageSet) -> Tensor:
     """Return the share of labelled images that are read as labelled: a scalar, or one an attribute [K].
 
     Raises DataError where there are no labels.
     """
-    return (classify(reader, test_set.images) == labels_of(test_set)).float().mean(0)
+    return (classify(classifier, test_set.images) == labels_of(test_set)).float().mean(0)
 
 
-def accuracy_by_class(reader: Reader, test_set: ImageSet, classes: int) -> dict[int, float]:
+def accuracy_by_class(classifier: ImageClassifier, test_set: ImageSet, classes: int) -> dict[int, float]:
     """Return the share of each class' images that are classified right, of the classes that have any.
 
     Raises DataError if there are no labels.
     """
     labels = labels_of(test_set)
-    right = (classify(reader, test_set.images) == labels).float()
+    right = (classify(classifier, test_set.images) == labels).float()
     return {k: float(right[labels == k].mean()) for k in range(classes) if (labels == k).any()}
 
 
@@ -234,10 +236,12 @@ def labels_of(images: ImageSet) -> Tensor:
     return images.labels
 
 
-def _ask(reader: Reader, images: Tensor, batch: int, question: Callable[[Distribution], Tensor]) -> Tensor:
-    device = next(reader.parameters()).device
-    parts = (reader(part.to(device)) for part in images.split(batch))
-    return torch.cat([question(say(reader.labelling, logits)).cpu() for logits in parts])
+def _predict(
+    classifier: ImageClassifier, images: Tensor, batch: int, statistic: Callable[[Distribution], Tensor]
+) -> Tensor:
+    device = next(classifier.parameters()).device
+    parts = (classifier(part.to(device)) for part in images.split(batch))
+    return torch.cat([statistic(label_distribution(classifier.labelling, logits)).cpu() for logits in parts])
 
 
 def prune(experiment: Experiment, sets: dict[str, ImageSet]) -> dict[str, ImageSet]:

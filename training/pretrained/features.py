@@ -21,11 +21,11 @@ from training.networks.layers import build
 from training.zoo import FEATURES
 
 TABLE = FEATURES["vgg19"]
-SEEN = (0, 2, 4, 8, 12, 13)  # rows: the first convolution of each block, and the second of the last
+FEATURE_LAYERS = (0, 2, 4, 8, 12, 13)  # rows: the first convolution of each block, and the second of the last
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of what torchvision's weights learned from
 
 
-class Perception(nn.Module):
+class FeatureNetwork(nn.Module):
     """RGB images [B, 3, H, W] in [0, 1] -> features [B, C, H, W] of rows SEEN; 16 pixels or more."""
 
     def __init__(self, width: float = 1.0) -> None:
@@ -42,7 +42,7 @@ class Perception(nn.Module):
         values, seen = (images - self.mean) / self.deviation, []
         for number, row in enumerate(self.rows):
             values = row(values)
-            if number in SEEN:
+            if number in FEATURE_LAYERS:
                 seen.append(values)
         return seen
 
@@ -52,7 +52,7 @@ class Perception(nn.Module):
         return lambda images: self(((images - low) / (high - low)).expand(-1, 3, -1, -1))
 
 
-def load_perception(name: str) -> Perception:
+def load_feature_network(name: str) -> FeatureNetwork:
     """Read weights of VGG19, of a file or of the hub, called features.0.weight, features.0.bias, ...
 
     So torchvision and timm call them, in whatever order. The width follows from them. Raises RunError where
@@ -62,10 +62,10 @@ def load_perception(name: str) -> Perception:
     state = read_weights(file)
     with expecting("the weights of VGG19 as torchvision names them", file):
         given = [state[name] for name in sorted(filter(_is_feature, state), key=_place)]
-        perception = Perception(len(given[0]) / 64)
-        own = perception.rows.state_dict()
-        perception.rows.load_state_dict(dict(zip(own, given[: len(own)], strict=True)))
-    return perception.eval()
+        network = FeatureNetwork(len(given[0]) / 64)
+        own = network.rows.state_dict()
+        network.rows.load_state_dict(dict(zip(own, given[: len(own)], strict=True)))
+    return network.eval()
 
 
 def _is_feature(name: str) -> bool:

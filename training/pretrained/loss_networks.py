@@ -10,13 +10,13 @@ from training.config.losses import CouplingConfig
 from training.errors import ConfigError
 from training.losses.coupling import COUPLINGS
 from training.pretrained.classifier import Classifier, classifier_file, load_classifier
-from training.pretrained.features import Perception, load_perception
+from training.pretrained.features import FeatureNetwork, load_feature_network
 
-Coupler = Classifier | Perception
-Couplers = Mapping[str, Mapping[str, Coupler]]  # by coupling and domain
+LossNetwork = Classifier | FeatureNetwork
+LossNetworks = Mapping[str, Mapping[str, LossNetwork]]  # by coupling and domain
 
 
-def load_couplers(experiment: Experiment) -> Couplers:
+def load_loss_networks(experiment: Experiment) -> LossNetworks:
     """Read what the couplings of an experiment ask.
 
     Raises RunError where it is missing, and ConfigError where domains have other classes than one another.
@@ -28,22 +28,22 @@ def load_couplers(experiment: Experiment) -> Couplers:
     }
 
 
-def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, Coupler]:
+def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, LossNetwork]:
     folder = Path(coupling.classifiers)
-    asked = {
+    classifiers = {
         domain.name: load_classifier(classifier_file(folder, domain, experiment.size)) for domain in experiment.domains
     }
-    told = {name: classifier.settings["classes"] for name, classifier in asked.items()}
-    if len(set(told.values())) > 1:
-        raise ConfigError(f"coupling {coupling.name!r}: domains must have the same classes; they have {told}")
-    return asked
+    class_counts = {name: classifier.settings["classes"] for name, classifier in classifiers.items()}
+    if len(set(class_counts.values())) > 1:
+        raise ConfigError(f"coupling {coupling.name!r}: domains must have the same classes; they have {class_counts}")
+    return classifiers
 
 
-def _perception(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, Coupler]:
-    return dict.fromkeys((domain.name for domain in experiment.domains), load_perception(coupling.vgg))
+def _feature_network(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, LossNetwork]:
+    return dict.fromkeys((domain.name for domain in experiment.domains), load_feature_network(coupling.vgg))
 
 
-LOADERS: dict[str, Callable[[CouplingConfig, Experiment], Mapping[str, Coupler]]] = {
+LOADERS: dict[str, Callable[[CouplingConfig, Experiment], Mapping[str, LossNetwork]]] = {
     "classifiers": _classifiers,
-    "perception": _perception,
+    "vgg": _feature_network,
 }

@@ -19,7 +19,7 @@ Panels = Mapping[str, Mapping[str, Curve]]  # by title, then by label
 
 COLUMNS = 3
 SIDE = (4.4, 3.0)  # inches of a panel, wide and high
-FEW = 6  # places, each of which is named
+MAX_TICKS = 6  # places, each of which is named
 
 
 def save_curves(panels: Panels, across: str, file: Path) -> None:
@@ -32,18 +32,18 @@ def save_curves(panels: Panels, across: str, file: Path) -> None:
     figure = Figure(figsize=(columns * SIDE[0], rows * SIDE[1]), dpi=100, layout="constrained")
     labels = list(dict.fromkeys(label for curves in panels.values() for label in curves))
     colours = {label: f"C{number}" for number, label in enumerate(labels)}
-    drawn = {}
+    lines = {}
     for number, (title, curves) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, columns, number)
         axes.set(title=title, xlabel=across)
         axes.grid(alpha=0.3)
         for label, (places, values) in curves.items():
             marker = "o" if len(places) < 20 else ""
-            (drawn[label],) = axes.plot(places, values, color=colours[label], marker=marker, markersize=3)
-        if len(ticks := {place for places, _ in curves.values() for place in places}) <= FEW:
+            (lines[label],) = axes.plot(places, values, color=colours[label], marker=marker, markersize=3)
+        if len(ticks := {place for places, _ in curves.values() for place in places}) <= MAX_TICKS:
             axes.set_xticks(sorted(ticks))
     if len(labels) > 1:
-        figure.legend([drawn[label] for label in labels], labels, loc="outside upper center")
+        figure.legend([lines[label] for label in labels], labels, loc="outside upper center")
     write_whole(file, lambda aside: figure.savefig(aside, format="png"))
 
 

@@ -72,7 +72,9 @@ class RunFolder:
             run.path.mkdir()
         for folder in (run.checkpoints, run.samples):
             folder.mkdir()
-        write_json(run._experiment_file, {"experiment": EXPERIMENT.dump_python(experiment, mode="json"), **origin()})
+        write_json(
+            run._experiment_file, {"experiment": EXPERIMENT.dump_python(experiment, mode="json"), **provenance()}
+        )
         return run
 
     @classmethod
@@ -151,14 +153,14 @@ def _next_number(runs: Path) -> int:
     return max((int(match[1]) for match in numbers if match), default=-1) + 1
 
 
-KEPT = 2  # the last, and the one before it
+MAX_CHECKPOINTS = 2  # the last, and the one before it
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write the state after `step` as a whole file, and remove all but the last KEPT."""
     file = folder / f"step_{step:08d}.pt"
     write_tensors(file, state)
-    for old in list_checkpoints(folder)[:-KEPT]:
+    for old in list_checkpoints(folder)[:-MAX_CHECKPOINTS]:
         old.unlink()
     return file
 
@@ -196,7 +198,7 @@ def held(run: RunFolder, processes: Processes) -> Iterator[None]:
     Raises RunError, in each of them, where the run is held already.
     """
     lock = FileLock(run.lock_file)
-    if not processes.told(processes.leads and _take(lock)):
+    if not processes.broadcast(processes.leads and _take(lock)):
         raise RunError(f"{run.path} is being trained by another process: wait for its end, or stop it first")
     try:
         yield
@@ -278,7 +280,7 @@ class MetricsLog:
 LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 
 
-def origin() -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
     """Say what code and libraries are at work: the commit, and versions by name."""
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:
@@ -343,7 +345,7 @@ MAX_NAMED = 5
 def write_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> None:
     """Write each domain's images into the run: fingerprints and names, and a digest of all pixels."""
     record = {
-        name: {"pixels": _digest(images.images), "images": [list(origin) for origin in images.origins]}
+        name: {"pixels": _digest(images.images), "images": [list(provenance) for provenance in images.origins]}
         for name, images in sets.items()
     }
     write_lines(run.images_file, [json.dumps(record)])
@@ -362,8 +364,8 @@ def check_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> str:
     owners = {mark: name for name, images in known.items() for mark in images}
     changes = []
     for name, images in sets.items():
-        now = {origin.fingerprint: origin.name for origin in images.origins}
-        counts = Counter(origin.fingerprint for origin in images.origins)
+        now = {provenance.fingerprint: provenance.name for provenance in images.origins}
+        counts = Counter(provenance.fingerprint for provenance in images.origins)
         before = Counter(mark for _, mark in record.get(name, {"images": []})["images"])
         taken = [now[mark] for mark in now if owners.get(mark, name) != name]
         added = [now[mark] for mark in counts - before if mark not in owners or owners[mark] == name]

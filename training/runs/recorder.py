@@ -14,12 +14,12 @@ from training.engine.machine import describe_machine
 from training.engine.trainer import Trainer
 from training.errors import DivergedError
 from training.losses.pixels import Images
-from training.networks.coupled import draw, latents_of_seeds
+from training.networks.coupled import generate, latents_of_seeds
 from training.runs.figures import by_metric, save_curves, save_film, save_sheet
 from training.runs.folder import RunFolder, note_machine, save_checkpoint
 
 
-class Record:
+class Recorder:
     """Writes the state of a trainer into the folder of its run, in the process that leads.
 
     All processes of a run call every method alike, and all of them stop where something has broken.
@@ -48,7 +48,7 @@ class Record:
             experiment = self._trainer.experiment
             latents = latents_of_seeds(experiment.latent_prior, range(experiment.sample_count))
             file = self._folder.samples / f"step_{self._trainer.state.steps_done:08d}.png"
-            save_sheet(draw(self._trainer.state.average, latents), file)
+            save_sheet(generate(self._trainer.state.ema_generator, latents), file)
 
     def save_checkpoint(self) -> None:
         """Write all that the next step depends on. Raises DivergedError."""
@@ -84,18 +84,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def told_to_stop(processes: int) -> Iterator[Callable[[], bool]]:
+def stop_requested(processes: int) -> Iterator[Callable[[], bool]]:
     """Give what says whether a signal has come: Ctrl-C, or SIGTERM. A second one ends at once.
 
     Several processes end at once, for they may be in different steps.
     """
-    told: list[int] = []
+    signals: list[int] = []
     if processes > 1:
         yield lambda: False
         return
 
     def note(number: int, _: FrameType | None) -> None:
-        told.append(number)
+        signals.append(number)
         restore()
 
     def restore() -> None:
@@ -104,7 +104,7 @@ def told_to_stop(processes: int) -> Iterator[Callable[[], bool]]:
 
     before = {number: signal.signal(number, note) for number in SIGNALS}
     try:
-        yield lambda: bool(told)
+        yield lambda: bool(signals)
     finally:
         restore()
 

@@ -20,7 +20,7 @@ CLASSIFIERS = soft_cogan.CLASSIFIERS
 FEATURES = soft_cogan.FEATURES
 
 
-def misfit(tables: dict[str, Table], name: str, size: tuple[int, int]) -> str:
+def size_mismatch(tables: dict[str, Table], name: str, size: tuple[int, int]) -> str:
     """Say why a table is not for images of that height and width, and which are; nothing where it is."""
     if tables[name].size == size:
         return ""

@@ -79,8 +79,8 @@ def compact(loop: Loop) -> None:
     """Take a step as PyTorch-GAN's version: one run of the generator, whose update comes first."""
     fake = loop.generator(loop.latents())
     loop.update_generator(loop.judge_apart(fake))
-    drawn = {name: batch.detach() for name, batch in fake.items()}
-    loop.update_discriminator(loop.judge_apart(loop.real()), loop.judge_apart(drawn))
+    generated = {name: batch.detach() for name, batch in fake.items()}
+    loop.update_discriminator(loop.judge_apart(loop.real()), loop.judge_apart(generated))
 
 
 LOOPS: dict[str, Callable[[Loop], None]] = {"separate": separate, "official": official, "compact": compact}

@@ -13,7 +13,7 @@ from training.config.data import DomainConfig
 from training.config.experiment import Experiment, load_experiment, parse_experiment
 from training.config.losses import ClassifierConfig
 from training.losses.adversarial import LOSSES, PENALTIES
-from training.losses.auxiliary import LESSONS
+from training.losses.auxiliary import AUXILIARY_LOSSES
 from training.losses.coupling import COUPLINGS
 from training.losses.pixels import AUGMENTATIONS
 from training.networks.init import OPTIMISERS
@@ -86,7 +86,7 @@ def test_every_experiment_has_a_line() -> None:
 def test_the_manual_has_every_lesson() -> None:
     """docs/adaptation.md names each lesson and each field of the classifier; its example works."""
     manual = (DOCS / "adaptation.md").read_text()
-    names = [*LESSONS, *(f"classifier.{field.name}" for field in fields(ClassifierConfig))]
+    names = [*AUXILIARY_LOSSES, *(f"classifier.{field.name}" for field in fields(ClassifierConfig))]
     assert [name for name in names if f"`{name}`" not in manual] == []
     example = tomllib.loads(re.findall(r"```toml\n(.*?)```", manual, re.DOTALL)[0])
     assert parse_experiment(FIELDS | example).lessons

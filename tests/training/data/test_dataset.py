@@ -48,9 +48,9 @@ def test_domains_of_one_split_share_no_image(numbered: Path) -> None:
         {"name": "twin", "source": path},
     )
     sets = load_training_sets(experiment)
-    shown = [levels(sets["digit"]), [255 - level for level in levels(sets["negative"])], levels(sets["twin"])]
-    assert [len(part) for part in shown] == [7, 7, 7]
-    assert sorted(itertools.chain(*shown)) == [10 * i for i in range(21)]
+    augmented = [levels(sets["digit"]), [255 - level for level in levels(sets["negative"])], levels(sets["twin"])]
+    assert [len(part) for part in augmented] == [7, 7, 7]
+    assert sorted(itertools.chain(*augmented)) == [10 * i for i in range(21)]
 
 
 def test_shares_follow_from_the_seed(numbered: Path) -> None:
@@ -73,10 +73,10 @@ def test_overlaps_are_shared_out_however_they_are_spelled(numbered: Path, tmp_pa
             {"name": "around", "source": str(tmp_path), "where": {"word": "one"}},
         )
     )
-    shown = {name: set(levels(images)) for name, images in sets.items()}
-    shown["copy"] = {255 - level for level in shown["copy"]}
-    assert all(shown.values())
-    assert sorted(itertools.chain(*shown.values())) == list(range(0, 210, 5))
+    augmented = {name: set(levels(images)) for name, images in sets.items()}
+    augmented["copy"] = {255 - level for level in augmented["copy"]}
+    assert all(augmented.values())
+    assert sorted(itertools.chain(*augmented.values())) == list(range(0, 210, 5))
 
 
 def test_different_sources_are_not_shared_out(numbered: Path, digits_folder: Path) -> None:
@@ -148,18 +148,18 @@ def test_several_attributes_are_a_row_of_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "said"),
+    ("column", "message"),
     [
         ("Bald", r"label_columns \['Bald'\] are not among the columns \['image', 'Male', 'Sign'\]"),
         ("Sign", r"label_columns: 'Sign' of .+ holds -1; attributes are true and false, or 1 and 0"),
     ],
 )
-def test_what_is_no_attribute_is_refused(tmp_path: Path, column: str, said: str) -> None:
+def test_what_is_no_attribute_is_refused(tmp_path: Path, column: str, message: str) -> None:
     """A column that is missing, and one of other values, are named with what is there."""
     faces: Columns = {"image": pictures(1, 2), "Male": [True, False], "Sign": [1, -1]}
     source = write_split(tmp_path / "faces", "train", faces)
     domain = DomainConfig("face", source=str(source), label_columns=("Male", column))
-    with pytest.raises(DataError, match=rf"domain face: {said}"):
+    with pytest.raises(DataError, match=rf"domain face: {message}"):
         load_split(domain, "train", SIZE)
 
 
@@ -207,15 +207,15 @@ def test_a_row_goes_to_one_domain_alone(alphabet: Path, tmp_path: Path) -> None:
     shutil.copytree(alphabet, tmp_path / "copied")
     domains = letters(alphabet)
     domains[1]["source"] = str(tmp_path / "copied")
-    shown = [levels(images) for images in load_training_sets(coupled(*domains)).values()]
-    assert sorted(itertools.chain(*shown)) == list(range(40))
-    assert [len(part) for part in shown] == [15, 15, 10]
+    augmented = [levels(images) for images in load_training_sets(coupled(*domains)).values()]
+    assert sorted(itertools.chain(*augmented)) == list(range(40))
+    assert [len(part) for part in augmented] == [15, 15, 10]
 
 
 def test_a_group_of_rows_goes_to_one_domain_alone(alphabet: Path) -> None:
     """All letters of a family do, and what is held out is of families that are not learned from."""
-    shown = [levels(images) for images in load_training_sets(coupled(*letters(alphabet, group="family"))).values()]
-    families = [{level % 8 for level in part} for part in shown]
+    augmented = [levels(images) for images in load_training_sets(coupled(*letters(alphabet, group="family"))).values()]
+    families = [{level % 8 for level in part} for part in augmented]
     assert sorted(itertools.chain(*families)) == list(range(8))
     fields: dict[str, Any] = {"image_column": "upright", "group": "family", "held_out": 0.25}
     domain = DomainConfig("upright", source=str(alphabet), **fields)
@@ -288,8 +288,8 @@ def test_each_image_has_a_patch_of_its_own(black: Path, photos: Path) -> None:
 
 def test_patches_are_blended_as_a_difference(black: Path, photos: Path) -> None:
     """On white, |patch - image| is the patch's negative; the test split has patches of the source's own."""
-    (shown,) = blended(black, photos, "test")
-    assert 100 <= 255 - int(shown[2, 0, 0]) < 106
+    (augmented,) = blended(black, photos, "test")
+    assert 100 <= 255 - int(augmented[2, 0, 0]) < 106
 
 
 def test_patches_follow_from_their_seed(black: Path, photos: Path) -> None:
@@ -300,7 +300,7 @@ def test_patches_follow_from_their_seed(black: Path, photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "column", "said"),
+    ("folder", "column", "message"),
     [
         ("none", "img", r"source '.+none', split 'train' cannot be loaded"),
         ("photos", "image", r"image_column 'image' is not among the columns \['img'\]"),
@@ -308,8 +308,10 @@ def test_patches_follow_from_their_seed(black: Path, photos: Path) -> None:
     ],
 )
 @pytest.mark.usefixtures("photos")
-def test_patches_that_cannot_be_had_are_named(black: Path, tmp_path: Path, folder: str, column: str, said: str) -> None:
+def test_patches_that_cannot_be_had_are_named(
+    black: Path, tmp_path: Path, folder: str, column: str, message: str
+) -> None:
     """The error names the domain, the source of patches and what is wrong with it."""
     write_split(tmp_path / "small", "train", {"img": pictures(1, size=(20, 40))})
-    with pytest.raises(DataError, match=f"domain mnistm: {said}"):
+    with pytest.raises(DataError, match=f"domain mnistm: {message}"):
         blended(black, tmp_path / folder, image_column=column)

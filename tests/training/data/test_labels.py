@@ -11,7 +11,7 @@ from PIL import Image
 from training.config.data import DomainConfig
 from training.config.experiment import Experiment, parse_experiment
 from training.data.dataset import check_test_splits, load_split
-from training.data.labels import tell_apart
+from training.data.labels import class_mismatch
 from training.errors import DataError
 
 SIZE = (28, 28)
@@ -65,7 +65,7 @@ def test_what_measures_a_run_is_looked_at_before_it(tmp_path: Path) -> None:
     ours = folder(tmp_path / "ours", "cat", "dog")
     (tmp_path / "patches" / "train").mkdir(parents=True)
     Image.new("RGB", SIZE).save(tmp_path / "patches" / "train" / "0.png")
-    for fields, said in (
+    for fields, message in (
         (
             {"channels": 3, "patches": [{"source": str(tmp_path / "patches")}]},
             "split .test. cannot be loaded",
@@ -73,7 +73,7 @@ def test_what_measures_a_run_is_looked_at_before_it(tmp_path: Path) -> None:
         ({"label_columns": ["Male"]}, r"label_columns \['Male'\] are not among"),
     ):
         domain = {"name": "ours", "source": str(ours), **fields}
-        with pytest.raises(DataError, match=f"domain ours: .*{said}"):
+        with pytest.raises(DataError, match=f"domain ours: .*{message}"):
             check_test_splits(parse_experiment({"name": "a", "data_license": "none", "domains": [domain]}))
 
 
@@ -87,15 +87,15 @@ def test_a_damaged_test_image_is_found_before_training(tmp_path: Path) -> None:
 
 def test_sources_that_name_no_classes_fit_any() -> None:
     """Numbers alone say nothing of what they mean; the first that names its classes is compared with."""
-    assert not tell_apart({"numbers": (), "ours": ("a", "b"), "others": ()})
-    said = tell_apart({"numbers": (), "ours": ("a", "b"), "theirs": ("a", "c")})
-    assert said == "class 1 of domain theirs is 'c', and that of ours 'b'"
+    assert not class_mismatch({"numbers": (), "ours": ("a", "b"), "others": ()})
+    message = class_mismatch({"numbers": (), "ours": ("a", "b"), "theirs": ("a", "c")})
+    assert message == "class 1 of domain theirs is 'c', and that of ours 'b'"
 
 
 def test_classes_are_compared_as_they_are_called() -> None:
     """Numbers by their value, and words whatever their case."""
-    assert not tell_apart({"ours": ("07", "cat"), "theirs": ("7", "Cat ")})
-    assert tell_apart({"ours": ("07",), "theirs": ("70",)})
+    assert not class_mismatch({"ours": ("07", "cat"), "theirs": ("7", "Cat ")})
+    assert class_mismatch({"ours": ("07",), "theirs": ("70",)})
 
 
 def test_a_set_knows_what_its_classes_are_called(tmp_path: Path) -> None:

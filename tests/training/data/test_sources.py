@@ -62,8 +62,8 @@ def test_rows_without_an_image_do_not_count(tmp_path: Path) -> None:
 
 def test_what_is_held_out_is_measured_against_and_not_learned_from(tmp_path: Path) -> None:
     """One draw divides a source that has no split to measure against, or pools those that it has."""
-    for split, shown in (("train", range(8)), ("test", range(8, 10))):
-        write_split(tmp_path / "numbers", split, {"image": pictures(*shown)})
+    for split, augmented in (("train", range(8)), ("test", range(8, 10))):
+        write_split(tmp_path / "numbers", split, {"image": pictures(*augmented)})
     domain = DomainConfig(
         "number", source=str(tmp_path / "numbers"), train_split="train+test", held_out=0.3, test_split="none"
     )
@@ -128,7 +128,7 @@ def test_an_existing_folder_comes_before_the_data_root(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("no such", "neither is it a name of the hub"),
         ("./no/such", "neither is it a name of the hub"),
@@ -136,12 +136,12 @@ def test_an_existing_folder_comes_before_the_data_root(tmp_path: Path, monkeypat
     ],
 )
 def test_what_is_no_name_of_the_hub_is_not_asked_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str
 ) -> None:
     """The error says where the folder was looked for."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos.zip").touch()
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         load(source)
 
 
@@ -172,7 +172,7 @@ def test_a_hub_that_is_not_reached_is_asked_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "split", "said"),
+    ("changes", "split", "message"),
     [
         ({"source": "no/such"}, "train", ["domain digit", "'no/such'", "COGAN_DATA"]),
         ({}, "validation", ["'validation'", "['train', 'test']"]),
@@ -188,12 +188,12 @@ def test_a_hub_that_is_not_reached_is_asked_once(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_source_split_or_column_is_named(
-    words: Path, changes: dict[str, Any], split: str, said: list[str]
+    words: Path, changes: dict[str, Any], split: str, message: list[str]
 ) -> None:
     """The error names the domain, what was asked for and, where it can, what there is."""
     with pytest.raises(DataError) as caught:
         load(**({"source": words} | changes), split=split)
-    assert all(part in str(caught.value) for part in said)
+    assert all(part in str(caught.value) for part in message)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Pillow leaves the file open

@@ -119,7 +119,7 @@ def test_images_of_several_sizes_are_resized(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrays", "split", "said"),
+    ("arrays", "split", "message"),
     [
         ({"image": np.zeros((2, *SIZE))}, "train", [r"train.npz: image 0 is float64 \[28, 28\], not uint8"]),
         ({"image": noise(2, *SIZE, 4)}, "train", [r"uint8 \[28, 28, 4\], not uint8 or uint16 \[H, W\]"]),
@@ -134,11 +134,11 @@ def test_images_of_several_sizes_are_resized(tmp_path: Path) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_wrong_with_an_archive_is_said(
-    tmp_path: Path, arrays: dict[str, Any], split: str, said: list[str]
+    tmp_path: Path, arrays: dict[str, Any], split: str, message: list[str]
 ) -> None:
     """The error names the domain, the file and the array, and what it should have been."""
     np.savez(tmp_path / "train.npz", **arrays)
-    for part in said:
+    for part in message:
         with pytest.raises(DataError, match=f"domain digit: .*{part}"):
             load_part(tmp_path, split)
 

@@ -9,12 +9,12 @@ import torch
 from lightning_fabric import Fabric
 
 from training.config.experiment import Experiment
-from training.engine.batches import Batches, View
+from training.engine.batches import Batches, DiscriminatorInput
 from training.engine.trainer import Trainer
 from training.errors import ConfigError
 
 MakeExperiment = Callable[..., Experiment]
-LESSONS = [{"name": "labels", "weight": 1.0}]
+AUXILIARY_LOSSES = [{"name": "labels", "weight": 1.0}]
 CLASSES = torch.tensor([0] * 90 + [2] * 9 + [3])
 
 
@@ -24,13 +24,13 @@ def test_classes_are_drawn_as_often_as_any_other_where_balanced(
 ) -> None:
     """Either way an image keeps its label, and is drawn as often as others of its class."""
     domain = {"name": "known", "source": "digits", "labelled": True, "balanced": balanced}
-    experiment = make_experiment(domains=[domain], lessons=LESSONS, batch_size=20_000)
+    experiment = make_experiment(domains=[domain], lessons=AUXILIARY_LOSSES, batch_size=20_000)
     values = torch.arange(100, dtype=torch.uint8)
     images = values.reshape(100, 1, 1, 1).expand(100, 1, 28, 28)
     batches = Batches(experiment, {"known": images}, {"known": CLASSES}, Fabric(accelerator="cpu"))
     batches.begin(1)
-    drawn, labels = batches.labelled()
-    rows = ((drawn["known"][:, 0, 0, 0] + 1) * 127.5).round().long()
+    generated, labels = batches.labelled()
+    rows = ((generated["known"][:, 0, 0, 0] + 1) * 127.5).round().long()
     assert torch.equal(CLASSES[rows], labels["known"])
     assert labels["known"].bincount(minlength=4) / 20_000 == pytest.approx(shares, abs=0.015)
     often = rows.bincount(minlength=100)[:90]
@@ -52,8 +52,8 @@ def test_without_options_images_are_shown_as_they_are(make_experiment: MakeExper
     """No copy is made, and no random number is drawn."""
     images = {"digit": torch.rand(2, 1, 4, 4), "edge": torch.rand(2, 1, 4, 4)}
     before = torch.get_rng_state()
-    shown = View(make_experiment())(images, 0)
-    assert all(shown[name] is images[name] for name in images)
+    augmented = DiscriminatorInput(make_experiment())(images, 0)
+    assert all(augmented[name] is images[name] for name in images)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -61,18 +61,18 @@ def test_a_domain_forbids_what_would_make_it_another(make_experiment: MakeExperi
     """Color alters the digits, and leaves the negatives, which are told by it, as they are."""
     experiment = make_experiment(("digit", "negative"), discriminator={"augmentations": ["color"]})
     images = {name: torch.rand(8, 1, 4, 4) for name in ("digit", "negative")}
-    shown = View(experiment)(images, 0)
-    assert not torch.equal(shown["digit"], images["digit"])
-    assert torch.equal(shown["negative"], images["negative"])
+    augmented = DiscriminatorInput(experiment)(images, 0)
+    assert not torch.equal(augmented["digit"], images["digit"])
+    assert torch.equal(augmented["negative"], images["negative"])
 
 
 @pytest.mark.parametrize(("done", "deviation"), [(0, 0.4), (10, 0.3), (20, 0.2), (40, 0.0), (70, 0.0)])
 def test_noise_fades(make_experiment: MakeExperiment, done: int, deviation: float) -> None:
     """Over the first half of 80 steps it falls linearly, and then there is none."""
     noisy = {"noise": 0.4, "noise_until": 0.5}
-    view = View(make_experiment(steps=80, discriminator=noisy))
-    shown = view({"digit": torch.zeros(100, 1, 20, 20)}, done)["digit"]
-    assert shown.std().item() == pytest.approx(deviation, rel=0.02)
+    view = DiscriminatorInput(make_experiment(steps=80, discriminator=noisy))
+    augmented = view({"digit": torch.zeros(100, 1, 20, 20)}, done)["digit"]
+    assert augmented.std().item() == pytest.approx(deviation, rel=0.02)
 
 
 def test_all_that_the_discriminator_sees_is_altered(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:

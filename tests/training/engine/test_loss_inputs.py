@@ -17,14 +17,14 @@ from tests.training.conftest import CPU
 from tests.training.test_train import assert_same
 from training.config.experiment import Experiment
 from training.engine.loss_inputs import check_labels
-from training.engine.state import Costs
+from training.engine.state import WeightedLosses
 from training.engine.trainer import Trainer
 from training.errors import ConfigError, DataError, RunError
 from training.losses.adversarial import PENALTIES
-from training.losses.auxiliary import LESSONS
-from training.losses.coupling import COUPLINGS, Drawn
+from training.losses.auxiliary import AUXILIARY_LOSSES
+from training.losses.coupling import COUPLINGS, GeneratedBatch
 from training.pretrained.classifier import Classifier
-from training.pretrained.loss_networks import load_couplers
+from training.pretrained.loss_networks import load_loss_networks
 from training.train import prepare
 
 MakeExperiment = Callable[..., Experiment]
@@ -85,14 +85,14 @@ def test_a_weight_fades_to_what_remains(make_experiment: MakeExperiment, make_tr
     """Over the first half of eight steps it falls linearly, then stays at a tenth."""
     asked = coupled("reconstruction", weight=2.0)[0] | {"until": 0.5, "remains": 0.1}
     trainer = make_trainer(make_experiment(couplings=[asked], steps=8))
-    weights, apart = [], trainer._pairing.apart
+    weights, losses = [], trainer._couplings.losses
 
-    def look(drawn: Drawn, done: float) -> Costs:
-        measured = apart(drawn, done)
+    def look(generated: GeneratedBatch, done: float) -> WeightedLosses:
+        measured = losses(generated, done)
         weights.append(measured["reconstruction"][0])
         return measured
 
-    trainer._pairing.apart = look  # type: ignore[method-assign,assignment]  # to see what it says
+    trainer._couplings.losses = look  # type: ignore[method-assign,assignment]  # to see what it says
     train(trainer, 6)
     assert weights == pytest.approx([2.0, 1.5, 1.0, 0.5, 0.2, 0.2])
 
@@ -122,11 +122,11 @@ def test_semantic_asks_classifiers_that_stay(make_experiment: MakeExperiment, fa
 
 def test_classifiers_are_read_for_those_who_ask(make_experiment: MakeExperiment, tmp_path: Path) -> None:
     """A cycle needs none; couplings without what they ask are told where it should be."""
-    assert load_couplers(make_experiment(couplings=coupled("cycle"))) == {}
-    for name, said in (("semantic", "train_classifier"), ("content", r"vgg\.pth is missing")):
+    assert load_loss_networks(make_experiment(couplings=coupled("cycle"))) == {}
+    for name, message in (("semantic", "train_classifier"), ("content", r"vgg\.pth is missing")):
         missing = coupled(name)[0] | {"classifiers": str(tmp_path), "vgg": str(tmp_path / "vgg.pth")}
-        with pytest.raises(RunError, match=said):
-            load_couplers(make_experiment(couplings=[missing]))
+        with pytest.raises(RunError, match=message):
+            load_loss_networks(make_experiment(couplings=[missing]))
 
 
 def test_features_are_those_of_the_pairs_drawn(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
@@ -134,18 +134,18 @@ def test_features_are_those_of_the_pairs_drawn(make_experiment: MakeExperiment, 
     trainer = make_trainer(make_experiment(generator=APART, couplings=coupled("features", layers=2)))
     trainer.state.generator.eval()
     latents = torch.randn(3, 8)
-    drawn = trainer._pairing.drawn(latents, trainer.state.generator(latents))
+    generated = trainer._couplings.generated(latents, trainer.state.generator(latents))
     values: Tensor = trainer.state.generator.trunk(latents[:, :, None, None])
     for name, head in trainer.state.generator.heads.items():
         first = nn.Sequential(*list(head.children())[:3])
-        torch.testing.assert_close(drawn.features[name][0], first(values))  # deconvolution, norm, activation
-        assert torch.equal(drawn.features[name][-1], drawn.images[name])
-        assert len(drawn.features[name]) == 4
+        torch.testing.assert_close(generated.features[name][0], first(values))  # deconvolution, norm, activation
+        assert torch.equal(generated.features[name][-1], generated.images[name])
+        assert len(generated.features[name]) == 4
 
 
 PAIR = ("known", "edge")
 PLAIN = [{"name": "labels", "weight": 10.0}, {"name": "pair_features", "weight": 0.01}]
-ALL = [{"name": name, "weight": 1.0} for name in LESSONS]
+ALL = [{"name": name, "weight": 1.0} for name in AUXILIARY_LOSSES]
 HE = {"initialisation": "he", "width": 1 / 16}
 
 
@@ -231,7 +231,7 @@ def test_the_teacher_is_the_averaged_discriminator(make_experiment: MakeExperime
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"lessons": [*PLAIN, PLAIN[0]]}, "lessons repeat: ['labels', 'pair_features', 'labels']"),
         ({"lessons": []}, "lessons are none and labelled domains ['known']: each needs the other"),
@@ -249,12 +249,12 @@ def test_the_teacher_is_the_averaged_discriminator(make_experiment: MakeExperime
     ],
 )
 def test_lessons_that_fit_nothing_are_refused(
-    make_experiment: MakeExperiment, changes: dict[str, Any], said: str
+    make_experiment: MakeExperiment, changes: dict[str, Any], message: str
 ) -> None:
     """The error names the field, its value and what is allowed."""
     with pytest.raises(ConfigError) as error:
         make_experiment(PAIR, **({"lessons": PLAIN} | changes))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_lessons_of_unlabelled_images_need_some(make_experiment: MakeExperiment) -> None:
@@ -275,5 +275,5 @@ def test_labels_must_be_there_and_be_classes(make_experiment: MakeExperiment) ->
 
 def test_no_loss_is_logged_under_another_one_s_name() -> None:
     """A run may have all lessons, couplings and penalties at once: their names differ."""
-    names = [*LESSONS, *COUPLINGS, *PENALTIES]
+    names = [*AUXILIARY_LOSSES, *COUPLINGS, *PENALTIES]
     assert len(set(names)) == len(names)

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from training.config.experiment import Experiment
 from training.config.fields import Precision
-from training.engine.batches import Batches, View
-from training.engine.loss_inputs import Pairing, Teaching
+from training.engine.batches import Batches, DiscriminatorInput
+from training.engine.loss_inputs import AuxiliaryLosses, CouplingLosses
 from training.engine.machine import Machine
 from training.engine.state import State
 from training.engine.trainer import DiscriminatorUpdate, GeneratorUpdate, Trainer
 from training.losses.adversarial import LOSSES
-from training.losses.coupling import Drawn
+from training.losses.coupling import GeneratedBatch
 
 MakeExperiment = Callable[..., Experiment]
 MakeTrainer = Callable[[Experiment], Trainer]
@@ -43,7 +43,7 @@ def test_one_generator_forward_serves_both_updates(
     trainer = make_trainer(make_experiment(loss=loss))
     calls: list[int] = []
     trainer.state.generator.register_forward_hook(lambda *_: calls.append(1))
-    networks = (trainer.state.generator, trainer.state.discriminator, trainer.state.average)
+    networks = (trainer.state.generator, trainer.state.discriminator, trainer.state.ema_generator)
     before = [snapshot(network) for network in networks]
     trainer.step()
     assert len(calls) == 1
@@ -148,18 +148,18 @@ def test_the_average_draws_without_a_gradient(make_experiment: MakeExperiment, m
     """The averaged generator is no part of the graph, and its own buffers follow the generator's."""
     trainer = make_trainer(make_experiment(generator={"ema": 0.0}))
     trainer.step()
-    assert not any(weight.requires_grad for weight in trainer.state.average.parameters())
-    assert equal(trainer.state.average.state_dict(), trainer.state.generator.state_dict())
+    assert not any(weight.requires_grad for weight in trainer.state.ema_generator.parameters())
+    assert equal(trainer.state.ema_generator.state_dict(), trainer.state.generator.state_dict())
 
 
 @pytest.mark.parametrize("prior", ["normal", "uniform"])
 def test_latents_follow_the_prior(make_experiment: MakeExperiment, make_trainer: MakeTrainer, prior: str) -> None:
     """The generator is taught on latents of the distribution that the exported file states."""
     trainer = make_trainer(make_experiment(["digit"], prior=prior, batch_size=500))
-    drawn: list[Tensor] = []
-    trainer.state.generator.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[0]))
+    generated: list[Tensor] = []
+    trainer.state.generator.register_forward_pre_hook(lambda _, inputs: generated.append(inputs[0]))
     trainer.step()
-    latents = drawn[0]
+    latents = generated[0]
     assert latents.shape == (500, 8)
     assert latents.mean().abs() < 0.1
     assert float(latents.std()) == pytest.approx(1 if prior == "normal" else 3**-0.5, rel=0.05)
@@ -202,13 +202,13 @@ def _gradients(experiment: Experiment, states: list[dict[str, torch.Tensor]]) ->
     torch.manual_seed(0)
     latents = torch.randn(4, 8)
     real = {domain.name: torch.linspace(-1, 1, 4 * 784).reshape(4, 1, 28, 28) for domain in experiment.domains}
-    view, pairing = View(experiment), Pairing((), state, {}, fabric)
+    view, couplings = DiscriminatorInput(experiment), CouplingLosses((), state, {}, fabric)
     batches = Batches(experiment, {name: torch.zeros(4, 1, 28, 28) for name in real}, {}, fabric)
-    teaching = Teaching(experiment, state, batches, fabric)
+    auxiliary = AuxiliaryLosses(experiment, state, batches, fabric)
     images = state.generator(latents)
     fixed = {name: batch.detach() for name, batch in images.items()}
-    GeneratorUpdate(experiment, state, view, pairing, fabric)(real, Drawn(images, latents))
-    DiscriminatorUpdate(experiment, state, view, teaching, fabric)(real, fixed)
+    GeneratorUpdate(experiment, state, view, couplings, fabric)(real, GeneratedBatch(images, latents))
+    DiscriminatorUpdate(experiment, state, view, auxiliary, fabric)(real, fixed)
     return [
         {name: weight.grad.clone() for name, weight in network.named_parameters() if weight.grad is not None}
         for network in state.networks.values()

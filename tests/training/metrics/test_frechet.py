@@ -22,8 +22,8 @@ from training.pretrained.classifier import Classifier
 def test_agreement_of_known_pixels() -> None:
     """Four pixels, 0, 25, 26 and 200 levels apart, and one of them on the other side of mid-grey."""
     expected = torch.tensor([[[[10, 50, 100, 220]]]], dtype=torch.uint8)
-    drawn = torch.tensor([[[[10, 75, 126, 20]]]], dtype=torch.uint8)
-    assert pixel_agreement(expected, drawn) == {"binarised": 0.75, "within_25": 0.5, "within_51": 0.75}
+    generated = torch.tensor([[[[10, 75, 126, 20]]]], dtype=torch.uint8)
+    assert pixel_agreement(expected, generated) == {"binarised": 0.75, "within_25": 0.5, "within_51": 0.75}
 
 
 def test_mid_grey_lies_between_127_and_128() -> None:

@@ -49,10 +49,12 @@ def test_true_pairs_stand_beside_the_generated(tmp_path: Path) -> None:
         write_split(tmp_path / "pairs", split, columns)
     domains = [{"name": name, "source": str(tmp_path / "pairs"), "image_column": name} for name in ("image", "dark")]
     experiment = parse_experiment({"name": "a", "data_license": "none", "domains": domains})
-    drawn = {name: torch.full((5, 1, *SIZE), level, dtype=torch.uint8) for name, level in (("image", 255), ("dark", 0))}
-    measured = measure_counterparts(experiment, drawn)["dark"]
+    generated = {
+        name: torch.full((5, 1, *SIZE), level, dtype=torch.uint8) for name, level in (("image", 255), ("dark", 0))
+    }
+    measured = measure_counterparts(experiment, generated)["dark"]
     assert (measured["of"], measured["generated"]) == ("image", 1.0)
     assert measured["true_distance"] == pytest.approx(0.4 / 3)
     assert measured["true_floor"] > measured["true_distance"]
     alone = parse_experiment({"name": "a", "data_license": "none", "domains": domains[:1]})
-    assert measure_counterparts(alone, drawn) == {}
+    assert measure_counterparts(alone, generated) == {}

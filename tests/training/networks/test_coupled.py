@@ -13,7 +13,7 @@ from service.latents import draw_latent
 from service.metadata import Prior
 from training.config.experiment import Experiment
 from training.engine.state import build_discriminator, build_generator
-from training.networks.coupled import CoupledDiscriminator, CoupledGenerator, draw, latents_of_seeds
+from training.networks.coupled import CoupledDiscriminator, CoupledGenerator, generate, latents_of_seeds
 from training.zoo import DISCRIMINATORS, GENERATORS
 
 MakeExperiment = Callable[..., Experiment]
@@ -213,11 +213,11 @@ def test_a_latent_is_drawn_alike_in_any_batch(make_experiment: MakeExperiment) -
     experiment = make_experiment(("digit", "colour"))
     generator = build_generator(experiment).train()
     latents = latents_of_seeds(experiment.latent_prior, range(5))
-    together, apart = draw(generator, latents), draw(generator, latents, batch=2)
+    whole, split = generate(generator, latents), generate(generator, latents, batch=2)
     assert generator.training
-    assert {name: tuple(images.shape) for name, images in together.items()} == {
+    assert {name: tuple(images.shape) for name, images in whole.items()} == {
         "digit": (5, 1, 28, 28),
         "colour": (5, 3, 28, 28),
     }
-    for name, images in together.items():
-        assert (images.int() - apart[name].int()).abs().max() <= 1  # sums in another order round differently
+    for name, images in whole.items():
+        assert (images.int() - split[name].int()).abs().max() <= 1  # sums in another order round differently

@@ -160,8 +160,8 @@ def test_a_run_learns_from_what_is_left(
     save_classifier(classifier, classifier_file(tmp_path, experiment.domains[0], experiment.size))
     asked = ["--domains.0.prune.below", below, "--domains.0.prune.classifiers", tmp_path]
     run_verb(train, write_experiment, "--dry-run", *asked)
-    said = capsys.readouterr().out
+    message = capsys.readouterr().out
     left = int((certain >= below).sum())
     assert 40 < left < 60
-    assert f"digit: {left} images" in said
-    assert "edge: 100 images" in said
+    assert f"digit: {left} images" in message
+    assert "edge: 100 images" in message

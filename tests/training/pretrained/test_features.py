@@ -12,7 +12,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.errors import RunError
-from training.pretrained.features import DEVIATION, MEAN, Perception, find_weights, load_perception, read_weights
+from training.pretrained.features import (
+    DEVIATION,
+    MEAN,
+    FeatureNetwork,
+    find_weights,
+    load_feature_network,
+    read_weights,
+)
 
 POOL = 0
 WHOLE = (64, 64, POOL, 128, 128, POOL, *[256] * 4, POOL, *[512] * 4, POOL, *[512] * 4)  # table 1, E
@@ -52,10 +59,10 @@ def test_features_are_vggs(
     whole: nn.Sequential, tmp_path: Path, channels: int, image_range: tuple[float, float], file: str
 ) -> None:
     """From either library's file come the features of its network, of grey and RGB images of any range."""
-    perceive = load_perception(str(save(whole, tmp_path / file))).of_range(image_range)
+    vgg_features = load_feature_network(str(save(whole, tmp_path / file))).of_range(image_range)
     shares = torch.rand(2, channels, 28, 28)
     low, high = image_range
-    found = perceive(shares * (high - low) + low)
+    found = vgg_features(shares * (high - low) + low)
     value: Tensor = (shares.expand(-1, 3, -1, -1) - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[
         :, None, None
     ]
@@ -70,7 +77,7 @@ def test_features_are_vggs(
 def test_at_full_width_it_is_vgg19() -> None:
     """The table has the weights of VGG19's features but for the last two convolutions, which nothing asks."""
     with torch.device("meta"):
-        sizes = [weight.numel() for weight in Perception().parameters()]
+        sizes = [weight.numel() for weight in FeatureNetwork().parameters()]
     assert (len(sizes), sum(sizes)) == (28, 20_024_384 - 2 * (512 * 512 * 9 + 512))
 
 
@@ -82,7 +89,7 @@ def test_a_file_of_another_network_is_refused(whole: nn.Sequential, tmp_path: Pa
     torch.save(whole.state_dict(), unnamed)
     for file in (shallow, other, unnamed):
         with pytest.raises(RunError, match=rf"{file.name} does not hold the weights of VGG19"):
-            load_perception(str(file))
+            load_feature_network(str(file))
 
 
 NAME = "someone/network.v1"

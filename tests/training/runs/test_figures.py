@@ -19,7 +19,7 @@ CURVE = ([1.0, 2.0], [0.5, 0.25])
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+def generated(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Return the list of the figures that are saved."""
     figures: list[Figure] = []
     save = Figure.savefig
@@ -47,20 +47,20 @@ def test_a_panel_more_makes_the_figure_larger(tmp_path: Path, count: int, column
 
 
 @pytest.mark.parametrize("places", [[0, 4], ["ce", "hinge"]])
-def test_few_places_are_named(drawn: list[Figure], tmp_path: Path, places: list[Any]) -> None:
+def test_few_places_are_named(generated: list[Figure], tmp_path: Path, places: list[Any]) -> None:
     """Numbers of layers stand below the axis as they are, and so do words."""
     save_curves({"quality": {"run": (places, [0.5, 0.75])}}, "layers", tmp_path / "curves.png")
-    (axes,) = drawn[0].axes
+    (axes,) = generated[0].axes
     named = [label.get_text() for label in axes.get_xticklabels()]
     assert named == list(map(str, places))
 
 
-def test_a_label_has_one_colour_in_all_panels(drawn: list[Figure], tmp_path: Path) -> None:
+def test_a_label_has_one_colour_in_all_panels(generated: list[Figure], tmp_path: Path) -> None:
     """A curve is known by its colour, also where those before it are missing; the legend has each once."""
     save_curves({"loss": {"one": CURVE, "two": CURVE}, "r1": {"two": CURVE}}, "step", tmp_path / "c.png")
-    first, second = drawn[0].axes
+    first, second = generated[0].axes
     assert second.lines[0].get_color() == first.lines[1].get_color() != first.lines[0].get_color()
-    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["one", "two"]
+    assert [text.get_text() for text in generated[0].legends[0].get_texts()] == ["one", "two"]
     np.testing.assert_array_equal(second.lines[0].get_data(), CURVE)
 
 

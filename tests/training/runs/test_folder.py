@@ -28,7 +28,7 @@ from training.engine.machine import describe_machine
 from training.errors import ConfigError, RunError
 from training.files import write_json
 from training.runs.folder import (
-    KEPT,
+    MAX_CHECKPOINTS,
     RunFolder,
     held,
     list_checkpoints,
@@ -153,7 +153,7 @@ def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (5, 100, 20_000):
         save_checkpoint(tmp_path, step, {"steps_done": step, "weights": torch.full((2,), float(step))})
     assert [file.name for file in list_checkpoints(tmp_path)] == ["step_00000100.pt", "step_00020000.pt"]
-    assert len(list_checkpoints(tmp_path)) == KEPT
+    assert len(list_checkpoints(tmp_path)) == MAX_CHECKPOINTS
     state = load_checkpoint(tmp_path)
     assert state["steps_done"] == 20_000
     assert state["weights"].tolist() == [20_000.0, 20_000.0]
@@ -171,12 +171,12 @@ def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path: Path) -> No
     for step in (5, 10):
         save_checkpoint(tmp_path, step, {"steps_done": step})
     older, last = list_checkpoints(tmp_path)
-    for file, said in (
+    for file, message in (
         (last, f"without it, {older.name} is the last"),
         (older, "there is no older one"),
     ):
         file.write_bytes(file.read_bytes()[:300])
-        with pytest.raises(RunError, match=rf"{file.name} does not hold a checkpoint: .+; {said}"):
+        with pytest.raises(RunError, match=rf"{file.name} does not hold a checkpoint: .+; {message}"):
             load_checkpoint(tmp_path)
         file.unlink()
 
@@ -272,9 +272,9 @@ SIZE = (28, 28)
 
 def add(folder: Path, *levels: int) -> None:
     """Add images of one level each to the split to learn from, and two to measure against."""
-    for split, shown in (("train", levels), ("test", (250, 251))):
+    for split, augmented in (("train", levels), ("test", (250, 251))):
         (folder / split).mkdir(parents=True, exist_ok=True)
-        for level in shown:
+        for level in augmented:
             Image.fromarray(np.full(SIZE, level, np.uint8)).save(folder / split / f"{level:03d}.png")
 
 
@@ -331,8 +331,8 @@ def test_a_run_says_where_it_cannot_go_on_bit_for_bit(
     """Another precision or number of threads rounds otherwise; what is not said is what the run had."""
     capsys.readouterr()
     run_verb(train, begun, "--dry-run", "--machine.precision", "bf16-mixed")
-    said = "warning: this run does not go on bit for bit: precision 32-true, now bf16-mixed\n"
-    assert said in capsys.readouterr().out
+    message = "warning: this run does not go on bit for bit: precision 32-true, now bf16-mixed\n"
+    assert message in capsys.readouterr().out
     run_verb(train, begun, "--dry-run")
     assert "warning" not in capsys.readouterr().out
 
