@@ -48,7 +48,7 @@ class AdaptOptions:
 
 @verb
 def main(target: Path, arguments: list[str]) -> None:
-    """Adapt by an experiment file, or by the experiment of a run folder."""
+    """Adapt by a recipe, or by the experiment of a run folder."""
     run = RunFolder.open(target) if target.is_dir() else None
     if run is not None:
         experiment = run.experiment()
@@ -57,7 +57,7 @@ def main(target: Path, arguments: list[str]) -> None:
         defaults = AdaptOptions(load_experiment(target))
     options = parse(defaults, arguments)
     if not options.experiment.lessons:
-        raise ConfigError(f"{target}: lessons = (): an adaptation has some, and a domain that is labelled")
+        raise ConfigError(f"{target}: lessons = (): an adaptation needs auxiliary losses and a labelled domain")
     device = options.machine.device("an adaptation")
     real = load_labelled(options.experiment)
     experiments = [replace(options.experiment, seed=seed) for seed in options.seeds]
@@ -93,7 +93,7 @@ def adapt(
 
 
 def describe(runs: Sequence[Accuracies]) -> str:
-    """Say the mean over the runs and, where there are several, the standard deviation between them."""
+    """Return the mean over the runs and, if there are several, their standard deviation."""
     lines = {name: spread([run[name] for run in runs]) for name in runs[0]}
     return "\n".join(f"{name}: {shares} of real test images classified right" for name, shares in lines.items())
 

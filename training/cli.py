@@ -20,7 +20,7 @@ from training.errors import ConfigError, TrainingError
 Options = TypeVar("Options")
 
 
-# Loggers and modules whose messages are about themselves, and not about what the user asked for.
+# Loggers and modules whose messages do not concern the user.
 LIBRARIES = (
     "datasets",
     "fsspec",
@@ -48,7 +48,7 @@ def quieten_libraries() -> None:
 def verb(run: Callable[[Path, list[str]], None]) -> Callable[[], None]:
     """Make a console entry of a verb that works on a target: its first argument, then options.
 
-    A user's error is printed as one line, and the exit status is 2. Libraries say nothing but errors.
+    A user's error is printed as one line, and the exit status is 2. Only errors of libraries are shown.
     """
 
     @wraps(run)

@@ -1,9 +1,9 @@
-"""Measure the pairs that a run draws, and write the result into its folder.
+"""Measure the generated pairs of a run, and write the result into its folder.
 
     python -m training.evaluate runs/00003_digit_edge
 
-Latents are those of index 0 of seeds 0, 1, 2, ...; real images are the whole test split. What needs labels
-is left out, and said so, where a source has none.
+Latents are those of index 0 of seeds 0, 1, 2, ...; real images are the whole test split. Measures that need labels
+are left out, with the reason, if a source has none.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from training.runs.folder import RunFolder, load_average
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """How much to measure, and with what."""
+    """How much to measure, and with which classifiers."""
 
     pairs: Annotated[int, Field(ge=2)] = 10_000
-    """How many pairs are drawn, one of each seed from 0."""
+    """How many pairs are generated, one of each seed from 0."""
     classifiers: Path = Path("classifiers")
     """Folder of the classifiers that `training.train_classifier` made."""
 
 
 @dataclass(frozen=True)
 class EvaluateOptions(MeasureOptions):
-    """The same, and where."""
+    """The same, and the machine."""
 
     machine: Machine = field(default_factory=Machine.from_environment)
 

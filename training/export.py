@@ -41,7 +41,7 @@ class ExportOptions:
     version: Positive | None = None
     """Version; by default the next. An existing one is never overwritten."""
     classifier_of: Name | None = None
-    """Domain whose adapted classifier is exported, of a run with lessons; by default the generator is."""
+    """Domain whose adapted classifier is exported, of a run with auxiliary losses; by default the generator is."""
     goes_with: tuple[Name, ...] = ()
     """Generators in the repository whose images a classifier is for."""
 
@@ -116,7 +116,7 @@ def write(network: nn.Module, metadata: ModelMetadata, models: Path) -> tuple[Pa
 
 
 def write_config(file: Path, config: str) -> str:
-    """Write a model's config.pbtxt unless there is one; say so if there is another one, which is kept."""
+    """Write a model's config.pbtxt unless there is one; return a warning if an edited one is kept."""
     if not file.exists():
         write_whole(file, lambda aside: aside.write_text(config, encoding="utf-8"))
     elif file.read_text(encoding="utf-8", errors="replace").split() != config.split():
@@ -199,7 +199,7 @@ def adapted_quality(measured: dict[str, Any], domain: str) -> dict[str, Any]:
 
 
 def check_generators(metadata: ModelMetadata, models: Path) -> None:
-    """Raise ConfigError unless `goes_with` names generators in the repository that draw a classifier's domain."""
+    """Raise ConfigError unless `goes_with` names generators in the repository with a classifier's domain."""
     if metadata.goes_with and metadata.kind == "generator":
         raise ConfigError(f"goes_with = {metadata.goes_with} is for a classifier, and {metadata.name} is a generator")
     for name in metadata.goes_with:

@@ -116,7 +116,7 @@ def expecting(what: str, file: Path, remedy: str = "") -> Iterator[None]:
     except (OSError, MemoryError):  # say nothing of what the file holds
         raise
     except Exception as error:  # a damaged file can make a reader fail in any way
-        said = describe_causes(error)
+        message = describe_causes(error)
         if isinstance(error, pickle.UnpicklingError):
-            said = said.partition(". ")[0]  # torch goes on with advice
-        raise RunError("; ".join(filter(None, [f"{file} does not hold {what}: {said}", remedy]))) from error
+            message = message.partition(". ")[0]  # torch goes on with advice
+        raise RunError("; ".join(filter(None, [f"{file} does not hold {what}: {message}", remedy]))) from error

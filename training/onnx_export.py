@@ -22,6 +22,18 @@ from training.networks.coupled import AdaptedClassifier, CoupledGenerator, laten
 from training.pretrained.classifier import Classifier
 
 PROOF_BATCHES = (1, 2, 7, 64)
+MAX_BATCH = 64
+TEMPLATE = """\
+name: "{name}"
+backend: "onnxruntime"
+max_batch_size: {max_batch}
+input [ {input} ]
+output [
+{outputs}
+]
+version_policy: {{ latest {{ num_versions: 1 }} }}
+dynamic_batching {{ }}
+"""
 
 
 def write_onnx(network: nn.Module, metadata: ModelMetadata, file: Path) -> None:
@@ -67,9 +79,9 @@ def _rename_inner(graph: Any) -> None:
 
 
 def prove(network: nn.Module, metadata: ModelMetadata, file: Path) -> str:
-    """Compare the file in onnxruntime with PyTorch at several batch sizes, and say how they compare.
+    """Compare the file in onnxruntime with PyTorch at several batch sizes, and return a summary.
 
-    Raises ExportError if any value is further apart than rounding explains: bytes by more than 1,
+    Raises ExportError if any value differs by more than rounding explains: bytes by more than 1,
     probabilities by more than 0.0001.
     """
     graph = GRAPHS[metadata.kind](network, metadata)
@@ -116,20 +128,20 @@ class Graph:
 
 
 class GeneratorGraph(nn.Module):
-    """A generator with the way to bytes behind it: latents [B, Z] -> a tuple of uint8 [B, H, W, C]."""
+    """The exported graph of a generator: latents [B, Z] -> a tuple of uint8 [B, H, W, C]."""
 
     def __init__(self, generator: CoupledGenerator) -> None:
         super().__init__()
         self.generator = generator
 
     def forward(self, latent: Tensor) -> tuple[Tensor, ...]:
-        """Draw pairs as the service sends them."""
+        """Generate pairs as the service sends them."""
         images = self.generator(latent).values()
         return tuple(to_bytes(batch, self.generator.image_range).permute(0, 2, 3, 1) for batch in images)
 
 
 class ClassifierGraph(nn.Module):
-    """A classifier as it is asked: images uint8 [B, H, W, C] -> a tuple of one, probabilities [B, K]."""
+    """The exported graph of a classifier: images uint8 [B, H, W, C] -> a tuple of one, probabilities [B, K]."""
 
     def __init__(self, classifier: Classifier | AdaptedClassifier) -> None:
         super().__init__()
@@ -175,21 +187,6 @@ GRAPHS: dict[str, Callable[[nn.Module, ModelMetadata], Graph]] = {
     "generator": _of_generator,
     "classifier": _of_classifier,
 }
-
-
-MAX_BATCH = 64
-
-TEMPLATE = """\
-name: "{name}"
-backend: "onnxruntime"
-max_batch_size: {max_batch}
-input [ {input} ]
-output [
-{outputs}
-]
-version_policy: {{ latest {{ num_versions: 1 }} }}
-dynamic_batching {{ }}
-"""
 
 
 def triton_config(name: str, graph: Graph) -> str:

@@ -1,4 +1,4 @@
-"""Report on runs: compare some, or write the page of what measured runs reached.
+"""Report on runs: a comparison, or the page of results.
 
     python -m training.report runs/00003_digit_edge runs/00004_digit_edge
     python -m training.report runs/* --to docs/results.md
@@ -29,6 +29,63 @@ from training.networks.coupled import generate, latents_of_seeds
 from training.runs.figures import by_metric, save_curves, save_sheet
 from training.runs.folder import MachineFacts, RunFolder, last_step, load_average, machines, seconds
 from training.runs.tables import Row, Rows, Value, flat, markdown, save_report, spread
+
+SEEDS = range(8)
+PIXELS = {"binarised": "pixels agree, binarised", "within_51": "within 51", "within_25": "within 25"}
+# Last parts of the names of fields that differ between runs of one recipe.
+NOT_OF_RECIPE = {"seed", "log_every", "sample_every", "checkpoint_every", "classifiers", "vgg", "description"}
+
+MNIST, USPS = "ylecun/mnist", "flwrlabs/usps"
+
+# Share of agreeing pixels, by source and transform: CoGAN, Liu & Tuzel 2016, section 4; tolerance not stated.
+PIXEL_AGREEMENT = {(MNIST, "edge"): 0.952, (MNIST, "negative"): 0.967}
+
+# Accuracy in a domain without labels, by source and count of those with labels and of its own: CoGAN, on all
+# images as comparisons report it, on few as Tzeng et al. 2017 do.
+ACCURACY = {
+    (MNIST, None, USPS, None): 0.9565,
+    (USPS, None, MNIST, None): 0.9315,
+    (MNIST, 2000, USPS, 1800): 0.912,
+    (USPS, 1800, MNIST, 2000): 0.891,
+}
+
+HEAD = """# Results
+
+Written by `python -m training.report` from the folders of measured runs: no figure here is typed. Runs that
+were stopped early, or trained with overrides, are listed as they are; see the training details below.
+"""
+GENERATED = """
+## Generated images
+
+After so many steps, of how many in the recipe; measured on whole test sets, and on the latents of
+{latents}. In brackets the floor: the value of unrelated real images, or for a distance that of real
+training images. Samples are of seeds 0 to 7, not chosen: images below one another within an experiment are a
+pair.
+
+{table}
+- **Pixels agree**: the share of pixels at which the transform of the other domain's generated image equals
+  the image generated for the domain, to the same side of mid-grey, or within so many of 255 levels.
+  **Published**: Liu & Tuzel 2016, with a tolerance that they do not state.
+- **Classes agree**: the share of pairs whose images are given the same class by the evaluation classifiers.
+  **Class balance**: the entropy of the generated classes over that of equally many of each.
+- **Frechet distance** between the features of generated and of real images in the domain's classifier; only
+  those of one classifier can be compared. **Its classifier**: its accuracy on real test images.
+"""
+ADAPTED = """
+## Unsupervised domain adaptation
+
+Accuracy of the last step on all test images of the domain without labels: mean and standard deviation over
+the seeds. **Held out** is the share of a domain's images that was kept for testing, as the official code
+divides USPS; others are divided as their source has it. **Published** is that of CoGAN.
+
+{table}"""
+DETAILS = """
+## Training details
+
+Batch of each domain; parameters of the networks; minutes of wall-clock time with pauses, the mean of one run
+if there are several seeds.
+
+{table}"""
 
 
 @dataclass(frozen=True)
@@ -87,10 +144,10 @@ def _differing(rows: Rows) -> Rows:
 
 
 def _run_fields(run: RunFolder) -> object:
-    """Return every field of an experiment, also those that there were not yet when it was begun."""
+    """Return every field of a run's experiment, with defaults for fields that are newer."""
     try:
         return EXPERIMENT.dump_python(run.experiment(), mode="json")
-    except ConfigError:  # it has some that there are no longer
+    except ConfigError:  # it has fields that were removed since
         return run.description()["experiment"]
 
 
@@ -98,13 +155,10 @@ def _kept_quality(run: RunFolder) -> object:
     return read_json(run.quality_file) if run.quality_file.is_file() else {}
 
 
-SEEDS = range(8)
-
-
 def document(runs: Sequence[RunFolder], options: ReportOptions) -> None:
     """Write the page and its pictures.
 
-    Raises RunError, before anything is written, where a run is not measured or an experiment is drawn twice.
+    Raises RunError, before anything is written, if a run is not measured or two are of one experiment.
     """
     generated = [run for run in runs if run.quality_file.is_file()]
     adapted = [run for run in runs if run.accuracy_file.is_file()]
@@ -123,7 +177,7 @@ def document(runs: Sequence[RunFolder], options: ReportOptions) -> None:
 
 
 def check(runs: Sequence[RunFolder], generated: Sequence[RunFolder], adapted: Sequence[RunFolder]) -> None:
-    """Raise RunError where a run is not measured, or two draw for one experiment."""
+    """Raise RunError if a run is not measured, or two are of one experiment."""
     for run in runs:
         if run not in [*generated, *adapted]:
             raise RunError(f"{run.path} is not measured: python -m training.evaluate {run.path}")
@@ -136,52 +190,12 @@ def check(runs: Sequence[RunFolder], generated: Sequence[RunFolder], adapted: Se
 
 
 def save_strips(run: RunFolder, folder: Path) -> None:
-    """Write what the averaged generator of a run draws of the first seeds, a picture for each domain."""
+    """Write images of the EMA generator of the first seeds, a file for each domain."""
     experiment, (generator, _) = run.experiment(), load_average(run)
     for name, images in generate(generator, latents_of_seeds(experiment.latent_prior, SEEDS)).items():
         file = strip_file(folder, experiment.name, name)
         file.parent.mkdir(parents=True, exist_ok=True)
         save_sheet({name: images}, file, columns=len(SEEDS))
-
-
-HEAD = """# Results
-
-Written by `python -m training.report` from the folders of measured runs: no figure here is typed. A run
-that was stopped early, or asked for other fields than its file, stands here as it is; how each was made is
-below.
-"""
-GENERATED = """
-## What runs draw
-
-After so many steps, of how many in the experiment's file; measured on whole test sets, and on the latents of
-{latents}. In brackets the floor, which unrelated real images have, or for a distance
-what real training images have. Strips are of seeds 0 to 7, not chosen: what stands below one another within
-an experiment is a pair.
-
-{table}
-- **Pixels agree** where the domain's own transform of another drawn image is what was drawn for the domain,
-  to the same side of mid-grey, or within so many of 255 levels. **Published**: Liu & Tuzel 2016, with a
-  tolerance that they do not state.
-- **Classes agree** where classifiers call the images of a pair what they call that of the first domain.
-  **Class balance**: the entropy of the drawn classes over that of equally many of each.
-- **Frechet distance** of what the domain's classifier sees in drawn images from what it sees in real ones;
-  those of one classifier can be compared. **Its classifier**: the share of real test images it calls right.
-"""
-ADAPTED = """
-## What labels of another domain teach
-
-Accuracy of the last step on all test images of the domain without labels: mean and standard deviation over
-the seeds. **Held out** is the share of a domain's images that was not learned from and measured against, as
-the official code divides USPS; others are divided as their source has it. **Published** is that of CoGAN.
-
-{table}"""
-DETAILS = """
-## How they were made
-
-Images of each domain in a step; weights of the networks; minutes by the clock, halts among them, of one run
-where there are several seeds.
-
-{table}"""
 
 
 def page(generated: Rows, adapted: Rows, details: Rows, latents: str) -> str:
@@ -191,24 +205,21 @@ def page(generated: Rows, adapted: Rows, details: Rows, latents: str) -> str:
     return "".join([HEAD, *texts])
 
 
-PIXELS = {"binarised": "pixels agree, binarised", "within_51": "within 51", "within_25": "within 25"}
-
-
 def latents_of(run: RunFolder) -> str:
-    """Say of which latents a run's pairs were measured. Raises RunError where they were not."""
+    """Return the description of the latents of a measured run. Raises RunError if it is not measured."""
     return str(_quality(run)["latents"])
 
 
 def strip_file(folder: Path, experiment: str, domain: str) -> Path:
-    """Name the picture of what is drawn for a domain, in the folder of a page's pictures."""
+    """Return the path of a domain's generated images in the folder of a page's pictures."""
     return folder / experiment / f"{domain}.png"
 
 
 def generated_rows(run: RunFolder, recipes: Path, pictures: Path) -> Rows:
-    """Return a row for each domain of what a run draws.
+    """Return the row of each domain of a run: generated images and metrics.
 
-    `own` is the folder of experiment files, `pictures` that of the strips. Raises RunError where the run is
-    not measured after its last checkpoint.
+    `recipes` is the folder of recipes, `pictures` that of the images. Raises RunError if the run is not
+    measured after its last checkpoint.
     """
     experiment, quality = run.experiment(), _quality(run)
     return [
@@ -216,7 +227,7 @@ def generated_rows(run: RunFolder, recipes: Path, pictures: Path) -> Rows:
             "experiment": experiment.name,
             "domain": domain.name,
             "steps": _steps(run, recipes),
-            "drawn": f"![]({strip_file(pictures, experiment.name, domain.name)})",
+            "samples": f"![]({strip_file(pictures, experiment.name, domain.name)})",
             **_measures(domain, quality),
         }
         for domain in experiment.domains
@@ -224,9 +235,9 @@ def generated_rows(run: RunFolder, recipes: Path, pictures: Path) -> Rows:
 
 
 def adapted_rows(runs: Sequence[RunFolder], recipes: Path) -> Rows:
-    """Return a row for each domain without labels whose classes runs that are alike were taught.
+    """Return the row of each domain without labels, over the seeds of one recipe.
 
-    Raises RunError where one is not measured after its last checkpoint.
+    Raises RunError if one is not measured after its last checkpoint.
     """
     experiment = runs[0].experiment()
     measured = [run.accuracy(last_step(run.checkpoints)) for run in runs]
@@ -249,9 +260,9 @@ def adapted_rows(runs: Sequence[RunFolder], recipes: Path) -> Rows:
 
 
 def details_row(runs: Sequence[RunFolder], recipes: Path) -> Row:
-    """Return how runs that are alike were made: how large, how long, where.
+    """Return the training details of runs of one recipe: batch, parameters, time, machine, overrides.
 
-    `own` is the folder of experiment files; what runs do otherwise than the file of their name is told.
+    `recipes` is the folder of recipes.
     """
     experiment = runs[0].experiment()
     places = dict.fromkeys(_place(machine) for run in runs for machine in machines(run))
@@ -264,7 +275,7 @@ def details_row(runs: Sequence[RunFolder], recipes: Path) -> Row:
         "discriminator": _parameters(build_discriminator(experiment)),
         "minutes": f"{mean(seconds(run) for run in runs) / 60:.0f}",
         "machine": "; ".join(places),
-        "otherwise than its file": ", ".join(overrides(experiment, recipe_of(experiment, recipes))),
+        "overrides": ", ".join(overrides(experiment, recipe_of(experiment, recipes))),
     }
 
 
@@ -289,7 +300,7 @@ def _measures(domain: DomainConfig, quality: Mapping[str, Any]) -> Row:
 
 
 def _overall(shares: float | Mapping[str, float] | None) -> float | None:
-    """Return the mean over attributes, where there are some."""
+    """Return the mean over attributes, if there are some."""
     return mean(shares.values()) if isinstance(shares, Mapping) else shares
 
 
@@ -299,8 +310,8 @@ def _cell(value: float | None, floor: float | None = None, form: str = ".4f") ->
 
 
 def _steps(run: RunFolder, recipes: Path) -> str:
-    done, asked = last_step(run.checkpoints), recipe_of(run.experiment(), recipes).steps
-    return f"{done:,}" if done == asked else f"{done:,} of {asked:,}"
+    done, planned = last_step(run.checkpoints), recipe_of(run.experiment(), recipes).steps
+    return f"{done:,}" if done == planned else f"{done:,} of {planned:,}"
 
 
 def _parameters(network: nn.Module) -> str:
@@ -318,39 +329,20 @@ def _place(machine: MachineFacts) -> str:
     return f"{machine['device']}, {threads} of {machine['of_threads']} threads"
 
 
-MNIST, USPS = "ylecun/mnist", "flwrlabs/usps"
-
-# Share of agreeing pixels, by source and transform: CoGAN, Liu & Tuzel 2016, section 4; tolerance not stated.
-PIXEL_AGREEMENT = {(MNIST, "edge"): 0.952, (MNIST, "negative"): 0.967}
-
-# Accuracy in a domain without labels, by source and count of those with labels and of its own: CoGAN, on all
-# images as comparisons report it, on few as Tzeng et al. 2017 do.
-ACCURACY = {
-    (MNIST, None, USPS, None): 0.9565,
-    (USPS, None, MNIST, None): 0.9315,
-    (MNIST, 2000, USPS, 1800): 0.912,
-    (USPS, 1800, MNIST, 2000): 0.891,
-}
-
-
 def published_pixel_agreement(domain: DomainConfig) -> float | None:
-    """Return the share of pixels that agree, of a domain made of these images, where one is known."""
+    """Return the published pixel agreement of a domain of these images, if there is one."""
     return PIXEL_AGREEMENT.get((domain.source, domain.transform))
 
 
 def published_accuracy(experiment: Experiment, domain: DomainConfig) -> float | None:
-    """Return the accuracy in a domain that these labelled domains teach, where one is known."""
-    teachers = [one for one in experiment.domains if one.labelled]
-    known = [ACCURACY.get((teacher.source, teacher.count, domain.source, domain.count)) for teacher in teachers]
+    """Return the published accuracy in a domain adapted from these labelled domains, if there is one."""
+    labelled = [one for one in experiment.domains if one.labelled]
+    known = [ACCURACY.get((one.source, one.count, domain.source, domain.count)) for one in labelled]
     return next((figure for figure in known if figure is not None), None)
 
 
-# last parts of the names of fields that tell two runs of a recipe apart, and no two recipes
-NOT_OF_RECIPE = {"seed", "log_every", "sample_every", "checkpoint_every", "classifiers", "vgg", "description"}
-
-
 def group_by_recipe(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
-    """Return the runs in groups, in their order; those of one have one recipe and one number of steps."""
+    """Return the runs in groups of one recipe and one number of steps, in their order."""
     groups: dict[object, list[RunFolder]] = {}
     for run in runs:
         fields = _recipe_fields(run.experiment())
@@ -359,13 +351,13 @@ def group_by_recipe(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
 
 
 def recipe_of(experiment: Experiment, recipes: Path) -> Experiment:
-    """Return the experiment of the file of that name; where there is none, this one."""
+    """Return the experiment of the recipe of that name; if there is none, this one."""
     file = recipes / f"{experiment.name}.toml"
     return load_experiment(file) if file.is_file() else experiment
 
 
 def overrides(experiment: Experiment, base: Experiment) -> list[str]:
-    """Say each field of an experiment that is not as in another: generator.width = 0.5."""
+    """Return the fields in which an experiment differs from another: generator.width = 0.5."""
     ours, theirs = _recipe_fields(experiment), _recipe_fields(base)
     names = dict.fromkeys([*theirs, *ours])
     return [f"{name} = {ours.get(name)}" for name in names if ours.get(name) != theirs.get(name)]

@@ -1,4 +1,4 @@
-"""Train, measure and draw an experiment with every combination of the values of some of its fields.
+"""Train and measure a recipe with every combination of the values of some of its fields.
 
     python -m training.sweep training/recipes/digit_negative.toml --over generator.shared_layers=0,1,2,3,4
 
@@ -31,6 +31,8 @@ from training.runs.folder import RunFolder, find_run, last_step
 from training.runs.tables import Rows, Value, flat, save_report
 from training.train import complete
 
+Point = Mapping[str, Any]  # a value for each field that is swept over
+
 
 @dataclass(frozen=True)
 class SweepOptions:
@@ -44,14 +46,14 @@ class SweepOptions:
     to: Path = Path("sweep")
     """Folder that the report and the curves are written into."""
     dry_run: bool = False
-    """Check every point, say how far each is, and stop."""
+    """Check every point, print its progress, and stop."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
     machine: Machine = field(default_factory=Machine.from_environment)
 
 
 @verb
 def main(target: Path, arguments: list[str]) -> None:
-    """Sweep over an experiment file."""
+    """Sweep over the fields of a recipe."""
     options = parse(SweepOptions(load_experiment(target)), arguments)
     device = options.machine.device("a sweep")
     points = read_points(options.over)
@@ -74,7 +76,7 @@ def main(target: Path, arguments: list[str]) -> None:
 
 
 def evaluation_accuracy(experiment: Experiment, classifiers: Path) -> dict[str, object]:
-    """Return how good the classifiers are that judge an experiment. Raises RunError without them."""
+    """Return the accuracies of an experiment's evaluation classifiers. Raises RunError without them."""
     accuracies = load_evaluation_classifiers(experiment, load_real(experiment), classifiers)
     return {name: classifier.named_accuracy() for name, classifier in accuracies.items()}
 
@@ -88,7 +90,7 @@ def reach(
 ) -> dict[str, Value]:
     """Do what is left of a point; return its run, and the numbers of its quality, if it has not diverged.
 
-    A quality that as many pairs and as good judges have given is not measured again.
+    A quality measured with as many pairs and classifiers of the same accuracies is not measured again.
     """
     try:
         run = complete(run, experiment, options.runs, options.machine)
@@ -136,9 +138,6 @@ def by_measure(rows: Rows, fields: Sequence[str]) -> dict[str, dict[str, Curve]]
                 places.append(row[across] if numbers else str(row[across]))
                 values.append(value)
     return panels
-
-
-Point = Mapping[str, Any]  # a value for each field that is swept over
 
 
 def read_points(over: Sequence[str]) -> list[Point]:

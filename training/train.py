@@ -1,4 +1,4 @@
-"""Train the networks of an experiment, or go on with a run that was stopped.
+"""Train the networks of a recipe, or resume a run.
 
 python -m training.train training/recipes/digit_negative.toml --steps 2000
 python -m training.train runs/00003_digit_edge
@@ -47,18 +47,18 @@ class TrainOptions:
     runs: Path = Path("runs")
     """Folder that the numbered run folder is made in."""
     dry_run: bool = False
-    """Check everything, load the images, say what would be done, and stop."""
+    """Check everything, load the images, print a summary, and stop."""
     machine: Machine = field(default_factory=Machine.from_environment)
 
 
 @verb
 def main(target: Path, arguments: list[str]) -> None:
-    """Begin a run of an experiment file, or resume a run folder."""
+    """Train a recipe, or resume a run folder."""
     resumed = RunFolder.open(target) if target.is_dir() else None
     experiment = resumed.experiment() if resumed else load_experiment(target)
     options = parse(TrainOptions(experiment), arguments)
     if resumed and options.experiment != experiment:
-        raise ConfigError(f"{target} goes on as it was begun: its experiment cannot be changed")
+        raise ConfigError(f"{target} is a run, whose experiment cannot be changed: train a recipe instead")
     prepared = prepare(options.experiment, options.machine, resumed)
     trainer = prepared.trainer
     if not options.dry_run:
@@ -67,14 +67,14 @@ def main(target: Path, arguments: list[str]) -> None:
         try:
             train(trainer, folder)
         except KeyboardInterrupt:
-            print_once(trainer, f"stopped; this goes on: python -m training.train {folder.path}")
+            print_once(trainer, f"stopped; resume with: python -m training.train {folder.path}")
             raise
         print_once(trainer, f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a run needs, loaded."""
+    """A trainer and its loaded images."""
 
     trainer: Trainer
     sets: dict[str, ImageSet]
@@ -82,11 +82,10 @@ class Prepared:
 
 
 def prepare(experiment: Experiment, machine: Machine, run: RunFolder | None = None) -> Prepared:
-    """Load all that an experiment needs, and say what a run of it will do.
+    """Load all that an experiment needs, and print a summary.
 
-    A run that is resumed goes on by what was chosen when it began: device, threads and precision, as far as
-    they are there; it is said if it cannot go on bit for bit. Raises ConfigError, DataError, and RunError if
-    the images of the run have changed.
+    A resumed run keeps its device, threads and precision if they are available; a warning is printed if it
+    cannot go on bit for bit. Raises ConfigError, DataError, and RunError if the images of the run have changed.
     """
     known = machines(run) if run else []
     fabric = (machine.resume(known[-1]) if known else machine).fabric()
@@ -117,9 +116,9 @@ def begin(prepared: Prepared, runs: Path) -> RunFolder:
 
 
 def complete(run: RunFolder | None, experiment: Experiment, runs: Path, machine: Machine) -> RunFolder:
-    """Do what is left of an experiment's run, or the whole of a new one, and return it.
+    """Finish an experiment's run, or train a new one, and return it.
 
-    Raises what `prepare` and `train` raise; the folder of a new one is made between the two.
+    Raises what `prepare` and `train` raise.
     """
     if run is None or last_step(run.checkpoints) < experiment.steps:
         prepared = prepare(experiment, machine, run)
@@ -129,9 +128,9 @@ def complete(run: RunFolder | None, experiment: Experiment, runs: Path, machine:
 
 
 def train(trainer: Trainer, folder: RunFolder) -> None:
-    """Begin a run, or go on where its last checkpoint is.
+    """Train a run from its last checkpoint, if any.
 
-    Raises RunError where it is being trained already, DivergedError.
+    Raises RunError if it is being trained already, DivergedError.
     """
     with held(folder, trainer.processes):
         if list_checkpoints(folder.checkpoints):  # a run killed before its first one begins anew
@@ -142,7 +141,7 @@ def train(trainer: Trainer, folder: RunFolder) -> None:
 
 
 def print_once(trainer: Trainer, text: str) -> None:
-    """Print, where several processes train in one of them."""
+    """Print in the leading process alone."""
     if trainer.processes.leads:
         print(text)
 
@@ -150,8 +149,7 @@ def print_once(trainer: Trainer, text: str) -> None:
 def run(trainer: Trainer, record: Recorder) -> None:
     """Train to the last step, writing metrics, samples and checkpoints.
 
-    Where it is told to stop it saves the state after the step, and raises KeyboardInterrupt. Raises
-    DivergedError.
+    On a signal it saves the state after the step, and raises KeyboardInterrupt. Raises DivergedError.
     """
     experiment = trainer.experiment
     steps = range(trainer.state.steps_done, experiment.steps)

@@ -47,7 +47,7 @@ class ClassifierOptions:
     classifiers: Path = Path("classifiers")
     """Folder of the classifiers."""
     table: Annotated[str, one_of(CLASSIFIERS), listed(CLASSIFIERS)] = "digit"
-    """Table of layers."""
+    """Name of the architecture."""
     epochs: Positive = 4
     """Times that every training image is seen, on average."""
     augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
@@ -73,7 +73,7 @@ def main(target: Path, arguments: list[str]) -> None:
 
 
 def describe(domain: str, classifier: Classifier) -> str:
-    """Say how much of its domain a classifier reads right, and of each attribute where there are some."""
+    """Return the accuracy of a classifier in words, and that of each attribute if there are some."""
     shares = zip(classifier.attributes, classifier.accuracy.flatten().tolist(), strict=False)
     each = "".join(f", {name} {share:.2%}" for name, share in shares)
     return f"{domain}: {float(classifier.accuracy.mean()):.2%} of real test images classified right{each}"
@@ -132,7 +132,7 @@ def classifier_provenance(
 ) -> Provenance:
     """Return what repeats the training: recipe, seed, and what `made` it: commit and versions."""
     recipe = {
-        "verb": "train_classifiers",
+        "verb": "train_classifier",
         "domain": DOMAIN.dump_python(domain, mode="json"),
         "size": list(experiment.size),
         "table": options.table,

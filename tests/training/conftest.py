@@ -74,7 +74,7 @@ def random_feature_network(_channels: int) -> FeatureNetwork:
 
 
 def random_loss_networks(experiment: Experiment) -> LossNetworks:
-    """Make what an experiment's couplings ask, small and always the same: networks that know nothing."""
+    """Make the loss networks of an experiment, small, untrained and always the same."""
     torch.manual_seed(0)
     tables = {table.size: name for name, table in CLASSIFIERS.items()}
     kinds: dict[str, Callable[[int], LossNetwork]] = {
@@ -90,7 +90,7 @@ def random_loss_networks(experiment: Experiment) -> LossNetworks:
 
 @pytest.fixture(scope="session")
 def make_loss_networks() -> Callable[[Experiment], LossNetworks]:
-    """Return what makes the couplers of an experiment."""
+    """Return what makes the loss networks of an experiment."""
     return random_loss_networks
 
 
@@ -98,7 +98,7 @@ def make_loss_networks() -> Callable[[Experiment], LossNetworks]:
 def make_trainer() -> Callable[..., Trainer]:
     """Return what builds the trainer of an experiment on its images, each domain's read once.
 
-    Its couplings ask networks that know nothing.
+    Its loss networks are untrained.
     """
     known: dict[object, dict[str, ImageSet]] = {}
 

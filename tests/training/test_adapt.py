@@ -1,4 +1,4 @@
-"""The verb `adapt`: it trains each seed once, measures the last step, and says the mean."""
+"""The verb `adapt`: it trains each seed once, measures the last step, and prints the mean."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_what_teaches_no_classes_is_refused(
     assert not (tmp_path / "runs").exists()
     run = RunFolder.create(tmp_path / "runs", load_experiment(write_experiment))
     save_checkpoint(run.checkpoints, 1, {"steps_done": 1})
-    with pytest.raises(RunError, match="_tiny has no classifier: its experiment has no lessons"):
+    with pytest.raises(RunError, match="_tiny has no classifier: its experiment has no auxiliary losses"):
         load_adapted(run)
     with pytest.raises(RunError, match=r"not measured after step 1: python -m training\.adapt .+_tiny"):
         run.accuracy(1)

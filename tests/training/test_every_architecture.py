@@ -1,4 +1,4 @@
-"""Every table learns and exports, for any number of domains."""
+"""Every architecture trains and exports, for any number of domains."""
 
 from __future__ import annotations
 

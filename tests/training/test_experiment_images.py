@@ -1,4 +1,4 @@
-"""The images of the committed experiments, from made-up copies of the hub's sets with its own layout."""
+"""The images of the committed recipes, from made-up copies of the hub's sets with its own layout."""
 
 from __future__ import annotations
 

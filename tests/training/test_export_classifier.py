@@ -124,7 +124,7 @@ def test_what_has_no_classifier_is_refused(
     experiment = make_experiment()
     plain, trainer = RunFolder.create(tmp_path, experiment), make_trainer(experiment)
     save_checkpoint(plain.checkpoints, 1, trainer.state.state_dict())
-    with pytest.raises(RunError, match="has no classifier: its experiment has no lessons"):
+    with pytest.raises(RunError, match="has no classifier: its experiment has no auxiliary losses"):
         export(plain, options)
     unmeasured = RunFolder.create(tmp_path, adapted.experiment())
     for file in adapted.checkpoints.iterdir():

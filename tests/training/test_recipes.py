@@ -1,4 +1,4 @@
-"""The committed experiments train."""
+"""The committed recipes train."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NARROW = {f"{network}.width": 1 / 64 for network in ("generator", "discriminator
 def test_every_experiment_trains(
     file: Path, fabric: Fabric, make_loss_networks: Callable[[Experiment], LossNetworks]
 ) -> None:
-    """Two steps with narrow networks, on images at random: all that is asked for is logged and finite."""
+    """Two steps with narrow networks, on images at random: all requested is logged and finite."""
     experiment = move(load_experiment(file), NARROW | {"batch_size": 4, "classifier.batch_size": None})
     images = {
         domain.name: torch.randint(256, (9, domain.channels, *experiment.size), dtype=torch.uint8)

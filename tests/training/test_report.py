@@ -126,12 +126,12 @@ def test_every_measure_of_every_domain_is_a_cell(
     lone = leave(tmp_path / "runs", make_experiment(("digit",), name="lone"), 300, alone)
     page = tmp_path / "docs" / "results.md"
     run_verb(report, pair.path, lone.path, "--to", page)
-    digit, edge, single = table(page, "What runs draw")
+    digit, edge, single = table(page, "Generated images")
     assert edge == {
         "experiment": "pair",
         "domain": "edge",
         "steps": "300 of 25,000",
-        "drawn": "![](results/pair/edge.png)",
+        "samples": "![](results/pair/edge.png)",
         "pixels agree, binarised": "0.9644 (0.7500)",
         "within 51": "0.9375 (0.6250)",
         "within 25": "0.8125 (0.5000)",
@@ -182,13 +182,13 @@ discriminator = {{table = "digit_strided", width = 0.015625}}
     note_machine(run, {"device": "abacus", "threads": 2, "of_threads": 8, "processes": 3})
     page = tmp_path / "results.md"
     run_verb(report, run.path, "--to", page, "--recipes", tmp_path / "files")
-    (made,), generated = table(page, "How they were made"), table(page, "What runs draw")
+    (made,), generated = table(page, "Training details"), table(page, "Generated images")
     generator = build_generator(experiment)
     assert {row["steps"] for row in [made, *generated]} == {"1,200 of 2,500"}
     assert made["batch"] == "4"
     assert made["generator"] == f"{sum(weight.numel() for weight in generator.parameters()):,}"
     assert made["machine"] == "abacus, 6 of 8 threads"
-    assert made["otherwise than its file"] == "generator.width = 0.015625, steps = 2000"
+    assert made["overrides"] == "generator.width = 0.015625, steps = 2000"
 
 
 def test_seeds_of_an_adaptation_are_one_row(run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path) -> None:
@@ -203,12 +203,12 @@ def test_seeds_of_an_adaptation_are_one_row(run_verb: RunVerb, make_experiment: 
         write_json(run.accuracy_file, {"steps": 7, "images": images, "accuracy": accuracy})
         runs.append(run.path)
     run_verb(report, *runs, "--to", tmp_path / "results.md")
-    first, other = table(tmp_path / "results.md", "What labels of another domain teach")
+    first, other = table(tmp_path / "results.md", "Unsupervised domain adaptation")
     assert (first["domain"], first["seeds"], first["accuracy"]) == ("edge", "0, 1", "92.00% +- 2.83%")
     assert (first["held out"], first["images"]) == ("20% of edge", "1,860")
     assert (other["held out"], other["seeds"], other["accuracy"]) == ("", "2", "50.00%")
-    assert len(table(tmp_path / "results.md", "How they were made")) == 2
-    assert "What runs draw" not in (tmp_path / "results.md").read_text()
+    assert len(table(tmp_path / "results.md", "Training details")) == 2
+    assert "Generated images" not in (tmp_path / "results.md").read_text()
 
 
 @pytest.mark.parametrize("message", ["is not measured: python -m training.evaluate", "are of one experiment, tiny"])

@@ -1,4 +1,4 @@
-"""Sweeps: points are trained, measured and drawn, and none of it twice."""
+"""Sweeps: points are trained, measured and plotted, none of them twice."""
 
 from __future__ import annotations
 

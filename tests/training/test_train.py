@@ -110,7 +110,7 @@ def test_a_run_that_is_told_to_stop_loses_nothing(
         run_verb(train, write_experiment, "--runs", tmp_path / "stopped", *CPU)
     monkeypatch.setattr(Trainer, "step", step)
     run = tmp_path / "stopped/00000_tiny"
-    assert f"stopped; this goes on: python -m training.train {run}\n" in capsys.readouterr().out
+    assert f"stopped; resume with: python -m training.train {run}\n" in capsys.readouterr().out
     assert load_checkpoint(run / "checkpoints")["steps_done"] == 3
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
     run_verb(train, run, *CPU)

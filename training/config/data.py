@@ -1,4 +1,4 @@
-"""A domain of an experiment: where its images come from, and what is made of them."""
+"""Domains of an experiment as dataclasses: sources, preprocessing, labels."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class DomainConfig(SourceConfig):
     margin: Annotated[int, Field(ge=0)] = 0
     """Black pixels added on each side before images are resized; 3 make USPS lie as MNIST does."""
     crop: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of an image's middle that is kept, in the network's shape; where not said, all is stretched."""
+    """Share of an image's middle that is kept, in the network's shape; if unset, the whole image is stretched."""
     channels: Literal[1, 3] = 1
     """1 for grey, 3 for RGB."""
     patches: tuple[PatchesConfig, ...] = ()
@@ -93,7 +93,7 @@ class DomainConfig(SourceConfig):
     transform: Annotated[str, one_of(TRANSFORMS)] = "identity"
     """What makes this domain's images of the source's."""
     count: Positive | None = None
-    """How many images it learns from, before any are pruned, drawn by the seed; all where it is not said."""
+    """How many images it learns from, before pruning, sampled by the seed; all if unset."""
     prune: PruneConfig = field(default_factory=PruneConfig)
     """Which images are left out because a classifier is unsure of them."""
     label_column: str = "label"
@@ -101,9 +101,9 @@ class DomainConfig(SourceConfig):
     label_columns: tuple[str, ...] = ()
     """Columns of yes and no, in its place: attributes, any of which an image may have."""
     labelled: bool = False
-    """Whether lessons know its classes; otherwise only measuring does."""
+    """Whether auxiliary losses use its labels; otherwise only measuring does."""
     balanced: bool = False
-    """Whether each class is drawn as often as any other, of a labelled domain; otherwise each image is."""
+    """Whether classes are sampled equally often, of a labelled domain; otherwise images are."""
     forbidden_augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
     """Augmentations that would make another domain's images of these: color, of a negative."""
 
@@ -132,4 +132,4 @@ def check_domains(domains: Sequence[DomainConfig]) -> None:
     if len(set(columns.values())) > 1:
         raise ValueError(f"label_columns differ, {columns}: pairs are compared by those of all domains")
     if unknown := [domain.name for domain in domains if domain.balanced and not domain.labelled]:
-        raise ValueError(f"balanced domains {unknown} are not labelled: lessons may not know their classes")
+        raise ValueError(f"balanced domains {unknown} are not labelled, so that their classes are unknown to training")

@@ -1,4 +1,4 @@
-"""The couplings of an experiment: which, how heavy and for how long."""
+"""Coupling losses, auxiliary losses and the classifier of an experiment, as dataclasses."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from training.losses.pixels import AUGMENTATIONS
 
 @dataclass(frozen=True, config=STRICT)
 class CouplingConfig:
-    """What holds pairs together beside shared layers."""
+    """A coupling loss: holds the images of a pair together, beside shared layers."""
 
     name: Annotated[str, one_of(COUPLINGS), listed(COUPLINGS)]
-    """Which coupling."""
+    """Name of the coupling loss."""
     weight: Weight
     """Its weight in the generator's loss."""
     classifiers: str = "couplers"
-    """Folder of the classifiers that semantic asks; others than those that judge the pairs."""
+    """Folder of the classifiers of `semantic`; not those that evaluate the pairs."""
     vgg: str = "timm/vgg19.tv_in1k"
-    """Weights of VGG19 that content and style ask: a hub name, or a file of torchvision's."""
+    """Weights of VGG19 for `content` and `style`: a hub name, or a file of torchvision's."""
     layers: Positive = 1
-    """How many of the domains' own generator layers weights and features look at, from the border on."""
+    """How many of the domains' own generator layers `weights` and `features` compare, from the first on."""
     until: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the steps over which the weight falls linearly to nothing; it stays where not said."""
+    """Share of the steps over which the weight falls linearly to nothing; constant if unset."""
     remains: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the weight below which it does not fall."""
 
@@ -40,7 +40,7 @@ class CouplingConfig:
 
 
 def check_couplings(couplings: Sequence[CouplingConfig], own_layers: int) -> None:
-    """Raise ValueError where couplings repeat, or ask for more than the domains' own generator layers."""
+    """Raise ValueError if couplings repeat, or compare more layers than the domains have of their own."""
     names = [coupling.name for coupling in couplings]
     if len(set(names)) < len(names):
         raise ValueError(f"couplings repeat: {names}")
@@ -54,10 +54,10 @@ def check_couplings(couplings: Sequence[CouplingConfig], own_layers: int) -> Non
 
 @dataclass(frozen=True, config=STRICT)
 class LessonConfig:
-    """A cost of the discriminator's classes or features."""
+    """An auxiliary loss of the discriminator."""
 
     name: Annotated[str, one_of(AUXILIARY_LOSSES)]
-    """Which lesson."""
+    """Name of the auxiliary loss."""
     weight: Weight
     """Its weight in the discriminator's loss."""
     begins: Share = 0.0
@@ -66,24 +66,24 @@ class LessonConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class ClassifierConfig:
-    """Classes on the discriminator's features, and the average of both, the teacher."""
+    """The classes that a discriminator with auxiliary losses predicts, and its EMA."""
 
     classes: Annotated[int, Field(ge=2)] = 10
     """How many classes there are: the labels are 0 to one less."""
     batch_size: Positive | None = None
-    """Images of each domain in a step's lessons; the experiment's batch_size where it is not said."""
+    """Images of each domain for the auxiliary losses of a step; `batch_size` of the experiment if unset."""
     augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
-    """How the student's images of a lesson are altered; the teacher sees them as they are."""
+    """Augmentations of the discriminator's images in auxiliary losses; the EMA's images have none."""
     confidence: Share = 0.95
-    """Least probability at which a class that the teacher reads counts."""
+    """Least probability at which a class predicted by the EMA discriminator is a pseudo label."""
     ema: Decay = 0.999
-    """Decay of the averaged discriminator, which teaches, is measured and exported; 0 is the last one."""
+    """Decay of the EMA discriminator, which gives pseudo labels, is measured and exported; 0: no average."""
 
 
 def check_lessons(
     lessons: Sequence[LessonConfig], domains: Sequence[DomainConfig], shared_layers: int, own_last_layers: int
 ) -> None:
-    """Raise ValueError where lessons, labelled domains and the discriminator do not fit together."""
+    """Raise ValueError if auxiliary losses, labelled domains and the discriminator do not fit together."""
     names = [lesson.name for lesson in lessons]
     labelled = [domain.name for domain in domains if domain.labelled]
     if len(set(names)) < len(names):
@@ -98,7 +98,7 @@ def check_lessons(
             "need a last layer that is shared, so 1 or more and 0"
         )
     if attributed := [domain.name for domain in domains if domain.labelled and domain.label_columns]:
-        raise ValueError(f"labelled domains {attributed} have label_columns, and lessons teach classes")
+        raise ValueError(f"labelled domains {attributed} have label_columns, and lessons are of classes")
     unlabelled = [lesson for lesson in names if AUXILIARY_LOSSES[lesson].needs_unlabelled]
     if unlabelled and all(domain.labelled for domain in domains):
         raise ValueError(f"lessons {unlabelled} need a domain that is not labelled")

@@ -1,4 +1,4 @@
-"""The networks of an experiment: their tables, how much of them domains share, their optimisers."""
+"""Networks of an experiment as dataclasses: architecture, shared layers, optimiser."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS, Table, size_misma
 
 @dataclass(frozen=True, config=STRICT)
 class NetworkConfig:
-    """What generator and discriminator have in common."""
+    """Fields of generators and discriminators."""
 
     width: Annotated[float, Field(gt=0)] = 1.0
-    """Multiplier of the table's channels."""
+    """Multiplier of the architecture's channels."""
     shared_layers: Annotated[int, Field(ge=0)] | None = None
-    """How many layers the domains share; all but the one next to the image where it is not said."""
+    """How many layers the domains share; all but the one next to the image if unset."""
     initialisation: Annotated[str, one_of(INITIALISERS)] = "normal"
-    """How the weights are drawn."""
+    """Initialisation of the weights."""
     initial_bias: float = 0.0
-    """What the biases of convolutions and linear layers begin with."""
+    """Initial bias of convolutions and linear layers."""
     initial_slope: float | None = None
-    """What PReLUs' slopes below zero begin with; the table's where it is not said."""
+    """Initial slope of PReLUs below zero; the architecture's if unset."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     """The optimiser's step size."""
     betas: tuple[Decay, Decay] = (0.5, 0.99)
     """Decay of adam's first and second moment; sgd's momentum is the first, rmsprop's decay the second."""
     optimiser: Annotated[str, one_of(OPTIMISERS)] = "adam"
-    """What makes updates of gradients."""
+    """Optimiser."""
     weight_decay: Weight = 0.0
     """Share of each weight that is added to its gradient."""
     clip_gradients: Annotated[float, Field(gt=0)] | None = None
@@ -54,20 +54,20 @@ class GeneratorConfig(NetworkConfig):
     """The coupled generator, its optimiser and its average."""
 
     table: Annotated[str, one_of(GENERATORS), listed(GENERATORS)] = "digit"
-    """Table of layers."""
+    """Name of the architecture."""
     updates: Positive = 1
     """How often it is updated in a step."""
     ema: Decay = 0.999
     """Decay of the averaged generator, the one that is sampled, measured and exported."""
 
     def own_of(self, table: Table) -> int:
-        """Return how many of a table's layers are a domain's own, before the one that draws the image."""
+        """Return how many of a table's layers are a domain's own, before the one that makes the image."""
         return max(0, len(table.layers) - 1 - self.shared_of(table))
 
 
 @dataclass(frozen=True, config=STRICT)
 class ReaderConfig(NetworkConfig):
-    """What the networks that read images have in common."""
+    """Fields of discriminators and encoders."""
 
     own_last_layers: Annotated[int, Field(ge=0)] = 0
     """How many of the last layers are each domain's own, after the shared ones."""
@@ -79,10 +79,10 @@ class ReaderConfig(NetworkConfig):
 
 @dataclass(frozen=True, config=STRICT)
 class EncoderConfig(ReaderConfig):
-    """The encoder that a cycle asks for the latents of images; it learns beside the generator."""
+    """The encoder of the coupling loss `cycle`, images -> latents; it is trained beside the generator."""
 
     table: Annotated[str, one_of(ENCODERS), listed(ENCODERS)] = "digit"
-    """Table of layers."""
+    """Name of the architecture."""
 
 
 def check_layers(
@@ -134,13 +134,13 @@ class DiscriminatorConfig(ReaderConfig):
     """The coupled discriminator, its optimiser and its penalties."""
 
     table: Annotated[str, one_of(DISCRIMINATORS), listed(DISCRIMINATORS)] = "digit"
-    """Table of layers."""
+    """Name of the architecture."""
     updates: Positive = 1
     """How often it is updated in a step."""
     real_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
-    """What a loss of labels calls real images; below 1 is one-sided smoothing (Salimans et al. 2016)."""
+    """Label of real images, in losses that have labels; below 1 is one-sided smoothing (Salimans et al. 2016)."""
     fake_label: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """What it calls drawn images; above 0 makes the smoothing two-sided."""
+    """Label of generated images; above 0 makes the smoothing two-sided."""
     penalty: Annotated[str, one_of(["none", *PENALTIES]), listed(PENALTIES)] = "none"
     """Penalty on its gradient at images."""
     penalty_weight: Weight = 1.0
@@ -150,9 +150,9 @@ class DiscriminatorConfig(ReaderConfig):
     penalties: tuple[PenaltyConfig, ...] = ()
     """Penalties beside that one, each with a weight of its own."""
     augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
-    """How what it sees is altered, real and drawn alike (Zhao et al. 2020); domains can forbid some."""
+    """Augmentations of its inputs, real and generated alike (Zhao et al. 2020); domains can forbid some."""
     noise: Weight = 0.0
-    """Standard deviation of the noise on all that it sees, at the first step (Arjovsky & Bottou 2017)."""
+    """Standard deviation of the noise on its inputs, at the first step (Arjovsky & Bottou 2017)."""
     noise_until: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the steps over which the noise falls linearly to nothing."""
     clip_weights: Annotated[float, Field(gt=0)] | None = None
@@ -167,7 +167,7 @@ class DiscriminatorConfig(ReaderConfig):
 
     @property
     def all_penalties(self) -> tuple[PenaltyConfig, ...]:
-        """Every penalty that is asked for."""
+        """All penalties of the experiment."""
         if self.penalty == "none":
             return self.penalties
         return (PenaltyConfig(self.penalty, self.penalty_weight, self.penalty_every), *self.penalties)

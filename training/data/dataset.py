@@ -38,7 +38,7 @@ def blend(images: Pixels, patches: PatchesConfig, use: Use) -> Pixels:
 
 
 def _random_patches(patches: PatchesConfig, use: Use, shape: tuple[int, ...]) -> Pixels:
-    """Draw patches uint8 [N, H, W, C], decoding each image of the source once."""
+    """Return random patches uint8 [N, H, W, C], decoding each image of the source once."""
     table = open_rows(patches, use)
     random = np.random.default_rng(patches.seed)
     chosen = random.integers(len(table), size=shape[0])
@@ -69,7 +69,7 @@ def _cut(photo: Pixels, shape: tuple[int, ...], corner: NDArray[np.float64]) -> 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images uint8 [N, C, H, W] of a domain and, where the source has them, labels int64.
+    """Images uint8 [N, C, H, W] of a domain and, if the source has them, labels int64.
 
     These are classes [N], or attributes [N, K] of 1 and 0.
     """
@@ -77,7 +77,7 @@ class ImageSet:
     images: Tensor
     labels: Tensor | None
     class_names: tuple[str, ...] = ()
-    """What the source calls its classes, where it says so."""
+    """Names of the classes, if the source has them."""
     origins: tuple[Origin, ...] = ()
     """Where each image is from."""
 
@@ -168,9 +168,9 @@ def load_pairs(experiment: Experiment) -> dict[str, ImageSet]:
 
 
 def check_test_splits(experiment: Experiment) -> None:
-    """Raise DataError where the images that a run is measured by cannot be loaded; none of them is kept.
+    """Raise DataError if the test images cannot be loaded; none of them is kept.
 
-    Or where domains have other classes, and a lesson or a coupling compares them.
+    Also if domains have different classes and an auxiliary or coupling loss compares them.
     """
     names = {d.name: load_split(d, "test", experiment.size).class_names for d in experiment.domains}
     if (experiment.lessons or experiment.asks("classifiers")) and (mismatch := class_mismatch(names)):
@@ -185,7 +185,7 @@ def load_split(domain: DomainConfig, use: Use, size: tuple[int, int]) -> ImageSe
 
 
 def _counted(share: list[int], domain: DomainConfig) -> list[int]:
-    """Return the first rows of a domain's share, as many as it asks for: a fair sample of them all."""
+    """Return the first rows of a domain's share, as many as `count`: a fair sample of all."""
     if domain.count is None:
         return share
     if len(share) < domain.count:

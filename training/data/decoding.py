@@ -32,6 +32,14 @@ from training.files import write_whole
 
 ROWS_AT_ONCE = 1000
 PAGES = "pages"  # of a file, in the info of its image
+log = logging.getLogger(__name__)
+Pixels = NDArray[np.uint8]
+Fingerprints = list[bytes | None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+CACHE_LIMIT = 20 * 2**30  # bytes; of more, what was not used for longest is removed
+LAYOUT = 1  # raised when the same images become other pixels
+WIDTH = 16  # bytes of a fingerprint
 
 
 def read_cells(table: datasets.Dataset, column: str) -> Iterator[list[dict[str, Any] | None]]:
@@ -75,18 +83,6 @@ def _upright(image: Image.Image) -> Image.Image:
     return upright
 
 
-log = logging.getLogger(__name__)
-
-Pixels = NDArray[np.uint8]
-Fingerprints = list[bytes | None]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-CACHE_LIMIT = 20 * 2**30  # bytes; of more, what was not used for longest is removed
-LAYOUT = 1  # raised when the same images become other pixels
-WIDTH = 16  # bytes of a fingerprint
-
-
 def fingerprints(table: datasets.Dataset, column: str) -> Fingerprints:
     """Return a digest of each row's image as it is stored; None if the row has none. Raises DataError.
 
@@ -115,50 +111,58 @@ def decode_rows(table: datasets.Dataset, marks: Fingerprints, domain: DomainConf
 
 
 def _decode(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]) -> Pixels:
-    pixels = np.empty((len(table), *size, domain.channels), np.uint8)
-    deep: list[float] = []
-    several: list[str] = []
-
-    def one(numbered: tuple[dict[str, Any] | None, int]) -> tuple[str, DataError] | None:
-        cell, row = numbered
-        assert cell, "rows without an image do not count"
-        try:
-            image = decode(cell)
-            if image.info.get(PAGES, 1) > 1:
-                several.append(str(cell["path"]))
-            if is_deep(image):
-                deep.append(float(np.asarray(image).max()))
-            pixels[row] = fit(image, size, domain)
-        except Exception as error:  # of a kind of image that Pillow opens and cannot convert, too
-            said = error if isinstance(error, DataError) else DataError(f"cannot be read: {describe_causes(error)}")
-            return str(cell["path"] or f"number {row}"), said
-        return None
-
+    decoder = _Decoder(np.empty((len(table), *size, domain.channels), np.uint8), domain, size)
     damaged: list[tuple[str, DataError]] = []
     rows = itertools.count()
     for cells in read_cells(table, domain.image_column):
-        damaged += filter(None, _in_threads(one, zip(cells, rows, strict=False)))
+        damaged += filter(None, _in_threads(decoder, zip(cells, rows, strict=False)))
     if damaged:
         (first, error), *others = damaged
         more = f"; nor can {len(others)} others: {', '.join(name for name, _ in others)}" if others else ""
         raise DataError(
             f"image {first} of {domain.source!r} {error}{more}; mend or remove {'them' if others else 'it'}"
         ) from error
-    if several:
-        log.warning(
-            "%s: of %d files with several pages the first is read: %s",
-            domain.source,
-            len(several),
-            ", ".join(sorted(several)[:5]),
-        )
-    if deep:
-        log.warning(
-            "%s: %d grey images of 16 bits are scaled from 0..65535 to 0..255; their greatest value is %d",
-            domain.source,
-            len(deep),
-            max(deep),
-        )
-    return pixels
+    decoder.warn()
+    return decoder.pixels
+
+
+class _Decoder:
+    """Decodes images into the rows of `pixels`, and counts those that lose pages or depth."""
+
+    def __init__(self, pixels: Pixels, domain: DomainConfig, size: tuple[int, int]) -> None:
+        self.pixels = pixels
+        self._domain, self._size = domain, size
+        self._maxima: list[float] = []  # of grey images of 16 bits
+        self._paged: list[str] = []  # files with several pages
+
+    def __call__(self, numbered: tuple[dict[str, Any] | None, int]) -> tuple[str, DataError] | None:
+        """Decode a cell into its row. Return the name and the error of a damaged image."""
+        cell, row = numbered
+        assert cell, "rows without an image do not count"
+        try:
+            image = decode(cell)
+            if image.info.get(PAGES, 1) > 1:
+                self._paged.append(str(cell["path"]))
+            if is_deep(image):
+                self._maxima.append(float(np.asarray(image).max()))
+            self.pixels[row] = fit(image, self._size, self._domain)
+        except Exception as error:  # of a kind of image that Pillow opens and cannot convert, too
+            message = error if isinstance(error, DataError) else DataError(f"cannot be read: {describe_causes(error)}")
+            return str(cell["path"] or f"number {row}"), message
+        return None
+
+    def warn(self) -> None:
+        """Log how many images lost pages or depth."""
+        source, paged = self._domain.source, ", ".join(sorted(self._paged)[:5])
+        if paged:
+            log.warning("%s: of %d files with several pages the first is read: %s", source, len(self._paged), paged)
+        if self._maxima:
+            log.warning(
+                "%s: %d grey images of 16 bits are scaled from 0..65535 to 0..255; their greatest value is %d",
+                source,
+                len(self._maxima),
+                max(self._maxima),
+            )
 
 
 def _read_fingerprints(paths: list[str]) -> Pixels:

@@ -46,7 +46,7 @@ class ImageFolder:
     """A source of images in folders."""
 
     def __init__(self, root: Path) -> None:
-        """Look at the first folders below a source; their images are listed when a split is asked."""
+        """Find the splits below a source; images are listed when a split is read."""
         self.root = root
         visible = [entry for entry in entries_of(root) if not is_hidden(entry.name)]
         self.folders = {entry.name: Path(entry.path) for entry in visible if entry.is_dir()}
@@ -101,19 +101,19 @@ class ImageFolder:
         return {name: partial(self.read, folder) for name, folder in found.items()}
 
     def missing(self, name: str) -> str:
-        """Say that there is no such split, what there is, and how to choose."""
+        """Return the error for a missing split: which there are, and how to choose."""
         named = sorted(self.folders)
         if self._broken:
             return f"there is no folder {name!r}; {self._broken} in {self.root} are links to nothing"
         if not named or self.is_one_split:
-            said = f"it has no folder {name!r}, so that all of its images are of the split {WHOLE!r}"
+            message = f"it has no folder {name!r}, so that all of its images are of the split {WHOLE!r}"
             twin = self.root.name.replace("train", "test", 1)
             if twin != self.root.name and (self.root.parent / twin).is_dir():
-                said += (
+                message += (
                     f"; source = '{self.root.parent}' with train_split = '{self.root.name}' and "
                     f"test_split = '{twin}' has both"
                 )
-            return said
+            return message
         called = [one for one in named if one.casefold().startswith(name.casefold())]
         others = [one for one in named if one.casefold().startswith("train") == (name != "test")]
         example = next(iter(called or others), named[0])

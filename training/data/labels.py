@@ -1,4 +1,4 @@
-"""What a source says of its images: classes, or attributes that any of them may have."""
+"""Labels of a source: classes, or attributes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def require_labels(labels: Tensor | None, domain: DomainConfig, use: Use) -> Ten
 
 
 def class_mismatch(names: Mapping[str, tuple[str, ...]]) -> str:
-    """Say where a domain's class is called otherwise than the first one's that names its own, if it is.
+    """Return which class names differ between domains; empty if they agree.
 
     Classes are compared by their numbers, so that others at the same numbers would count as the same.
     """

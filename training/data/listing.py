@@ -37,6 +37,7 @@ SYSTEM = frozenset(
     .spotlight-v100 .fseventsd .trashes .cache .comments .xvpics""".split()  # noqa: SIM905  # a line a name
 ) | {"system volume information"}
 METADATA = re.compile(r"metadata\.(csv|tsv|jsonl|parquet)", re.IGNORECASE)
+FILE_NAME = "file_name"  # column of a metadata file, as `datasets` names it
 
 
 @dataclass
@@ -134,13 +135,13 @@ def _unread(path: Path, entry: os.DirEntry[str]) -> str:
 
 
 def is_image(path: Path) -> bool:
-    """Return whether Pillow reads a file, by its suffix or, if that says nothing, its first bytes."""
+    """Return whether Pillow reads a file, by its suffix or, if that is unknown, its first bytes."""
     suffix = path.suffix.lower()
     if suffix in image_suffixes():
         return True
     if suffix in NO_IMAGES:
         return False
-    try:  # a name says nothing: what the first bytes say counts
+    try:  # without a known suffix the first bytes count
         with Image.open(path, formats=_formats()):
             return True
     except UnidentifiedImageError:
@@ -201,9 +202,6 @@ def some(names: list[str], many: int = 5) -> str:
     """Join the first names, and the number of the others."""
     more = f" and {len(names) - many} more" if len(names) > many else ""
     return ", ".join(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names[:many]) + more
-
-
-FILE_NAME = "file_name"  # column of a metadata file, as `datasets` names it
 
 
 def read_metadata(listing: Listing, folder: Path) -> dict[str, list[Any]]:

@@ -1,4 +1,4 @@
-"""Where images come from: rows of a source, as tables whose images are still encoded."""
+"""Sources: folders, files and hub sets, as tables whose images are still encoded."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ HUB_TIMEOUT = 10.0  # s
 datasets.disable_progress_bars()
 datasets.logging.set_verbosity(logging.CRITICAL)  # errors are raised, too
 huggingface_hub.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+IMAGE_COLUMNS = {"image", "label"}  # of a folder of images
 
 
 def locate(source: str) -> str:
@@ -52,7 +53,7 @@ def locate(source: str) -> str:
 
 
 def read_hub(config: SourceConfig, split: str) -> datasets.Dataset:
-    """Read a split of a set of the hub, or of the library's cache of it where the hub is not reached."""
+    """Read a split of a set of the hub, or of the library's cache if the hub cannot be reached."""
     root = os.environ.get(DATA_ROOT, "not set")
     path = Path(config.source).expanduser()
     sought = f"there is no folder {path.absolute()}, and ${DATA_ROOT} is {root}"
@@ -71,7 +72,7 @@ def read_hub(config: SourceConfig, split: str) -> datasets.Dataset:
 
 @cache
 def _unreached(name: str) -> str:
-    """Ask the hub once for a set, and return why there was no answer; nothing if there was one."""
+    """Request a set from the hub once, and return why that failed; empty if it worked."""
     try:
         huggingface_hub.HfApi().dataset_info(name, timeout=HUB_TIMEOUT)
     except huggingface_hub.errors.HfHubHTTPError:  # an answer: load_dataset reports what it says
@@ -83,7 +84,7 @@ def _unreached(name: str) -> str:
 
 @contextmanager
 def _offline(wanted: bool) -> Iterator[None]:
-    """Have `datasets` ask its cache alone, and not the hub five times more."""
+    """Let `datasets` use its cache alone, and not retry the hub five times."""
     before = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = before or wanted
     try:
@@ -139,11 +140,8 @@ def join_rows(wanted: Mapping[str, Sequence[Sequence[Hashable]]]) -> dict[str, l
     return {name: [root(keys[0]) for keys in rows] for name, rows in wanted.items()}
 
 
-IMAGE_COLUMNS = {"image", "label"}  # of a folder of images
-
-
 def open_rows(config: SourceConfig, use: Use) -> datasets.Dataset:
-    """Return the rows to learn from, or to measure against, that have an image and the values asked for.
+    """Return the rows to train on, or to measure with, that have an image and the values of `where`.
 
     Raises DataError, naming what of the source is missing and what there is.
     """
@@ -184,7 +182,7 @@ def _read(config: SourceConfig, use: Use) -> datasets.Dataset:
 
 
 def _remedy(config: SourceConfig, use: Use) -> str:
-    """Say what to do where a source has nothing to measure against."""
+    """Return the remedy for a source without a test split."""
     if use == "train" or config.held_out:
         return ""
     return "; without a split to measure against, held_out = 0.1 takes a tenth of the training images for it"
@@ -229,13 +227,13 @@ def _rows_that_count(table: datasets.Dataset, config: SourceConfig, split: str) 
     for column, wanted in config.where.items():
         if column not in table.column_names:
             raise DataError(
-                f"where asks for {column!r}, which is not among the columns {table.column_names} of {config.source!r}"
+                f"where names {column!r}, which is not among the columns {table.column_names} of {config.source!r}"
             )
         values = _called(table, column)
         fits = np.array([_is_same(value, wanted) for value in values], bool)
         if not fits.any():
             found = ", ".join(sorted(set(map(repr, values)))[:10])
-            raise DataError(f"where asks for {column} = {wanted!r}, and {config.source!r} has {found}")
+            raise DataError(f"where = {{{column!r}: {wanted!r}}}, and {config.source!r} has {found}")
         counts &= fits
     if not counts.any():
         raise DataError(f"split {split!r} of {config.source!r} has no image that counts")

@@ -26,6 +26,13 @@ from training.data.listing import image_suffixes, is_hidden
 from training.errors import DataError, describe_causes
 
 Splits = dict[str, Callable[[], datasets.Dataset]]
+HDF5 = (".hdf5", ".h5", ".hy")
+TEXT_TABLES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson"}
+DESCRIPTIONS = {"README.md", "dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"}
+TABLES = frozenset(
+    """.parquet .arrow .csv .tsv .json .jsonl .ndjson .zip .tar .gz .tgz .bz2 .xz .zst .lz4
+    .7z""".split()  # noqa: SIM905  # a line a suffix
+)
 
 
 def npz_splits(folder: Path) -> Splits:
@@ -43,7 +50,6 @@ def hdf5_splits(folder: Path) -> Splits:
     return {ids.stem: partial(_read_hdf5, file, ids) for ids in lists}
 
 
-HDF5 = (".hdf5", ".h5", ".hy")
 ARRAY_FILES = {".npz": npz_splits, **dict.fromkeys(HDF5, hdf5_splits)}
 
 
@@ -133,14 +139,6 @@ def _encoded(pixels: NDArray[Any], which: str) -> dict[str, object]:
     file = io.BytesIO()
     Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels).save(file, "PPM")
     return {"bytes": file.getvalue(), "path": which}
-
-
-TEXT_TABLES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson"}
-DESCRIPTIONS = {"README.md", "dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"}
-TABLES = frozenset(
-    """.parquet .arrow .csv .tsv .json .jsonl .ndjson .zip .tar .gz .tgz .bz2 .xz .zst .lz4
-    .7z""".split()  # noqa: SIM905  # a line a suffix
-)
 
 
 def list_tables(root: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a step begins with: real images and latents, drawn at random. Axes: B batch, Z latent, C, H, W."""
+"""Inputs of a step: batches of real images and latents, augmentation and noise. Axes: B batch, Z latent, C, H, W."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from training.losses.pixels import AUGMENTATIONS, Images, from_bytes
 
 
 class Batches:
-    """Draws what all processes of a run have in common, and returns this one's share of it."""
+    """Samples whole batches, the same in all processes of a run, and returns this process's share."""
 
     def __init__(self, experiment: Experiment, images: Images, labels: Images, fabric: Fabric) -> None:
         """Take uint8 `images` [N, C, H, W] by domain, and the `labels` [N] of the labelled ones.
 
-        Raises ConfigError where the processes cannot share a batch out evenly.
+        Raises ConfigError if a batch cannot be split evenly among the processes.
         """
         self._processes = Processes(fabric)
         self._size = experiment.batch_size
@@ -38,19 +38,19 @@ class Batches:
         self._weights = {name: _rarities(self._labels[name]) for name in balanced}
 
     def begin(self, step: int) -> None:
-        """Begin the random numbers of a step."""
+        """Seed the random numbers of a step."""
         self._random.begin(step)
 
     def real(self) -> Images:
-        """Draw real images [B, C, H, W] of each domain, in the generator's range."""
+        """Sample real images [B, C, H, W] of each domain, in the generator's range."""
         return self._sample(self._size)[0]
 
     def labelled(self) -> tuple[Images, Images]:
-        """Draw real images for lessons, and the labels [B] of those of labelled domains."""
+        """Sample real images for auxiliary losses, and the labels [B] of labelled domains."""
         return self._sample(self._auxiliary_size)
 
     def latents(self) -> Tensor:
-        """Draw latents [B, Z] of the prior."""
+        """Sample latents [B, Z] of the prior."""
         shape = (self._size, self._prior.latent_dim)
         if self._prior.distribution == "uniform":
             latents = torch.rand(shape, device=self._device, generator=self._random.batch) * 2 - 1
@@ -75,12 +75,12 @@ class Batches:
 
 
 def _rarities(classes: Tensor) -> Tensor:
-    """Return one over how many images [N] have the class of each."""
+    """Return the inverse frequency [N] of each image's class."""
     return 1 / classes.bincount().double()[classes]
 
 
 class Augmenter:
-    """Alters images float [B, C, H, W] by domain, each by those asked that its domain does not forbid."""
+    """Augments images float [B, C, H, W] by domain, with the augmentations that the domain does not forbid."""
 
     def __init__(self, domains: Sequence[DomainConfig], names: Sequence[str]) -> None:
         self._augmentations = {
@@ -89,7 +89,7 @@ class Augmenter:
         }
 
     def __call__(self, images: Images) -> Images:
-        """Return the images altered; gradients go through."""
+        """Return the augmented images, differentiably."""
         altered = dict(images)
         for name in images:
             for augment in self._augmentations[name]:
@@ -98,7 +98,7 @@ class Augmenter:
 
 
 class DiscriminatorInput:
-    """Alters images float [B, C, H, W] by domain, real and drawn ones alike; gradients go through."""
+    """Augments the discriminator's inputs and adds noise: images float [B, C, H, W] by domain; differentiable."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._augment = Augmenter(experiment.domains, experiment.discriminator.augmentations)
@@ -106,11 +106,11 @@ class DiscriminatorInput:
         self._noisy_steps = experiment.discriminator.noise_until * experiment.steps
 
     def deviation(self, steps_done: int) -> float:
-        """Return the noise's standard deviation in the next step, which falls linearly to 0."""
+        """Return the standard deviation of the noise in the next step, which falls linearly to 0."""
         return self._noise * max(0.0, 1.0 - steps_done / self._noisy_steps)
 
     def __call__(self, images: Images, steps_done: int) -> Images:
-        """Return the images as they are shown in the next step."""
+        """Return the augmented images of the next step."""
         deviation, images = self.deviation(steps_done), self._augment(images)
         if not deviation:
             return images
@@ -118,7 +118,7 @@ class DiscriminatorInput:
 
 
 class StepRandomness:
-    """`batch` draws what all processes of a run have in common; all else is each process's own."""
+    """Random numbers of a step: `batch` is the same in all processes, PyTorch's global one differs."""
 
     def __init__(self, seed: int, rank: int, device: torch.device) -> None:
         self.batch = torch.Generator(device)
@@ -126,7 +126,7 @@ class StepRandomness:
         self._rank = rank
 
     def begin(self, step: int) -> None:
-        """Begin the random numbers of a step anew, PyTorch's own ones among them."""
+        """Seed the random numbers of a step, PyTorch's global ones too."""
         self.batch.manual_seed(_mixed(self._seed, step))
         torch.manual_seed(_mixed(self._seed, step, 1 + self._rank))
 

@@ -1,4 +1,4 @@
-"""The couplings of one run: what they look at in its generator, and how far its pairs are apart."""
+"""Coupling and auxiliary losses of a run: their inputs, and their values in a step."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from training.pretrained.loss_networks import LossNetwork, LossNetworks
 
 
 class CouplingLosses:
-    """Knows what each coupling asks."""
+    """The coupling losses of a run, each with its inputs."""
 
     def __init__(
         self, couplings: tuple[CouplingConfig, ...], state: State, loss_networks: LossNetworks, fabric: Fabric
     ) -> None:
-        """Take the networks that couplings ask, by coupling and domain; all ask the state's encoder."""
+        """Take the loss networks by coupling and domain."""
         self._couplings = couplings
         generator, encoder = state.generator, state.learners.get("encoder")
         asks = {COUPLINGS[coupling.name].asks for coupling in couplings}
@@ -42,12 +42,12 @@ class CouplingLosses:
             self._inputs[coupling.name] = CouplingInputs(coupling.layers, weights, networks, networks, encode)
 
     def generated(self, latents: Tensor, images: Images) -> GeneratedBatch:
-        """Put what the generator has just drawn of latents [B, Z] together with the features on its way."""
+        """Return the images just generated from latents [B, Z], with the features of the generator's layers."""
         features = {name: list(kept.values()) for name, kept in self._features.items()}
         return GeneratedBatch(images, latents, features)
 
     def losses(self, generated: GeneratedBatch, done: float = 0.0) -> WeightedLosses:
-        """Return the weight and the value of each coupling by its name, after a share of the steps."""
+        """Return the weight and the value of each coupling loss by its name, after a share of the steps."""
         return {
             coupling.name: (
                 coupling.weight_after(done),
@@ -58,7 +58,7 @@ class CouplingLosses:
 
 
 def _on_images(network: LossNetwork, image_range: tuple[float, float], fabric: Fabric) -> Callable[[Tensor], Any]:
-    """Return what a network says of images [B, C, H, W] of that range, as a function of them."""
+    """Return a frozen network as a function of images [B, C, H, W] of that range."""
     fabric.to_device(network.requires_grad_(False))
     return network.of_range(image_range)
 
@@ -76,7 +76,7 @@ def _weights(generator: CoupledGenerator) -> dict[str, list[list[Tensor]]]:
 
 
 def _keep_features(generator: CoupledGenerator) -> dict[str, dict[int, Tensor]]:
-    """Have every forward leave what each row puts out, by domain and number."""
+    """Keep the output of each layer in every forward pass, by domain and number."""
     kept: dict[str, dict[int, Tensor]] = {name: {} for name in generator.heads}
     for name, rows in _rows(generator).items():
         for number, row in enumerate(rows):
@@ -89,7 +89,7 @@ def _keep(kept: dict[int, Tensor], number: int, _module: nn.Module, _inputs: obj
 
 
 class AuxiliaryLosses:
-    """Has real images of its own, and asks the student and the teacher about them and about pairs."""
+    """The auxiliary losses of a run; they sample real images of their own."""
 
     def __init__(self, experiment: Experiment, state: State, batches: Batches, fabric: Fabric) -> None:
         self._experiment, self._batches, self._fabric = experiment, batches, fabric
@@ -97,9 +97,9 @@ class AuxiliaryLosses:
         self._augment = Augmenter(experiment.domains, experiment.classifier.augmentations)
 
     def losses(self, generated: Images, steps_done: int) -> WeightedLosses:
-        """Return the weight and the cost of each lesson that has begun, by its name.
+        """Return the weight and the value of each auxiliary loss that has begun, by its name.
 
-        `drawn` are pairs [B, C, H, W] without the generator's graph.
+        `generated` are pairs [B, C, H, W], detached from the generator.
         """
         experiment = self._experiment
         begun = [one for one in experiment.lessons if steps_done >= one.begins * experiment.steps]
@@ -120,7 +120,7 @@ class AuxiliaryLosses:
 
 
 def check_labels(experiment: Experiment, labels: Mapping[str, Tensor | None]) -> Images:
-    """Return the labels [N] of the labelled domains. Raises DataError where they are missing or too great."""
+    """Return the labels [N] of the labelled domains. Raises DataError if they are missing or too great."""
     checked = {}
     for domain in [domain for domain in experiment.domains if domain.labelled]:
         found = require_labels(labels[domain.name], domain, "train")

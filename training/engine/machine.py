@@ -1,4 +1,4 @@
-"""Where and how the arithmetic is done."""
+"""Device, threads and precision of a machine."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Machine:
 
     @property
     def processes(self) -> int:
-        """How many train together: as many as torchrun began, or one."""
+        """Number of processes that torchrun started, or 1."""
         return int(os.environ.get(COUNT, 1))
 
     def resume(self, known: Mapping[str, str | int]) -> Machine:
-        """Return the machine with what is not said taken from a run's own, as far as it is there."""
+        """Return the machine with unset fields taken from a run's, if they are available here."""
         accelerator = str(known.get("accelerator", "auto"))
         there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available()}
         threads = int(known.get("threads", 0))
@@ -68,18 +68,18 @@ class Machine:
         return replace(self, **changes)
 
     def device(self, what: str) -> torch.device:
-        """Take hold of the device for what one process does alone.
+        """Return the device for work of a single process.
 
-        Raises ConfigError, also where torchrun began several processes for it.
+        Raises ConfigError, also if torchrun started several processes.
         """
         if self.processes > 1:
-            raise ConfigError(f"{what} is of one process, and torchrun began {self.processes}")
+            raise ConfigError(f"{what} needs a single process, and torchrun started {self.processes}")
         return replace(self, precision="32-true").fabric().device
 
     def fabric(self) -> Fabric:
-        """Take hold of the device, together with the other processes where torchrun began several.
+        """Return the launched Fabric, joined with the other processes if torchrun started several.
 
-        Raises ConfigError where there is no device of the kind for each of them.
+        Raises ConfigError if there is no such device for each of them.
         """
         if self.threads:
             torch.set_num_threads(self.threads)

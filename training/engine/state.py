@@ -1,4 +1,4 @@
-"""What steps change, and so all that the next one depends on."""
+"""State of a training run: networks, optimisers, EMAs, running means."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, Coup
 from training.networks.ema import EMA, is_finite
 from training.networks.init import OPTIMISERS, initialise
 
+WeightedLosses = Mapping[str, tuple[float, Tensor]]  # by name: the weight, and the loss itself
+
 
 class State:
-    """Networks, their optimisers and averages, the means of the losses, and how many steps are done."""
+    """Networks, their optimisers and EMAs, the means of the losses, and the number of steps done."""
 
     def __init__(self, experiment: Experiment, fabric: Fabric) -> None:
-        """Draw the networks anew, by the experiment's seed."""
+        """Initialise the networks by the experiment's seed."""
         fabric.seed_everything(experiment.seed, verbose=False)
         self.steps_done = 0
         self.means = RunningMeans()
@@ -43,14 +45,14 @@ class State:
         self._processes = Processes(fabric)
 
     def begin_step(self) -> None:
-        """Set the learning rates, which are halved every so many steps, and fall linearly over the last."""
+        """Set the learning rates: halved every `halve_every` steps, falling linearly over the last share."""
         halvings = self.steps_done // self._halve_every if self._halve_every else 0
         share = min(1.0, (self._steps - self.steps_done) / self._falling) if self._falling else 1.0
         for learner in self.learners.values():
             learner.set_rate(share * 0.5**halvings)
 
     def end_step(self) -> None:
-        """Count the step, and have the averages follow."""
+        """Count the step and update the EMAs."""
         self.steps_done += 1
         for ema in self._emas.values():
             ema.update(self.steps_done)
@@ -79,7 +81,7 @@ class State:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where the run that gave `state` stood."""
+        """Restore a state exactly."""
         self.steps_done = state["steps_done"]
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
@@ -91,10 +93,10 @@ class State:
 
 
 class Learner:
-    """`network` as it was built, and `forward`, the same in the precision and on the device of the run."""
+    """A network and its optimiser; `forward` runs it in the precision and on the device of the run."""
 
     def __init__(self, network: nn.Module, config: NetworkConfig, fabric: Fabric, ways: Sequence[str] = ()) -> None:
-        """Take a network, and the names of other ways through it that `forward` is to have, too."""
+        """Take a network, and the names of its other forward methods."""
         self._processes = Processes(fabric)
         self._processes.join(network)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
@@ -112,7 +114,7 @@ class Learner:
             group["lr"] = self._config.learning_rate * share
 
     def update(self) -> None:
-        """Go a step along the gradients of the whole batch, shortened to the norm that is allowed."""
+        """Step the optimiser with the gradients of the whole batch, clipped to the allowed norm."""
         self._processes.average_gradients(self.network)
         if self._config.clip_gradients is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self._config.clip_gradients)
@@ -120,7 +122,7 @@ class Learner:
 
 
 def descend(loss: Tensor, learners: Sequence[Learner], fabric: Fabric) -> None:
-    """Update learners once, along the gradients of a loss."""
+    """Update learners once by the gradients of a loss."""
     for learner in learners:
         learner.optimiser.zero_grad()
     fabric.backward(loss)
@@ -130,16 +132,13 @@ def descend(loss: Tensor, learners: Sequence[Learner], fabric: Fabric) -> None:
 
 @torch.no_grad()
 def clip_weights(network: nn.Module, limit: float) -> None:
-    """Bring every weight into [-limit, limit] (Arjovsky et al. 2017, algorithm 1)."""
+    """Clip every weight to [-limit, limit] (Arjovsky et al. 2017, algorithm 1)."""
     for weight in network.parameters():
         weight.clamp_(-limit, limit)
 
 
-WeightedLosses = Mapping[str, tuple[float, Tensor]]  # by name: its weight, and the cost itself
-
-
 class RunningMeans:
-    """Means of named scalars, kept on their device so that adding one waits for nothing."""
+    """Means of named scalars, kept on their device so that adding one does not synchronise."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -152,7 +151,7 @@ class RunningMeans:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def weigh(self, loss: Tensor, costs: WeightedLosses) -> Tensor:
-        """Return the loss with each cost added by its weight, and count the costs themselves."""
+        """Return the loss with the weighted losses added, and count each of them."""
         for name, (weight, cost) in costs.items():
             self.add(**{name: cost})
             loss = loss + weight * cost
@@ -171,7 +170,7 @@ class RunningMeans:
         return [name for name, mean in self.means().items() if not math.isfinite(mean)]
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Start over."""
         self._sums, self._counts = {}, {}
 
     def state_dict(self) -> dict[str, tuple[Tensor, int]]:
@@ -179,7 +178,7 @@ class RunningMeans:
         return {name: (total, self._counts[name]) for name, total in self._sums.items()}
 
     def load_state_dict(self, state: dict[str, tuple[Tensor, int]]) -> None:
-        """Go on where another stopped."""
+        """Restore the means."""
         self._sums = {name: total for name, (total, _) in state.items()}
         self._counts = {name: count for name, (_, count) in state.items()}
 

@@ -1,7 +1,7 @@
 """A step of a coupled GAN: the two updates, and what they share.
 
-One forward of the generator serves both updates: its images, cut from the graph, teach the discriminator,
-and the same graph then carries the generator's gradient.
+One forward pass of the generator serves both updates: the discriminator takes its images detached, and the
+same graph then carries the generator's gradient.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Trainer:
         loss_networks: LossNetworks | None = None,
         labels: Images | None = None,
     ) -> None:
-        """Draw the networks anew. Raises ConfigError where processes cannot share a batch out evenly.
+        """Initialise the networks. Raises ConfigError if a batch cannot be split evenly among the processes.
 
-        `images`: what each domain learns from, uint8 [N, C, H, W]. `couplers`: the networks that each
-        coupling asks, by its name and domain. `labels`: the classes [N] of the labelled domains' images.
+        `images`: each domain's training images, uint8 [N, C, H, W]. `loss_networks`: those of each coupling
+        loss, by its name and domain. `labels`: the classes [N] of the labelled domains' images.
         """
         self.experiment = experiment
         self.processes = Processes(fabric)
@@ -51,9 +51,9 @@ class Trainer:
         self._update_generator = GeneratorUpdate(experiment, state, self._augment, self._couplings, fabric)
 
     def step(self) -> None:
-        """Update the discriminator, then the generator, each as often as it asks, on a batch of each domain.
+        """Update the discriminator, then the generator, each `updates` times, on a batch of each domain.
 
-        The generator's first update goes on with what the discriminator's last was taught on.
+        The generator's first update uses the same batch as the discriminator's last.
         """
         self._batches.begin(self.state.steps_done)
         self.state.begin_step()
@@ -74,7 +74,7 @@ class Trainer:
 
 
 class DiscriminatorUpdate:
-    """Changes the discriminator once a call. Axes: B batch, C channels, H, W."""
+    """Updates the discriminator, once a call. Axes: B batch, C channels, H, W."""
 
     def __init__(
         self, experiment: Experiment, state: State, view: DiscriminatorInput, auxiliary: AuxiliaryLosses, fabric: Fabric
@@ -85,7 +85,7 @@ class DiscriminatorUpdate:
         self._loss = adversarial_loss(experiment.loss, *labels)
 
     def __call__(self, augmented: Images, generated: Images) -> None:
-        """Learn of real images [B, C, H, W] as the view shows them, and of drawn ones as they are."""
+        """Update on augmented real images [B, C, H, W] and on generated ones, not yet augmented."""
         state = self._state
         loss = self._discriminator_loss(augmented, self._augment(generated, state.steps_done))
         loss = state.means.weigh(loss, self._auxiliary.losses(generated, state.steps_done))
@@ -110,7 +110,7 @@ class DiscriminatorUpdate:
         if not penalised:
             judged: Images = self._learner.forward(images)
             return judged
-        # a gradient's gradient wants full precision, which the bare network has
+        # a gradient's gradient needs full precision, which the bare network has
         exact: Images = self._state.discriminator({name: batch.requires_grad_() for name, batch in images.items()})
         return exact
 
@@ -121,7 +121,7 @@ def _cost(config: PenaltyConfig, images: dict[str, Images], logits: dict[str, Im
 
 
 class GeneratorUpdate:
-    """Changes the generator, and the encoder where there is one, once a call. Axes: B batch, C, H, W."""
+    """Updates the generator, and the encoder if there is one, once a call. Axes: B batch, C, H, W."""
 
     def __init__(
         self, experiment: Experiment, state: State, view: DiscriminatorInput, couplings: CouplingLosses, fabric: Fabric
@@ -132,7 +132,7 @@ class GeneratorUpdate:
         self._learners = [learner for name, learner in state.learners.items() if name != "discriminator"]
 
     def __call__(self, augmented: Images, generated: GeneratedBatch) -> None:
-        """Learn of drawn images with their graph, and of real ones [B, C, H, W] as the view shows them."""
+        """Update on generated images with their graph, and on augmented real ones [B, C, H, W]."""
         state = self._state
         state.discriminator.requires_grad_(False)
         loss = self._generator_loss(augmented, self._augment(generated.images, state.steps_done))

@@ -21,7 +21,7 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """What each side minimises, and whether the generator's looks at real images.
+    """What each side minimises, and whether the generator's loss needs real images.
 
     `smoothed`, where the loss is one of labels, makes the same loss with other labels of real and of fake
     images in the discriminator's side than 1 and 0 (Salimans et al. 2016, section 3.4).
@@ -37,7 +37,7 @@ class AdversarialLoss:
 def _of_labels(
     about: str, cost: Callable[[Tensor, float], Tensor], real_label: float = 1.0, fake_label: float = 0.0
 ) -> AdversarialLoss:
-    """Make a loss of what a logit costs at a label; the generator wants its images labelled 1."""
+    """Make a loss from the cost of a logit at a label; the generator's label is 1."""
 
     def discriminator(real: Tensor, fake: Tensor) -> Tensor:
         return (cost(real, real_label) + cost(fake, fake_label)).mean()
@@ -119,7 +119,7 @@ def adversarial_loss(name: str, real_label: float, fake_label: float) -> Adversa
 
 @dataclass(frozen=True)
 class Penalty:
-    """Where the gradients are taken, a name in PLACES, and what they cost.
+    """A penalty: a place in PLACES where gradients are taken, and their cost.
 
     `cost` takes images [B, C, H, W] and their logits [B], by domain, and returns a scalar; the images need
     `requires_grad` before the logits are computed from them.
@@ -143,7 +143,7 @@ def distance_from_one(images: Images, logits: Images) -> Tensor:
 
 
 def between(real: Images, fake: Images) -> Images:
-    """Draw a point on the line from each real image to a drawn one (Gulrajani et al. 2017, algorithm 1)."""
+    """Sample a point on the line from each real image to a generated one (Gulrajani et al. 2017, algorithm 1)."""
     return {
         name: torch.lerp(batch, fake[name], torch.rand(len(batch), 1, 1, 1, device=batch.device))
         for name, batch in real.items()
@@ -163,6 +163,6 @@ PLACES: dict[str, Callable[[Images, Images], Images]] = {
 
 PENALTIES = {
     "r1": Penalty("R1, at real images (Mescheder et al. 2018)", "real", half_square),
-    "r2": Penalty("R2, at drawn images (Mescheder et al. 2018); R3GAN takes both", "fake", half_square),
+    "r2": Penalty("R2, at generated images (Mescheder et al. 2018); R3GAN takes both", "fake", half_square),
     "gradient_penalty": Penalty("of WGAN-GP (Gulrajani et al. 2017)", "between", distance_from_one),
 }

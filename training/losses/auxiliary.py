@@ -1,7 +1,7 @@
-"""What the discriminator learns beside judging: siblings of one signature, by name.
+"""Auxiliary losses of the discriminator, by name, and distributions over labels.
 
-Each takes what a step asks the discriminator, the student, and its average, the teacher, and returns a scalar
-for the student to minimise: a sum over domains, as the adversarial loss is. Axes: B batch, F features,
+Each takes the predictions of the discriminator and of its EMA, and returns a scalar for the discriminator to
+minimise: a sum over domains, as the adversarial loss is. Axes: B batch, F features,
 K classes, C channels, H, W.
 """
 
@@ -19,10 +19,12 @@ from torch.nn.functional import cross_entropy
 
 from training.losses.pixels import Images
 
+DISTRIBUTIONS: dict[str, type[Categorical | Bernoulli]] = {"classes": Categorical, "attributes": Bernoulli}
+
 
 @dataclass(frozen=True)
 class AuxiliaryLoss:
-    """A sentence about a cost, and the cost of a lecture to the student."""
+    """A description, and the loss as a function of its inputs."""
 
     about: str
     loss: Callable[[AuxiliaryInputs], Tensor]
@@ -44,9 +46,9 @@ def pair_features(inputs: AuxiliaryInputs) -> Tensor:
 
 
 def pseudo_labels(inputs: AuxiliaryInputs) -> Tensor:
-    """Return the cross entropy of the unlabelled images' classes where the teacher is sure of them.
+    """Return the cross entropy of the unlabelled images with the EMA's classes, if these are confident.
 
-    The teacher sees the images as they are, the student altered ones (Sohn et al. 2020, equation 4).
+    The EMA sees the images as they are, the discriminator augmented ones (Sohn et al. 2020, equation 4).
     """
     return _sum(
         _pseudo_label_loss(read, inputs.ema_probabilities[name], inputs.confidence)
@@ -55,9 +57,9 @@ def pseudo_labels(inputs: AuxiliaryInputs) -> Tensor:
 
 
 def pair_labels(inputs: AuxiliaryInputs) -> Tensor:
-    """Return the cross entropy of the class of drawn images of unlabelled domains.
+    """Return the cross entropy of generated images of unlabelled domains with the class of their pair.
 
-    It is the class that the teacher, where it is sure, reads in their pair's images of labelled domains.
+    It is the EMA's class, if confident, of the pair's images of labelled domains.
     """
     ema_probabilities, confidence = inputs.ema_pair_probabilities, inputs.confidence
     return _sum(
@@ -82,75 +84,75 @@ def _sum(costs: Iterable[Tensor]) -> Tensor:
 
 AUXILIARY_LOSSES: dict[str, AuxiliaryLoss] = {
     "labels": AuxiliaryLoss("classes of labelled images (Liu & Tuzel 2016)", labels),
-    "pair_features": AuxiliaryLoss("like features of the images of a pair (the official code's)", pair_features),
+    "pair_features": AuxiliaryLoss("equal features of the images of a pair (the official code's)", pair_features),
     "pair_labels": AuxiliaryLoss(
-        "classes that the teacher reads in a pair's labelled images", pair_labels, needs_unlabelled=True
+        "classes of a pair's labelled images, by the EMA discriminator", pair_labels, needs_unlabelled=True
     ),
     "pseudo_labels": AuxiliaryLoss(
-        "classes that the teacher is sure of (FixMatch)", pseudo_labels, needs_unlabelled=True
+        "confident classes of the EMA discriminator (FixMatch)", pseudo_labels, needs_unlabelled=True
     ),
-    "entropy": AuxiliaryLoss("sure classes of unlabelled images", entropy, needs_unlabelled=True),
+    "entropy": AuxiliaryLoss("confident classes of unlabelled images", entropy, needs_unlabelled=True),
 }
 
 
 class Classifying(Protocol):
-    """What lessons ask of a discriminator, by domain."""
+    """A discriminator with classes, by domain."""
 
     def classify(self, images: Images) -> Images:
         """Return the logits of the classes [B, K]."""
         ...
 
     def features(self, images: Images) -> Images:
-        """Return what the logits are made of [B, F]."""
+        """Return the features before the logits [B, F]."""
         ...
 
 
 @dataclass(frozen=True)
 class AuxiliaryInputs:
-    """The images of a step and what is read in them, each by domain, and read when a lesson first asks."""
+    """Images of a step, and lazily the predictions of the discriminator and of its EMA, each by domain."""
 
     discriminator: Classifying
     ema_discriminator: Classifying
     confidence: float
-    """Least probability at which a class that the teacher reads counts."""
+    """Least probability at which a class predicted by the EMA discriminator is a pseudo label."""
     real: Images
-    """[B, C, H, W], as they are: the teacher's view."""
+    """[B, C, H, W], not augmented: inputs of the EMA."""
     augmented: Images
-    """The same, augmented: the student's view."""
+    """The same, augmented: inputs of the discriminator."""
     labels: Images
     """[B], of the labelled domains alone."""
     generated: Images
-    """[B, C, H, W], pairs without the generator's graph."""
+    """[B, C, H, W], generated pairs, detached."""
 
     @cached_property
     def labelled(self) -> Images:
-        """The student's logits of the labelled images."""
+        """The discriminator's logits of the labelled images."""
         return self.discriminator.classify({name: self.augmented[name] for name in self.labels})
 
     @cached_property
     def unlabelled(self) -> Images:
-        """The student's logits of the others."""
+        """The discriminator's logits of the unlabelled images."""
         return self.discriminator.classify(self._without_labels(self.augmented))
 
     @cached_property
     def generated_unlabelled(self) -> Images:
-        """The student's logits of what was drawn for the unlabelled domains."""
+        """The discriminator's logits of the generated images of unlabelled domains."""
         return self.discriminator.classify(self._without_labels(self.generated))
 
     @cached_property
     def ema_probabilities(self) -> Images:
-        """The teacher's probabilities of the unlabelled images."""
+        """The EMA's probabilities of the unlabelled images."""
         return self._ema_probabilities(self._without_labels(self.real))
 
     @cached_property
     def ema_pair_probabilities(self) -> Tensor:
-        """The teacher's probabilities of pairs, the mean over their images of labelled domains."""
+        """The EMA's probabilities of pairs: the mean over their images of labelled domains."""
         read = self._ema_probabilities({name: self.generated[name] for name in self.labels})
         return torch.stack(list(read.values())).mean(0)
 
     @cached_property
     def features(self) -> Images:
-        """The student's features of the drawn images."""
+        """The discriminator's features of the generated images."""
         return self.discriminator.features(self.generated)
 
     def _without_labels(self, images: Images) -> Images:
@@ -161,11 +163,8 @@ class AuxiliaryInputs:
         return {name: logits.float().softmax(1) for name, logits in self.ema_discriminator.classify(images).items()}
 
 
-DISTRIBUTIONS: dict[str, type[Categorical | Bernoulli]] = {"classes": Categorical, "attributes": Bernoulli}
-
-
 def label_distribution(labelling: str, logits: Tensor) -> Categorical | Bernoulli:
-    """Return the distribution that logits [B, K] stand for; its `probs` are [B, K]."""
+    """Return the distribution over labels that logits [B, K] parametrise; its `probs` are [B, K]."""
     return DISTRIBUTIONS[labelling](logits=logits.float(), validate_args=False)
 
 

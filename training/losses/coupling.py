@@ -1,7 +1,7 @@
-"""What the generator minimises beside its adversarial loss: siblings of one signature, by name.
+"""Coupling losses of the generator, by name.
 
-Most hold the images of a pair together, beside shared layers; some hold them to real images. Each takes what
-a step has drawn and what the coupling was given to ask, and returns a scalar to minimise: a sum over domains,
+Most hold the images of a pair together, beside shared layers; some hold them to real images. Each takes the
+generated images and the inputs that it requires, and returns a scalar to minimise: a sum over domains,
 as the adversarial loss is, so that a weight means the same for any number of them. Axes: B batch, Z latent,
 K classes, C channels, H, W.
 """
@@ -22,37 +22,37 @@ from training.losses.pixels import Images
 
 @dataclass(frozen=True)
 class GeneratedBatch:
-    """What a step has drawn, with the generator's graph."""
+    """The generated images of a step, with the generator's graph."""
 
     images: Images
     """[B, C, H, W] by domain."""
     latents: Tensor = field(default_factory=lambda: torch.empty(0))
     """[B, Z], the same for all domains."""
     features: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
-    """By domain, what each of its own generator layers put out."""
+    """By domain, the output of each of its own generator layers."""
     real: Images = field(default_factory=dict)
-    """[B, C, H, W] by domain: the real images of the step, which nothing pairs with the drawn ones."""
+    """[B, C, H, W] by domain: the real images of the step, unpaired with the generated ones."""
 
 
 @dataclass(frozen=True)
 class CouplingInputs:
-    """What a coupling may ask of others than the drawn; it finds here what it says that it asks."""
+    """Inputs of a coupling loss besides the generated images; only those named in `Coupling.asks` are filled."""
 
     layers: int = 1
-    """Of how many of the domains' own generator layers, the first ones."""
+    """Number of the domains' own generator layers to compare, from the first on."""
     weights: Mapping[str, Sequence[Sequence[Tensor]]] = field(default_factory=dict)
     """By domain, the weights of each of its own generator layers."""
     classify: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """By domain, images -> probabilities [B, K], of classes or of attributes."""
     vgg_features: Mapping[str, Callable[[Tensor], Sequence[Tensor]]] = field(default_factory=dict)
-    """By domain, images -> features [B, C, H, W], the last of them of what the image shows."""
+    """By domain, images -> features [B, C, H, W] of VGG19; the last ones are of the content."""
     encode: Callable[[Images], Images] | None = None
     """Images -> latents [B, Z], by domain."""
 
 
 @dataclass(frozen=True)
 class Coupling:
-    """What is apart, as a scalar, and what it asks beside the drawn images."""
+    """A description, the inputs required besides the generated images, and the loss."""
 
     about: str
     asks: Literal["classifiers", "layers", "encoder", "vgg", "nothing"]
@@ -60,10 +60,10 @@ class Coupling:
 
 
 def semantic(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
-    """Return how far the domains' probabilities are from their mean, as `_spread` has it.
+    """Return the spread over domains of the probabilities of classes or attributes.
 
-    They are of classes or of attributes, and asked of classifiers trained on the real images of each domain
-    alone, so nothing paired is needed, but labels are.
+    They come from classifiers trained on the real images of each domain alone, so nothing paired is needed, but
+    labels are.
     """
     return _spread([inputs.classify[name](batch) for name, batch in generated.images.items()])
 
@@ -75,22 +75,22 @@ def weights(_drawn: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
 
 
 def features(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
-    """Return the spread over domains of what each of the first own layers puts out, summed over layers."""
+    """Return the spread over domains of the outputs of the first own layers, summed over layers."""
     rows = islice(zip(*generated.features.values(), strict=True), inputs.layers)
     return torch.stack([_spread(same) for same in rows]).sum()
 
 
 def cycle(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     """Sum, over domains, the mean absolute difference between latents and the encoder's of their images."""
-    assert inputs.encode  # an experiment that asks this has an encoder
+    assert inputs.encode  # an experiment with this loss has an encoder
     predicted = inputs.encode(generated.images)
     return torch.stack([(latents - generated.latents).abs().mean() for latents in predicted.values()]).sum()
 
 
 def content(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
-    """Return the spread over domains of what the images show.
+    """Return the spread over domains of the images' content.
 
-    What they show are the last features of VGG19 that are looked at (Gatys et al. 2016, equation 1).
+    That is the last features of VGG19 (Gatys et al. 2016, equation 1).
     """
     return _spread([inputs.vgg_features[name](batch)[-1] for name, batch in generated.images.items()])
 
@@ -111,13 +111,13 @@ def style(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
 
 
 def reconstruction(generated: GeneratedBatch, _inputs: CouplingInputs) -> Tensor:
-    """Sum, over domains, the Huber loss between generated and real images: it teaches their mean."""
+    """Sum, over domains, the Huber loss between generated and real images, whose minimum is their mean."""
     losses = [huber_loss(batch, generated.real[name]) for name, batch in generated.images.items()]
     return torch.stack(losses).sum()
 
 
 def _gram(features: Tensor) -> Tensor:
-    """Return how the channels of features [B, C, H, W] go together, over all places: [B, C, C]."""
+    """Return the Gram matrix [B, C, C] of features [B, C, H, W]."""
     return torch.einsum("bihw,bjhw->bij", features, features) / features[0, 0].numel()
 
 
@@ -132,10 +132,10 @@ def _spread(values: Sequence[Tensor]) -> Tensor:
 
 COUPLINGS = {
     "semantic": Coupling("classes that agree (Soft-CoGAN's semantic loss)", "classifiers", semantic),
-    "weights": Coupling("own layers with like weights (Soft-CoGAN's weight regulariser)", "layers", weights),
-    "features": Coupling("own layers with like outputs (its feature regulariser)", "layers", features),
+    "weights": Coupling("own layers with equal weights (Soft-CoGAN's weight regulariser)", "layers", weights),
+    "features": Coupling("own layers with equal outputs (its feature regulariser)", "layers", features),
     "cycle": Coupling("an encoder finds the latent in every image (its cycle consistency)", "encoder", cycle),
-    "content": Coupling("like features of VGG19 (the content of its perceptual loss)", "vgg", content),
+    "content": Coupling("equal features of VGG19 (the content of its perceptual loss)", "vgg", content),
     "style": Coupling("Gram matrices of real images (the style of its perceptual loss)", "vgg", style),
     "reconstruction": Coupling(
         "the mean real image, for a start that should fade (DCGAN-Tensorflow)", "nothing", reconstruction

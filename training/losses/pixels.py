@@ -1,7 +1,8 @@
-"""Differentiable augmentations of images float [B, C, H, W], by name (Zhao et al. 2020, DiffAugment).
+"""Functions of pixels: augmentations (DiffAugment, Zhao et al. 2020), transforms and ranges.
 
-The discriminator sees real and drawn images altered alike, so that it cannot learn a small set by heart and
-the generator does not learn the alterations. Each image is altered by a draw of its own.
+Augmentations are differentiable, of images float [B, C, H, W]. The discriminator's real and generated inputs are
+augmented alike, so that it does not memorise a small set and the generator does not learn the augmentations.
+Each image is augmented at random. Transforms make one domain from another: uint8 to uint8.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate, max_pool2
 SHIFT = 1 / 8  # greatest translation, of a side
 HOLE = 1 / 2  # side of what is cut out, of the image's
 REACH = (1 / 4, 1 / 8, 1 / 8, 1 / 5, 1 / 7, 1 / 7)  # turn, two scales, shear; moves, of half a side
-KNOTS = 5  # along a side, of the net that an elastic view moves
+KNOTS = 5  # along a side, of the grid that an elastic augmentation moves
 STRETCH = 0.08  # standard deviation of a knot's move, of half a side
+Transform = Callable[[Tensor], Tensor]
+Images = dict[str, Tensor]  # by domain
+RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # of a last activation, and so of the images
 
 
 def _color(images: Tensor) -> Tensor:
@@ -47,7 +51,7 @@ def _cutout(images: Tensor) -> Tensor:
 
 
 def _flip(images: Tensor) -> Tensor:
-    """Turn every other image, at random, into its mirror image."""
+    """Mirror each image with a probability of 1/2."""
     mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
     return torch.where(mirrored, images.flip(3), images)
 
@@ -100,9 +104,6 @@ AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-Transform = Callable[[Tensor], Tensor]
-
-
 def _identity(images: Tensor) -> Tensor:
     return images
 
@@ -133,11 +134,6 @@ TRANSFORMS: dict[str, Transform] = {
 def transform(images: Tensor, name: str, batch: int = 4096) -> Tensor:
     """Apply the transform of that name, a batch at a time so that float copies stay small."""
     return torch.cat([TRANSFORMS[name](part) for part in images.split(batch)])
-
-
-Images = dict[str, Tensor]  # by domain
-
-RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # of a last activation, and so of the images
 
 
 def to_bytes(images: Tensor, image_range: tuple[float, float]) -> Tensor:

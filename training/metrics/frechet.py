@@ -1,4 +1,4 @@
-"""How good pairs are: measures on uint8 images [N, C, H, W] and classes [N], or attributes [N, K].
+"""Metrics of generated pairs, on uint8 images [N, C, H, W] and classes [N], or attributes [N, K].
 
 Each is reported beside its floor, what it gives for real images that have nothing to do with each other
 (pixel agreement) or that come from the same distribution (Frechet distance).
@@ -19,10 +19,10 @@ PART = 1000  # images at a time, as measuring them takes many times their memory
 
 
 def pixel_agreement(expected: Tensor, generated: Tensor) -> dict[str, float]:
-    """Return the share of pixels that agree (Liu & Tuzel 2016, section 4), by three notions of agreeing.
+    """Return the share of pixels that agree (Liu & Tuzel 2016, section 4), by three criteria.
 
-    `expected` is the domain's own transform of the other domain's images, `drawn` what was drawn for it.
-    The paper does not state its tolerance: both sides of mid-grey alike, or at most so many levels apart.
+    `expected` is the domain's own transform of the other domain's images, `generated` the images generated for it.
+    The paper does not state its tolerance: both sides of mid-grey alike, or a difference of at most so many levels.
     """
     agreeing = dict.fromkeys(("binarised", *(f"within_{tolerance}" for tolerance in TOLERANCES)), 0)
     for one, other in zip(expected.split(PART), generated.split(PART), strict=True):
@@ -53,7 +53,7 @@ def _distance(images: Tensor, others: Tensor) -> float:
 
 
 def class_agreement(classes: Tensor, other_classes: Tensor) -> float:
-    """Return the share of pairs whose images are called the same class, or of attributes that they share."""
+    """Return the share of pairs whose images have the same class, or of attributes that they share."""
     return float((classes == other_classes).double().mean())
 
 

@@ -1,6 +1,6 @@
-"""The quality of pairs: every measure that the data of an experiment allow, as JSON.
+"""Quality of pairs: every metric that the data of an experiment allow, as JSON.
 
-Real images are the whole test split. What needs labels is left out, and said so, where a source has none.
+Real images are the whole test split. Metrics that need labels are left out, with the reason, if a source has none.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def load_real(experiment: Experiment) -> dict[str, ImageSet]:
 def load_evaluation_classifiers(
     experiment: Experiment, real: dict[str, ImageSet], classifiers: Path
 ) -> dict[str, Classifier]:
-    """Load a classifier for each domain; none where none could be trained.
+    """Load the evaluation classifier of each domain; none if none could be trained.
 
     Raises RunError where one has not been trained.
     """
@@ -70,12 +70,12 @@ def load_evaluation_classifiers(
 
 
 def why_not_classified(experiment: Experiment, real: dict[str, ImageSet]) -> str:
-    """Say why no classifiers can judge the domains; nothing where they can."""
+    """Return the reason why no classifier can evaluate the domains; empty if one can."""
     if unlabelled := [name for name, images in real.items() if images.labels is None]:
         return f"no labels for {', '.join(unlabelled)}"
     height, width = experiment.size
     known = any(table.size == experiment.size for table in CLASSIFIERS.values())
-    return "" if known else f"no table of classifiers reads {height}x{width}"
+    return "" if known else f"no classifier architecture is for {height}x{width}"
 
 
 def measure_pixels(domains: tuple[DomainConfig, ...], pairs: Images, real: dict[str, ImageSet]) -> dict[str, Any]:
@@ -97,9 +97,9 @@ def measure_pixels(domains: tuple[DomainConfig, ...], pairs: Images, real: dict[
 
 
 def measure_counterparts(experiment: Experiment, pairs: Images) -> dict[str, Any]:
-    """Return how far images of a pair are apart: generated ones, and beside them the true pairs of test rows.
+    """Return the distance within pairs: of generated ones, and beside it of the true pairs of test rows.
 
-    Nothing where the source has no true pairs. The floor of true pairs is what shuffled ones have.
+    Empty if the source has no true pairs. The floor is the distance within shuffled true pairs.
     """
     true = {name: images.images for name, images in load_pairs(experiment).items()}
     if not true:
@@ -118,7 +118,7 @@ def measure_counterparts(experiment: Experiment, pairs: Images) -> dict[str, Any
 def measure_classes(
     pairs: Images, evaluation_classifiers: dict[str, Classifier], names: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Any]:
-    """Ask each domain's classifier whether pairs agree with the first domain and all classes are drawn.
+    """Return agreement of classes with the first domain, class balance, and accuracies of the classifiers.
 
     Domains whose sources call their classes otherwise than the first one's have none to agree on.
     """
@@ -141,7 +141,7 @@ def measure_classes(
 def measure_distances(
     experiment: Experiment, pairs: Images, real: dict[str, ImageSet], evaluation_classifiers: dict[str, Classifier]
 ) -> dict[str, Any]:
-    """Compare drawn images with real test images; the floor compares as many training images with them."""
+    """Compare generated images with real test images; the floor compares as many training images with them."""
     distances = {}
     for domain in experiment.domains:
         generated, test = pairs[domain.name], real[domain.name].images

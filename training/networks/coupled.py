@@ -1,4 +1,4 @@
-"""Coupled generators and discriminators over any number of domains, built from tables of layers.
+"""Coupled generators and discriminators over any number of domains, built from architectures of the zoo.
 
 Sharing is by identity: the trunk is one module, so that coupled weights cannot drift apart. It runs once for
 all domains, or in a discriminator with batch normalisation once a domain. Axes: B batch, Z latent,
@@ -34,7 +34,7 @@ class CoupledGenerator(nn.Module):
         self.image_range = RANGES[table.layers[-1].activation]
 
     def forward(self, latent: Tensor) -> Images:
-        """Draw the pairs of latents [B, Z]."""
+        """Generate the pairs of latents [B, Z]."""
         features = self.trunk(latent[:, :, None, None])
         return {name: head(features) for name, head in self.heads.items()}
 
@@ -68,12 +68,12 @@ class CoupledEncoder(nn.Module):
         self.heads = nn.ModuleDict({name: build(table.layers[last:], shape, width, outputs)[0] for name in channels})
 
     def forward(self, images: Images) -> Images:
-        """Read the images of each domain, [B, C, H, W]; batches may differ in length."""
+        """Encode the images of each domain, [B, C, H, W]; batches may differ in length."""
         parts = self._read(images, self.trunk)
         return {name: self.heads[name](part).flatten(1) for name, part in parts.items()}
 
     def features(self, images: Images) -> Images:
-        """Return what the last of the shared layers sees of the images of each domain, [B, F]."""
+        """Return the inputs of the last shared layer, for the images of each domain: [B, F]."""
         *_, (_, last) = self.trunk.rows()
         parts = self._read(images, self.trunk[: -len(last)])
         return {name: part.flatten(1) for name, part in parts.items()}
@@ -89,7 +89,7 @@ class CoupledEncoder(nn.Module):
 class CoupledDiscriminator(CoupledEncoder):
     """An encoder of one logit: {domain: images [B, C, H, W]} -> {domain: logits [B]}.
 
-    Where there are classes, the last layer puts out a logit of each behind that one, of the same features
+    If there are classes, the last layer has a further output for each, of the same features
     (Liu & Tuzel 2016, section 5).
     """
 
@@ -105,7 +105,7 @@ class CoupledDiscriminator(CoupledEncoder):
         super().__init__(table, channels, {"logit": 1 + classes}, width, shared_layers, own_last)
 
     def forward(self, images: Images) -> Images:
-        """Judge the images of each domain, [B, C, H, W]; batches may differ in length."""
+        """Return the logits of real against generated images of each domain, [B, C, H, W]."""
         return {name: values[:, 0] for name, values in super().forward(images).items()}
 
     def classify(self, images: Images) -> Images:
@@ -114,13 +114,13 @@ class CoupledDiscriminator(CoupledEncoder):
 
 
 def latents_of_seeds(prior: Prior, seeds: range) -> Tensor:
-    """Draw the first latent of each seed, as the service would: float32 [len(seeds), Z]."""
+    """Return the first latent of each seed, as the service does: float32 [len(seeds), Z]."""
     return torch.from_numpy(np.stack([draw_latent(prior, seed) for seed in seeds]))
 
 
 @torch.inference_mode()
 def generate(generator: CoupledGenerator, latents: Tensor, batch: int = 256) -> Images:
-    """Draw the pairs of latents [B, Z] in evaluation mode: {domain: uint8 [B, C, H, W]} on the CPU."""
+    """Generate the pairs of latents [B, Z] in evaluation mode: {domain: uint8 [B, C, H, W]} on the CPU."""
     was_training, device = generator.training, next(generator.parameters()).device
     generator.eval()
     parts = [_to_bytes(generator(part.to(device)), generator.image_range) for part in latents.split(batch)]
@@ -133,7 +133,7 @@ def _to_bytes(images: Images, image_range: tuple[float, float]) -> Images:
 
 
 class AdaptedClassifier(nn.Module):
-    """A domain's way through a discriminator: images uint8 [B, C, H, W] -> logits of the classes [B, K]."""
+    """One domain's classifier in a discriminator with classes: uint8 [B, C, H, W] -> logits [B, K]."""
 
     def __init__(
         self,

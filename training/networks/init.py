@@ -1,4 +1,4 @@
-"""How the weights of a network are drawn, by name, and what is laid over them once they are."""
+"""Initialisation of weights, spectral normalisation, and optimisers, by name."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch.optim import SGD, Adam, Optimizer, RMSprop
 from training.networks.layers import Layers
 
 WEIGHTY = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+Make = Callable[[Iterable[nn.Parameter], float, tuple[float, float], float], Optimizer]
 
 
 def initialise(network: nn.Module, name: str, bias: float = 0.0, slope: float | None = None) -> None:
-    """Draw the weights of every linear operation by the method of that name in INITIALISERS.
+    """Initialise the weights of every linear operation by the method of that name in INITIALISERS.
 
-    Their biases begin with `bias`, and PReLUs with `slope`, or with that of their row where it is None.
+    Their biases are set to `bias`, and PReLUs to `slope`, or to that of their layer if it is None.
     Normalisations stay as they are.
 
-    Then the rows that ask for it are normalised: what they use is their weight over its largest singular
+    Then layers with `spectral` are normalised: they use their weight over its largest singular
     value, which each forward of training estimates a little better (Miyato et al. 2018, algorithm 1).
     """
     for module in network.modules():
@@ -61,9 +62,6 @@ INITIALISERS: dict[str, Callable[[Tensor], None]] = {
     "he": _he,
     "uniform": _uniform,
 }
-
-
-Make = Callable[[Iterable[nn.Parameter], float, tuple[float, float], float], Optimizer]
 
 
 def _adam(weights: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], decay: float) -> Optimizer:

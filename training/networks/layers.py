@@ -121,7 +121,7 @@ def _finish(layer: Layer, out: int, flat: bool) -> list[nn.Module]:
 
 
 def _has_bias(layer: Layer) -> bool:
-    """Say whether no normalisation by channel takes a bias away again."""
+    """Return whether a bias has an effect: no normalisation by channel subtracts it again."""
     return layer.norm != "batch" or layer.norm_last
 
 

@@ -1,6 +1,6 @@
 """Classifiers of a domain's own images, and their files.
 
-Some evaluate generated pairs (class agreement, balance, Frechet distance), some are asked by a loss, and some are
+Some evaluate generated pairs (class agreement, balance, Frechet distance), some are used by a loss, and some are
 exported and served. Each use trains its own, in a folder and from a seed of its own.
 """
 
@@ -91,13 +91,13 @@ class Classifier(nn.Module):
         return logits
 
     def named_accuracy(self) -> float | dict[str, float]:
-        """Return the share of real test images that it reads right, of each attribute by its name."""
+        """Return the accuracy on real test images, or that of each attribute by its name."""
         if self.attributes:
             return dict(zip(self.attributes, self.accuracy.tolist(), strict=True))
         return float(self.accuracy)
 
     def of_range(self, image_range: tuple[float, float]) -> Callable[[Tensor], Tensor]:
-        """Return the way from float images of that range to probabilities, for gradients to go back on."""
+        """Return a differentiable function from float images of that range to probabilities."""
         low, high = image_range
         scale = (RANGE[1] - RANGE[0]) / (high - low)
         return lambda images: (
@@ -182,11 +182,11 @@ def _load(file: Path) -> tuple[Classifier, dict[str, Any]]:
 
 
 def _remedy(file: Path) -> str:
-    return f"python -m training.train_classifier EXPERIMENT.toml --classifiers {file.parent} makes it"
+    return f"python -m training.train_classifier RECIPE.toml --classifiers {file.parent} makes it"
 
 
 class ImageClassifier(Protocol):
-    """What is asked about images: a classifier of a domain's own, or one that lessons made."""
+    """A classifier of images: one trained by itself, or one that was adapted."""
 
     labelling: str
 
@@ -207,12 +207,12 @@ def classify(classifier: ImageClassifier, images: Tensor, batch: int = INFERENCE
 
 @torch.inference_mode()
 def confidence(classifier: ImageClassifier, images: Tensor, batch: int = INFERENCE_BATCH) -> Tensor:
-    """Return the probability of what is most probable of each image: [N]."""
+    """Return the probability of each image's most probable labels: [N]."""
     return _predict(classifier, images, batch, label_probability)
 
 
 def accuracy(classifier: ImageClassifier, test_set: ImageSet) -> Tensor:
-    """Return the share of labelled images that are read as labelled: a scalar, or one an attribute [K].
+    """Return the accuracy on labelled images: a scalar, or one an attribute [K].
 
     Raises DataError where there are no labels.
     """
@@ -245,7 +245,7 @@ def _predict(
 
 
 def prune(experiment: Experiment, sets: dict[str, ImageSet]) -> dict[str, ImageSet]:
-    """Return of each domain's images those that its classifier is sure enough of; all where none is asked.
+    """Return each domain's images of which its classifier is confident; all without pruning.
 
     Raises RunError where a classifier has not been trained, DataError where no image is left.
     """

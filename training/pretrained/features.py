@@ -1,4 +1,4 @@
-"""VGG19 up to its last features that are asked for: how alike images look (Gatys et al. 2016, section 2).
+"""VGG19 as a feature network for the perceptual losses (Gatys et al. 2016, section 2).
 
 Axes: B batch, C channels, H, W.
 """
@@ -23,6 +23,14 @@ from training.zoo import FEATURES
 TABLE = FEATURES["vgg19"]
 FEATURE_LAYERS = (0, 2, 4, 8, 12, 13)  # rows: the first convolution of each block, and the second of the last
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of what torchvision's weights learned from
+Weights = dict[str, Tensor]
+HUB_FILE = "model.safetensors"
+_read_pickled = partial(torch.load, map_location="cpu", weights_only=True)
+READERS: dict[str, Callable[[Path], Weights]] = {
+    ".pt": _read_pickled,
+    ".pth": _read_pickled,
+    ".safetensors": load_file,
+}
 
 
 class FeatureNetwork(nn.Module):
@@ -38,7 +46,7 @@ class FeatureNetwork(nn.Module):
         self.register_buffer("deviation", torch.tensor(DEVIATION)[:, None, None])
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the features, from those of the image's surface to those of what it shows."""
+        """Return the features, from the style layers to the content layer."""
         values, seen = (images - self.mean) / self.deviation, []
         for number, row in enumerate(self.rows):
             values = row(values)
@@ -47,7 +55,7 @@ class FeatureNetwork(nn.Module):
         return seen
 
     def of_range(self, image_range: tuple[float, float]) -> Callable[[Tensor], list[Tensor]]:
-        """Return the way from grey or RGB images of that range to features, for gradients to go back on."""
+        """Return a differentiable function from grey or RGB images of that range to features."""
         low, high = image_range
         return lambda images: self(((images - low) / (high - low)).expand(-1, 3, -1, -1))
 
@@ -55,8 +63,8 @@ class FeatureNetwork(nn.Module):
 def load_feature_network(name: str) -> FeatureNetwork:
     """Read weights of VGG19, of a file or of the hub, called features.0.weight, features.0.bias, ...
 
-    So torchvision and timm call them, in whatever order. The width follows from them. Raises RunError where
-    there are none, or those of another network.
+    These are the names of torchvision and timm. The width follows from the weights. Raises RunError if there
+    are none, or those of another network.
     """
     file = find_weights(name)
     state = read_weights(file)
@@ -73,19 +81,9 @@ def _is_feature(name: str) -> bool:
 
 
 def _place(name: str) -> tuple[int, bool]:
-    """Return where a feature's weight stands in its network: by layer, the bias last."""
+    """Return the sort key of a feature's weight: by layer, the bias last."""
     _, layer, kind = name.split(".")
     return int(layer), kind == "bias"
-
-
-Weights = dict[str, Tensor]
-HUB_FILE = "model.safetensors"
-_read_pickled = partial(torch.load, map_location="cpu", weights_only=True)
-READERS: dict[str, Callable[[Path], Weights]] = {
-    ".pt": _read_pickled,
-    ".pth": _read_pickled,
-    ".safetensors": load_file,
-}
 
 
 def find_weights(name: str) -> Path:
@@ -104,7 +102,7 @@ def find_weights(name: str) -> Path:
         return Path(hf_hub_download(name, HUB_FILE))
     except (OSError, ValueError) as error:
         raise RunError(
-            f"{name!r}: no file (of {', '.join(READERS)}), and from the hub {HUB_FILE} does not come: {error}"
+            f"{name!r}: no such file (of {', '.join(READERS)}), and {HUB_FILE} of the hub cannot be loaded: {error}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Networks that couplings ask while a run learns, and that do not learn in it."""
+"""Pretrained networks of the coupling losses: classifiers and feature networks, frozen."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LossNetworks = Mapping[str, Mapping[str, LossNetwork]]  # by coupling and domain
 
 
 def load_loss_networks(experiment: Experiment) -> LossNetworks:
-    """Read what the couplings of an experiment ask.
+    """Load the loss networks of an experiment's couplings.
 
-    Raises RunError where it is missing, and ConfigError where domains have other classes than one another.
+    Raises RunError if one is missing, and ConfigError if domains have different classes.
     """
     return {
         coupling.name: LOADERS[COUPLINGS[coupling.name].asks](coupling, experiment)

@@ -1,4 +1,4 @@
-"""Figures: panels of curves, as PNG."""
+"""Figures of a run: panels of curves, sheets of samples, films."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ Panels = Mapping[str, Mapping[str, Curve]]  # by title, then by label
 COLUMNS = 3
 SIDE = (4.4, 3.0)  # inches of a panel, wide and high
 MAX_TICKS = 6  # places, each of which is named
+FRAME, LAST_FRAME = 200, 2000  # ms of a sheet in a film
 
 
 def save_curves(panels: Panels, across: str, file: Path) -> None:
@@ -51,9 +52,6 @@ def by_metric(runs: Mapping[str, Mapping[str, Curve]]) -> dict[str, dict[str, Cu
     """Turn the curves of runs, by metric, into panels: one for each metric that any run has."""
     metrics = dict.fromkeys(metric for curves in runs.values() for metric in curves)
     return {metric: {run: runs[run][metric] for run in runs if metric in runs[run]} for metric in metrics}
-
-
-FRAME, LAST_FRAME = 200, 2000  # ms of a sheet in a film
 
 
 def sheet(pairs: Images, columns: int = 1) -> Image.Image:

@@ -44,6 +44,12 @@ from training.errors import ConfigError, RunError
 from training.files import expecting, read_json, write_json, write_lines, write_tensors, writing
 from training.networks.coupled import AdaptedClassifier, CoupledGenerator
 
+MAX_CHECKPOINTS = 2  # the last, and the one before it
+LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
+COMPUTING = ("device", "threads", "processes", "precision")  # what results depend on, to the last bit
+MachineFacts = Mapping[str, str | int]
+MAX_NAMED = 5
+
 
 class RunFolder:
     """Reads and writes one run's files."""
@@ -153,9 +159,6 @@ def _next_number(runs: Path) -> int:
     return max((int(match[1]) for match in numbers if match), default=-1) + 1
 
 
-MAX_CHECKPOINTS = 2  # the last, and the one before it
-
-
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write the state after `step` as a whole file, and remove all but the last KEPT."""
     file = folder / f"step_{step:08d}.pt"
@@ -225,14 +228,14 @@ def load_average(run: RunFolder) -> tuple[CoupledGenerator, int]:
 
 
 def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:
-    """Return each domain's way through the teacher of a run's last checkpoint, and its step.
+    """Return each domain's classifier of the EMA discriminator of a run's last checkpoint, and its step.
 
     Raises RunError where there is none.
     """
     experiment = run.experiment()
     teacher, state = build_discriminator(experiment), load_checkpoint(run.checkpoints)
     if "teacher" not in state:
-        raise RunError(f"{run.path} has no classifier: its experiment has no lessons")
+        raise RunError(f"{run.path} has no classifier: its experiment has no auxiliary losses (lessons)")
     teacher.load_state_dict(state["teacher"])
     classifiers = {
         domain.name: AdaptedClassifier(teacher, domain.name, experiment.image_range, experiment.classes).eval()
@@ -277,11 +280,8 @@ class MetricsLog:
             self._hook(failed)
 
 
-LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
-
-
 def provenance() -> dict[str, Any]:
-    """Say what code and libraries are at work: the commit, and versions by name."""
+    """Return the commit of the code, and the versions of libraries by name."""
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):
@@ -296,10 +296,6 @@ def commit() -> str:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (FileNotFoundError, subprocess.CalledProcessError):
         return "unknown"
-
-
-COMPUTING = ("device", "threads", "processes", "precision")  # what results depend on, to the last bit
-MachineFacts = Mapping[str, str | int]
 
 
 def note_machine(run: RunFolder, machine: MachineFacts) -> None:
@@ -337,9 +333,6 @@ def seconds(run: RunFolder) -> float:
         times = [event.wall_time for event in EventFileLoader(str(file)).Load()]
         total += max(times, default=0.0) - min(times, default=0.0)
     return total
-
-
-MAX_NAMED = 5
 
 
 def write_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> None:

@@ -1,4 +1,4 @@
-"""What a run writes as it goes: metrics, sheets, checkpoints; and at its end a plot and a film of them."""
+"""Recorder of a run: metrics, sheets, checkpoints, and at the end a plot and a film."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from training.networks.coupled import generate, latents_of_seeds
 from training.runs.figures import by_metric, save_curves, save_film, save_sheet
 from training.runs.folder import RunFolder, note_machine, save_checkpoint
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Recorder:
-    """Writes the state of a trainer into the folder of its run, in the process that leads.
+    """Writes the state of a trainer into the folder of its run, in the leading process.
 
-    All processes of a run call every method alike, and all of them stop where something has broken.
+    All processes of a run call every method, and all of them stop if a loss diverges.
     """
 
     def __init__(self, folder: RunFolder, trainer: Trainer) -> None:
@@ -43,7 +45,7 @@ class Recorder:
         return means
 
     def save_sheet(self) -> None:
-        """Write a sheet of what the averaged generator draws of the same seeds every time."""
+        """Write a sheet of pairs of the EMA generator, of the same seeds every time."""
         if self._leads:
             experiment = self._trainer.experiment
             latents = latents_of_seeds(experiment.latent_prior, range(experiment.sample_count))
@@ -51,13 +53,13 @@ class Recorder:
             save_sheet(generate(self._trainer.state.ema_generator, latents), file)
 
     def save_checkpoint(self) -> None:
-        """Write all that the next step depends on. Raises DivergedError."""
+        """Write a checkpoint. Raises DivergedError."""
         self.check()
         if self._leads:
             save_checkpoint(self._folder.checkpoints, self._trainer.state.steps_done, self._trainer.state.state_dict())
 
     def check(self) -> None:
-        """Raise DivergedError if a loss or a weight is no longer finite, before anything is built on it."""
+        """Raise DivergedError if a loss or a weight is not finite."""
         trainer = self._trainer
         if broken := trainer.state.not_finite():
             raise DivergedError(
@@ -68,7 +70,7 @@ class Recorder:
             )
 
     def sum_up(self) -> None:
-        """Draw the metrics of a run that has ended, and make a film of its sheets."""
+        """Plot the metrics of a run that has ended, and make a film of its sheets."""
         if self._leads:
             curves = {self._folder.path.name: self._folder.curves()}
             save_curves(by_metric(curves), "step", self._folder.losses_file)
@@ -80,14 +82,11 @@ class Recorder:
             self._log.close()
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
 @contextmanager
 def stop_requested(processes: int) -> Iterator[Callable[[], bool]]:
-    """Give what says whether a signal has come: Ctrl-C, or SIGTERM. A second one ends at once.
+    """Yield a function that returns whether SIGINT or SIGTERM has come. A second signal stops at once.
 
-    Several processes end at once, for they may be in different steps.
+    Several processes stop at once, as they may be in different steps.
     """
     signals: list[int] = []
     if processes > 1:
@@ -110,7 +109,7 @@ def stop_requested(processes: int) -> Iterator[Callable[[], bool]]:
 
 
 def describe(trainer: Trainer, images: Images, fabric: Fabric) -> str:
-    """Say in a few lines what a run will do."""
+    """Return the summary that is printed before training."""
     experiment = trainer.experiment
     sizes = {
         name: sum(weight.numel() for weight in network.parameters()) for name, network in trainer.state.networks.items()
@@ -126,6 +125,6 @@ def describe(trainer: Trainer, images: Images, fabric: Fabric) -> str:
 
 
 def _shape(images: Tensor) -> str:
-    """Say how large images are, and whether they have colour."""
+    """Return the size of images, and grey or RGB."""
     _, channels, height, width = images.shape
     return f"{height}x{width} {'grey' if channels == 1 else 'RGB'}"

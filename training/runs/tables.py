@@ -1,4 +1,4 @@
-"""Named values of runs, in lines of equal names, as files: CSV for programs, Markdown for people."""
+"""Tables of named values: CSV for programs, Markdown for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rows = Sequence[Row]
 
 
 def flat(values: object, path: str = "") -> dict[str, Value]:
-    """Name the leaves of nested values by the way to them: generator.width, domains.0.name."""
+    """Flatten nested values, named by their path: generator.width, domains.0.name."""
     if isinstance(values, Mapping):
         parts = values.items()
     elif isinstance(values, list | tuple):
@@ -29,14 +29,14 @@ def flat(values: object, path: str = "") -> dict[str, Value]:
 
 
 def markdown(rows: Rows) -> str:
-    """Lay rows out for people, with a column for every name in any of them."""
+    """Return rows as a Markdown table, with a column for every name."""
     names = _names(rows)
     lines = [names, ["---"] * len(names), *([_shown(row.get(name)) for name in names] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def spread(shares: Sequence[float]) -> str:
-    """Say the mean of shares and, where there are several, the standard deviation between them."""
+    """Return the mean of shares and, if there are several, their standard deviation, as text."""
     return f"{mean(shares):.2%}" + (f" +- {stdev(shares):.2%}" if shares[1:] else "")
 
 

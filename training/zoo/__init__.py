@@ -1,8 +1,8 @@
-"""Networks as tables of layers, by name: what each is made of, and nothing of how it is built.
+"""Architectures by name, as lists of layers.
 
 A generator's first layers may be shared by its domains (the trunk) and its last are a domain's own (the
 heads); a discriminator's first layers are a domain's own (the stems) and its last are shared (Liu & Tuzel
-2016, figure 1), or its very last are own again. Where the borders run is the experiment's, not the table's.
+2016, figure 1), or its very last are own again. The experiment sets how many layers are shared, not the architecture.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ FEATURES = soft_cogan.FEATURES
 
 
 def size_mismatch(tables: dict[str, Table], name: str, size: tuple[int, int]) -> str:
-    """Say why a table is not for images of that height and width, and which are; nothing where it is."""
+    """Return why an architecture does not fit images of that height and width, and which do; empty if it fits."""
     if tables[name].size == size:
         return ""
     fitting = [other for other, table in tables.items() if table.size == size]
-    return f"it is for {tables[name].size} pixels and {size} are drawn: take {', '.join(fitting) or 'no table'}"
+    return f"it is for {tables[name].size} pixels and images have {size}: take {', '.join(fitting) or 'none'}"

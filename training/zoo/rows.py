@@ -1,4 +1,4 @@
-"""What a table of layers is made of: its rows and their words."""
+"""Layers that architectures are listed with."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Table:
-    """A network's layers, the image size they are made for, and a sentence about them."""
+    """An architecture: its layers, the image size they are for, and a description."""
 
     about: str
     size: tuple[int, int]  # H, W
@@ -54,7 +54,7 @@ class Table:
 
 
 def narrowing(first: int, *others: int) -> tuple[Layer, ...]:
-    """Make Soft-CoGAN's plain reader: 3x3 convolutions, all but the first of which halve the sides."""
+    """Return Soft-CoGAN's plain encoder: 3x3 convolutions, all but the first of which halve the sides."""
     rows = [Layer("conv", first, 3, 1, 1, activation="leaky_relu")]
     rows += [Layer("conv", out, 3, 2, 1, activation="leaky_relu") for out in others]
     return (*rows[:-1], replace(rows[-1], dropout=0.4))

@@ -1,4 +1,4 @@
-"""Coupled networks for photographs, from 32x32 to 256x256: faces, and what Soft-CoGAN drew."""
+"""Networks of Soft-CoGAN (P9Project) and for photographs, 32x32 to 256x256; encoders, classifiers, VGG19."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ _SOFT = (
 
 CLASSIFIERS = {
     "digit_small": Table(
-        "two strided convolutions: quick enough to be asked in every step of a training",
+        "two strided convolutions: fast enough for a loss in every training step",
         (28, 28),
         (
             Layer("conv", 16, 5, 2, 2, norm="batch", activation="relu"),  # 14x14

@@ -1,4 +1,4 @@
-"""Experiments: what is read, and what is said of a wrong one."""
+"""Recipes: how they are read, and the errors of wrong ones."""
 
 from __future__ import annotations
 

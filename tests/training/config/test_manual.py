@@ -1,4 +1,4 @@
-"""What the manuals say of experiments is so, and leaves nothing out."""
+"""The manuals of recipes are true and complete."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_manual_tells_where_images_come_from() -> None:
     assert untold == {"name", "description", "forbidden_augmentations"}  # which make no image another
     experiments = {file.stem: load_experiment(file) for file in FILES}
     sources = {name: {domain.source for domain in experiments[name].domains} for name in experiments}
-    for name, told in re.findall(r"^\| `(\w+)` \|.*\|(.*)\|$", manual.split("## Experiments")[1], re.MULTILINE):
+    for name, told in re.findall(r"^\| `(\w+)` \|.*\|(.*)\|$", manual.split("## Recipes")[1], re.MULTILINE):
         assert sources[name] <= set(re.findall(r"`([\w/-]+)`", told)), name
     assert [name for name in sources if not all(f"`{source}`" in manual for source in sources[name])] == []
 

@@ -1,4 +1,4 @@
-"""Where images come from, and what is said when they cannot be had."""
+"""Sources of images, and the errors of those that cannot be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step begins with is drawn as its domains ask."""
+"""Batches, augmentation and noise of a step."""
 
 from __future__ import annotations
 

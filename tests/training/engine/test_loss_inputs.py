@@ -1,4 +1,4 @@
-"""Couplings within a run: each takes part, is logged by its name, and holds what it says together."""
+"""Coupling and auxiliary losses within a run: when they count, how they are logged, what they change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an update does to a weight, worked out by hand."""
+"""Updates of a weight worked out by hand, and means of losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lessons: each against values computed by hand, from a reader whose logits are known."""
+"""Auxiliary losses against values computed by hand, and distributions over labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SURE = math.log(9.0)  # of two classes: nine to one
 
 
 class TinyDiscriminator:
-    """Reads two pixels: they are the features, and `scale` times them the logits of two classes."""
+    """Two pixels are the features, and `scale` times them the logits of two classes."""
 
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
@@ -44,7 +44,7 @@ def pixels(*images: tuple[float, float]) -> Tensor:
 
 
 def loss_of(name: str, **changes: Any) -> float:
-    """Return what a lesson costs, where what it may not look at is not a number."""
+    """Return an auxiliary loss; inputs that it must not use are NaN."""
     unknown = {"first": pixels((math.nan, math.nan)), "second": pixels((math.nan, math.nan))}
     asked: dict[str, Any] = {
         "discriminator": TinyDiscriminator(),
@@ -57,7 +57,7 @@ def loss_of(name: str, **changes: Any) -> float:
 
 
 def test_labels_cost_their_cross_entropy() -> None:
-    """The mean over images of -log of the label's probability, of the student's view, summed over domains."""
+    """The mean over images of -log of the label's probability, of the discriminator's inputs, summed over domains."""
     augmented = {"first": pixels((SURE, 0.0), (0.0, SURE)), "second": pixels((0.0, 0.0), (0.0, 0.0))}
     labels = {"first": torch.tensor([0, 0])}
     expected = (-math.log(0.9) - math.log(0.1)) / 2

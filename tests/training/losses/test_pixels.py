@@ -1,4 +1,4 @@
-"""What augmentations make of images, and what gradients they let through."""
+"""Augmentations, transforms and ranges of pixels."""
 
 from __future__ import annotations
 

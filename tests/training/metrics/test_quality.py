@@ -1,4 +1,4 @@
-"""What pairs are measured against."""
+"""Quality of pairs: what is measured, and against which floor."""
 
 from __future__ import annotations
 

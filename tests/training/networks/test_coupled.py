@@ -1,4 +1,4 @@
-"""Networks from tables, over any number of domains by the same code."""
+"""Networks from architectures, over any number of domains by the same code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Averages over time of a network's weights."""
+"""Exponential moving average (EMA) of a network's weights and buffers."""
 
 from __future__ import annotations
 

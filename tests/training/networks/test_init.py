@@ -1,4 +1,4 @@
-"""How weights are drawn, and which rows are normalised."""
+"""Initialisation of weights, and which layers are normalised."""
 
 from __future__ import annotations
 

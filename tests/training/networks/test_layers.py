@@ -1,4 +1,4 @@
-"""Rows of a table as modules: each field of a row does what its sentence says."""
+"""Layers of an architecture as modules: each field does what its sentence says."""
 
 from __future__ import annotations
 

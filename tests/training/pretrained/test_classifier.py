@@ -30,7 +30,7 @@ SIZE = (28, 28)
 
 
 def test_a_classifier_learns_and_is_kept(digits_folder: Path, tmp_path: Path) -> None:
-    """A few epochs on 300 digits tell most test digits apart, and the file gives back the same judge."""
+    """A few epochs on 300 digits tell most test digits apart, and the file gives back the same classifier."""
     domain = DomainConfig("digit", source=str(digits_folder))
     classifier = Classifier("digit", channels=1, classes=10)
     fit(classifier, load_split(domain, "train", SIZE), epochs=6, seed=0)
@@ -74,7 +74,7 @@ def test_classifiers_of_different_images_have_different_files(tmp_path: Path) ->
 
 def test_a_missing_classifier_names_its_verb(tmp_path: Path) -> None:
     """Measuring without classifiers says what makes them."""
-    with pytest.raises(RunError, match=r"python -m training\.train_classifier EXPERIMENT\.toml"):
+    with pytest.raises(RunError, match=r"python -m training\.train_classifier RECIPE\.toml"):
         load_classifier(tmp_path / "none.pt")
 
 
@@ -139,7 +139,7 @@ def test_what_cannot_be_pruned_is_named(
     """A classifier that is missing, and one that is sure of nothing."""
     experiment = pruned(make_experiment, tmp_path, 0.99)
     sets = load_training_sets(make_experiment())
-    with pytest.raises(RunError, match=r"training\.train_classifier EXPERIMENT\.toml --classifiers .+ makes it"):
+    with pytest.raises(RunError, match=r"training\.train_classifier RECIPE\.toml --classifiers .+ makes it"):
         prune(experiment, sets)
     save_classifier(classifier, classifier_file(tmp_path, experiment.domains[0], experiment.size))
     with pytest.raises(DataError, match=r"domain digit: prune\.below = 0\.99 leaves no image"):

@@ -1,4 +1,4 @@
-"""VGG19 as the perceptual couplings see with it."""
+"""VGG19 as a feature network, and how its weights are found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each table is made of, as the papers and the earlier systems have it: maps, weights and borders."""
+"""Architectures against the papers and the earlier systems: maps, weights and borders."""
 
 from __future__ import annotations
 

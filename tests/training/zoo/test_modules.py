@@ -1,4 +1,4 @@
-"""Each table's modules, in order, against a list written from the papers and the earlier systems' code."""
+"""Each architecture's modules, in order, against a list written from the papers and the earlier code."""
 
 from __future__ import annotations
 
