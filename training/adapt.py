@@ -36,7 +36,7 @@ Accuracies = dict[str, float]  # by domain
 
 @dataclass(frozen=True)
 class AdaptOptions:
-    """What is trained, how often, where, and on what machine."""
+    """Experiment, seeds, runs folder and machine of an adaptation."""
 
     experiment: Annotated[Experiment, arg(name="")]
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)

@@ -32,7 +32,7 @@ from training.runs.folder import RunFolder, load_adapted, load_average
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What the model is called and where it goes."""
+    """Name, version and repository of the exported model."""
 
     models: Path = Path("models")
     """Model repository."""

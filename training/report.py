@@ -90,7 +90,7 @@ if there are several seeds.
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Which runs beside the target, and where the report goes."""
+    """Other runs, and the output of the report."""
 
     others: Positional[tuple[Path, ...]] = ()
     """The other runs' folders."""

@@ -36,7 +36,7 @@ Point = Mapping[str, Any]  # a value for each field that is swept over
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """What is swept over, how it is measured, and where everything goes."""
+    """Fields to sweep over, measuring, and output folders."""
 
     experiment: Annotated[Experiment, arg(name="")]
     over: UseAppendAction[tuple[str, ...]] = ()

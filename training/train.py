@@ -41,7 +41,7 @@ from training.runs.recorder import Recorder, describe, stop_requested
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What to train, where, and on what machine."""
+    """Experiment, runs folder and machine of a training."""
 
     experiment: Annotated[Experiment, arg(name="")]
     runs: Path = Path("runs")
@@ -133,7 +133,7 @@ def train(trainer: Trainer, folder: RunFolder) -> None:
     Raises RunError if it is being trained already, DivergedError.
     """
     with held(folder, trainer.processes):
-        if list_checkpoints(folder.checkpoints):  # a run killed before its first one begins anew
+        if list_checkpoints(folder.checkpoints):  # a run killed before its first one starts over
             trainer.state.load_state_dict(load_checkpoint(folder.checkpoints))
         with closing(Recorder(folder, trainer)) as record:
             run(trainer, record)

@@ -42,7 +42,7 @@ from training.zoo import CLASSIFIERS, size_mismatch
 
 @dataclass(frozen=True)
 class ClassifierOptions:
-    """How long to train, and where to write."""
+    """Architecture, length, augmentations and folder of the classifiers."""
 
     classifiers: Path = Path("classifiers")
     """Folder of the classifiers."""

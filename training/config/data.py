@@ -97,7 +97,7 @@ class DomainConfig(SourceConfig):
     prune: PruneConfig = field(default_factory=PruneConfig)
     """Which images are left out because a classifier is unsure of them."""
     label_column: str = "label"
-    """Column that holds the classes, where there is one."""
+    """Column of the classes, if there is one."""
     label_columns: tuple[str, ...] = ()
     """Columns of yes and no, in its place: attributes, any of which an image may have."""
     labelled: bool = False
@@ -122,7 +122,7 @@ DOMAIN = TypeAdapter(DomainConfig)
 
 
 def check_domains(domains: Sequence[DomainConfig]) -> None:
-    """Raise ValueError where names, label_columns and what is known of classes do not fit together."""
+    """Raise ValueError if names, label_columns and labels do not fit together."""
     names = [domain.name for domain in domains]
     if len(set(names)) < len(names):
         raise ValueError(f"domain names repeat: {names}")

@@ -93,7 +93,7 @@ def check_layers(
     size: tuple[int, int],
     channels: Collection[int],
 ) -> None:
-    """Raise ValueError where the network so called cannot be built of its table for such images."""
+    """Raise ValueError if the network's architecture does not fit such images."""
     table = tables[table_name]
     shared, sharable, layers = config.shared_of(table), config.sharable_of(table), len(table.layers)
     if not 0 <= shared <= sharable:
@@ -112,7 +112,7 @@ def check_layers(
 
 
 def check_batch(name: str, table: Table, batch_size: int) -> None:
-    """Raise ValueError where the network so called normalises over a batch, and there is none."""
+    """Raise ValueError if the network has batch normalisation, and a batch is a single image."""
     if batch_size == 1 and any(layer.norm == "batch" for layer in table.layers):
         raise ValueError(f"batch_size = 1: the {name} normalises over its batch, which takes 2 or more")
 
@@ -160,9 +160,9 @@ class DiscriminatorConfig(ReaderConfig):
 
     @model_validator(mode="after")
     def _each_penalty_once(self) -> Self:
-        asked = [penalty.name for penalty in self.all_penalties]
-        if len(set(asked)) < len(asked):
-            raise ValueError(f"penalties repeat: {asked}")
+        names = [penalty.name for penalty in self.all_penalties]
+        if len(set(names)) < len(names):
+            raise ValueError(f"penalties repeat: {names}")
         return self
 
     @property
@@ -173,7 +173,7 @@ class DiscriminatorConfig(ReaderConfig):
         return (PenaltyConfig(self.penalty, self.penalty_weight, self.penalty_every), *self.penalties)
 
     def check_labels(self, loss: str) -> None:
-        """Raise ValueError where the loss of that name has no labels, and they are not what it has."""
+        """Raise ValueError if the loss of that name has no labels, and they are not what it has."""
         labels = (self.real_label, self.fake_label)
         if labels != (1.0, 0.0) and LOSSES[loss].smoothed is None:
             labelled = [name for name, one in LOSSES.items() if one.smoothed]

@@ -73,7 +73,7 @@ def decode(cell: dict[str, Any]) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Return an image as its EXIF data say it is to be held, if they can be read."""
+    """Return an image turned by its EXIF orientation, if that can be read."""
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         upright = ImageOps.exif_transpose(image) if turned else image

@@ -173,15 +173,15 @@ class ImageFolder:
             raise DataError(f"{folder} has no image that can be read{reasons(listing)}")
         columns: dict[str, list[Any]] = {"image": [_cell(path) for path in listing.images]}
         features = {"image": datasets.Image(decode=False)}
-        told = read_metadata(listing, folder)
-        columns |= told
-        if "label" not in told and (names := self._class_names(folder)):
+        metadata = read_metadata(listing, folder)
+        columns |= metadata
+        if "label" not in metadata and (names := self._class_names(folder)):
             numbers = {name: number for number, aliases in enumerate(names) for name in aliases}
             classes = [_class_of(path, folder) for path in listing.images]
             columns["label"] = [None if one is None else numbers[one] for one in classes]
             features["label"] = datasets.ClassLabel(names=[aliases[0] for aliases in names])
         try:
-            inferred = datasets.Dataset.from_dict(told).features if told else {}
+            inferred = datasets.Dataset.from_dict(metadata).features if metadata else {}
             return datasets.Dataset.from_dict(columns, datasets.Features(inferred | features))
         except (pyarrow.ArrowException, TypeError, ValueError) as error:
             raise DataError(f"metadata in {folder}: {error}") from error

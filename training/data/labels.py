@@ -17,7 +17,7 @@ MISSING = -1  # the hub's number of no class
 def read_labels(table: datasets.Dataset, domain: DomainConfig) -> tuple[Tensor | None, tuple[str, ...]]:
     """Return classes, int64 [N], or attributes [N, K] of 1 and 0; and what the source calls the classes.
 
-    Nothing where the source has neither, not of every image, or does not say. Raises DataError where a column
+    None if the source has no labels, or not of every image. Raises DataError if a column
     holds something else, and where one of attributes is missing.
     """
     if domain.label_columns:
@@ -28,7 +28,7 @@ def read_labels(table: datasets.Dataset, domain: DomainConfig) -> tuple[Tensor |
 
 
 def require_labels(labels: Tensor | None, domain: DomainConfig, use: Use) -> Tensor:
-    """Return the labels of a domain's images for one use. Raises DataError where there are none."""
+    """Return the labels of a domain's images for one use. Raises DataError if there are none."""
     if labels is None:
         raise DataError(
             f"domain {domain.name}: lessons and classifiers need classes, and split "

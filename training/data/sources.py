@@ -75,7 +75,7 @@ def _unreached(name: str) -> str:
     """Request a set from the hub once, and return why that failed; empty if it worked."""
     try:
         huggingface_hub.HfApi().dataset_info(name, timeout=HUB_TIMEOUT)
-    except huggingface_hub.errors.HfHubHTTPError:  # an answer: load_dataset reports what it says
+    except huggingface_hub.errors.HfHubHTTPError:  # a response, which load_dataset reports
         return ""
     except Exception as error:  # of the network, whose classes differ between versions of the library
         return str(error).partition("\n")[0] or type(error).__name__

@@ -42,7 +42,7 @@ def npz_splits(folder: Path) -> Splits:
 
 
 def hdf5_splits(folder: Path) -> Splits:
-    """Return what reads each split of a folder of one HDF5 file. Raises DataError where that is not so."""
+    """Return what reads each split of a folder of one HDF5 file. Raises DataError otherwise."""
     file, *others = [file for file in folder.iterdir() if file.suffix.lower() in HDF5]
     lists = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".txt")
     if others or not lists:
@@ -224,7 +224,7 @@ def _with_paths(table: datasets.Dataset, column: str, root: Path, folders: set[P
 
 
 def _path_from(folder: Path, name: str) -> str:
-    """Return the file that a table names, also where it was written on Windows."""
+    """Return the file that a table names, also with a Windows path."""
     path = folder / Path(name).expanduser()
     if path.is_file() or "\\" not in name:
         return str(path)

@@ -32,7 +32,7 @@ class Processes:
         self.precision = str(fabric._precision.precision)  # which it has under no public name
 
     def check(self, batch_size: int, field: str = "batch_size") -> None:
-        """Raise ConfigError, naming the field, where a batch cannot be shared out evenly."""
+        """Raise ConfigError, naming the field, if a batch cannot be shared out evenly."""
         if batch_size % self.count:
             raise ConfigError(f"{field} = {batch_size}: must be a multiple of {self.count}, the processes")
 

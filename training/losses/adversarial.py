@@ -112,7 +112,7 @@ def sum_over_domains(objective: Objective, real: Images, fake: Images) -> Tensor
 
 
 def adversarial_loss(name: str, real_label: float, fake_label: float) -> AdversarialLoss:
-    """Return the loss of that name, with those labels in the discriminator's side where it has some."""
+    """Return the loss of that name, with those labels in the discriminator's side if it has labels."""
     loss = LOSSES[name]
     return loss.smoothed(real_label, fake_label) if loss.smoothed else loss
 

@@ -82,7 +82,7 @@ def _elastic(images: Tensor) -> Tensor:
 
 
 def _hole(images: Tensor, side: int) -> Tensor:
-    """Say of each place along a side whether it is within the hole: bool [B, side]."""
+    """Return the mask of the hole along a side: bool [B, side]."""
     length = round(side * HOLE)
     first = torch.randint(side + 1, (len(images), 1), device=images.device) - length // 2
     places = torch.arange(side, device=images.device)
@@ -90,7 +90,7 @@ def _hole(images: Tensor, side: int) -> Tensor:
 
 
 def _span(batch: int, choices: int, length: int, device: torch.device) -> Tensor:
-    """Return a run of `length` places for each image, begun at one of so many choices: [B, length]."""
+    """Return `length` successive indices for each image, from a random one of `choices` on: [B, length]."""
     return torch.randint(choices, (batch, 1), device=device) + torch.arange(length, device=device)
 
 

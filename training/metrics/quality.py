@@ -59,7 +59,7 @@ def load_evaluation_classifiers(
 ) -> dict[str, Classifier]:
     """Load the evaluation classifier of each domain; none if none could be trained.
 
-    Raises RunError where one has not been trained.
+    Raises RunError if one has not been trained.
     """
     if why_not_classified(experiment, real):
         return {}

@@ -40,7 +40,7 @@ class CoupledGenerator(nn.Module):
 
 
 class CoupledEncoder(nn.Module):
-    """A stem for each domain, one trunk, and where `own_last` layers are a domain's own, a head for each.
+    """A stem for each domain, one trunk, and with `own_last` layers a head for each.
 
     {domain: images [B, C, H, W]} -> {domain: values [B, V]}. Batch normalisation takes the statistics of one
     domain at a time, as in the earlier systems.

@@ -73,7 +73,7 @@ class Classifier(nn.Module):
         self.labelling = "attributes" if attributes else "classes"
         self.values = 2 if attributes else classes
         """How many values a label has."""
-        self.accuracy: Tensor  # on real test images; of each attribute where there are some
+        self.accuracy: Tensor  # on real test images, or that of each attribute
         self.register_buffer("accuracy", torch.zeros(classes if attributes else ()))
 
     def features(self, images: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ def confidence(classifier: ImageClassifier, images: Tensor, batch: int = INFEREN
 def accuracy(classifier: ImageClassifier, test_set: ImageSet) -> Tensor:
     """Return the accuracy on labelled images: a scalar, or one an attribute [K].
 
-    Raises DataError where there are no labels.
+    Raises DataError if there are no labels.
     """
     return (classify(classifier, test_set.images) == labels_of(test_set)).float().mean(0)
 
@@ -230,7 +230,7 @@ def accuracy_by_class(classifier: ImageClassifier, test_set: ImageSet, classes: 
 
 
 def labels_of(images: ImageSet) -> Tensor:
-    """Return the labels of images. Raises DataError where there are none."""
+    """Return the labels of images. Raises DataError if there are none."""
     if images.labels is None:
         raise DataError("a classifier needs labels, and the source has none")
     return images.labels
@@ -247,7 +247,7 @@ def _predict(
 def prune(experiment: Experiment, sets: dict[str, ImageSet]) -> dict[str, ImageSet]:
     """Return each domain's images of which its classifier is confident; all without pruning.
 
-    Raises RunError where a classifier has not been trained, DataError where no image is left.
+    Raises RunError if a classifier has not been trained, DataError if no image is left.
     """
     return {domain.name: _prune(domain, sets[domain.name], experiment.size) for domain in experiment.domains}
 

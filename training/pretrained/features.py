@@ -87,9 +87,9 @@ def _place(name: str) -> tuple[int, bool]:
 
 
 def find_weights(name: str) -> Path:
-    """Return the file of that name or, where it does not end as a file's, what the hub has under it.
+    """Return the file of that name or, without a file's suffix, the hub's weights of that name.
 
-    A folder of the name's last part below $COGAN_DATA comes before the hub. Raises RunError where there is
+    A folder of the name's last part below $COGAN_DATA comes before the hub. Raises RunError if there is
     no such file.
     """
     place = Path(locate(name))
@@ -107,6 +107,6 @@ def find_weights(name: str) -> Path:
 
 
 def read_weights(file: Path) -> Weights:
-    """Read weights onto the CPU, by their names. Raises RunError where the file holds something else."""
+    """Read weights onto the CPU, by their names. Raises RunError if the file holds something else."""
     with expecting("weights", file):
         return READERS[file.suffix](file)

@@ -73,7 +73,7 @@ class RunFolder:
     def create(cls, runs: Path, experiment: Experiment) -> RunFolder:
         """Make the next numbered folder below `runs` and describe the experiment in it."""
         runs.mkdir(parents=True, exist_ok=True)
-        with FileLock(runs / ".lock"):  # no two runs begun at once get one number
+        with FileLock(runs / ".lock"):  # runs created at once get different numbers
             run = cls(runs / f"{_next_number(runs):05d}_{experiment.name}")
             run.path.mkdir()
         for folder in (run.checkpoints, run.samples):
@@ -85,7 +85,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Open an existing run. Raises RunError where there is none."""
+        """Open an existing run. Raises RunError if there is none."""
         run = cls(path)
         if not run._experiment_file.is_file():
             raise RunError(f"{path} is no run folder: it has no {run._experiment_file.name}")
@@ -97,7 +97,7 @@ class RunFolder:
         return description
 
     def experiment(self) -> Experiment:
-        """Return the experiment of the run. Raises ConfigError where it is read no longer."""
+        """Return the experiment of the run. Raises ConfigError if it cannot be read by this version."""
         try:
             return parse_kept(self.description()["experiment"])
         except ConfigError as error:
@@ -124,11 +124,11 @@ class RunFolder:
         return curves
 
     def quality(self, steps: int) -> dict[str, Any]:
-        """Return what `evaluate` measured after so many steps. Raises RunError where it has not."""
+        """Return what `evaluate` measured after so many steps. Raises RunError if it has not."""
         return self._measured(self.quality_file, steps, "evaluate")
 
     def accuracy(self, steps: int) -> dict[str, Any]:
-        """Return what `adapt` measured after so many steps. Raises RunError where it has not."""
+        """Return what `adapt` measured after so many steps. Raises RunError if it has not."""
         return self._measured(self.accuracy_file, steps, "adapt")
 
     def _measured(self, file: Path, steps: int, verb: str) -> dict[str, Any]:
@@ -174,14 +174,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def last_step(folder: Path) -> int:
-    """Return the step of the last checkpoint in a folder; 0 where there is none."""
+    """Return the step of the last checkpoint in a folder; 0 if there is none."""
     return max((int(file.stem.removeprefix("step_")) for file in list_checkpoints(folder)), default=0)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:
     """Read the last checkpoint in a folder onto the CPU.
 
-    Raises RunError where there is none, and where it is damaged: whether an older one will do is for the user
+    Raises RunError if there is none, and where it is damaged: whether an older one will do is for the user
     to say.
     """
     files = list_checkpoints(folder)
@@ -198,7 +198,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
 def held(run: RunFolder, processes: Processes) -> Iterator[None]:
     """Hold a run for the processes that train it; however they end, they let it go.
 
-    Raises RunError, in each of them, where the run is held already.
+    Raises RunError, in each of them, if the run is held already.
     """
     lock = FileLock(run.lock_file)
     if not processes.broadcast(processes.leads and _take(lock)):
@@ -220,7 +220,7 @@ def _take(lock: FileLock) -> bool:
 def load_average(run: RunFolder) -> tuple[CoupledGenerator, int]:
     """Return the averaged generator of a run's last checkpoint, and its step.
 
-    Raises RunError where there is none.
+    Raises RunError if there is none.
     """
     generator, state = build_generator(run.experiment()), load_checkpoint(run.checkpoints)
     generator.load_state_dict(state["average"])
@@ -230,7 +230,7 @@ def load_average(run: RunFolder) -> tuple[CoupledGenerator, int]:
 def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:
     """Return each domain's classifier of the EMA discriminator of a run's last checkpoint, and its step.
 
-    Raises RunError where there is none.
+    Raises RunError if there is none.
     """
     experiment = run.experiment()
     teacher, state = build_discriminator(experiment), load_checkpoint(run.checkpoints)
@@ -290,7 +290,7 @@ def provenance() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Name the commit of the code, with -dirty behind it where files differ; unknown outside a checkout."""
+    """Return the commit of the code, with -dirty if files differ; unknown outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -312,9 +312,9 @@ def machines(run: RunFolder) -> list[MachineFacts]:
 
 
 def describe_change(run: RunFolder, machine: MachineFacts, torch_version: str) -> str:
-    """Return what a run is trained on otherwise than before, so that it does not go on bit for bit.
+    """Return how the machine differs from a run's last, so that it does not resume bit for bit.
 
-    Nothing if it goes on exactly.
+    Empty if it resumes exactly.
     """
     known = machines(run)
     before = known[-1] if known and machine not in known else machine

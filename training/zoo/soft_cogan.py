@@ -40,7 +40,7 @@ GENERATORS = {
         ),
     ),
     "photo_64": Table(
-        "Soft-CoGAN's type 64, begun at 4x4 so that it draws 64x64 and not 256x256",
+        "Soft-CoGAN's type 64, from 4x4 so that it generates 64x64 and not 256x256",
         (64, 64),
         (
             Layer("linear", 1024, 4),
