@@ -46,7 +46,7 @@ stress: $(SERVICE)/.tested  ## load the service for minutes, well and badly
 	$(SERVICE)/bin/python -m pytest -q -m stress tests/stress
 
 bench: $(DEV)/.done $(SERVICE)/.done $(BENCH)/.done  ## compare a training step and the service with its peers
-	$(DEV)/bin/python -m tests.benchmarks.training training/experiments/digit_negative.toml
+	$(DEV)/bin/python -m tests.benchmarks.training training/recipes/digit_negative.toml
 	$(BENCH)/bin/python -m tests.benchmarks.serving
 
 lint: $(DEV)/.done  ## check style, types and layers

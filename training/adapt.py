@@ -1,6 +1,6 @@
 """Train an adaptation once for each seed, and measure its classifiers on real test images.
 
-    python -m training.adapt training/experiments/mnist_to_usps.toml --seeds 0 1 2
+    python -m training.adapt training/recipes/mnist_to_usps.toml --seeds 0 1 2
 
 Instead of a file, a run folder gives its experiment and its seed. A run is known by its experiment: what was
 trained is not trained again, and one that was stopped goes on. What is measured is the classifier of the last
@@ -19,17 +19,16 @@ import torch
 from pydantic import Field
 from tyro.conf import arg
 
-from training.command_line import parse, verb
-from training.compute.machine import Machine
+from training.cli import parse, verb
 from training.config.experiment import Experiment, load_experiment
+from training.data.dataset import ImageSet
+from training.engine.machine import Machine
 from training.errors import ConfigError
 from training.files import write_json
-from training.images.sets import ImageSet
-from training.measures.quality import load_real
-from training.pretrained.reading import accuracy
-from training.runs.folder import RunFolder, find_run
-from training.runs.reports import spread
-from training.runs.trained import load_adapted
+from training.metrics.quality import load_real
+from training.pretrained.classifier import accuracy
+from training.runs.folder import RunFolder, find_run, load_adapted
+from training.runs.tables import spread
 from training.train import complete
 
 Accuracies = dict[str, float]  # by domain
@@ -37,7 +36,7 @@ Accuracies = dict[str, float]  # by domain
 
 @dataclass(frozen=True)
 class AdaptOptions:
-    """What is trained, how often, where, and on what machine."""
+    """Experiment, seeds, runs folder and machine of an adaptation."""
 
     experiment: Annotated[Experiment, arg(name="")]
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
@@ -49,7 +48,7 @@ class AdaptOptions:
 
 @verb
 def main(target: Path, arguments: list[str]) -> None:
-    """Adapt by an experiment file, or by the experiment of a run folder."""
+    """Adapt by a recipe, or by the experiment of a run folder."""
     run = RunFolder.open(target) if target.is_dir() else None
     if run is not None:
         experiment = run.experiment()
@@ -58,7 +57,7 @@ def main(target: Path, arguments: list[str]) -> None:
         defaults = AdaptOptions(load_experiment(target))
     options = parse(defaults, arguments)
     if not options.experiment.lessons:
-        raise ConfigError(f"{target}: lessons = (): an adaptation has some, and a domain that is labelled")
+        raise ConfigError(f"{target}: lessons = (): an adaptation needs auxiliary losses and a labelled domain")
     device = options.machine.device("an adaptation")
     real = load_labelled(options.experiment)
     experiments = [replace(options.experiment, seed=seed) for seed in options.seeds]
@@ -94,9 +93,9 @@ def adapt(
 
 
 def describe(runs: Sequence[Accuracies]) -> str:
-    """Say the mean over the runs and, where there are several, the standard deviation between them."""
-    said = {name: spread([run[name] for run in runs]) for name in runs[0]}
-    return "\n".join(f"{name}: {shares} of real test images classified right" for name, shares in said.items())
+    """Return the mean over the runs and, if there are several, their standard deviation."""
+    lines = {name: spread([run[name] for run in runs]) for name in runs[0]}
+    return "\n".join(f"{name}: {shares} of real test images classified right" for name, shares in lines.items())
 
 
 if __name__ == "__main__":

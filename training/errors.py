@@ -1,18 +1,18 @@
-"""What can be wrong with an experiment, its data or its run, each as one line for a person to read.
+"""Errors of a recipe, its data or its run, each one line for a person to read.
 
 TrainingError
 ├── ConfigError      a field of the experiment
 ├── DataError        a source of images
 ├── RunError         a run folder or checkpoint
 ├── DivergedError    losses or weights that are no longer finite
-└── ExportError      a file that does not say what the network says
+└── ExportError      a file that does not compute what its network computes
 """
 
 from __future__ import annotations
 
 
 class TrainingError(Exception):
-    """The base of all errors that are the user's to mend; their text says how."""
+    """The base of all errors that a user can fix; the message says how."""
 
 
 class ConfigError(TrainingError):
@@ -32,21 +32,21 @@ class DivergedError(TrainingError):
 
 
 class ExportError(TrainingError):
-    """An exported file that does not draw what its network draws."""
+    """An exported file that does not compute what its network computes."""
 
 
 def describe_causes(error: BaseException) -> str:
-    """Return what an error says, and what each error that caused it says beyond that.
+    """Return the message of an error, and those of the errors that caused it, without repetition.
 
-    What one of ours says is whole.
+    The chain ends at a TrainingError, whose message is complete.
     """
-    said: list[str] = []
+    messages: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
         text = " ".join(str(cause).split()) or type(cause).__name__
-        if not any(text in known for known in said):
-            said.append(text)
+        if not any(text in message for message in messages):
+            messages.append(text)
         if isinstance(cause, TrainingError):
             break
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return ": ".join(said)
+    return ": ".join(messages)

@@ -1,9 +1,9 @@
-"""Measure the pairs that a run draws, and write the result into its folder.
+"""Measure the generated pairs of a run, and write the result into its folder.
 
     python -m training.evaluate runs/00003_digit_edge
 
-Latents are those of index 0 of seeds 0, 1, 2, ...; real images are the whole test split. What needs labels
-is left out, and said so, where a source has none.
+Latents are those of index 0 of seeds 0, 1, 2, ...; real images are the whole test split. Measures that need labels
+are left out, with the reason, if a source has none.
 """
 
 from __future__ import annotations
@@ -16,29 +16,28 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from training.command_line import parse, verb
-from training.compute.machine import Machine
+from training.cli import parse, verb
+from training.engine.machine import Machine
 from training.files import write_json
-from training.measures.quality import measure
-from training.networks.drawing import draw, latents_of_seeds
-from training.runs.folder import RunFolder
-from training.runs.sheets import save_sheet
-from training.runs.trained import load_average
+from training.metrics.quality import measure
+from training.networks.coupled import generate, latents_of_seeds
+from training.runs.figures import save_sheet
+from training.runs.folder import RunFolder, load_average
 
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """How much to measure, and with what."""
+    """How much to measure, and with which classifiers."""
 
     pairs: Annotated[int, Field(ge=2)] = 10_000
-    """How many pairs are drawn, one of each seed from 0."""
+    """How many pairs are generated, one of each seed from 0."""
     classifiers: Path = Path("classifiers")
-    """Folder of the classifiers that `training.train_classifiers` made."""
+    """Folder of the classifiers that `training.train_classifier` made."""
 
 
 @dataclass(frozen=True)
 class EvaluateOptions(MeasureOptions):
-    """The same, and where."""
+    """The same, and the machine."""
 
     machine: Machine = field(default_factory=Machine.from_environment)
 
@@ -55,7 +54,7 @@ def evaluate(run: RunFolder, options: MeasureOptions, device: torch.device) -> d
     """Measure a run's last checkpoint, keep the result and a sheet in its folder, and return the result."""
     experiment = run.experiment()
     generator, steps = load_average(run)
-    pairs = draw(generator.to(device), latents_of_seeds(experiment.latent_prior, range(options.pairs)))
+    pairs = generate(generator.to(device), latents_of_seeds(experiment.latent_prior, range(options.pairs)))
     quality = {"steps": steps, **measure(experiment, pairs, options.classifiers, device)}
     write_json(run.quality_file, quality)
     save_sheet({name: images[:128] for name, images in pairs.items()}, run.path / "sheet.png", 8, 2)

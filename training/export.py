@@ -4,7 +4,7 @@
     python -m training.export served_classifiers/mnist_edge_2f1c0a9e.pt --goes-with digit_edge
     python -m training.export runs/00004_mnist_to_usps --classifier-of usps
 
-A .pt file is a classifier of `training.train_classifiers`; --classifier-of is one that a run has adapted.
+A .pt file is a classifier of `training.train_classifier`; --classifier-of is one that a run has adapted.
 
 Writes models/<name>/<version>/model.onnx, the next version where none is named, and config.pbtxt beside the
 versions, so that Triton Inference Server takes the same folder. A config.pbtxt that was edited is kept.
@@ -21,21 +21,18 @@ from typing import Any
 from torch import nn
 
 from service.metadata import Domain, ModelMetadata, Name, Provenance
-from training.command_line import parse, verb
+from training.cli import parse, verb
 from training.config.fields import Positive
 from training.errors import ConfigError, RunError
-from training.exporting.graphs import GRAPHS
-from training.exporting.onnx_file import prove, read_metadata, write_onnx
-from training.exporting.triton import triton_config
 from training.files import write_whole, writing
-from training.pretrained.classifiers import TrainingRecord, load_recorded
-from training.runs.folder import RunFolder
-from training.runs.trained import load_adapted, load_average
+from training.onnx_export import GRAPHS, prove, read_metadata, triton_config, write_onnx
+from training.pretrained.classifier import TrainingRecord, load_recorded
+from training.runs.folder import RunFolder, load_adapted, load_average
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What the model is called and where it goes."""
+    """Name, version and repository of the exported model."""
 
     models: Path = Path("models")
     """Model repository."""
@@ -44,7 +41,7 @@ class ExportOptions:
     version: Positive | None = None
     """Version; by default the next. An existing one is never overwritten."""
     classifier_of: Name | None = None
-    """Domain whose adapted classifier is exported, of a run with lessons; by default the generator is."""
+    """Domain whose adapted classifier is exported, of a run with auxiliary losses; by default the generator is."""
     goes_with: tuple[Name, ...] = ()
     """Generators in the repository whose images a classifier is for."""
 
@@ -119,7 +116,7 @@ def write(network: nn.Module, metadata: ModelMetadata, models: Path) -> tuple[Pa
 
 
 def write_config(file: Path, config: str) -> str:
-    """Write a model's config.pbtxt unless there is one; say so if there is another one, which is kept."""
+    """Write a model's config.pbtxt unless there is one; return a warning if an edited one is kept."""
     if not file.exists():
         write_whole(file, lambda aside: aside.write_text(config, encoding="utf-8"))
     elif file.read_text(encoding="utf-8", errors="replace").split() != config.split():
@@ -202,7 +199,7 @@ def adapted_quality(measured: dict[str, Any], domain: str) -> dict[str, Any]:
 
 
 def check_generators(metadata: ModelMetadata, models: Path) -> None:
-    """Raise ConfigError unless `goes_with` names generators in the repository that draw a classifier's domain."""
+    """Raise ConfigError unless `goes_with` names generators in the repository with a classifier's domain."""
     if metadata.goes_with and metadata.kind == "generator":
         raise ConfigError(f"goes_with = {metadata.goes_with} is for a classifier, and {metadata.name} is a generator")
     for name in metadata.goes_with:

@@ -106,17 +106,17 @@ def read_json(file: Path) -> Any:
 
 @contextmanager
 def expecting(what: str, file: Path, remedy: str = "") -> Iterator[None]:
-    """Raise RunError where what is read within is not in the file: it is damaged, or of something else.
+    """Raise RunError if the file does not hold what is read in the block: it is damaged, or of another kind.
 
-    The error names the file, what was expected of it and what can be done, where anything can. Errors of
+    The error names the file, what was expected and the remedy, if there is one. Errors of
     the disk stay what they are.
     """
     try:
         yield
-    except (OSError, MemoryError):  # say nothing of what the file holds
+    except (OSError, MemoryError):  # not about the file's content
         raise
     except Exception as error:  # a damaged file can make a reader fail in any way
-        said = describe_causes(error)
+        message = describe_causes(error)
         if isinstance(error, pickle.UnpicklingError):
-            said = said.partition(". ")[0]  # torch goes on with advice
-        raise RunError("; ".join(filter(None, [f"{file} does not hold {what}: {said}", remedy]))) from error
+            message = message.partition(". ")[0]  # torch adds advice
+        raise RunError("; ".join(filter(None, [f"{file} does not hold {what}: {message}", remedy]))) from error

@@ -1,6 +1,6 @@
-"""Train, measure and draw an experiment with every combination of the values of some of its fields.
+"""Train and measure a recipe with every combination of the values of some of its fields.
 
-    python -m training.sweep training/experiments/digit_negative.toml --over generator.shared_layers=0,1,2,3,4
+    python -m training.sweep training/recipes/digit_negative.toml --over generator.shared_layers=0,1,2,3,4
 
 With another `--over` for discriminator.shared_layers this is figure 4 of Liu & Tuzel 2016. A point is a run
 among the others, known by its experiment: what was trained or measured is not done again, and a sweep that
@@ -9,33 +9,34 @@ was stopped goes on. Writes report.md, report.csv and quality.png, anew after ev
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from tyro.conf import UseAppendAction, arg
 
-from training.command_line import parse, verb
-from training.compute.machine import Machine
-from training.config.experiment import Experiment, load_experiment
-from training.config.grid import move, read_points
-from training.errors import DivergedError, RunError
+from training.cli import parse, verb
+from training.config.experiment import EXPERIMENT, Experiment, load_experiment, parse_experiment
+from training.engine.machine import Machine
+from training.errors import ConfigError, DivergedError, RunError
 from training.evaluate import MeasureOptions, evaluate
-from training.measures.quality import load_judges, load_real
-from training.runs.checkpoint import last_step
+from training.metrics.quality import load_evaluation_classifiers, load_real
 from training.runs.figures import Curve, save_curves
-from training.runs.folder import RunFolder, find_run
-from training.runs.reports import Rows, Value, flat, save_report
+from training.runs.folder import RunFolder, find_run, last_step
+from training.runs.tables import Rows, Value, flat, save_report
 from training.train import complete
+
+Point = Mapping[str, Any]  # a value for each field that is swept over
 
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """What is swept over, how it is measured, and where everything goes."""
+    """Fields to sweep over, measuring, and output folders."""
 
     experiment: Annotated[Experiment, arg(name="")]
     over: UseAppendAction[tuple[str, ...]] = ()
@@ -45,20 +46,20 @@ class SweepOptions:
     to: Path = Path("sweep")
     """Folder that the report and the curves are written into."""
     dry_run: bool = False
-    """Check every point, say how far each is, and stop."""
+    """Check every point, print its progress, and stop."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
     machine: Machine = field(default_factory=Machine.from_environment)
 
 
 @verb
 def main(target: Path, arguments: list[str]) -> None:
-    """Sweep over an experiment file."""
+    """Sweep over the fields of a recipe."""
     options = parse(SweepOptions(load_experiment(target)), arguments)
     device = options.machine.device("a sweep")
     points = read_points(options.over)
     experiments = [move(options.experiment, point) for point in points]
-    accuracies = {
-        images: judged(one, options.measure.classifiers)
+    accuracies_by_images = {
+        images: evaluation_accuracy(one, options.measure.classifiers)
         for images, one in {(one.domains, one.size): one for one in experiments}.items()
     }
     rows: list[dict[str, Value]] = []
@@ -69,27 +70,27 @@ def main(target: Path, arguments: list[str]) -> None:
             print(f"  {last_step(run.checkpoints) if run else 0} of {experiment.steps} steps are done")
             continue
         cells = {name: _cell(value) for name, value in point.items()}
-        judges = accuracies[experiment.domains, experiment.size]
-        rows.append({**cells, **reach(run, experiment, judges, options, device)})
+        accuracies = accuracies_by_images[experiment.domains, experiment.size]
+        rows.append({**cells, **reach(run, experiment, accuracies, options, device)})
         write(rows, list(point), options.to)
 
 
-def judged(experiment: Experiment, classifiers: Path) -> dict[str, object]:
-    """Return how good the classifiers are that judge an experiment. Raises RunError without them."""
-    judges = load_judges(experiment, load_real(experiment), classifiers)
-    return {name: judge.named_accuracy() for name, judge in judges.items()}
+def evaluation_accuracy(experiment: Experiment, classifiers: Path) -> dict[str, object]:
+    """Return the accuracies of an experiment's evaluation classifiers. Raises RunError without them."""
+    accuracies = load_evaluation_classifiers(experiment, load_real(experiment), classifiers)
+    return {name: classifier.named_accuracy() for name, classifier in accuracies.items()}
 
 
 def reach(
     run: RunFolder | None,
     experiment: Experiment,
-    judges: dict[str, object],
+    accuracies: dict[str, object],
     options: SweepOptions,
     device: torch.device,
 ) -> dict[str, Value]:
     """Do what is left of a point; return its run, and the numbers of its quality, if it has not diverged.
 
-    A quality that as many pairs and as good judges have given is not measured again.
+    A quality measured with as many pairs and classifiers of the same accuracies is not measured again.
     """
     try:
         run = complete(run, experiment, options.runs, options.machine)
@@ -100,7 +101,7 @@ def reach(
     known: dict[str, object] = {}
     with suppress(RunError):
         known = run.quality(experiment.steps)
-    if (known.get("pairs"), known.get("classifier_accuracy", {})) != (options.measure.pairs, judges):
+    if (known.get("pairs"), known.get("classifier_accuracy", {})) != (options.measure.pairs, accuracies):
         known = evaluate(run, options.measure, device)
     numbers = {name: value for name, value in flat(known).items() if isinstance(value, float | int)}
     return {"run": run.path.name, **numbers}
@@ -137,6 +138,50 @@ def by_measure(rows: Rows, fields: Sequence[str]) -> dict[str, dict[str, Curve]]
                 places.append(row[across] if numbers else str(row[across]))
                 values.append(value)
     return panels
+
+
+def read_points(over: Sequence[str]) -> list[Point]:
+    """Return every combination of the values of fields, each given as generator.shared_layers=0,1,2.
+
+    Values are those of JSON; what is none is a word. Raises ConfigError, naming what is wrong.
+    """
+    axes = [_read_axis(text) for text in over]
+    fields = [field for field, _ in axes]
+    if not fields or len(set(fields)) < len(fields):
+        raise ConfigError(f"over = {fields}: name one field or more, each once")
+    return [dict(zip(fields, values, strict=True)) for values in itertools.product(*(v for _, v in axes))]
+
+
+def move(experiment: Experiment, point: Point) -> Experiment:
+    """Return the experiment with the values of the point in its fields. Raises ConfigError."""
+    values = EXPERIMENT.dump_python(experiment, mode="json")
+    for name, value in point.items():
+        *way, last = [int(part) if part.isdecimal() else part for part in name.split(".")]
+        holder = values
+        try:
+            for part in way:
+                holder = holder[part]
+            holder[last] = value
+        except (LookupError, TypeError) as error:
+            raise ConfigError(f"over = {name!r}: an experiment has no such field") from error
+    return parse_experiment(values)
+
+
+def _read_axis(text: str) -> tuple[str, list[Any]]:
+    field, _, values = text.partition("=")
+    if not (field and values):
+        raise ConfigError(f"over = {text!r}: must be FIELD=VALUE,VALUE, as in generator.shared_layers=0,1,2")
+    try:
+        return field, json.loads(f"[{values}]")
+    except json.JSONDecodeError:
+        return field, [_read(value) for value in values.split(",")]
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Train the networks of an experiment, or go on with a run that was stopped.
+"""Train the networks of a recipe, or resume a run.
 
-python -m training.train training/experiments/digit_negative.toml --steps 2000
+python -m training.train training/recipes/digit_negative.toml --steps 2000
 python -m training.train runs/00003_digit_edge
-torchrun --nproc-per-node 2 -m training.train training/experiments/digit_negative.toml
+torchrun --nproc-per-node 2 -m training.train training/recipes/digit_negative.toml
 """
 
 from __future__ import annotations
@@ -16,61 +16,65 @@ import torch
 from tqdm import tqdm
 from tyro.conf import arg
 
-from training.command_line import parse, verb
-from training.compute.machine import Machine, describe_machine
+from training.cli import parse, verb
 from training.config.experiment import Experiment, load_experiment
+from training.data.dataset import ImageSet, check_test_splits, load_training_sets
+from training.engine.loss_inputs import check_labels
+from training.engine.machine import Machine, describe_machine
+from training.engine.trainer import Trainer
 from training.errors import ConfigError
-from training.images.sets import ImageSet, check_test_splits, load_training_sets
-from training.pretrained.couplers import load_couplers
-from training.pretrained.pruning import prune
-from training.runs.checkpoint import last_step, list_checkpoints, load_checkpoint
-from training.runs.effort import describe_change, machines
-from training.runs.folder import RunFolder
-from training.runs.image_record import check_images, write_images
-from training.runs.lock import held
-from training.runs.outlook import describe
-from training.runs.record import Record
-from training.runs.stopping import told_to_stop
-from training.steps.teaching import check_labels
-from training.steps.trainer import Trainer
+from training.pretrained.classifier import prune
+from training.pretrained.loss_networks import load_loss_networks
+from training.runs.folder import (
+    RunFolder,
+    check_images,
+    describe_change,
+    held,
+    last_step,
+    list_checkpoints,
+    load_checkpoint,
+    machines,
+    write_images,
+)
+from training.runs.recorder import Recorder, describe, stop_requested
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What to train, where, and on what machine."""
+    """Experiment, runs folder and machine of a training."""
 
     experiment: Annotated[Experiment, arg(name="")]
     runs: Path = Path("runs")
     """Folder that the numbered run folder is made in."""
     dry_run: bool = False
-    """Check everything, load the images, say what would be done, and stop."""
+    """Check everything, load the images, print a summary, and stop."""
     machine: Machine = field(default_factory=Machine.from_environment)
 
 
 @verb
 def main(target: Path, arguments: list[str]) -> None:
-    """Begin a run of an experiment file, or resume a run folder."""
+    """Train a recipe, or resume a run folder."""
     resumed = RunFolder.open(target) if target.is_dir() else None
     experiment = resumed.experiment() if resumed else load_experiment(target)
     options = parse(TrainOptions(experiment), arguments)
     if resumed and options.experiment != experiment:
-        raise ConfigError(f"{target} goes on as it was begun: its experiment cannot be changed")
+        raise ConfigError(f"{target} is a run, whose experiment cannot be changed: train a recipe instead")
     prepared = prepare(options.experiment, options.machine, resumed)
     trainer = prepared.trainer
     if not options.dry_run:
         folder = resumed or begin(prepared, options.runs)
-        say(trainer, f"run folder: {folder.path}")
+        print_once(trainer, f"run folder: {folder.path}")
         try:
             train(trainer, folder)
         except KeyboardInterrupt:
-            say(trainer, f"stopped; this goes on: python -m training.train {folder.path}")
+            print_once(trainer, f"stopped; resume with: python -m training.train {folder.path}")
             raise
-        say(trainer, f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
+        print_once(trainer, f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a run needs, loaded."""
+    """A trainer and its loaded images."""
 
     trainer: Trainer
     sets: dict[str, ImageSet]
@@ -78,11 +82,10 @@ class Prepared:
 
 
 def prepare(experiment: Experiment, machine: Machine, run: RunFolder | None = None) -> Prepared:
-    """Load all that an experiment needs, and say what a run of it will do.
+    """Load all that an experiment needs, and print a summary.
 
-    A run that is resumed goes on by what was chosen when it began: device, threads and precision, as far as
-    they are there; it is said if it cannot go on bit for bit. Raises ConfigError, DataError, and RunError if
-    the images of the run have changed.
+    A resumed run keeps its device, threads and precision if they are available; a warning is printed if it
+    cannot go on bit for bit. Raises ConfigError, DataError, and RunError if the images of the run have changed.
     """
     known = machines(run) if run else []
     fabric = (machine.resume(known[-1]) if known else machine).fabric()
@@ -91,14 +94,14 @@ def prepare(experiment: Experiment, machine: Machine, run: RunFolder | None = No
     labels = check_labels(experiment, {name: kept.labels for name, kept in sets.items()})
     images = {name: kept.images for name, kept in sets.items()}
     moved = check_images(run, sets) if run else ""
-    trainer = Trainer(experiment, images, fabric, load_couplers(experiment), labels)
-    say(trainer, describe(trainer, images, fabric))
+    trainer = Trainer(experiment, images, fabric, load_loss_networks(experiment), labels)
+    print_once(trainer, describe(trainer, images, fabric))
     if run and last_step(run.checkpoints):
         processes = trainer.processes
         facts = describe_machine(processes.device, processes.count, processes.precision)
         changes = filter(None, [describe_change(run, facts, torch.__version__), moved])
-        if said := "; ".join(changes):
-            say(trainer, f"warning: this run does not go on bit for bit: {said}")
+        if reason := "; ".join(changes):
+            print_once(trainer, f"warning: this run does not go on bit for bit: {reason}")
     return Prepared(trainer, sets)
 
 
@@ -109,13 +112,13 @@ def begin(prepared: Prepared, runs: Path) -> RunFolder:
         folder = RunFolder.create(runs, trainer.experiment)
         write_images(folder, prepared.sets)
         path = folder.path
-    return RunFolder(trainer.processes.told(path))
+    return RunFolder(trainer.processes.broadcast(path))
 
 
 def complete(run: RunFolder | None, experiment: Experiment, runs: Path, machine: Machine) -> RunFolder:
-    """Do what is left of an experiment's run, or the whole of a new one, and return it.
+    """Finish an experiment's run, or train a new one, and return it.
 
-    Raises what `prepare` and `train` raise; the folder of a new one is made between the two.
+    Raises what `prepare` and `train` raise.
     """
     if run is None or last_step(run.checkpoints) < experiment.steps:
         prepared = prepare(experiment, machine, run)
@@ -125,34 +128,33 @@ def complete(run: RunFolder | None, experiment: Experiment, runs: Path, machine:
 
 
 def train(trainer: Trainer, folder: RunFolder) -> None:
-    """Begin a run, or go on where its last checkpoint is.
+    """Train a run from its last checkpoint, if any.
 
-    Raises RunError where it is being trained already, DivergedError.
+    Raises RunError if it is being trained already, DivergedError.
     """
     with held(folder, trainer.processes):
-        if list_checkpoints(folder.checkpoints):  # a run killed before its first one begins anew
+        if list_checkpoints(folder.checkpoints):  # a run killed before its first one starts over
             trainer.state.load_state_dict(load_checkpoint(folder.checkpoints))
-        with closing(Record(folder, trainer)) as record:
+        with closing(Recorder(folder, trainer)) as record:
             run(trainer, record)
         record.sum_up()
 
 
-def say(trainer: Trainer, text: str) -> None:
-    """Print, where several processes train in one of them."""
+def print_once(trainer: Trainer, text: str) -> None:
+    """Print in the leading process alone."""
     if trainer.processes.leads:
         print(text)
 
 
-def run(trainer: Trainer, record: Record) -> None:
+def run(trainer: Trainer, record: Recorder) -> None:
     """Train to the last step, writing metrics, samples and checkpoints.
 
-    Where it is told to stop it saves the state after the step, and raises KeyboardInterrupt. Raises
-    DivergedError.
+    On a signal it saves the state after the step, and raises KeyboardInterrupt. Raises DivergedError.
     """
     experiment = trainer.experiment
     steps = range(trainer.state.steps_done, experiment.steps)
     with (
-        told_to_stop(trainer.processes.count) as stop,
+        stop_requested(trainer.processes.count) as stop,
         tqdm(
             steps,
             initial=trainer.state.steps_done,

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from service.app import create_app
 from service.settings import Settings
 from tests.contract.committed import METADATA, MODELS, model_files, open_session
-from training.config.domain import DomainConfig
-from training.images.sets import load_split
-from training.networks.drawing import latents_of_seeds
+from training.config.data import DomainConfig
+from training.data.dataset import load_split
+from training.networks.coupled import latents_of_seeds
 
 GENERATORS = {METADATA[file].name: METADATA[file] for file in model_files("generator")}
 CLASSIFIERS = {METADATA[file].name: file for file in model_files("classifier")}

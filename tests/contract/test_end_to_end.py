@@ -15,11 +15,10 @@ import torch
 from service.app import create_app
 from service.latents import draw_latent
 from service.settings import Settings
-from training import evaluate, export, train, train_classifiers
+from training import evaluate, export, train, train_classifier
 from training.config.experiment import load_experiment
-from training.exporting.graphs import Drawing
-from training.runs.folder import RunFolder
-from training.runs.trained import load_average
+from training.onnx_export import GeneratorGraph
+from training.runs.folder import RunFolder, load_average
 
 RunVerb = Callable[..., None]
 EXPERIMENT = """
@@ -74,10 +73,10 @@ def make_model(run_verb: RunVerb, folder: Path) -> RunFolder:
     """Train, measure and export the experiment in a folder, and return its run."""
     file = folder / "small_digits.toml"
     file.write_text(EXPERIMENT)
-    judges = ["--classifiers", folder / "classifiers"]
-    run_verb(train_classifiers, file, *judges, "--epochs", 1)
+    evaluation_classifiers = ["--classifiers", folder / "classifiers"]
+    run_verb(train_classifier, file, *evaluation_classifiers, "--epochs", 1)
     run_verb(train, file, "--runs", folder / "runs", "--machine.threads", 1)
-    run_verb(evaluate, folder / "runs" / "00000_small_digits", *judges, "--pairs", 10)
+    run_verb(evaluate, folder / "runs" / "00000_small_digits", *evaluation_classifiers, "--pairs", 10)
     run_verb(export, folder / "runs" / "00000_small_digits", "--models", folder / "models")
     return RunFolder.open(folder / "runs" / "00000_small_digits")
 
@@ -87,7 +86,7 @@ def drawn_by_torch(run: RunFolder, seeds: list[int]) -> dict[str, np.ndarray[tup
     experiment = run.experiment()
     latents = np.stack([draw_latent(experiment.latent_prior, seed) for seed in seeds])
     with torch.inference_mode():
-        images = Drawing(load_average(run)[0])(torch.from_numpy(latents))
+        images = GeneratorGraph(load_average(run)[0])(torch.from_numpy(latents))
     return {d.name: batch.numpy() for d, batch in zip(experiment.domains, images, strict=True)}
 
 
@@ -104,12 +103,12 @@ async def test_a_folder_of_images_becomes_pairs_over_http(
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
         described = (await client.get("/models/small_digits")).raise_for_status().json()
         answer = await client.post("/generate", json={"seeds": seeds, "format": "npz"})
-    drawn = np.load(io.BytesIO(answer.raise_for_status().content))
+    generated = np.load(io.BytesIO(answer.raise_for_status().content))
     expected = drawn_by_torch(run, seeds)
-    assert set(drawn) == {"digit", "negative", "colour", "latent"}
+    assert set(generated) == {"digit", "negative", "colour", "latent"}
     for name, images in expected.items():
-        assert drawn[name].shape == images.shape == (3, 28, 28, 3 if name == "colour" else 1)
-        assert np.abs(drawn[name].astype(int) - images).max() <= 1
+        assert generated[name].shape == images.shape == (3, 28, 28, 3 if name == "colour" else 1)
+        assert np.abs(generated[name].astype(int) - images).max() <= 1
         assert images.std() > 5  # even a hardly trained network draws more than grey
     told = str(described)
     assert load_experiment(tmp_path / "small_digits.toml").domains[0].description in told

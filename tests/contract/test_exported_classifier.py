@@ -12,10 +12,9 @@ from service.app import create_app
 from service.metadata import CLASSES
 from service.settings import Settings
 from tests.conftest import describe_model
-from training.architectures import DISCRIMINATORS
-from training.exporting.onnx_file import prove, write_onnx
-from training.networks.adapted import AdaptedClassifier
-from training.networks.coupled import CoupledDiscriminator
+from training.networks.coupled import AdaptedClassifier, CoupledDiscriminator
+from training.onnx_export import prove, write_onnx
+from training.zoo import DISCRIMINATORS
 
 
 def test_an_exported_classifier_is_served(tiny_model: Callable[..., Path], models_dir: Path) -> None:

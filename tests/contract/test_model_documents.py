@@ -34,7 +34,7 @@ def quality_rows(metadata: ModelMetadata) -> list[str]:
             *shares,
             "-" if agreement is None else f"{agreement:.4f}",
             f"{quality['class_balance'][domain.name]:.4f}",
-            f"{distance['drawn']:.2f} ({distance['floor']:.2f})",
+            f"{distance['generated']:.2f} ({distance['floor']:.2f})",
             f"{quality['classifier_accuracy'][domain.name]:.2%}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
@@ -82,7 +82,7 @@ def test_the_readme_shows_a_sheet_of_each_model(file: Path) -> None:
 def test_the_experiment_that_made_a_model_is_committed(file: Path) -> None:
     """The experiment in a model's metadata is the committed one of its name, to the last field."""
     metadata = METADATA[file]
-    committed = load_experiment(ROOT / f"training/experiments/{metadata.name}.toml")
+    committed = load_experiment(ROOT / f"training/recipes/{metadata.name}.toml")
     assert parse_kept(metadata.provenance.experiment) == committed
 
 

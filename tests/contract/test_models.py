@@ -11,9 +11,9 @@ import torch
 
 from service.metadata import ModelMetadata
 from tests.contract.committed import METADATA, model_files, open_session
-from training.measures.metrics import pixel_agreement
-from training.networks.drawing import latents_of_seeds
-from training.pixels.transforms import transform
+from training.losses.pixels import transform
+from training.metrics.frechet import pixel_agreement
+from training.networks.coupled import latents_of_seeds
 
 FILES = model_files("generator")
 LEAST_PIXELS = {"edge": 0.952, "negative": 0.967}  # the figures of Liu & Tuzel 2016, section 4
@@ -73,12 +73,12 @@ def test_a_models_pixels_agree_as_recorded(file: Path) -> None:
         session.run(names, {"latent": part.numpy()})
         for part in latents_of_seeds(metadata.prior, range(1000)).split(100)
     ]
-    drawn = {
+    generated = {
         name: torch.cat([torch.from_numpy(part[i]) for part in parts]).movedim(-1, 1) for i, name in enumerate(names)
     }
     domains: Any = metadata.provenance.experiment["domains"]
     transforms = {domain["name"]: domain["transform"] for domain in domains}
     for name, recorded in pixels_of(metadata).items():
-        expected = transform(drawn[recorded["of"]], transforms[name])
-        again = pixel_agreement(expected, drawn[name])
+        expected = transform(generated[recorded["of"]], transforms[name])
+        again = pixel_agreement(expected, generated[name])
         assert again["binarised"] == pytest.approx(recorded["binarised"], abs=0.01)

@@ -15,18 +15,18 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from training.architectures import CLASSIFIERS
-from training.compute.machine import Machine
 from training.config.experiment import Experiment, parse_experiment
 from training.config.fields import Precision
-from training.images.sets import ImageSet, load_training_sets
-from training.networks.initialisers import initialise
-from training.objectives.couplings import COUPLINGS
-from training.pretrained.classifiers import Classifier
-from training.pretrained.couplers import Coupler, Couplers
-from training.pretrained.perception import Perception
-from training.steps.teaching import check_labels
-from training.steps.trainer import Trainer
+from training.data.dataset import ImageSet, load_training_sets
+from training.engine.loss_inputs import check_labels
+from training.engine.machine import Machine
+from training.engine.trainer import Trainer
+from training.losses.coupling import COUPLINGS
+from training.networks.init import initialise
+from training.pretrained.classifier import Classifier
+from training.pretrained.features import FeatureNetwork
+from training.pretrained.loss_networks import LossNetwork, LossNetworks
+from training.zoo import CLASSIFIERS
 
 CPU = Machine(accelerator="cpu", threads=1, precision="32-true")
 KINDS: dict[str, dict[str, object]] = {
@@ -66,20 +66,20 @@ def make_experiment(digits_folder: Path) -> Callable[..., Experiment]:
     return make
 
 
-def random_perception(_channels: int) -> Perception:
+def random_feature_network(_channels: int) -> FeatureNetwork:
     """Make a narrow one whose layers let an image's contrast through, as those that have learned do."""
-    perception = Perception(1 / 32)
-    initialise(perception, "he")
-    return perception
+    network = FeatureNetwork(1 / 32)
+    initialise(network, "he")
+    return network
 
 
-def random_couplers(experiment: Experiment) -> Couplers:
-    """Make what an experiment's couplings ask, small and always the same: networks that know nothing."""
+def random_loss_networks(experiment: Experiment) -> LossNetworks:
+    """Make the loss networks of an experiment, small, untrained and always the same."""
     torch.manual_seed(0)
     tables = {table.size: name for name, table in CLASSIFIERS.items()}
-    kinds: dict[str, Callable[[int], Coupler]] = {
+    kinds: dict[str, Callable[[int], LossNetwork]] = {
         "classifiers": lambda channels: Classifier(tables[experiment.size], channels, 10),
-        "perception": random_perception,
+        "vgg": random_feature_network,
     }
     return {
         coupling.name: {domain.name: kinds[asks](domain.channels).eval() for domain in experiment.domains}
@@ -89,16 +89,16 @@ def random_couplers(experiment: Experiment) -> Couplers:
 
 
 @pytest.fixture(scope="session")
-def make_couplers() -> Callable[[Experiment], Couplers]:
-    """Return what makes the couplers of an experiment."""
-    return random_couplers
+def make_loss_networks() -> Callable[[Experiment], LossNetworks]:
+    """Return what makes the loss networks of an experiment."""
+    return random_loss_networks
 
 
 @pytest.fixture(scope="session")
 def make_trainer() -> Callable[..., Trainer]:
     """Return what builds the trainer of an experiment on its images, each domain's read once.
 
-    Its couplings ask networks that know nothing.
+    Its loss networks are untrained.
     """
     known: dict[object, dict[str, ImageSet]] = {}
 
@@ -109,7 +109,7 @@ def make_trainer() -> Callable[..., Trainer]:
         labels = check_labels(experiment, {name: loaded.labels for name, loaded in sets.items()})
         images = {name: loaded.images for name, loaded in sets.items()}
         fabric = replace(CPU, precision=precision).fabric()
-        return Trainer(experiment, images, fabric, random_couplers(experiment), labels)
+        return Trainer(experiment, images, fabric, random_loss_networks(experiment), labels)
 
     return make
 

@@ -1,4 +1,4 @@
-"""The verb `adapt`: it trains each seed once, measures the last step, and says the mean."""
+"""The verb `adapt`: it trains each seed once, measures the last step, and prints the mean."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ import torch
 
 from training import adapt, train
 from training.config.experiment import Experiment, load_experiment
+from training.data.dataset import load_split
+from training.engine.state import build_discriminator
 from training.errors import RunError
-from training.images.sets import load_split
-from training.runs.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from training.runs.folder import RunFolder, find_run
-from training.runs.trained import load_adapted
-from training.steps.construction import build_discriminator
+from training.runs.folder import RunFolder, find_run, list_checkpoints, load_adapted, load_checkpoint, save_checkpoint
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]
@@ -53,7 +51,7 @@ def test_the_last_step_is_measured_on_all_test_images(
 ) -> None:
     """The teacher of the last checkpoint says a class of each of the 100 images of every domain."""
     run_verb(adapt, adaptation, "--seeds", 4, 5, "--runs", tmp_path / "runs", *CPU)
-    said = capsys.readouterr().out.splitlines()[-2:]
+    message = capsys.readouterr().out.splitlines()[-2:]
     shares = []
     for path in sorted((tmp_path / "runs").glob("*_*")):
         run = RunFolder.open(path)
@@ -65,8 +63,8 @@ def test_the_last_step_is_measured_on_all_test_images(
         right = classifiers["edge"](edges.images).argmax(1) == edges.labels
         assert measured["accuracy"]["edge"] == pytest.approx(float(right.float().mean()))
         shares.append(measured["accuracy"]["edge"])
-    apart = abs(shares[0] - shares[1]) / 2**0.5  # the standard deviation of two
-    assert said[1] == f"edge: {sum(shares) / 2:.2%} +- {apart:.2%} of real test images classified right"
+    deviation = abs(shares[0] - shares[1]) / 2**0.5  # the standard deviation of two
+    assert message[1] == f"edge: {sum(shares) / 2:.2%} +- {deviation:.2%} of real test images classified right"
 
 
 def test_a_domain_is_read_through_its_own_stem(make_experiment: MakeExperiment, tmp_path: Path) -> None:
@@ -135,7 +133,7 @@ def test_what_teaches_no_classes_is_refused(
     assert not (tmp_path / "runs").exists()
     run = RunFolder.create(tmp_path / "runs", load_experiment(write_experiment))
     save_checkpoint(run.checkpoints, 1, {"steps_done": 1})
-    with pytest.raises(RunError, match="_tiny has no classifier: its experiment has no lessons"):
+    with pytest.raises(RunError, match="_tiny has no classifier: its experiment has no auxiliary losses"):
         load_adapted(run)
     with pytest.raises(RunError, match=r"not measured after step 1: python -m training\.adapt .+_tiny"):
         run.accuracy(1)

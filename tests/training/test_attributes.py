@@ -10,12 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.images.hub_layouts import ROWS, write_source
-from training import evaluate, train, train_classifiers
+from tests.training.data.hub_layouts import ROWS, write_source
+from training import evaluate, train, train_classifier
 from training.config.experiment import load_experiment
-from training.images.sets import ImageSet, load_split
-from training.pretrained.classifiers import Classifier, classifier_file, fit, load_classifier, save_classifier
-from training.pretrained.reading import accuracy, confidence
+from training.data.dataset import ImageSet, load_split
+from training.pretrained.classifier import (
+    Classifier,
+    accuracy,
+    classifier_file,
+    confidence,
+    fit,
+    load_classifier,
+    save_classifier,
+)
 
 RunVerb = Callable[..., None]
 ATTRIBUTES = ("Male", "Smiling", "Young")
@@ -65,8 +72,8 @@ def test_pairs_are_coupled_and_judged_by_attributes(
     """The verbs go from columns of yes and no to measures, and tell the accuracy of each attribute."""
     for folder in ("couplers", "judges"):
         options = ["--classifiers", tmp_path / folder, "--table", "digit_small", "--epochs", 1]
-        run_verb(train_classifiers, faces, *options)
-    said = capsys.readouterr().out
+        run_verb(train_classifier, faces, *options)
+    message = capsys.readouterr().out
     run_verb(train, faces, "--runs", tmp_path, "--machine.accelerator", "cpu", "--log-every", 1)
     (first, *_), run = (tmp_path / "00000_faces/metrics.jsonl").read_text().splitlines(), tmp_path
     assert 0 < json.loads(first)["semantic"] < 0.25
@@ -75,15 +82,15 @@ def test_pairs_are_coupled_and_judged_by_attributes(
     assert 0 <= quality["class_agreement"]["plain"] <= 1
     assert quality["frechet_distance"].keys() == quality["class_balance"].keys() == {"glasses", "plain"}
     for domain in load_experiment(faces).domains:
-        judge = load_classifier(classifier_file(tmp_path / "judges", domain, (28, 28)))
+        classifier = load_classifier(classifier_file(tmp_path / "judges", domain, (28, 28)))
         test_set = load_split(domain, "test", (28, 28))
         assert test_set.labels is not None
         assert test_set.labels.shape == (ROWS / 3 if domain.name == "glasses" else ROWS * 2 / 3, 3)
-        right = ((judge(test_set.images) > 0) == test_set.labels).double().mean(0)
+        right = ((classifier(test_set.images) > 0) == test_set.labels).double().mean(0)
         named = quality["classifier_accuracy"][domain.name]
         assert named == pytest.approx(dict(zip(ATTRIBUTES, right.tolist(), strict=True)))
-        assert f"{domain.name}: {float(right.mean()):.2%} of real test images" in said
-        assert f", Young {named['Young']:.2%}" in said
+        assert f"{domain.name}: {float(right.mean()):.2%} of real test images" in message
+        assert f", Young {named['Young']:.2%}" in message
 
 
 def test_a_classifier_learns_each_attribute(tmp_path: Path) -> None:

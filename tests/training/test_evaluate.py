@@ -1,4 +1,4 @@
-"""What `train_classifiers` and `evaluate` measure on a run, and when they refuse."""
+"""What `train_classifier` and `evaluate` measure on a run, and when they refuse."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from training import evaluate, train, train_classifiers
-from training.config.domain import DomainConfig
+from training import evaluate, train, train_classifier
+from training.config.data import DomainConfig
 from training.config.experiment import Experiment
+from training.data.dataset import ImageSet
 from training.errors import DataError
-from training.images.sets import ImageSet
-from training.measures.quality import measure, measure_classes
-from training.pretrained.classifiers import Classifier
-from training.pretrained.reading import accuracy
+from training.metrics.quality import measure, measure_classes
+from training.pretrained.classifier import Classifier, accuracy
 
 RunVerb = Callable[..., None]
 SIZE = (28, 28)
@@ -30,12 +29,12 @@ def test_the_verbs_measure_a_run(
     run_verb: RunVerb, write_experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every measure of every domain stands in quality.json, beside its floor, and a sheet beside it."""
-    judges = ["--classifiers", tmp_path / "classifiers"]
-    run_verb(train_classifiers, write_experiment, *judges, "--epochs", 1)
-    said = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines() if "classified right" in line]
-    assert said == ["digit", "edge", "negative"]
+    evaluation_classifiers = ["--classifiers", tmp_path / "classifiers"]
+    run_verb(train_classifier, write_experiment, *evaluation_classifiers, "--epochs", 1)
+    message = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines() if "classified right" in line]
+    assert message == ["digit", "edge", "negative"]
     run_verb(train, write_experiment, "--runs", tmp_path)
-    run_verb(evaluate, tmp_path / "00000_tiny", *judges, "--pairs", 20)
+    run_verb(evaluate, tmp_path / "00000_tiny", *evaluation_classifiers, "--pairs", 20)
     quality: dict[str, Any] = json.loads((tmp_path / "00000_tiny/quality.json").read_text())
     assert (quality["steps"], quality["pairs"]) == (5, 20)
     assert quality["pixel_agreement"].keys() == {"edge", "negative"}
@@ -60,7 +59,7 @@ def test_a_classifier_needs_labels(tmp_path: Path) -> None:
     domain = DomainConfig("plain", source=str(tmp_path))
     experiment = Experiment(name="a", domains=(domain,), data_license="none")
     with pytest.raises(DataError, match=r"domain plain: .+ has no column 'label'"):
-        train_classifiers.train_classifier(domain, experiment, train_classifiers.ClassifierOptions(), CPU)
+        train_classifier.train_classifier(domain, experiment, train_classifier.ClassifierOptions(), CPU)
     images = torch.zeros(4, 1, 28, 28, dtype=torch.uint8)
     with pytest.raises(DataError, match="needs labels"):
         accuracy(Classifier("digit", 1, 2), ImageSet(images, None))
@@ -76,15 +75,15 @@ def test_a_classifier_needs_labels_to_be_measured(tmp_path: Path) -> None:
     domain = DomainConfig("plain", source=str(tmp_path))
     experiment = Experiment(name="a", domains=(domain,), data_license="none")
     with pytest.raises(DataError, match=r"domain plain: .+ split 'test' of .+ has no column 'label'"):
-        train_classifiers.train_classifier(domain, experiment, train_classifiers.ClassifierOptions(), CPU)
+        train_classifier.train_classifier(domain, experiment, train_classifier.ClassifierOptions(), CPU)
 
 
 def test_other_classes_have_none_to_agree_on() -> None:
     """Pairs of dogs and cats with dogs and wolves are not compared by their numbers, and it is said why."""
     images = torch.zeros(4, 1, 28, 28, dtype=torch.uint8)
     names = {"ours": ("cat", "dog"), "same": ("cat", "dog"), "theirs": ("dog", "wolf")}
-    judges = {name: Classifier("digit", 1, 2).eval() for name in names}
-    quality = measure_classes(dict.fromkeys(names, images), judges, names)
+    evaluation_classifiers = {name: Classifier("digit", 1, 2).eval() for name in names}
+    quality = measure_classes(dict.fromkeys(names, images), evaluation_classifiers, names)
     assert quality["class_agreement"].keys() == {"same"}
     assert quality["class_balance"].keys() == names.keys()
     assert quality["not_measured"] == ("class agreement: class 0 of domain theirs is 'dog', and that of ours 'cat'")

@@ -1,4 +1,4 @@
-"""The images of the committed experiments, from made-up copies of the hub's sets with its own layout."""
+"""The images of the committed recipes, from made-up copies of the hub's sets with its own layout."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import training
-from tests.training.images.hub_layouts import ROWS, write_source
-from training.config.domain import DomainConfig
+from tests.training.data.hub_layouts import ROWS, write_source
+from training.config.data import DomainConfig
 from training.config.experiment import Experiment, load_experiment
-from training.images.sets import load_split, load_training_sets
+from training.data.dataset import load_split, load_training_sets
 
-FILES = sorted((Path(training.__file__).parent / "experiments").glob("*.toml"))
+FILES = sorted((Path(training.__file__).parent / "recipes").glob("*.toml"))
 EXPERIMENTS = {repr((e.domains, e.size)): e for e in map(load_experiment, FILES)}  # one of those on the same
 
 

@@ -15,16 +15,14 @@ import torch
 import training
 from service.metadata import parse_metadata
 from training.config.experiment import Experiment
+from training.engine.state import build_generator
+from training.engine.trainer import Trainer
 from training.errors import ConfigError, ExportError, RunError
 from training.export import ExportOptions, describe, export, next_version
-from training.exporting.graphs import Drawing
 from training.files import write_json
-from training.networks.drawing import latents_of_seeds
-from training.runs.checkpoint import load_checkpoint, save_checkpoint
-from training.runs.folder import RunFolder
-from training.runs.trained import load_average
-from training.steps.construction import build_generator
-from training.steps.trainer import Trainer
+from training.networks.coupled import latents_of_seeds
+from training.onnx_export import GeneratorGraph
+from training.runs.folder import RunFolder, load_average, load_checkpoint, save_checkpoint
 
 MakeExperiment = Callable[..., Experiment]
 MakeTrainer = Callable[[Experiment], Trainer]
@@ -84,13 +82,13 @@ def test_onnxruntime_draws_what_torch_draws(make_run: Callable[..., RunFolder], 
     assert "batches (1, 2, 7, 64)" in report
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == list(NAMES[:domains])
-    drawing = Drawing(load_average(run)[0])
+    drawing = GeneratorGraph(load_average(run)[0])
     for batch in (1, 2, 7, 64):
         latents = latents_of_seeds(run.experiment().latent_prior, range(100, 100 + batch))
         with torch.inference_mode():
             expected = drawing(latents)
-        drawn = session.run(None, {"latent": latents.numpy()})
-        for name, wanted, got in zip(NAMES, expected, drawn, strict=False):
+        generated = session.run(None, {"latent": latents.numpy()})
+        for name, wanted, got in zip(NAMES, expected, generated, strict=False):
             assert got.dtype == "uint8"
             assert got.shape == (batch, 28, 28, 3 if name == "colour" else 1)
             assert wanted.float().std() > 5

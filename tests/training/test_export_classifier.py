@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 
 from service.metadata import ModelMetadata, parse_metadata
-from training.config.experiment import Experiment
+from tests.conftest import describe_model
+from training import export as export_verb
+from training import train_classifier
+from training.config.data import DomainConfig
+from training.config.experiment import Experiment, load_experiment
+from training.data.dataset import load_split
+from training.engine.trainer import Trainer
 from training.errors import ConfigError, ExportError, RunError
-from training.export import ExportOptions, export
-from training.exporting.onnx_file import prove
+from training.export import ExportOptions, export, export_classifier
 from training.files import write_json
-from training.networks.adapted import AdaptedClassifier
-from training.runs.checkpoint import save_checkpoint
-from training.runs.folder import RunFolder
-from training.runs.trained import load_adapted
-from training.steps.trainer import Trainer
+from training.networks.coupled import AdaptedClassifier
+from training.onnx_export import prove
+from training.pretrained.classifier import Classifier, accuracy, classifier_file, load_recorded, save_classifier
+from training.runs.folder import RunFolder, load_adapted, save_checkpoint
 
 MakeExperiment = Callable[..., Experiment]
 MakeTrainer = Callable[[Experiment], Trainer]
@@ -118,7 +124,7 @@ def test_what_has_no_classifier_is_refused(
     experiment = make_experiment()
     plain, trainer = RunFolder.create(tmp_path, experiment), make_trainer(experiment)
     save_checkpoint(plain.checkpoints, 1, trainer.state.state_dict())
-    with pytest.raises(RunError, match="has no classifier: its experiment has no lessons"):
+    with pytest.raises(RunError, match="has no classifier: its experiment has no auxiliary losses"):
         export(plain, options)
     unmeasured = RunFolder.create(tmp_path, adapted.experiment())
     for file in adapted.checkpoints.iterdir():
@@ -139,3 +145,124 @@ output [
 version_policy: { latest { num_versions: 1 } }
 dynamic_batching { }
 """
+
+
+RunVerb = Callable[..., None]
+
+
+@pytest.fixture
+def trained(write_experiment: Path, tmp_path: Path, run_verb: RunVerb) -> dict[str, Path]:
+    """Return the classifier files of an experiment's domains, of one epoch, by domain."""
+    folder = tmp_path / "served"
+    options = ["--table", "digit_small", "--seed", 5, "--epochs", 1, "--augmentations", "affine", "elastic"]
+    run_verb(train_classifier, write_experiment, "--classifiers", folder, *options)
+    experiment = load_experiment(write_experiment)
+    return {d.name: classifier_file(folder, d, experiment.size) for d in experiment.domains}
+
+
+def write_generator(models: Path, name: str, domains: dict[str, tuple[int, int, int]]) -> None:
+    """Write a file that states that it is a generator of these domains."""
+    metadata = describe_model(name, "3", domains)
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+    onnx.helper.set_model_props(model, {"cogan": metadata.model_dump_json()})
+    (models / name / "3").mkdir(parents=True)
+    onnx.save(model, models / name / "3" / "model.onnx")
+
+
+def test_a_classifier_file_is_exported_from_the_command_line(
+    trained: dict[str, Path], digits_folder: Path, tmp_path: Path, run_verb: RunVerb
+) -> None:
+    """The file computes what torch does, and states classes, generators, accuracy and how it was trained."""
+    models = tmp_path / "models"
+    write_generator(models, "pairs", {"digit": (28, 28, 1), "edge": (28, 28, 1)})
+    run_verb(export_verb, trained["edge"], "--models", models, "--goes-with", "pairs")
+    session, metadata = open_file(models / "edge_classifier" / "1" / "model.onnx")
+    classifier, record = load_recorded(trained["edge"])
+    test_set = load_split(DomainConfig("edge", source=str(digits_folder), transform="edge"), "test", (28, 28))
+    images = test_set.images
+    (classes,) = session.run(["classes"], {"edge": images.permute(0, 2, 3, 1).numpy()})
+    with torch.inference_mode():
+        np.testing.assert_allclose(classes, classifier(images).softmax(1), atol=1e-5)
+    np.testing.assert_allclose(classes.sum(1), 1.0, atol=1e-5)
+
+    assert (metadata.kind, metadata.prior, metadata.goes_with) == ("classifier", None, ("pairs",))
+    assert metadata.classes == (test_set.class_names or tuple("0123456789"))
+    assert [domain.name for domain in metadata.domains] == ["edge"]
+    assert metadata.data_license == "made for tests"
+    assert metadata.provenance == record.provenance
+    provenance = metadata.provenance
+    assert (provenance.seed, provenance.images_seen) == (5, provenance.steps * 128)
+    assert provenance.experiment["augmentations"] == ["affine", "elastic"]
+    assert provenance.experiment["table"] == "digit_small"
+    assert provenance.versions["torch"] == torch.__version__
+
+    assert test_set.labels is not None
+    quality: Any = metadata.quality
+    assert quality["images"] == len(images)
+    assert quality["accuracy"] == pytest.approx(float(accuracy(classifier, test_set)))
+    right = torch.from_numpy(classes).argmax(1) == test_set.labels
+    assert quality["accuracy_by_class"] == {
+        name: pytest.approx(float(right[test_set.labels == number].float().mean()))
+        for number, name in enumerate(metadata.classes)
+    }
+
+
+@pytest.mark.parametrize(
+    ("goes_with", "message"),
+    [
+        ("nothing", "goes_with: {models}/nothing holds no model: export the generator first, or leave it out"),
+        ("colours", "goes_with: {models}/colours/3/model.onnx is a generator of [('edge', 28, 28, 3)]; it must be"),
+        ("digits", "goes_with: {models}/digits/3/model.onnx is a generator of [('digit', 28, 28, 1)]; it must be"),
+    ],
+)
+def test_a_classifier_goes_with_generators_of_its_domain(
+    trained: dict[str, Path],
+    tmp_path: Path,
+    run_verb: RunVerb,
+    capsys: pytest.CaptureFixture[str],
+    goes_with: str,
+    message: str,
+) -> None:
+    """A generator that is missing, or of other images, is named with the remedy, and nothing is written."""
+    models = tmp_path / "models"
+    write_generator(models, "colours", {"edge": (28, 28, 3)})
+    write_generator(models, "digits", {"digit": (28, 28, 1)})
+    with pytest.raises(SystemExit, match="2"):
+        run_verb(export_verb, trained["edge"], "--models", models, "--goes-with", goes_with)
+    assert message.format(models=models) in capsys.readouterr().err
+    assert sorted(entry.name for entry in models.iterdir()) == ["colours", "digits"]
+
+
+def test_a_file_that_cannot_be_exported_names_the_remedy(trained: dict[str, Path], tmp_path: Path) -> None:
+    """A file that is missing, of an earlier version, or of attributes is named, with the cause."""
+    with pytest.raises(RunError, match=r"none\.pt is missing: python -m training\.train_classifier"):
+        export_classifier(tmp_path / "none.pt", ExportOptions(models=tmp_path / "models"))
+    old = tmp_path / "old.pt"
+    save_classifier(Classifier("digit_small", channels=1, classes=10), old)
+    with pytest.raises(RunError, match=r"old\.pt has no training record.*train_classifier .* anew"):
+        export_classifier(old, ExportOptions(models=tmp_path / "models"))
+    record = load_recorded(trained["digit"])[1]
+    of_attributes = Classifier("digit_small", 1, 2, ("upper", "lower"))
+    save_classifier(of_attributes, old, record.model_copy(update={"class_names": ()}))
+    with pytest.raises(RunError, match=r"old\.pt classifies the attributes upper, lower.*a label_column"):
+        export_classifier(old, ExportOptions(models=tmp_path / "models"))
+    state = torch.load(old)
+    torch.save(state | {"record": "{}"}, old)
+    with pytest.raises(RunError, match=r"old\.pt does not hold a training record of this version"):
+        export_classifier(old, ExportOptions(models=tmp_path / "models"))
+    with pytest.raises(ConfigError, match=r"classifier_of = 'digit' is for a run folder, and .*\.pt is a"):
+        export_classifier(trained["digit"], ExportOptions(models=tmp_path / "models", classifier_of="digit"))
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_generator_goes_with_nothing(
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    """Only a classifier names generators."""
+    experiment = make_experiment()
+    run, trainer = RunFolder.create(tmp_path, experiment), make_trainer(experiment)
+    trainer.step()
+    save_checkpoint(run.checkpoints, 1, trainer.state.state_dict())
+    write_json(run.quality_file, {"steps": 1})
+    with pytest.raises(ConfigError, match=r"goes_with = .* is for a classifier, and tiny is a generator"):
+        export(run, ExportOptions(models=tmp_path / "models", goes_with=("tiny",)))

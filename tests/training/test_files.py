@@ -38,18 +38,18 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (ValueError("v1. is odd"), "v1. is odd; mend it"),
         (pickle.UnpicklingError("odd. Tell us"), "odd; mend it"),
         (EOFError(), "EOFError; mend it"),
     ],
 )
-def test_what_cannot_be_read_is_named(error: Exception, said: str) -> None:
+def test_what_cannot_be_read_is_named(error: Exception, message: str) -> None:
     """The error has the file, what it should hold, the whole cause but for torch's advice, and a remedy."""
     with pytest.raises(RunError) as caught, expecting("a number", Path("a.txt"), "mend it"):
         raise error
-    assert str(caught.value) == f"a.txt does not hold a number: {said}"
+    assert str(caught.value) == f"a.txt does not hold a number: {message}"
 
 
 def test_a_disk_that_fails_says_nothing_of_a_file(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_a_full_disk_is_called_so(tmp_path: Path, write: Callable[[Path], None])
     (tmp_path / ".a.pt.part").symlink_to("/dev/full")
     with pytest.raises(RunError) as caught:
         write(file)
-    said = f"{file} cannot be written: No space left on device; make room, and run the same command again"
-    assert str(caught.value) == said
+    message = f"{file} cannot be written: No space left on device; make room, and run the same command again"
+    assert str(caught.value) == message
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from training.config.experiment import load_experiment
-from training.images.sets import load_split, load_training_sets
-from training.pixels.transforms import transform
+from training.data.dataset import load_split, load_training_sets
+from training.losses.pixels import transform
 
-EXPERIMENTS = Path(__file__).parents[2] / "training" / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "training" / "recipes"
 ROOT = Path(os.environ.get("COGAN_DATA", "/nowhere"))
 
 

@@ -1,4 +1,4 @@
-"""Sweeps: points are trained, measured and drawn, and none of it twice."""
+"""Sweeps: points are trained, measured and plotted, none of them twice."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from training import sweep
+from training.config.experiment import Experiment
+from training.engine.state import State
+from training.engine.trainer import Trainer
+from training.errors import ConfigError
 from training.files import write_json
 from training.runs.folder import RunFolder
-from training.runs.reports import Value
-from training.steps.state import State
-from training.steps.trainer import Trainer
+from training.runs.tables import Value
+from training.sweep import move, read_points
 
 RunVerb = Callable[..., None]
 Sweep = Callable[..., None]
@@ -78,25 +81,25 @@ def test_lists_are_swept_over_and_other_judges_measure_anew(run_sweep: Sweep, tm
 def test_a_dry_sweep_says_how_far_it_is(run_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every point is checked and named with its steps, and nothing is written."""
     run_sweep("--over", "generator.shared_layers=0,4", "--over", "loss=ce,hinge", "--dry-run")
-    said = capsys.readouterr().out
-    assert "generator.shared_layers = 4, loss = hinge\n  0 of 2 steps are done" in said
+    message = capsys.readouterr().out
+    assert "generator.shared_layers = 4, loss = hinge\n  0 of 2 steps are done" in message
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--over", "generator.shared_layers=0,9"], "generator.shared_layers = 9"),
         ([*SHARED, "--measure.classifiers", "nowhere"], "error: nowhere/digits_identity_"),
     ],
 )
 def test_what_a_later_point_lacks_is_said_before_the_first(
-    run_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    run_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     """A wrong value or a missing classifier stops the sweep before any training."""
     with pytest.raises(SystemExit, match="2"):
         run_sweep(*arguments, label_column="label")
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
@@ -128,3 +131,58 @@ def test_panels_are_what_differs() -> None:
     assert swapped["agreement"]["loss = ce"] == (["1", "None"], [0.75, 0.5])
     del rows[2]["agreement"]
     assert len(sweep.by_measure(rows, ["shared", "loss"])["agreement"]) == 1
+
+
+MakeExperiment = Callable[..., Experiment]
+
+
+def test_points_are_all_combinations() -> None:
+    """The last field changes first; values are numbers, words, truths or nothing."""
+    assert read_points(["generator.shared_layers=0,null", "loss=ce,wgan", "warmdown=0.5"]) == [
+        {"generator.shared_layers": shared, "loss": loss, "warmdown": 0.5}
+        for shared in (0, None)
+        for loss in ("ce", "wgan")
+    ]
+
+
+def test_a_value_may_be_a_list() -> None:
+    """A comma within brackets parts no values."""
+    assert [*read_points(["generator.betas=[0.5,0.9],[0.0,0.9]"])] == [
+        {"generator.betas": betas} for betas in ([0.5, 0.9], [0.0, 0.9])
+    ]
+
+
+def test_a_point_changes_its_fields_alone(make_experiment: MakeExperiment) -> None:
+    """Fields of networks and of numbered entries are reached, and the rest stays as it was."""
+    experiment = make_experiment(couplings=[{"name": "weights", "weight": 1.0}], generator={"shared_layers": 2})
+    point = {
+        "generator.shared_layers": 0,
+        "domains.1.transform": "negative",
+        "couplings.0.weight": 5,
+        "seed": 3,
+    }
+    expected = make_experiment(couplings=[{"name": "weights", "weight": 5.0}], generator={"shared_layers": 0}, seed=3)
+    moved = move(experiment, point)
+    assert moved.domains[1].transform == "negative"
+    assert move(moved, {"domains.1.transform": "edge"}) == expected
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ([], "name one field or more"),
+        (["seed=1", "seed=2"], r"over = \['seed', 'seed'\].+each once"),
+        (["seed"], "'seed': must be FIELD=VALUE,VALUE"),
+        (["=1"], "'=1': must be FIELD=VALUE"),
+        (["genrator.width=1"], "'genrator.width': an experiment has no such field"),
+        (["domains.7.name=a"], "'domains.7.name': an experiment has no such field"),
+        (["seed.deep=1"], "'seed.deep': an experiment has no such field"),
+        (["generator.wdth=1"], "generator.wdth = 1: Unexpected"),
+        (["generator.shared_layers=9"], "generator.shared_layers = 9"),
+        (["loss=huber"], "loss = 'huber': must be one of"),
+    ],
+)
+def test_a_wrong_point_is_refused(make_experiment: MakeExperiment, over: list[str], message: str) -> None:
+    """What is said names the field, the value and what is allowed."""
+    with pytest.raises(ConfigError, match=message):
+        move(make_experiment(), read_points(over)[0])

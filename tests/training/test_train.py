@@ -18,11 +18,10 @@ from PIL import Image
 
 from training import train
 from training.config.experiment import Experiment
+from training.engine.trainer import Trainer
 from training.errors import DivergedError
-from training.runs.checkpoint import list_checkpoints, load_checkpoint
-from training.runs.folder import RunFolder
-from training.runs.record import Record
-from training.steps.trainer import Trainer
+from training.runs.folder import RunFolder, list_checkpoints, load_checkpoint
+from training.runs.recorder import Recorder
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]
@@ -111,7 +110,7 @@ def test_a_run_that_is_told_to_stop_loses_nothing(
         run_verb(train, write_experiment, "--runs", tmp_path / "stopped", *CPU)
     monkeypatch.setattr(Trainer, "step", step)
     run = tmp_path / "stopped/00000_tiny"
-    assert f"stopped; this goes on: python -m training.train {run}\n" in capsys.readouterr().out
+    assert f"stopped; resume with: python -m training.train {run}\n" in capsys.readouterr().out
     assert load_checkpoint(run / "checkpoints")["steps_done"] == 3
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
     run_verb(train, run, *CPU)
@@ -220,7 +219,7 @@ def test_weights_that_broke_in_the_last_update_are_not_saved(
     """All losses may still be finite when a gradient has just spoilt a weight."""
     trainer = make_trainer(make_experiment())
     trainer.step()
-    record = Record(RunFolder(tmp_path), trainer)
+    record = Recorder(RunFolder(tmp_path), trainer)
     record.check()
     with torch.no_grad():
         next(trainer.state.generator.parameters()).fill_(float("inf"))

@@ -13,17 +13,15 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from service.metadata import MAX_LATENT_DIM, Name, Prior, describe_errors
-from training.architectures import DISCRIMINATORS, ENCODERS, GENERATORS, Table
-from training.config.coupling import CouplingConfig, check_couplings
-from training.config.discriminator import DiscriminatorConfig
-from training.config.domain import DomainConfig, check_domains
+from training.config.data import DomainConfig, check_domains
 from training.config.fields import STRICT, Positive, Share, listed, one_of
-from training.config.lesson import ClassifierConfig, LessonConfig, check_lessons
-from training.config.network import EncoderConfig, GeneratorConfig, check_batch, check_layers
+from training.config.losses import ClassifierConfig, CouplingConfig, LessonConfig, check_couplings, check_lessons
+from training.config.networks import DiscriminatorConfig, EncoderConfig, GeneratorConfig, check_batch, check_layers
 from training.errors import ConfigError
-from training.objectives.couplings import COUPLINGS
-from training.objectives.losses import LOSSES
-from training.pixels.ranges import RANGES
+from training.losses.adversarial import LOSSES
+from training.losses.coupling import COUPLINGS
+from training.losses.pixels import RANGES
+from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS, Table
 
 OF_THE_MACHINE = {"precision"}  # fields of earlier experiments
 TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS}

@@ -1,4 +1,1 @@
-"""Networks: built of rows of tables, drawn at random, updated, averaged and asked.
-
-Here belongs what takes a network as it is, whatever the experiment.
-"""
+"""Networks built from tables of layers: generators, discriminators, their initialisation, optimisers and EMA."""

@@ -1,4 +1,1 @@
-"""Networks that learned before a run began, and what they say of its images.
-
-Here belongs a network whose weights are read from a file and never change.
-"""
+"""Networks that were trained before: evaluation classifiers, loss networks, feature networks."""

@@ -1,4 +1,1 @@
-"""What is kept of a run in its folder, read again, and shown.
-
-Here belongs what a file of a run is, and what writes it as the run goes.
-"""
+"""The folder of a run and what is recorded in it: checkpoints, metrics, samples, figures."""

@@ -1,22 +1,26 @@
-"""Figures: panels of curves, as PNG."""
+"""Figures of a run: panels of curves, sheets of samples, films."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 from training.files import write_whole
+from training.losses.pixels import Images
 
 Curve = tuple[list[Any], list[float]]  # places along the axis, numbers or words, and the values there
 Panels = Mapping[str, Mapping[str, Curve]]  # by title, then by label
 
 COLUMNS = 3
 SIDE = (4.4, 3.0)  # inches of a panel, wide and high
-FEW = 6  # places, each of which is named
+MAX_TICKS = 6  # places, each of which is named
+FRAME, LAST_FRAME = 200, 2000  # ms of a sheet in a film
 
 
 def save_curves(panels: Panels, across: str, file: Path) -> None:
@@ -29,18 +33,18 @@ def save_curves(panels: Panels, across: str, file: Path) -> None:
     figure = Figure(figsize=(columns * SIDE[0], rows * SIDE[1]), dpi=100, layout="constrained")
     labels = list(dict.fromkeys(label for curves in panels.values() for label in curves))
     colours = {label: f"C{number}" for number, label in enumerate(labels)}
-    drawn = {}
+    lines = {}
     for number, (title, curves) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, columns, number)
         axes.set(title=title, xlabel=across)
         axes.grid(alpha=0.3)
         for label, (places, values) in curves.items():
             marker = "o" if len(places) < 20 else ""
-            (drawn[label],) = axes.plot(places, values, color=colours[label], marker=marker, markersize=3)
-        if len(ticks := {place for places, _ in curves.values() for place in places}) <= FEW:
+            (lines[label],) = axes.plot(places, values, color=colours[label], marker=marker, markersize=3)
+        if len(ticks := {place for places, _ in curves.values() for place in places}) <= MAX_TICKS:
             axes.set_xticks(sorted(ticks))
     if len(labels) > 1:
-        figure.legend([drawn[label] for label in labels], labels, loc="outside upper center")
+        figure.legend([lines[label] for label in labels], labels, loc="outside upper center")
     write_whole(file, lambda aside: figure.savefig(aside, format="png"))
 
 
@@ -48,3 +52,36 @@ def by_metric(runs: Mapping[str, Mapping[str, Curve]]) -> dict[str, dict[str, Cu
     """Turn the curves of runs, by metric, into panels: one for each metric that any run has."""
     metrics = dict.fromkeys(metric for curves in runs.values() for metric in curves)
     return {metric: {run: runs[run][metric] for run in runs if metric in runs[run]} for metric in metrics}
+
+
+def sheet(pairs: Images, columns: int = 1) -> Image.Image:
+    """Lay pairs out as rows of a sheet, one domain beside the other, in so many columns of pairs.
+
+    The last row is filled up with black.
+    """
+    wide = max(images.shape[1] for images in pairs.values())
+    strips = torch.cat([images.expand(-1, wide, -1, -1) for images in pairs.values()], dim=3)
+    strips = torch.cat([strips, strips.new_zeros(-len(strips) % columns, *strips.shape[1:])])
+    rows = [torch.cat(list(row), dim=2) for row in strips.split(columns)]
+    pixels = torch.cat(rows, dim=1).movedim(0, -1).squeeze(-1)
+    return Image.fromarray(pixels.numpy())
+
+
+def save_sheet(pairs: Images, file: Path, columns: int = 1, scale: int = 1) -> None:
+    """Write a sheet as a PNG, its pixels enlarged `scale` times."""
+    image = sheet(pairs, columns)
+    enlarged = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    write_whole(file, lambda aside: enlarged.save(aside, format="PNG"))
+
+
+def save_film(sheets: Sequence[Path], file: Path) -> None:
+    """Write a GIF that shows the sheets one after the other, and the last one longer."""
+    durations = [FRAME] * (len(sheets) - 1) + [LAST_FRAME]
+    with Image.open(sheets[0]) as first:
+        others = map(Image.open, sheets[1:])  # each once it is its turn: there may be thousands
+        write_whole(
+            file,
+            lambda aside: first.save(
+                aside, format="GIF", save_all=True, append_images=others, duration=durations, loop=0
+            ),
+        )

@@ -17,20 +17,38 @@ runs/00003_digit_edge/
 
 from __future__ import annotations
 
+import hashlib
 import json
+import platform
 import re
-from contextlib import suppress
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+import torch
+from filelock import FileLock, Timeout
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 from training.config.experiment import EXPERIMENT, Experiment, parse_kept
+from training.data.dataset import ImageSet
+from training.engine.distributed import Processes
+from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
-from training.files import read_json, write_json, write_lines
-from training.runs.checkpoint import last_step
-from training.runs.metrics_log import MetricsLog
-from training.runs.origin import origin
+from training.files import expecting, read_json, write_json, write_lines, write_tensors, writing
+from training.networks.coupled import AdaptedClassifier, CoupledGenerator
+
+MAX_CHECKPOINTS = 2  # the last, and the one before it
+LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
+COMPUTING = ("device", "threads", "processes", "precision")  # what results depend on, to the last bit
+MachineFacts = Mapping[str, str | int]
+MAX_NAMED = 5
 
 
 class RunFolder:
@@ -55,17 +73,19 @@ class RunFolder:
     def create(cls, runs: Path, experiment: Experiment) -> RunFolder:
         """Make the next numbered folder below `runs` and describe the experiment in it."""
         runs.mkdir(parents=True, exist_ok=True)
-        with FileLock(runs / ".lock"):  # no two runs begun at once get one number
+        with FileLock(runs / ".lock"):  # runs created at once get different numbers
             run = cls(runs / f"{_next_number(runs):05d}_{experiment.name}")
             run.path.mkdir()
         for folder in (run.checkpoints, run.samples):
             folder.mkdir()
-        write_json(run._experiment_file, {"experiment": EXPERIMENT.dump_python(experiment, mode="json"), **origin()})
+        write_json(
+            run._experiment_file, {"experiment": EXPERIMENT.dump_python(experiment, mode="json"), **provenance()}
+        )
         return run
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Open an existing run. Raises RunError where there is none."""
+        """Open an existing run. Raises RunError if there is none."""
         run = cls(path)
         if not run._experiment_file.is_file():
             raise RunError(f"{path} is no run folder: it has no {run._experiment_file.name}")
@@ -77,7 +97,7 @@ class RunFolder:
         return description
 
     def experiment(self) -> Experiment:
-        """Return the experiment of the run. Raises ConfigError where it is read no longer."""
+        """Return the experiment of the run. Raises ConfigError if it cannot be read by this version."""
         try:
             return parse_kept(self.description()["experiment"])
         except ConfigError as error:
@@ -104,11 +124,11 @@ class RunFolder:
         return curves
 
     def quality(self, steps: int) -> dict[str, Any]:
-        """Return what `evaluate` measured after so many steps. Raises RunError where it has not."""
+        """Return what `evaluate` measured after so many steps. Raises RunError if it has not."""
         return self._measured(self.quality_file, steps, "evaluate")
 
     def accuracy(self, steps: int) -> dict[str, Any]:
-        """Return what `adapt` measured after so many steps. Raises RunError where it has not."""
+        """Return what `adapt` measured after so many steps. Raises RunError if it has not."""
         return self._measured(self.accuracy_file, steps, "adapt")
 
     def _measured(self, file: Path, steps: int, verb: str) -> dict[str, Any]:
@@ -137,3 +157,232 @@ def find_run(runs: Path, experiment: Experiment) -> RunFolder | None:
 def _next_number(runs: Path) -> int:
     numbers = (re.match(r"(\d{5})_", entry.name) for entry in runs.iterdir())
     return max((int(match[1]) for match in numbers if match), default=-1) + 1
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the state after `step` as a whole file, and remove all but the last KEPT."""
+    file = folder / f"step_{step:08d}.pt"
+    write_tensors(file, state)
+    for old in list_checkpoints(folder)[:-MAX_CHECKPOINTS]:
+        old.unlink()
+    return file
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, the last one last."""
+    return sorted(folder.glob("step_*.pt"))
+
+
+def last_step(folder: Path) -> int:
+    """Return the step of the last checkpoint in a folder; 0 if there is none."""
+    return max((int(file.stem.removeprefix("step_")) for file in list_checkpoints(folder)), default=0)
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any]:
+    """Read the last checkpoint in a folder onto the CPU.
+
+    Raises RunError if there is none, and where it is damaged: whether an older one will do is for the user
+    to say.
+    """
+    files = list_checkpoints(folder)
+    if not files:
+        raise RunError(f"{folder} holds no checkpoint")
+    *older, last = files
+    remedy = f"without it, {older[-1].name} is the last" if older else "there is no older one"
+    with expecting("a checkpoint", last, remedy):
+        state: dict[str, Any] = torch.load(last, map_location="cpu", weights_only=True)
+    return state
+
+
+@contextmanager
+def held(run: RunFolder, processes: Processes) -> Iterator[None]:
+    """Hold a run for the processes that train it; however they end, they let it go.
+
+    Raises RunError, in each of them, if the run is held already.
+    """
+    lock = FileLock(run.lock_file)
+    if not processes.broadcast(processes.leads and _take(lock)):
+        raise RunError(f"{run.path} is being trained by another process: wait for its end, or stop it first")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _take(lock: FileLock) -> bool:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    return True
+
+
+def load_average(run: RunFolder) -> tuple[CoupledGenerator, int]:
+    """Return the averaged generator of a run's last checkpoint, and its step.
+
+    Raises RunError if there is none.
+    """
+    generator, state = build_generator(run.experiment()), load_checkpoint(run.checkpoints)
+    generator.load_state_dict(state["average"])
+    return generator.eval(), state["steps_done"]
+
+
+def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:
+    """Return each domain's classifier of the EMA discriminator of a run's last checkpoint, and its step.
+
+    Raises RunError if there is none.
+    """
+    experiment = run.experiment()
+    teacher, state = build_discriminator(experiment), load_checkpoint(run.checkpoints)
+    if "teacher" not in state:
+        raise RunError(f"{run.path} has no classifier: its experiment has no auxiliary losses (lessons)")
+    teacher.load_state_dict(state["teacher"])
+    classifiers = {
+        domain.name: AdaptedClassifier(teacher, domain.name, experiment.image_range, experiment.classes).eval()
+        for domain in experiment.domains
+    }
+    return classifiers, state["steps_done"]
+
+
+class MetricsLog:
+    """Writes each line of metrics twice: as JSON and as TensorBoard events."""
+
+    def __init__(self, file: Path, events: Path, step: int) -> None:
+        self._file, self._folder = file, events
+        self._hook = threading.excepthook
+        threading.excepthook = self._pass_over
+        with writing(file):
+            self._lines = file.open("a", buffering=1, encoding="utf-8")
+        with writing(events):
+            self._events = SummaryWriter(events, purge_step=step + 1)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Add the values at `step`. Raises RunError if the disk fails."""
+        with writing(self._file):
+            self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        with writing(self._folder):
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close both files. Raises RunError if the disk fails."""
+        try:
+            with writing(self._file):
+                self._lines.close()
+            with writing(self._folder):
+                self._events.close()
+        finally:
+            threading.excepthook = self._hook
+
+    def _pass_over(self, failed: threading.ExceptHookArgs) -> None:
+        """Print no traceback of TensorBoard's thread if the disk fails: its next call raises the error."""
+        if not isinstance(failed.exc_value, OSError):
+            self._hook(failed)
+
+
+def provenance() -> dict[str, Any]:
+    """Return the commit of the code, and the versions of libraries by name."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return {"commit": commit(), "versions": versions}
+
+
+def commit() -> str:
+    """Return the commit of the code, with -dirty if files differ; unknown outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def note_machine(run: RunFolder, machine: MachineFacts) -> None:
+    """Add a machine to those that trained a run, unless it is among them."""
+    known = machines(run)
+    if machine not in known:
+        write_json(run.machines_file, [*known, machine])
+
+
+def machines(run: RunFolder) -> list[MachineFacts]:
+    """Return the machines that trained a run, the first one first."""
+    known: list[MachineFacts] = read_json(run.machines_file) if run.machines_file.is_file() else []
+    return known
+
+
+def describe_change(run: RunFolder, machine: MachineFacts, torch_version: str) -> str:
+    """Return how the machine differs from a run's last, so that it does not resume bit for bit.
+
+    Empty if it resumes exactly.
+    """
+    known = machines(run)
+    before = known[-1] if known and machine not in known else machine
+    pairs = {name: (before[name], machine[name]) for name in COMPUTING if name in before}
+    pairs["torch"] = (str(run.description()["versions"].get("torch", torch_version)), torch_version)
+    return "; ".join(f"{name} {was}, now {now}" for name, (was, now) in pairs.items() if was != now)
+
+
+def seconds(run: RunFolder) -> float:
+    """Return how long a run was trained, by the clock: from the begin of each training to its last line.
+
+    Trainings that were stopped and went on add up; a time in which one was halted counts.
+    """
+    total = 0.0
+    for file in run.events.glob("events.out.*"):
+        times = [event.wall_time for event in EventFileLoader(str(file)).Load()]
+        total += max(times, default=0.0) - min(times, default=0.0)
+    return total
+
+
+def write_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> None:
+    """Write each domain's images into the run: fingerprints and names, and a digest of all pixels."""
+    record = {
+        name: {"pixels": _digest(images.images), "images": [list(provenance) for provenance in images.origins]}
+        for name, images in sets.items()
+    }
+    write_lines(run.images_file, [json.dumps(record)])
+
+
+def check_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> str:
+    """Compare what domains learn from now with what they learned from; return a warning, or nothing.
+
+    Raises RunError, naming the images, if a domain would learn from others than those it began with. A run
+    without a record, of an earlier version, is not checked.
+    """
+    if not run.images_file.is_file():
+        return ""
+    record: dict[str, Any] = read_json(run.images_file)
+    known = {name: {mark: file for file, mark in domain["images"]} for name, domain in record.items()}
+    owners = {mark: name for name, images in known.items() for mark in images}
+    changes = []
+    for name, images in sets.items():
+        now = {provenance.fingerprint: provenance.name for provenance in images.origins}
+        counts = Counter(provenance.fingerprint for provenance in images.origins)
+        before = Counter(mark for _, mark in record.get(name, {"images": []})["images"])
+        taken = [now[mark] for mark in now if owners.get(mark, name) != name]
+        added = [now[mark] for mark in counts - before if mark not in owners or owners[mark] == name]
+        gone = [known[name][mark] for mark in before - counts]
+        parts = [
+            f"{len(files)} {what}: {_some(files)}"
+            for what, files in (("were another domain's", taken), ("are new", added), ("are gone", gone))
+            if files
+        ]
+        changes += [f"domain {name}: {'; '.join(parts)}"] if parts else []
+    if changes:
+        raise RunError(
+            f"{run.path} cannot go on: its images have changed, and a domain would learn from others than it "
+            f"began with ({'. '.join(changes)}); restore them, or begin a new run"
+        )
+    if any(record[name]["pixels"] != _digest(images.images) for name, images in sets.items()):
+        return "the images are the same, but in another order, or decoded or fitted otherwise than before"
+    return ""
+
+
+def _digest(images: Tensor) -> str:
+    return hashlib.blake2b(images.contiguous().numpy().data, digest_size=16).hexdigest()
+
+
+def _some(files: list[str]) -> str:
+    more = f" and {len(files) - MAX_NAMED} more" if len(files) > MAX_NAMED else ""
+    return ", ".join(files[:MAX_NAMED]) + more

@@ -1,6 +1,6 @@
 """How much faster a training step is than the steps of earlier systems, at equal architecture and batch.
 
-    python -m tests.benchmarks.training training/experiments/digit_negative.toml --repeats 5
+    python -m tests.benchmarks.training training/recipes/digit_negative.toml --repeats 5
 
 Ours: the shared layers run once for all domains, one run of the generator serves both updates, channels last,
 and bfloat16 where the machine is good at it. Theirs: see loops.py. All update the same networks by the same
@@ -21,11 +21,11 @@ from typing import get_args
 import torch
 
 from tests.benchmarks.training.loops import LOOPS, Loop
-from training.compute.machine import Machine
 from training.config.experiment import Experiment, load_experiment
 from training.config.fields import Precision
-from training.runs.reports import Value, markdown
-from training.steps.trainer import Trainer
+from training.engine.machine import Machine
+from training.engine.trainer import Trainer
+from training.runs.tables import Value, markdown
 
 
 def main() -> None:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from training.config.experiment import Experiment
-from training.config.network import NetworkConfig
-from training.objectives.losses import LOSSES
-from training.pixels.ranges import Images, from_bytes
-from training.steps.construction import build_discriminator, build_generator
+from training.config.networks import NetworkConfig
+from training.engine.state import build_discriminator, build_generator
+from training.losses.adversarial import LOSSES
+from training.losses.pixels import Images, from_bytes
 
 
 class Loop:
@@ -79,8 +79,8 @@ def compact(loop: Loop) -> None:
     """Take a step as PyTorch-GAN's version: one run of the generator, whose update comes first."""
     fake = loop.generator(loop.latents())
     loop.update_generator(loop.judge_apart(fake))
-    drawn = {name: batch.detach() for name, batch in fake.items()}
-    loop.update_discriminator(loop.judge_apart(loop.real()), loop.judge_apart(drawn))
+    generated = {name: batch.detach() for name, batch in fake.items()}
+    loop.update_discriminator(loop.judge_apart(loop.real()), loop.judge_apart(generated))
 
 
 LOOPS: dict[str, Callable[[Loop], None]] = {"separate": separate, "official": official, "compact": compact}

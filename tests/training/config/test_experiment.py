@@ -1,4 +1,4 @@
-"""Experiments: what is read, and what is said of a wrong one."""
+"""Recipes: how they are read, and the errors of wrong ones."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 import training
 from training.config.experiment import EXPERIMENT, load_experiment, parse_experiment
+from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError
-from training.steps.construction import build_discriminator, build_generator
 
-FILES = sorted((Path(training.__file__).parent / "experiments").glob("*.toml"))
+FILES = sorted((Path(training.__file__).parent / "recipes").glob("*.toml"))
 DIGIT = {"name": "digit", "source": "ylecun/mnist"}
 COLOUR = {"name": "colour", "source": "uoft-cs/cifar10", "channels": 3}
 FIELDS: dict[str, Any] = {"name": "a", "data_license": "none", "domains": [DIGIT]}
@@ -49,7 +49,7 @@ def test_an_experiment_survives_its_run_folder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"stepps": 3}, ["stepps = 3", "Unexpected"]),
         ({"domains": [DIGIT | {"colour": "red"}]}, ["domains.0.colour = 'red'", "Unexpected"]),
@@ -172,12 +172,12 @@ def test_an_experiment_survives_its_run_folder() -> None:
     ],
     ids=str,
 )
-def test_a_wrong_field_is_named(changes: dict[str, Any], said: list[str]) -> None:
+def test_a_wrong_field_is_named(changes: dict[str, Any], message: list[str]) -> None:
     """The error says which field, what it was and what is allowed, in one line."""
     with pytest.raises(ConfigError) as caught:
         parse_experiment(FIELDS | changes)
     assert "\n" not in str(caught.value)
-    assert all(part in str(caught.value) for part in said)
+    assert all(part in str(caught.value) for part in message)
 
 
 def test_a_missing_field_is_named() -> None:
@@ -218,16 +218,16 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path, encoding: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("encoding", "said"),
+    ("encoding", "message"),
     [
         ("utf-16", "is UTF-16 or no text, and TOML is UTF-8: save it as UTF-8"),
         ("utf-16-be", "is UTF-16 or no text"),
         ("latin-1", "line 2 is not UTF-8, which TOML is: save it as UTF-8"),
     ],
 )
-def test_another_encoding_is_named(tmp_path: Path, encoding: str, said: str) -> None:
+def test_another_encoding_is_named(tmp_path: Path, encoding: str, message: str) -> None:
     """The error has the file, what is wrong with it and what to do."""
     file = tmp_path / "a.toml"
     file.write_bytes('name = "a"\ndata_license = "für alle"\n'.encode(encoding))
-    with pytest.raises(ConfigError, match=rf"a\.toml: {said}"):
+    with pytest.raises(ConfigError, match=rf"a\.toml: {message}"):
         load_experiment(file)

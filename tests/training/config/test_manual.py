@@ -1,4 +1,4 @@
-"""What the manuals say of experiments is so, and leaves nothing out."""
+"""The manuals of recipes are true and complete."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import training
-from training.architectures import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
-from training.config.domain import DomainConfig
+from training.config.data import DomainConfig
 from training.config.experiment import Experiment, load_experiment, parse_experiment
-from training.config.lesson import ClassifierConfig
-from training.networks.optimisers import OPTIMISERS
-from training.objectives.couplings import COUPLINGS
-from training.objectives.lessons import LESSONS
-from training.objectives.losses import LOSSES
-from training.objectives.penalties import PENALTIES
-from training.pixels.augmentations import AUGMENTATIONS
+from training.config.losses import ClassifierConfig
+from training.losses.adversarial import LOSSES, PENALTIES
+from training.losses.auxiliary import AUXILIARY_LOSSES
+from training.losses.coupling import COUPLINGS
+from training.losses.pixels import AUGMENTATIONS
+from training.networks.init import OPTIMISERS
+from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 
 DOCS = Path(training.__file__).parents[1] / "docs"
-FILES = sorted((Path(training.__file__).parent / "experiments").glob("*.toml"))
+FILES = sorted((Path(training.__file__).parent / "recipes").glob("*.toml"))
 DIGIT = {"name": "digit", "source": "ylecun/mnist"}
 PARTS = (Experiment, DomainConfig)
 SOFT_COGAN = """
@@ -87,7 +86,7 @@ def test_every_experiment_has_a_line() -> None:
 def test_the_manual_has_every_lesson() -> None:
     """docs/adaptation.md names each lesson and each field of the classifier; its example works."""
     manual = (DOCS / "adaptation.md").read_text()
-    names = [*LESSONS, *(f"classifier.{field.name}" for field in fields(ClassifierConfig))]
+    names = [*AUXILIARY_LOSSES, *(f"classifier.{field.name}" for field in fields(ClassifierConfig))]
     assert [name for name in names if f"`{name}`" not in manual] == []
     example = tomllib.loads(re.findall(r"```toml\n(.*?)```", manual, re.DOTALL)[0])
     assert parse_experiment(FIELDS | example).lessons
@@ -100,7 +99,7 @@ def test_the_manual_tells_where_images_come_from() -> None:
     assert untold == {"name", "description", "forbidden_augmentations"}  # which make no image another
     experiments = {file.stem: load_experiment(file) for file in FILES}
     sources = {name: {domain.source for domain in experiments[name].domains} for name in experiments}
-    for name, told in re.findall(r"^\| `(\w+)` \|.*\|(.*)\|$", manual.split("## Experiments")[1], re.MULTILINE):
+    for name, told in re.findall(r"^\| `(\w+)` \|.*\|(.*)\|$", manual.split("## Recipes")[1], re.MULTILINE):
         assert sources[name] <= set(re.findall(r"`([\w/-]+)`", told)), name
     assert [name for name in sources if not all(f"`{source}`" in manual for source in sources[name])] == []
 

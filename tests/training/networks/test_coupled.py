@@ -1,17 +1,20 @@
-"""Networks from tables, over any number of domains by the same code."""
+"""Networks from architectures, over any number of domains by the same code."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from training.architectures import DISCRIMINATORS, GENERATORS
+from service.latents import draw_latent
+from service.metadata import Prior
 from training.config.experiment import Experiment
-from training.networks.coupled import CoupledDiscriminator, CoupledGenerator
-from training.steps.construction import build_discriminator, build_generator
+from training.engine.state import build_discriminator, build_generator
+from training.networks.coupled import CoupledDiscriminator, CoupledGenerator, generate, latents_of_seeds
+from training.zoo import DISCRIMINATORS, GENERATORS
 
 MakeExperiment = Callable[..., Experiment]
 NAMES = ("digit", "edge", "negative", "twin", "colour")
@@ -195,3 +198,26 @@ def test_logits_and_classes_are_of_the_same_features(make_experiment: MakeExperi
         assert classes[name].shape == (len(batch), 3)
         values = nn.functional.linear(features[name], last.weight.flatten(1), last.bias)
         torch.testing.assert_close(torch.cat([logits[name][:, None], classes[name]], 1), values)
+
+
+def test_latents_are_the_services() -> None:
+    """A seed draws here what the service draws for it."""
+    prior = Prior(distribution="uniform", latent_dim=5)
+    latents = latents_of_seeds(prior, range(3, 6))
+    assert latents.dtype == torch.float32
+    assert np.array_equal(latents.numpy(), np.stack([draw_latent(prior, seed) for seed in (3, 4, 5)]))
+
+
+def test_a_latent_is_drawn_alike_in_any_batch(make_experiment: MakeExperiment) -> None:
+    """Drawing is in evaluation mode, whatever mode the generator is in, and leaves it as it was."""
+    experiment = make_experiment(("digit", "colour"))
+    generator = build_generator(experiment).train()
+    latents = latents_of_seeds(experiment.latent_prior, range(5))
+    whole, split = generate(generator, latents), generate(generator, latents, batch=2)
+    assert generator.training
+    assert {name: tuple(images.shape) for name, images in whole.items()} == {
+        "digit": (5, 1, 28, 28),
+        "colour": (5, 3, 28, 28),
+    }
+    for name, images in whole.items():
+        assert (images.int() - split[name].int()).abs().max() <= 1  # sums in another order round differently

@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.summary.writer import event_file_writer
 
+from training import train
 from training.config.experiment import Experiment
+from training.engine.distributed import Processes
+from training.engine.machine import describe_machine
 from training.errors import ConfigError, RunError
 from training.files import write_json
-from training.runs.folder import RunFolder
+from training.runs.folder import (
+    MAX_CHECKPOINTS,
+    RunFolder,
+    held,
+    list_checkpoints,
+    load_checkpoint,
+    machines,
+    note_machine,
+    save_checkpoint,
+    seconds,
+)
 
 MakeExperiment = Callable[..., Experiment]
 
@@ -125,3 +146,202 @@ def test_quality_belongs_to_a_step(make_experiment: MakeExperiment, tmp_path: Pa
     assert run.quality(10) == {"steps": 10}
     with pytest.raises(RunError, match="not measured after step 20"):
         run.quality(20)
+
+
+def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
+    """Older ones are removed, and the last one is loaded."""
+    for step in (5, 100, 20_000):
+        save_checkpoint(tmp_path, step, {"steps_done": step, "weights": torch.full((2,), float(step))})
+    assert [file.name for file in list_checkpoints(tmp_path)] == ["step_00000100.pt", "step_00020000.pt"]
+    assert len(list_checkpoints(tmp_path)) == MAX_CHECKPOINTS
+    state = load_checkpoint(tmp_path)
+    assert state["steps_done"] == 20_000
+    assert state["weights"].tolist() == [20_000.0, 20_000.0]
+
+
+def test_a_file_that_a_kill_left_is_no_checkpoint(tmp_path: Path) -> None:
+    """Half a checkpoint has another name, and a folder without whole ones says so."""
+    (tmp_path / ".step_00000100.pt.part").write_bytes(b"half")
+    with pytest.raises(RunError, match="holds no checkpoint"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path: Path) -> None:
+    """Nothing older is taken unasked; without the damaged file it is what a run goes on from."""
+    for step in (5, 10):
+        save_checkpoint(tmp_path, step, {"steps_done": step})
+    older, last = list_checkpoints(tmp_path)
+    for file, message in (
+        (last, f"without it, {older.name} is the last"),
+        (older, "there is no older one"),
+    ):
+        file.write_bytes(file.read_bytes()[:300])
+        with pytest.raises(RunError, match=rf"{file.name} does not hold a checkpoint: .+; {message}"):
+            load_checkpoint(tmp_path)
+        file.unlink()
+
+
+RunVerb = Callable[..., None]
+HOLD = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(flush=True); input()"
+
+
+@contextmanager
+def another(run: RunFolder) -> Iterator[None]:
+    """Have another process hold a run, and kill it at the end."""
+    command = [sys.executable, "-c", HOLD, str(run.lock_file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "\n"
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def test_a_run_is_held_by_one(make_experiment: MakeExperiment, tmp_path: Path, fabric: Fabric) -> None:
+    """Others are refused while it is held, and not once it is let go or its holder is killed."""
+    run, processes = RunFolder.create(tmp_path, make_experiment()), Processes(fabric)
+    for holding in (another(run), held(run, processes)):
+        refused = pytest.raises(RunError, match="00000_tiny is being trained by another process")
+        with holding, refused, held(run, processes):
+            pass
+    with held(run, processes):
+        pass
+
+
+def test_another_run_can_be_trained_beside_it(make_experiment: MakeExperiment, tmp_path: Path, fabric: Fabric) -> None:
+    """What is held is a folder, not all of them."""
+    first, second = (RunFolder.create(tmp_path, make_experiment()) for _ in range(2))
+    with held(first, Processes(fabric)), held(second, Processes(fabric)):
+        assert first.path != second.path
+
+
+def test_a_run_that_is_being_trained_is_left_as_it_is(
+    run_verb: RunVerb, write_experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To resume it ends in one line that names the folder, and changes none of its files."""
+    run_verb(train, write_experiment, "--runs", tmp_path)
+    run = RunFolder.open(tmp_path / "00000_tiny")
+    before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+    with another(run), pytest.raises(SystemExit) as ended:
+        run_verb(train, run.path)
+    assert ended.value.code == 2
+    assert f"error: {run.path} is being trained by another process" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()} == before
+
+
+def test_each_machine_is_noted_once(make_experiment: MakeExperiment, tmp_path: Path) -> None:
+    """A run that went on where it was begun names one machine, and one that moved names two, in order."""
+    run = RunFolder.create(tmp_path, make_experiment())
+    assert machines(run) == []
+    for threads in (1, 1, 2, 1):
+        note_machine(run, {"device": "abacus", "threads": threads})
+    assert machines(run) == [{"device": "abacus", "threads": 1}, {"device": "abacus", "threads": 2}]
+
+
+def test_the_time_between_two_trainings_does_not_count(
+    make_experiment: MakeExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run took as long as its trainings together, each from its begin to its last line."""
+    now = 1_000_000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+    run = RunFolder.create(tmp_path, make_experiment())
+    assert seconds(run) == 0
+    for began in (0, 10):
+        now += 3600
+        with closing(run.open_log(began)) as log:
+            for step in (5, 10):
+                now += 60
+                log.write(began + step, {"loss": 1.0})
+    assert seconds(run) == 4 * 60
+
+
+def test_a_run_notes_where_it_is_trained(run_verb: Callable[..., None], write_experiment: Path, tmp_path: Path) -> None:
+    """The verb writes the device, its threads and the processes, and how long it took follows."""
+    run_verb(train, write_experiment, "--runs", tmp_path, "--machine.accelerator", "cpu")
+    run = RunFolder.open(tmp_path / "00000_tiny")
+    (machine,) = machines(run)
+    assert machine == describe_machine(torch.device("cpu"), processes=1, precision="32-true")
+    assert (machine["threads"], machine["of_threads"]) == (torch.get_num_threads(), os.cpu_count())
+    assert machine["device"]
+    assert 0 < seconds(run) < 60
+
+
+SIZE = (28, 28)
+
+
+def add(folder: Path, *levels: int) -> None:
+    """Add images of one level each to the split to learn from, and two to measure against."""
+    for split, augmented in (("train", levels), ("test", (250, 251))):
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        for level in augmented:
+            Image.fromarray(np.full(SIZE, level, np.uint8)).save(folder / split / f"{level:03d}.png")
+
+
+@pytest.fixture
+def begun(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> Path:
+    """Return a run of three domains on the photographs of one folder, as after its first step."""
+    add(tmp_path / "photos", *range(0, 200, 10))
+    text = write_experiment.read_text().replace("someone/digits", str(tmp_path / "photos"))
+    write_experiment.write_text(text)
+    run_verb(train, write_experiment, "--runs", tmp_path / "runs", "--checkpoint-every", 1, "--steps", 3)
+    run = RunFolder.open(tmp_path / "runs" / "00000_tiny")
+    list_checkpoints(run.checkpoints)[-1].unlink()
+    return run.path
+
+
+def test_a_run_of_other_images_is_refused(
+    run_verb: RunVerb, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """New images would share all of them out anew, so that what was one domain's became another one's."""
+    add(tmp_path / "photos", 201, 202, 203)
+    with pytest.raises(SystemExit, match="2"):
+        run_verb(train, begun)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for part in ("cannot go on: its images have changed", "are new: ", "were another domain's: ", "train/2"):
+        assert part in error
+    assert "restore them, or begin a new run" in error
+
+
+def test_images_that_are_gone_are_named(begun: Path, tmp_path: Path, run_verb: RunVerb) -> None:
+    """An image that was removed or edited is no longer what was learned from."""
+    (tmp_path / "photos" / "train" / "050.png").unlink()
+    with pytest.raises(SystemExit, match="2"):
+        run_verb(train, begun)
+    add(tmp_path / "photos", 50)
+    run_verb(train, begun)
+
+
+def test_the_same_images_elsewhere_are_the_same(
+    begun: Path, tmp_path: Path, run_verb: RunVerb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images are known by their bytes, so that a copy of the folder serves, and nothing is said."""
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "photos").rename(tmp_path / "copy" / "photos")
+    (tmp_path / "photos").symlink_to(tmp_path / "copy" / "photos")
+    capsys.readouterr()
+    run_verb(train, begun)
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_run_says_where_it_cannot_go_on_bit_for_bit(
+    begun: Path, run_verb: RunVerb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another precision or number of threads rounds otherwise; what is not said is what the run had."""
+    capsys.readouterr()
+    run_verb(train, begun, "--dry-run", "--machine.precision", "bf16-mixed")
+    message = "warning: this run does not go on bit for bit: precision 32-true, now bf16-mixed\n"
+    assert message in capsys.readouterr().out
+    run_verb(train, begun, "--dry-run")
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_damaged_record_is_named(begun: Path, run_verb: RunVerb, capsys: pytest.CaptureFixture[str]) -> None:
+    """And a run of an earlier version has none, and goes on."""
+    (begun / "images.json").write_text("{")
+    with pytest.raises(SystemExit, match="2"):
+        run_verb(train, begun)
+    assert "images.json does not hold JSON" in capsys.readouterr().err
+    (begun / "images.json").unlink()
+    run_verb(train, begun)

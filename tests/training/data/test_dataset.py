@@ -1,0 +1,317 @@
+"""Image sets in memory: which images a domain has, and their labels."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.training.data.picture_sets import SIZE, Columns, pictures, write_split
+from training.config.data import DomainConfig, PatchesConfig, Use
+from training.config.experiment import Experiment, parse_experiment
+from training.data.dataset import ImageSet, load_pairs, load_split, load_training_sets
+from training.errors import DataError
+
+
+@pytest.fixture
+def numbered(tmp_path: Path) -> Path:
+    """Return a folder laid out like the hub's: 21 grey images a split, each of one level of its own."""
+    words = ["one", "two", "three"] * 7
+    for split, first in (("train", 0), ("test", 5)):
+        images = pictures(*range(first, 210, 10))
+        write_split(tmp_path / "numbered", split, {"image": images, "label": list(range(21)), "word": words})
+    return tmp_path / "numbered"
+
+
+def coupled(*domains: dict[str, Any], seed: int = 0) -> Experiment:
+    """Make an experiment of domains."""
+    return parse_experiment({"name": "a", "data_license": "none", "domains": domains, "seed": seed})
+
+
+def levels(images: ImageSet) -> list[int]:
+    """Return the level of each image, which tells it from all others."""
+    return [int(level) for level in images.images[:, 0, 0, 0]]
+
+
+def test_domains_of_one_split_share_no_image(numbered: Path) -> None:
+    """Every image goes to exactly one domain, in equal shares, whatever transforms and names hide it."""
+    path = str(numbered)
+    experiment = coupled(
+        {"name": "digit", "source": path},
+        {"name": "negative", "source": f"{path}/../numbered", "transform": "negative"},
+        {"name": "twin", "source": path},
+    )
+    sets = load_training_sets(experiment)
+    augmented = [levels(sets["digit"]), [255 - level for level in levels(sets["negative"])], levels(sets["twin"])]
+    assert [len(part) for part in augmented] == [7, 7, 7]
+    assert sorted(itertools.chain(*augmented)) == [10 * i for i in range(21)]
+
+
+def test_shares_follow_from_the_seed(numbered: Path) -> None:
+    """The same seed shares out alike, another one differently; labels go with their images."""
+    domains = [{"name": "digit", "source": str(numbered)}, {"name": "twin", "source": str(numbered)}]
+    first, again, other = (load_training_sets(coupled(*domains, seed=seed))["digit"] for seed in (3, 3, 4))
+    assert levels(first) == levels(again) != levels(other)
+    assert first.labels is not None
+    assert [10 * int(label) for label in first.labels] == levels(first)
+
+
+def test_overlaps_are_shared_out_however_they_are_spelled(numbered: Path, tmp_path: Path) -> None:
+    """Half a split, a copy of its folder and a folder around it hold the same images: none serves twice."""
+    shutil.copytree(numbered, tmp_path / "copied")
+    sets = load_training_sets(
+        coupled(
+            {"name": "whole", "source": str(numbered)},
+            {"name": "part", "source": str(numbered), "train_split": "train[:50%]+test"},
+            {"name": "copy", "source": str(tmp_path / "copied"), "transform": "negative"},
+            {"name": "around", "source": str(tmp_path), "where": {"word": "one"}},
+        )
+    )
+    augmented = {name: set(levels(images)) for name, images in sets.items()}
+    augmented["copy"] = {255 - level for level in augmented["copy"]}
+    assert all(augmented.values())
+    assert sorted(itertools.chain(*augmented.values())) == list(range(0, 210, 5))
+
+
+def test_different_sources_are_not_shared_out(numbered: Path, digits_folder: Path) -> None:
+    """A domain alone on its source and split has all images of it."""
+    experiment = coupled(
+        {"name": "digit", "source": str(digits_folder)},
+        {"name": "level", "source": str(numbered)},
+        {"name": "other", "source": str(numbered), "train_split": "test"},
+    )
+    sets = load_training_sets(experiment)
+    assert {name: len(loaded.images) for name, loaded in sets.items()} == {
+        "digit": 300,
+        "level": 21,
+        "other": 21,
+    }
+
+
+def test_an_image_folder_has_its_folders_as_labels(digits_folder: Path) -> None:
+    """<split>/<label>/<image> gives uint8 [N, C, H, W] and int64 labels."""
+    loaded = load_split(DomainConfig("digit", source=str(digits_folder)), "test", SIZE)
+    assert loaded.images.shape == (100, 1, 28, 28)
+    assert loaded.images.dtype == torch.uint8
+    assert loaded.images.float().std() > 50
+    assert loaded.labels is not None
+    assert loaded.labels.unique().tolist() == list(range(10))
+
+
+def test_fewer_images_than_domains_are_refused(tmp_path: Path) -> None:
+    """A domain that would be left without an image stops the run before it begins."""
+    (tmp_path / "train").mkdir()
+    Image.new("L", SIZE).save(tmp_path / "train" / "only.png")
+    domains = [{"name": name, "source": str(tmp_path)} for name in ("digit", "twin")]
+    with pytest.raises(DataError, match=r"domain twin: other domains want the images of .+none is left"):
+        load_training_sets(coupled(*domains))
+
+
+@pytest.mark.parametrize("labels", [[0.5, 1.0], [-2, 1], [[0, 1], [1, 0]]])
+def test_labels_that_are_no_classes_are_refused(tmp_path: Path, labels: list[Any]) -> None:
+    """Shares, signs and vectors are not cut down to whole numbers from 0, which classes are."""
+    np.savez(tmp_path / "train.npz", image=np.zeros((2, *SIZE), np.uint8), label=np.array(labels))
+    with pytest.raises(DataError, match=r"label_column 'label' of .+ whole numbers from 0"):
+        load_split(DomainConfig("digit", source=str(tmp_path)), "train", SIZE)
+
+
+@pytest.mark.parametrize("labels", [[-1, -1], [-1, 1]])
+def test_the_hubs_number_of_no_class_is_none(tmp_path: Path, labels: list[int]) -> None:
+    """Images that have no classes, or not all of them, train all the same."""
+    np.savez(tmp_path / "train.npz", image=np.zeros((2, *SIZE), np.uint8), label=np.array(labels))
+    assert load_split(DomainConfig("digit", source=str(tmp_path)), "train", SIZE).labels is None
+
+
+def test_an_attribute_is_a_label_too(tmp_path: Path) -> None:
+    """Yes and no are two classes."""
+    faces: Columns = {"image": pictures(1, 2, 3), "Smiling": [True, False, True]}
+    source = write_split(tmp_path / "faces", "train", faces)
+    loaded = load_split(DomainConfig("face", source=str(source), label_column="Smiling"), "train", SIZE)
+    assert loaded.labels is not None
+    assert loaded.labels.tolist() == [1, 0, 1]
+
+
+def test_several_attributes_are_a_row_of_labels(tmp_path: Path) -> None:
+    """Each image has a 1 or a 0 for each column, in the order asked for."""
+    faces: Columns = {"image": pictures(1, 2, 3), "Male": [True, False, False], "Young": [1, 0, 1]}
+    source = write_split(tmp_path / "faces", "train", faces)
+    domain = DomainConfig("face", source=str(source), label_columns=("Young", "Male"))
+    loaded = load_split(domain, "train", SIZE)
+    assert loaded.labels is not None
+    assert loaded.labels.tolist() == [[1, 1], [0, 0], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("Bald", r"label_columns \['Bald'\] are not among the columns \['image', 'Male', 'Sign'\]"),
+        ("Sign", r"label_columns: 'Sign' of .+ holds -1; attributes are true and false, or 1 and 0"),
+    ],
+)
+def test_what_is_no_attribute_is_refused(tmp_path: Path, column: str, message: str) -> None:
+    """A column that is missing, and one of other values, are named with what is there."""
+    faces: Columns = {"image": pictures(1, 2), "Male": [True, False], "Sign": [1, -1]}
+    source = write_split(tmp_path / "faces", "train", faces)
+    domain = DomainConfig("face", source=str(source), label_columns=("Male", column))
+    with pytest.raises(DataError, match=rf"domain face: {message}"):
+        load_split(domain, "train", SIZE)
+
+
+def test_a_domain_learns_from_as_many_images_as_it_asks_for(numbered: Path) -> None:
+    """They are drawn by the seed, out of the domain's own share; asking for more than that is refused."""
+
+    def learned(seed: int, count: int | None) -> list[int]:
+        twin = {"name": "twin", "source": str(numbered)}
+        digit = {"name": "digit", "source": str(numbered), "count": count}
+        return levels(load_training_sets(coupled(digit, twin, seed=seed))["digit"])
+
+    few, share = learned(1, 4), learned(1, None)
+    assert (len(few), len(share)) == (4, 11)
+    assert set(few) < set(share)
+    assert few == learned(1, 4) != learned(2, 4)
+    assert few != sorted(few)
+    with pytest.raises(DataError, match=r"domain digit: count = 12, and its share of .+ is 11 images"):
+        learned(1, 12)
+
+
+@pytest.fixture
+def alphabet(tmp_path: Path) -> Path:
+    """Return a table of true pairs: 40 rows of an upright, an italic and, not in each, a bold picture."""
+    for split, first in (("train", 0), ("test", 200)):
+        numbers = range(first, first + 40)
+        columns: Columns = {
+            "upright": pictures(*numbers),
+            "italic": pictures(*numbers, size=(20, 28)),
+            "bold": [*pictures(*numbers, size=(28, 20))[:30], *[None] * 10],
+            "family": [f"f{number % 8}" for number in numbers],
+        }
+        write_split(tmp_path / "alphabet", split, columns)
+    return tmp_path / "alphabet"
+
+
+def letters(source: Path, **fields: Any) -> list[dict[str, Any]]:
+    """Return domains of the columns of true pairs."""
+    return [
+        {"name": name, "source": str(source), "image_column": name} | fields for name in ("upright", "italic", "bold")
+    ]
+
+
+def test_a_row_goes_to_one_domain_alone(alphabet: Path, tmp_path: Path) -> None:
+    """Columns of one table are pairs, also in a copy: no domain learns another one's counterpart."""
+    shutil.copytree(alphabet, tmp_path / "copied")
+    domains = letters(alphabet)
+    domains[1]["source"] = str(tmp_path / "copied")
+    augmented = [levels(images) for images in load_training_sets(coupled(*domains)).values()]
+    assert sorted(itertools.chain(*augmented)) == list(range(40))
+    assert [len(part) for part in augmented] == [15, 15, 10]
+
+
+def test_a_group_of_rows_goes_to_one_domain_alone(alphabet: Path) -> None:
+    """All letters of a family do, and what is held out is of families that are not learned from."""
+    augmented = [levels(images) for images in load_training_sets(coupled(*letters(alphabet, group="family"))).values()]
+    families = [{level % 8 for level in part} for part in augmented]
+    assert sorted(itertools.chain(*families)) == list(range(8))
+    fields: dict[str, Any] = {"image_column": "upright", "group": "family", "held_out": 0.25}
+    domain = DomainConfig("upright", source=str(alphabet), **fields)
+    learned, measured = ({level % 8 for level in levels(load_split(domain, use, SIZE))} for use in ("train", "test"))
+    assert (len(learned), len(measured)) == (6, 2)
+    assert not learned & measured
+
+
+def test_columns_that_only_share_a_table_are_no_pairs(alphabet: Path) -> None:
+    """Sets of the hub that put unpaired images side by side are learned from whole."""
+    sets = load_training_sets(coupled(*letters(alphabet, paired_columns=False)))
+    assert [len(images.images) for images in sets.values()] == [40, 40, 30]
+    assert load_pairs(coupled(*letters(alphabet, paired_columns=False))) == {}
+
+
+def test_rows_that_are_held_out_are_so_in_all_columns(alphabet: Path) -> None:
+    """No counterpart of a picture that is measured against is learned from, though a column has gaps."""
+    domains = [DomainConfig(**fields) for fields in letters(alphabet, held_out=0.2)]
+    measured = {level for domain in domains for level in levels(load_split(domain, "test", SIZE))}
+    learned = {level for domain in domains for level in levels(load_split(domain, "train", SIZE))}
+    assert not learned & measured
+    assert len(measured) == 8
+
+
+def test_the_pairs_of_test_rows_are_kept_to_measure(alphabet: Path, tmp_path: Path) -> None:
+    """Images of one row are in one place of every domain; domains of other tables have none."""
+    other = {"name": "other", "source": str(write_split(tmp_path / "other", "test", {"image": pictures(1)}))}
+    pairs = load_pairs(coupled(*letters(alphabet), other))
+    assert pairs.keys() == {"upright", "italic", "bold"}
+    assert [levels(images) for images in pairs.values()] == [list(range(200, 230))] * 3
+    assert load_pairs(coupled(other)) == {}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return six photographs of 32x40, laid out as CIFAR-10 is; each pixel tells its place and photo."""
+    y, x = np.mgrid[:32, :40]
+    for split, first in (("train", 0), ("test", 100)):
+        pixels = [np.stack([y, x, np.full_like(x, first + i)], 2).astype(np.uint8) for i in range(6)]
+        write_split(tmp_path / "photos", split, {"img": [Image.fromarray(photo) for photo in pixels]})
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def black(tmp_path: Path) -> Path:
+    """Return a set of 40 black images, on which patches show as they are, and of a white one to test."""
+    write_split(tmp_path / "black", "train", {"image": pictures(*[0] * 40)})
+    return write_split(tmp_path / "black", "test", {"image": pictures(255)})
+
+
+def blended(source: Path, photos: Path, use: Use = "train", **changes: Any) -> torch.Tensor:
+    """Load a split in colour, with patches of photographs."""
+    patches = PatchesConfig(source=str(photos), **({"image_column": "img"} | changes))
+    domain = DomainConfig("mnistm", source=str(source), channels=3, patches=(patches,))
+    return load_split(domain, use, SIZE).images
+
+
+def test_each_image_has_a_patch_of_its_own(black: Path, photos: Path) -> None:
+    """A patch is a whole, undistorted part of one photograph, anywhere in it; few images have the same."""
+    patches = blended(black, photos).int()
+    top, left, photo = patches[:, :, 0, 0].T
+    y, x = torch.meshgrid(torch.arange(28), torch.arange(28), indexing="ij")
+    assert torch.equal(patches[:, 0], top[:, None, None] + y)
+    assert torch.equal(patches[:, 1], left[:, None, None] + x)
+    assert torch.equal(patches[:, 2], photo[:, None, None].expand(-1, 28, 28))
+    assert set(photo.tolist()) == set(range(6))
+    assert (set(top.tolist()), set(left.tolist())) == (set(range(5)), set(range(13)))
+    assert len(set(zip(top.tolist(), left.tolist(), photo.tolist(), strict=True))) > 30
+
+
+def test_patches_are_blended_as_a_difference(black: Path, photos: Path) -> None:
+    """On white, |patch - image| is the patch's negative; the test split has patches of the source's own."""
+    (augmented,) = blended(black, photos, "test")
+    assert 100 <= 255 - int(augmented[2, 0, 0]) < 106
+
+
+def test_patches_follow_from_their_seed(black: Path, photos: Path) -> None:
+    """The same seed gives the same images, another one others."""
+    first, again, other = (blended(black, photos, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("folder", "column", "message"),
+    [
+        ("none", "img", r"source '.+none', split 'train' cannot be loaded"),
+        ("photos", "image", r"image_column 'image' is not among the columns \['img'\]"),
+        ("small", "img", r"image number 0 of '.+small' has 20 x 40 pixels, and patches 28 x 28"),
+    ],
+)
+@pytest.mark.usefixtures("photos")
+def test_patches_that_cannot_be_had_are_named(
+    black: Path, tmp_path: Path, folder: str, column: str, message: str
+) -> None:
+    """The error names the domain, the source of patches and what is wrong with it."""
+    write_split(tmp_path / "small", "train", {"img": pictures(1, size=(20, 40))})
+    with pytest.raises(DataError, match=f"domain mnistm: {message}"):
+        blended(black, tmp_path / folder, image_column=column)

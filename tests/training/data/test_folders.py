@@ -1,0 +1,147 @@
+"""Folders of images: splits and classes, and nothing of anywhere else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.training.data.folders import levels, load, write
+from training.errors import DataError
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "photos[1]",
+        "pics [2024]",
+        "a*b",
+        "what?",
+        "{a,b}",
+        ".hidden",
+        "Bücher 写真",
+        "~",
+        "a+b",
+        "**",
+        "x.zip",
+    ],
+)
+def test_no_name_of_a_folder_is_a_pattern(tmp_path: Path, name: str) -> None:
+    """Brackets, stars, spaces and leading dots mean themselves, for images and for tables."""
+    for other in ("photos1", "a-other-b", "whats"):
+        write(tmp_path / other / "train", 90)
+    write(tmp_path / name / "train", 1, 2)
+    write(tmp_path / name / "test", 3)
+    assert (levels(tmp_path / name), levels(tmp_path / name, "test")) == ([1, 2], [3])
+    table = tmp_path / "tables" / name
+    write(table / "images", 4)
+    for split in ("train", "test"):
+        (table / f"{split}.csv").write_text("image\nimages/004.png\n")
+    assert levels(table) == levels(table, "test") == [4]
+
+
+def test_the_first_folder_alone_names_the_split(tmp_path: Path) -> None:
+    """A class may be called train or test, in any case: no test image is learned from."""
+    for number, name in enumerate(("bus", "train", "Test", "steam-train", "validation")):
+        write(tmp_path / "train" / name, number)
+        write(tmp_path / "test" / name, 100 + number)
+    assert sorted(levels(tmp_path)) == [0, 1, 2, 3, 4]
+    assert sorted(levels(tmp_path, "test")) == [100, 101, 102, 103, 104]
+    assert load(tmp_path).class_names == ("Test", "bus", "steam-train", "train", "validation")
+    assert levels(tmp_path, where={"label": "train"}) == [1]
+
+
+@pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("TRAIN", "TEST"), ("training", "Testing")])
+def test_splits_are_found_in_any_case(tmp_path: Path, train: str, test: str) -> None:
+    """Capitals, and training and testing, are the splits of a default experiment."""
+    write(tmp_path / train, 1)
+    write(tmp_path / test, 2)
+    assert (levels(tmp_path), levels(tmp_path, "test")) == ([1], [2])
+
+
+def test_the_layout_of_cyclegan_can_be_named(tmp_path: Path) -> None:
+    """Folders trainA trainB testA testB are splits, and the error that names none of them says how."""
+    for name, level in (("trainA", 1), ("trainB", 2), ("testA", 3), ("testB", 4)):
+        write(tmp_path / name, level)
+    for letter, first, second in (("A", 1, 3), ("B", 2, 4)):
+        splits = {"train_split": f"train{letter}", "test_split": f"test{letter}"}
+        assert (levels(tmp_path, **splits), levels(tmp_path, "test", **splits)) == ([first], [second])
+    assert levels(tmp_path, train_split="trainA[:50%]+trainB") in ([2], [1, 2])
+    with pytest.raises(DataError, match=r"'testA', 'testB', 'trainA', 'trainB'.+as in train_split = 'trainA'"):
+        load(tmp_path)
+    with pytest.raises(DataError, match=r"source = '.+' with train_split = 'trainA' and test_split = 'testA'"):
+        load(tmp_path / "trainA", "test")
+
+
+def test_a_folder_without_splits_is_one(tmp_path: Path) -> None:
+    """Photographs in a folder, or in folders of their classes, are learned from; held_out measures."""
+    write(tmp_path / "day", *range(10))
+    write(tmp_path / "day" / "2024", *range(10, 20))
+    assert levels(tmp_path / "day") == list(range(20))
+    with pytest.raises(DataError, match=r"no folder 'test'.+held_out = 0.1 takes a tenth of the training images"):
+        load(tmp_path / "day", "test")
+    assert len(levels(tmp_path / "day", "test", held_out=0.1)) == 2
+    assert levels(tmp_path, train_split="day") == list(range(20))
+
+
+def test_splits_that_lie_deeper_are_named(tmp_path: Path) -> None:
+    """A folder around those of the splits is no class: its test images are not learned from."""
+    write(tmp_path / "data" / "train", 1)
+    write(tmp_path / "data" / "test", 2)
+    with pytest.raises(DataError, match=r"data has folders \['test', 'train'\], .+: name it as source"):
+        load(tmp_path)
+
+
+def test_splits_may_be_packed(tmp_path: Path) -> None:
+    """An archive of a split is read as its folder is: suffixes in any case, classes, nothing of a system."""
+    for split, first in (("train", 1), ("test", 11)):
+        write(tmp_path / "photos" / "cat", first)
+        write(tmp_path / "photos" / "dog", first + 1, suffix=".Png")
+        write(tmp_path / "photos" / "__MACOSX", 90)
+        (tmp_path / "packed").mkdir(exist_ok=True)
+        shutil.make_archive(str(tmp_path / "packed" / split), "zip", tmp_path, "photos")
+        shutil.rmtree(tmp_path / "photos")
+    loaded = load(tmp_path / "packed")
+    assert loaded.class_names == ("cat", "dog")
+    assert levels(tmp_path / "packed") == [1, 2]
+    assert levels(tmp_path / "packed", "test") == levels(tmp_path / "packed", "test") == [11, 12]
+    (tmp_path / "packed" / "train.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"train\.zip cannot be unpacked"):
+        load(tmp_path / "packed")
+
+
+def test_images_in_no_split_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What lies beside the folders of splits is in none, and that is said."""
+    write(tmp_path / "train", 1)
+    write(tmp_path / "extra", 2)
+    write(tmp_path, 3)
+    assert levels(tmp_path) == [1]
+    assert caplog.messages == [
+        f"{tmp_path}: images in folders ['extra'] and the source itself are in no split and are not read"
+    ]
+
+
+def test_no_image_is_in_two_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A link from one split into another is refused, and the same files from elsewhere are reported."""
+    write(tmp_path / "train", 1)
+    test = write(tmp_path / "test", 2)
+    (tmp_path / "train" / "more").symlink_to(test)
+    with pytest.raises(DataError, match=r"train/more/002.png and .+test/002.png are one file by a link"):
+        load(tmp_path)
+    (tmp_path / "train" / "more").unlink()
+    os.link(tmp_path / "test" / "002.png", tmp_path / "train" / "twin.png")
+    assert levels(tmp_path) == [1, 2]
+    assert "1 images of 'train' are in 'test' too, by links" in caplog.text
+
+
+def test_classes_that_are_numbers_are_numbered_by_their_value(tmp_path: Path) -> None:
+    """07 is 7, and 10 comes after 9, so that folders agree with sets of the hub."""
+    for name in ("07", "10", "9"):
+        write(tmp_path / "train" / name, int(name))
+    loaded = load(tmp_path)
+    assert loaded.labels is not None
+    assert sorted(loaded.labels.tolist()) == [7, 9, 10]
+    assert loaded.class_names == tuple(map(str, range(11)))
+    assert levels(tmp_path, where={"label": 7}) == levels(tmp_path, where={"label": "7"}) == [7]

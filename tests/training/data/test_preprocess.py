@@ -1,0 +1,99 @@
+"""How one image becomes the network's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.config.data import DomainConfig
+from training.data.preprocess import fit
+from training.errors import DataError
+
+SIZE = (28, 28)
+
+
+def domain(**changes: Any) -> DomainConfig:
+    """Make a domain that says only how images are fitted."""
+    return DomainConfig("digit", source="none", **changes)
+
+
+def test_colour_becomes_grey_and_grey_colour() -> None:
+    """Grey is ITU-R 601's, 0.299 of red; colour of grey is three times the same."""
+    red = Image.new("RGB", (10, 20), (255, 0, 0))
+    grey = fit(red, SIZE, domain())
+    assert grey.shape == (28, 28, 1)
+    assert np.unique(grey).tolist() == [76]
+    assert fit(red, SIZE, domain(channels=3))[0, 0].tolist() == [255, 0, 0]
+    assert fit(Image.new("L", (9, 9), 40), SIZE, domain(channels=3))[5, 5].tolist() == [40, 40, 40]
+
+
+def transparent(mode: str) -> Image.Image:
+    """Make an image of that mode: an opaque column, one half transparent and one that is not seen at all."""
+    colours = np.array([[[200, 0, 0, 255], [200, 0, 0, 128], [200, 0, 0, 0]]] * 3, np.uint8)
+    image = Image.fromarray(colours)
+    return image.quantize() if mode == "P" else image.convert(mode)
+
+
+@pytest.mark.parametrize(("mode", "red"), [("RGBA", 200), ("LA", 60), ("P", 200)])
+def test_transparent_images_lie_on_black(mode: str, red: int) -> None:
+    """A colour that is not seen is not learned: half of it is half as light, and none of it is black."""
+    fitted = fit(transparent(mode), (3, 3), domain(channels=3))
+    assert fitted[0, :, 0].tolist() == [red, pytest.approx(red / 2, abs=1), 0]
+    assert fit(transparent(mode), (3, 3), domain())[0, :, 0].tolist() == [60, pytest.approx(30, abs=1), 0]
+
+
+def test_a_colour_that_stands_for_nothing_is_black() -> None:
+    """A file without an alpha channel may name one colour as transparent."""
+    image = Image.new("RGB", (3, 3), (255, 0, 255))
+    image.info["transparency"] = (255, 0, 255)
+    assert fit(image, (3, 3), domain(channels=3)).max() == 0
+
+
+def test_an_image_of_the_right_size_keeps_its_bytes() -> None:
+    """Nothing is resampled, scaled or rounded on the way where nothing is asked."""
+    pixels = np.random.default_rng(0).integers(0, 256, SIZE, np.uint8)
+    for changes in ({}, {"crop": 1.0}):
+        assert np.array_equal(fit(Image.fromarray(pixels), SIZE, domain(**changes))[..., 0], pixels)
+
+
+def test_a_margin_is_added_before_images_are_resized() -> None:
+    """USPS's 16x16 pixels with 3 more on each side are 22 at 28: ink ends where the margin begins."""
+    white = Image.new("L", (16, 16), 255)
+    assert fit(white, SIZE, domain()).min() == 255
+    inked = np.argwhere(fit(white, SIZE, domain(margin=3))[..., 0] > 127)
+    first, last = 28 * 3 / 22, 28 * 19 / 22  # 3.8 and 24.2
+    assert inked.min(0).tolist() == [round(first)] * 2
+    assert inked.max(0).tolist() == [round(last) - 1] * 2
+
+
+def test_a_crop_keeps_the_middle_undistorted() -> None:
+    """All of it is a centred square of a wide image; a share is so much of that square's side."""
+    levels = np.arange(0, 240, 2).astype(np.uint8)  # 60 x 120, a level for each column
+    striped = Image.fromarray(np.repeat(levels[None], 60, 0))
+    ends = {crop: fit(striped, SIZE, domain(crop=crop))[0, [0, -1], 0].tolist() for crop in (None, 1.0, 0.5)}
+    assert ends[None] == pytest.approx([0, 238], abs=8)
+    assert ends[1.0] == pytest.approx([60, 178], abs=4)
+    assert ends[0.5] == pytest.approx([90, 148], abs=4)
+
+
+def test_values_of_unknown_range_are_refused() -> None:
+    """Of floats and of 32 bits nobody knows the range, so none is guessed; one bit is black or white."""
+    for pixels in (np.ones(SIZE, np.float32), np.ones(SIZE, np.int32)):
+        with pytest.raises(DataError, match=r"holds values of mode [IF].*, not bytes"):
+            fit(Image.fromarray(pixels), SIZE, domain())
+    assert np.unique(fit(Image.new("1", SIZE, 1), SIZE, domain())).tolist() == [255]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm", ".jp2"])
+def test_grey_of_16_bits_is_scaled(tmp_path: Path, suffix: str) -> None:
+    """Depth and scans keep their full range, from 0 to 65535, in whatever file they are."""
+    levels = np.linspace(0, 65535, 28 * 28).round().reshape(SIZE).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / f"deep{suffix}")
+    with Image.open(tmp_path / f"deep{suffix}") as image:
+        assert np.array_equal(fit(image, SIZE, domain())[..., 0], np.rint(levels / 257))
+    big_endian = Image.frombytes("I;16B", SIZE, levels.astype(">u2").tobytes())
+    assert np.array_equal(fit(big_endian, SIZE, domain())[..., 0], np.rint(levels / 257))

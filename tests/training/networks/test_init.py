@@ -1,0 +1,106 @@
+"""Initialisation of weights, and which layers are normalised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from training.config.experiment import Experiment
+from training.engine.state import build_discriminator, build_encoder, build_generator
+from training.networks.init import INITIALISERS, initialise
+
+MakeExperiment = Callable[..., Experiment]
+FAN_IN, FAN_OUT = 25 * 4 * 4, 100 * 4 * 4
+FLAT, BELL = (1.725, math.sqrt(3) + 1e-4), (3.5, 5.5)  # bounds of the farthest of many, in deviations
+DISTRIBUTIONS = {
+    "normal": (0.02, BELL),
+    "xavier": (math.sqrt(2) * math.sqrt(2 / (FAN_IN + FAN_OUT)), FLAT),
+    "he": (math.sqrt(2 / (1 + 0.2**2) / FAN_IN), BELL),
+    "uniform": (math.sqrt(1 / 3 / FAN_IN), FLAT),
+}
+OPERATIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+def values(network: nn.Module, *kinds: type[nn.Module], name: str) -> set[float]:
+    """Return every value that parameters of a name have in modules of some kinds."""
+    parameters = [getattr(module, name) for module in network.modules() if isinstance(module, kinds)]
+    return {value.item() for values in parameters if values is not None for value in values.flatten()}
+
+
+@pytest.mark.parametrize("name", INITIALISERS)
+def test_every_initialisation_is_the_distribution_of_its_name(name: str) -> None:
+    """Weights lie around zero as far apart as the definition says, and in its shape; biases are zero."""
+    deviation, (least, most) = DISTRIBUTIONS[name]
+    torch.manual_seed(0)
+    conv = nn.Conv2d(25, 100, 4)  # 40,000 weights
+    initialise(conv, name)
+    assert conv.weight.mean().item() == pytest.approx(0.0, abs=deviation / 50)
+    assert conv.weight.std().item() == pytest.approx(deviation, rel=0.01)
+    assert least < conv.weight.abs().max().item() / deviation < most
+    assert conv.bias is not None
+    assert not conv.bias.any()
+
+
+@pytest.mark.parametrize("build", [build_generator, build_discriminator, build_encoder])
+def test_every_weight_is_drawn_as_its_network_is_told(
+    make_experiment: MakeExperiment,
+    monkeypatch: pytest.MonkeyPatch,
+    build: Callable[[Experiment], nn.Module],
+) -> None:
+    """Whatever layer a linear operation is of, its weights are drawn by the name that is said."""
+    monkeypatch.setitem(INITIALISERS, "he", nn.init.ones_)
+    told = {"table": "digit", "width": 1 / 32, "initialisation": "he"}
+    network = build(make_experiment(generator=told, discriminator=told, encoder=told))
+    assert values(network, *OPERATIONS, name="weight") == {1.0}
+
+
+@pytest.mark.parametrize("build", [build_generator, build_discriminator, build_encoder])
+def test_biases_begin_where_they_are_told_to(
+    make_experiment: MakeExperiment, build: Callable[[Experiment], nn.Module]
+) -> None:
+    """Those of every linear operation do, and those of normalisations stay zero."""
+    told = {"table": "digit", "width": 1 / 32, "initial_bias": 0.125}
+    network = build(make_experiment(generator=told, discriminator=told, encoder=told))
+    assert values(network, *OPERATIONS, name="bias") == {0.125}
+    assert values(network, nn.BatchNorm2d, name="bias") <= {0.0}
+    assert values(network, nn.BatchNorm2d, name="weight") <= {1.0}
+
+
+@pytest.mark.parametrize("build", [build_generator, build_discriminator])
+@pytest.mark.parametrize(("told", "slope"), [(None, 0.25), (0.0, 0.0), (0.5, 0.5)])
+def test_prelus_begin_where_they_are_told_to(
+    make_experiment: MakeExperiment,
+    build: Callable[[Experiment], nn.Module],
+    told: float | None,
+    slope: float,
+) -> None:
+    """Every slope is the one that is said, zero among them, or else the table's."""
+    changes = {"table": "digit", "initial_slope": told}
+    network = build(make_experiment(generator=changes, discriminator=changes))
+    assert values(network, nn.PReLU, name="weight") == {slope}
+
+
+@pytest.mark.parametrize("name", INITIALISERS)
+def test_a_spectral_row_has_singular_value_one(make_experiment: MakeExperiment, name: str) -> None:
+    """However its weights were drawn, after some forwards the largest singular value of every layer is 1."""
+    tiny = {"table": "digit_spectral", "initialisation": name, "width": 1 / 16}
+    discriminator = build_discriminator(make_experiment(["digit"], discriminator=tiny))
+    images = torch.randn(2, 1, 28, 28)
+    for _ in range(30):
+        discriminator({"digit": images})
+    operations = [m for m in discriminator.modules() if isinstance(m, OPERATIONS)]
+    assert len(operations) == 4
+    for operation in operations:
+        largest = torch.linalg.matrix_norm(operation.weight.flatten(1), 2)
+        torch.testing.assert_close(largest, torch.tensor(1.0), rtol=0.03, atol=0.0)
+
+
+def test_the_other_tables_are_not_normalised(make_experiment: MakeExperiment) -> None:
+    """A table without spectral rows has plain weights, whose names in a checkpoint are as they were."""
+    names = build_discriminator(make_experiment(["digit"])).state_dict()
+    assert "trunk.0.weight" in names
+    assert not any("parametrizations" in name for name in names)

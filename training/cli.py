@@ -1,0 +1,88 @@
+"""Command lines made from dataclasses: every field an option, its sentence the help."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from pydantic import TypeAdapter, ValidationError
+
+from service.metadata import describe_errors
+from training.errors import ConfigError, TrainingError
+
+Options = TypeVar("Options")
+
+
+# Loggers and modules whose messages do not concern the user.
+LIBRARIES = (
+    "datasets",
+    "fsspec",
+    "httpx",
+    "huggingface_hub",
+    "lightning_fabric",
+    "lightning_utilities",
+    "matplotlib",
+    "onnxscript",
+    "PIL",
+    "tensorboard",
+    "torch",
+    "torchmetrics",
+)
+
+
+def quieten_libraries() -> None:
+    """Hide the libraries' log messages below errors, their warnings and their progress bars."""
+    for name in LIBRARIES:
+        logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
+    disable_progress_bars()
+
+
+def verb(run: Callable[[Path, list[str]], None]) -> Callable[[], None]:
+    """Make a console entry of a verb that works on a target: its first argument, then options.
+
+    A user's error is printed as one line, and the exit status is 2. Only errors of libraries are shown.
+    """
+
+    @wraps(run)
+    def main() -> None:
+        quieten_libraries()
+        try:
+            target, *options = sys.argv[1:] or [""]
+            if target in ("", "-h", "--help"):
+                about = (sys.modules[run.__module__].__doc__ or "").strip()
+                print(f"{about}\n\n--help after the target lists all options.")
+                if not target:
+                    sys.exit(2)
+            else:
+                run(Path(target), options)
+        except TrainingError as error:
+            print("error:", *str(error).split(), file=sys.stderr)  # libraries' own errors have many lines
+            sys.exit(2)
+        except ValidationError as error:
+            print("error:", describe_errors(error), file=sys.stderr)
+            sys.exit(2)
+        except OSError as error:  # of the user's disk: no room, no right, a file where a folder should be
+            print("error:", error, file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return main
+
+
+def parse(defaults: Options, arguments: list[str]) -> Options:
+    """Read the options of a verb over its defaults. Raises ConfigError, naming the field."""
+    try:
+        prog = f"{Path(sys.argv[0]).stem} TARGET"
+        options = tyro.cli(type(defaults), args=arguments, default=defaults, prog=prog)
+        return TypeAdapter(type(options)).validate_python(vars(options))  # for tyro a type alone is right
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error)) from error

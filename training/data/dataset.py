@@ -1,0 +1,233 @@
+"""Image sets as bytes in memory: uint8 [N, C, H, W] and labels, from whatever source."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.config.data import DomainConfig, PatchesConfig, Use
+from training.config.experiment import Experiment
+from training.data.decoding import Fingerprints, decode, decode_rows, fingerprints, read_cells
+from training.data.labels import class_mismatch, read_labels
+from training.data.preprocess import in_mode
+from training.data.sources import group_of_rows, join_rows, locate, number_rows, open_rows, share_out_images
+from training.errors import DataError
+from training.losses.pixels import transform
+
+Pixels = NDArray[np.uint8]
+
+
+def blend(images: Pixels, patches: PatchesConfig, use: Use) -> Pixels:
+    """Return |patch - image| for images uint8 [N, H, W, C] (Ganin & Lempitsky 2015, section 4).
+
+    Each has a patch of its own: a random part, of its height and width, of a random image that the source
+    has for that use; one seed always gives the same. Raises DataError if the source cannot be read or an
+    image of it is smaller than a patch.
+    """
+    patch = _random_patches(patches, use, images.shape)
+    return np.maximum(images, patch) - np.minimum(images, patch)
+
+
+def _random_patches(patches: PatchesConfig, use: Use, shape: tuple[int, ...]) -> Pixels:
+    """Return random patches uint8 [N, H, W, C], decoding each image of the source once."""
+    table = open_rows(patches, use)
+    random = np.random.default_rng(patches.seed)
+    chosen = random.integers(len(table), size=shape[0])
+    corners = random.random((shape[0], 2))
+    order = np.argsort(chosen, kind="stable")
+    rows, starts = np.unique(chosen[order], return_index=True)
+    patch = np.empty(shape, np.uint8)
+    cells = table.select(rows)[patches.image_column]
+    for row, cell, wanting in zip(rows, cells, np.split(order, starts[1:]), strict=True):
+        try:
+            photo = np.asarray(in_mode(decode(cell), shape[3]))
+            for image in wanting:
+                patch[image] = _cut(photo, shape[1:], corners[image])
+        except DataError as error:
+            raise DataError(f"image {cell['path'] or f'number {row}'} of {patches.source!r} {error}") from error
+    return patch
+
+
+def _cut(photo: Pixels, shape: tuple[int, ...], corner: NDArray[np.float64]) -> Pixels:
+    """Cut a patch [H, W, C] from a photograph [H', W'(, C)], at that share of the room there is."""
+    height, width, _ = shape
+    room = np.array(photo.shape[:2]) - (height, width) + 1
+    if room.min() < 1:
+        raise DataError(f"has {photo.shape[0]} x {photo.shape[1]} pixels, and patches {height} x {width}")
+    top, left = (corner * room).astype(int)
+    return photo[top : top + height, left : left + width].reshape(shape)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images uint8 [N, C, H, W] of a domain and, if the source has them, labels int64.
+
+    These are classes [N], or attributes [N, K] of 1 and 0.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    class_names: tuple[str, ...] = ()
+    """Names of the classes, if the source has them."""
+    origins: tuple[Origin, ...] = ()
+    """Where each image is from."""
+
+
+class Origin(NamedTuple):
+    """An image as it is stored: its file, or its number in a table, and a digest of its bytes."""
+
+    name: str
+    fingerprint: str
+
+
+def load_training_sets(experiment: Experiment) -> dict[str, ImageSet]:
+    """Load what each domain learns from, unpaired by construction.
+
+    An image that several domains want, by whatever source, split or spelling, goes to one of them, by the
+    experiment's seed, and so do the images of a row, or of a group of rows. A domain that asks for a count
+    gets so many of its share. Raises DataError, naming the domain, the source and what is wrong with it.
+    """
+    columns = {domain.image_column for domain in experiment.domains}
+    tables, keys = {}, {}
+    for domain in experiment.domains:
+        with _naming(domain):
+            table = tables[domain.name] = open_table(domain, "train")
+            keys[domain.name] = _keys(table, domain, columns)
+    shares = share_out_images(join_rows(keys), experiment.seed)
+    return {
+        domain.name: _load(tables[domain.name], domain, "train", experiment.size, _counted(shares[domain.name], domain))
+        for domain in experiment.domains
+    }
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of a source, with the fingerprint of each image and the number of each row."""
+
+    rows: datasets.Dataset
+    marks: Fingerprints
+    numbers: list[int]
+
+    def select(self, rows: list[int]) -> Table:
+        """Return some of the rows."""
+        return Table(self.rows.select(rows), [self.marks[row] for row in rows], [self.numbers[row] for row in rows])
+
+
+def open_table(domain: DomainConfig, use: Use) -> Table:
+    """Open the rows of a domain for one use. Raises DataError."""
+    rows, numbers = number_rows(domain, use)
+    return Table(rows, fingerprints(rows, domain.image_column), numbers.tolist())
+
+
+def _keys(table: Table, domain: DomainConfig, columns: set[str]) -> list[list[Hashable]]:
+    """Return what ties each row to others: its image, the other domains' images in it, and its group."""
+    others = sorted((columns & set(table.rows.column_names)) - {domain.image_column})
+    tied = [table.marks, *(fingerprints(table.rows, column) for column in others if domain.paired_columns)]
+    keys: list[list[Hashable]] = [[key for key in row if key is not None] for row in zip(*tied, strict=True)]
+    if domain.group is not None:
+        for row, group in zip(keys, group_of_rows(table.rows, domain), strict=True):
+            if isinstance(group, str):
+                row.append((domain.group, group))
+    return keys
+
+
+def load_pairs(experiment: Experiment) -> dict[str, ImageSet]:
+    """Load the true pairs of the test rows: images of domains in the same row of one table, in one order.
+
+    Nothing unless several domains have columns of one table that are pairs. Raises DataError.
+    """
+    tables: dict[tuple[object, ...], list[DomainConfig]] = {}
+    for domain in experiment.domains:
+        rows_of = locate(domain.source), domain.configuration, domain.split_for("test"), domain.held_out
+        tables.setdefault((*rows_of, domain.group), []).append(domain)
+    domains = max(tables.values(), key=lambda some: len({domain.image_column for domain in some}))
+    columns = {domain.image_column for domain in domains}
+    if len(columns) < 2 or not all(domain.paired_columns for domain in domains):
+        return {}
+    opened: dict[str, Table] = {}
+    for domain in domains:
+        with _naming(domain):
+            opened[domain.name] = open_table(domain, "test")
+    common = sorted(set.intersection(*(set(table.numbers) for table in opened.values())))
+    pairs = {}
+    for domain in domains if common else ():
+        table = opened[domain.name]
+        places = {number: row for row, number in enumerate(table.numbers)}
+        rows = [places[number] for number in common]
+        pairs[domain.name] = _load(table, domain, "test", experiment.size, rows)
+    return pairs
+
+
+def check_test_splits(experiment: Experiment) -> None:
+    """Raise DataError if the test images cannot be loaded; none of them is kept.
+
+    Also if domains have different classes and an auxiliary or coupling loss compares them.
+    """
+    names = {d.name: load_split(d, "test", experiment.size).class_names for d in experiment.domains}
+    if (experiment.lessons or experiment.asks("classifiers")) and (mismatch := class_mismatch(names)):
+        raise DataError(f"{mismatch}; lessons and the semantic coupling need domains of the same classes")
+
+
+def load_split(domain: DomainConfig, use: Use, size: tuple[int, int]) -> ImageSet:
+    """Load all images there are to learn from, or to measure against, as the domain's. Raises DataError."""
+    with _naming(domain):
+        table = open_table(domain, use)
+    return _load(table, domain, use, size)
+
+
+def _counted(share: list[int], domain: DomainConfig) -> list[int]:
+    """Return the first rows of a domain's share, as many as `count`: a fair sample of all."""
+    if domain.count is None:
+        return share
+    if len(share) < domain.count:
+        raise DataError(
+            f"domain {domain.name}: count = {domain.count}, and its share of {domain.source!r} is {len(share)} images"
+        )
+    return share[: domain.count]
+
+
+def _load(
+    table: Table, domain: DomainConfig, use: Use, size: tuple[int, int], rows: list[int] | None = None
+) -> ImageSet:
+    """Load rows of a table, or all of them."""
+    with _naming(domain):
+        if rows is not None and not rows:
+            raise DataError(f"other domains want the images of {domain.source!r} too, and none is left")
+        if rows is None:
+            pixels = decode_rows(table.rows, table.marks, domain, size)
+        elif domain.count is None:  # all are decoded once, for the other domains and other seeds too
+            pixels = decode_rows(table.rows, table.marks, domain, size)[rows]
+            table = table.select(rows)
+        else:
+            table = table.select(rows)
+            pixels = decode_rows(table.rows, table.marks, domain, size)
+        labels, names = read_labels(table.rows, domain)
+        for patches in domain.patches:
+            pixels = blend(pixels, patches, use)
+    images = torch.from_numpy(pixels).movedim(-1, 1).contiguous()
+    return ImageSet(transform(images, domain.transform), labels, names, _origins(table, domain))
+
+
+def _origins(table: Table, domain: DomainConfig) -> tuple[Origin, ...]:
+    cells = itertools.chain.from_iterable(read_cells(table.rows, domain.image_column))
+    return tuple(
+        Origin((cell or {}).get("path") or f"row {number} of {domain.source}", (mark or b"").hex())
+        for cell, number, mark in zip(cells, table.numbers, table.marks, strict=True)
+    )
+
+
+@contextmanager
+def _naming(domain: DomainConfig) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"domain {domain.name}: {error}") from error

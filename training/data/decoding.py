@@ -1,0 +1,226 @@
+"""Images of a table, decoded by several threads and fitted, and kept in a cache.
+
+The cache lies beside that of `datasets`. A file of it holds the images of one table, known by their bytes, as
+one domain fits them, so that a second run, a resumed one and another seed decode nothing again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import datasets
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+
+from training.config.data import DomainConfig
+from training.data.preprocess import fit, is_deep
+from training.errors import DataError, describe_causes
+from training.files import write_whole
+
+ROWS_AT_ONCE = 1000
+PAGES = "pages"  # of a file, in the info of its image
+log = logging.getLogger(__name__)
+Pixels = NDArray[np.uint8]
+Fingerprints = list[bytes | None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+CACHE_LIMIT = 20 * 2**30  # bytes; of more, what was not used for longest is removed
+LAYOUT = 1  # raised when the same images become other pixels
+WIDTH = 16  # bytes of a fingerprint
+
+
+def read_cells(table: datasets.Dataset, column: str) -> Iterator[list[dict[str, Any] | None]]:
+    """Read a column of images, still encoded, in parts of some rows: one by one takes many times as long."""
+    column_alone = table.select_columns(column)
+    for first in range(0, len(table), ROWS_AT_ONCE):
+        yield column_alone[first : first + ROWS_AT_ONCE][column]
+
+
+def fingerprint(cell: dict[str, Any]) -> bytes:
+    """Return a digest of a row's image as it is stored: the same file has the same, wherever it lies."""
+    try:
+        stored = Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
+    except OSError as error:
+        raise DataError(f"image {cell['path']} cannot be read: {error}") from error
+    return hashlib.blake2b(stored, digest_size=16).digest()
+
+
+def decode(cell: dict[str, Any]) -> Image.Image:
+    """Return the image of a row, upright. Raises DataError, which leaves it to others to name the image."""
+    Image.MAX_IMAGE_PIXELS = None  # a scan may have more than what Pillow takes for an attack
+    try:
+        with Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])) as image:
+            pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+            image.load()
+            upright = _upright(image)
+            upright.info[PAGES] = pages
+            return upright
+    except Exception as error:  # each of Pillow's formats has errors of its own
+        raise DataError(f"cannot be read: {describe_causes(error)}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return an image turned by its EXIF orientation, if that can be read."""
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        upright = ImageOps.exif_transpose(image) if turned else image
+    except Exception:  # damaged data beside an image that is not
+        return image
+    upright.format = image.format
+    return upright
+
+
+def fingerprints(table: datasets.Dataset, column: str) -> Fingerprints:
+    """Return a digest of each row's image as it is stored; None if the row has none. Raises DataError.
+
+    Those of files are kept, by path, size and time of the last change, so that they are not read again.
+    """
+    found: Fingerprints = []
+    for cells in read_cells(table.cast_column(column, datasets.Image(decode=False)), column):
+        paths = [cell["path"] for cell in cells if cell and cell["bytes"] is None]
+        kept = iter(_cached("fingerprints", _states(paths), partial(_read_fingerprints, paths)) if paths else ())
+        for cell in cells:
+            if cell is None:
+                found.append(None)
+            else:
+                found.append(next(kept).tobytes() if cell["bytes"] is None else fingerprint(cell))
+    return found
+
+
+def decode_rows(table: datasets.Dataset, marks: Fingerprints, domain: DomainConfig, size: tuple[int, int]) -> Pixels:
+    """Return the images of a table's rows, fitted: uint8 [N, H, W, C], from the cache if they are known.
+
+    `marks` are the fingerprints of the images. Raises DataError, naming every image that cannot be read.
+    """
+    fitting = [LAYOUT, PIL.__version__, size, domain.channels, domain.margin, domain.crop]
+    known = b"".join(one or b"" for one in marks)
+    return _cached("images", json.dumps(fitting).encode() + known, lambda: _decode(table, domain, size))
+
+
+def _decode(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]) -> Pixels:
+    decoder = _Decoder(np.empty((len(table), *size, domain.channels), np.uint8), domain, size)
+    damaged: list[tuple[str, DataError]] = []
+    rows = itertools.count()
+    for cells in read_cells(table, domain.image_column):
+        damaged += filter(None, _in_threads(decoder, zip(cells, rows, strict=False)))
+    if damaged:
+        (first, error), *others = damaged
+        more = f"; nor can {len(others)} others: {', '.join(name for name, _ in others)}" if others else ""
+        raise DataError(
+            f"image {first} of {domain.source!r} {error}{more}; mend or remove {'them' if others else 'it'}"
+        ) from error
+    decoder.warn()
+    return decoder.pixels
+
+
+class _Decoder:
+    """Decodes images into the rows of `pixels`, and counts those that lose pages or depth."""
+
+    def __init__(self, pixels: Pixels, domain: DomainConfig, size: tuple[int, int]) -> None:
+        self.pixels = pixels
+        self._domain, self._size = domain, size
+        self._maxima: list[float] = []  # of grey images of 16 bits
+        self._paged: list[str] = []  # files with several pages
+
+    def __call__(self, numbered: tuple[dict[str, Any] | None, int]) -> tuple[str, DataError] | None:
+        """Decode a cell into its row. Return the name and the error of a damaged image."""
+        cell, row = numbered
+        assert cell, "rows without an image do not count"
+        try:
+            image = decode(cell)
+            if image.info.get(PAGES, 1) > 1:
+                self._paged.append(str(cell["path"]))
+            if is_deep(image):
+                self._maxima.append(float(np.asarray(image).max()))
+            self.pixels[row] = fit(image, self._size, self._domain)
+        except Exception as error:  # of a kind of image that Pillow opens and cannot convert, too
+            message = error if isinstance(error, DataError) else DataError(f"cannot be read: {describe_causes(error)}")
+            return str(cell["path"] or f"number {row}"), message
+        return None
+
+    def warn(self) -> None:
+        """Log how many images lost pages or depth."""
+        source, paged = self._domain.source, ", ".join(sorted(self._paged)[:5])
+        if paged:
+            log.warning("%s: of %d files with several pages the first is read: %s", source, len(self._paged), paged)
+        if self._maxima:
+            log.warning(
+                "%s: %d grey images of 16 bits are scaled from 0..65535 to 0..255; their greatest value is %d",
+                source,
+                len(self._maxima),
+                max(self._maxima),
+            )
+
+
+def _read_fingerprints(paths: list[str]) -> Pixels:
+    found = _in_threads(lambda path: fingerprint({"bytes": None, "path": path}), paths)
+    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, WIDTH)
+
+
+def _states(paths: list[str]) -> bytes:
+    try:
+        stats = [(path, (stat := Path(path).stat()).st_size, stat.st_mtime_ns) for path in paths]
+    except OSError as error:
+        raise DataError(f"image {error.filename} cannot be read: {error.strerror}") from error
+    return repr(stats).encode()
+
+
+def _in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Work on items in as many threads as there are processors: Pillow decodes outside the lock."""
+    Image.init()  # not in several threads at once
+    with warnings.catch_warnings(), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        warnings.filterwarnings("ignore", module="PIL")  # of odd metadata
+        return list(pool.map(work, items))
+
+
+def _cached(kind: str, key: bytes, make: Callable[[], Pixels]) -> Pixels:
+    """Return an array from the cache, or make and keep it; without a cache this takes longer."""
+    folder = Path(datasets.config.HF_DATASETS_CACHE, "cogan")
+    file = folder / f"{kind}-{hashlib.blake2b(key, digest_size=16).hexdigest()}.npy"
+    try:
+        kept: Pixels = np.load(file, mmap_mode="c")
+        os.utime(file)
+    except (OSError, ValueError, EOFError):
+        made = make()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(file, lambda aside: _save(made, aside))
+            _trim(folder)
+        except Exception as error:
+            log.warning("decoded images are not kept: %s", error)
+        return made
+    return kept
+
+
+def _save(array: Pixels, file: Path) -> None:
+    with file.open("wb") as handle:
+        np.save(handle, array)
+
+
+def _trim(folder: Path) -> None:
+    """Remove what was not used for longest, until the rest is within the limit."""
+    files: list[tuple[float, int, Path]] = []
+    for path in folder.glob("*.npy"):
+        try:
+            stat = path.stat()
+        except FileNotFoundError:  # removed by another process
+            continue
+        files.append((stat.st_mtime, stat.st_size, path))
+    room = CACHE_LIMIT
+    for _, size, path in sorted(files, reverse=True):
+        room -= size
+        if room < 0:
+            path.unlink(missing_ok=True)

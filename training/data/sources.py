@@ -1,0 +1,303 @@
+"""Sources: folders, files and hub sets, as tables whose images are still encoded."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import huggingface_hub
+import numpy as np
+from numpy.typing import NDArray
+
+from training.config.data import SourceConfig, Use
+from training.data.folders import ImageFolder
+from training.data.listing import has_images
+from training.data.tables import (
+    array_splits,
+    arrays_named,
+    has_configurations,
+    is_table_of,
+    list_tables,
+    read_saved,
+    read_splits,
+    read_tables,
+    split_names,
+    unzip,
+)
+from training.errors import DataError, describe_causes
+
+DATA_ROOT = "COGAN_DATA"
+HUB_NAME = re.compile(r"(?!.*(--|\.\.))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
+HUB_TIMEOUT = 10.0  # s
+
+datasets.disable_progress_bars()
+datasets.logging.set_verbosity(logging.CRITICAL)  # errors are raised, too
+huggingface_hub.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+IMAGE_COLUMNS = {"image", "label"}  # of a folder of images
+
+
+def locate(source: str) -> str:
+    """Return the folder of that path, the source's folder below $COGAN_DATA, or else its hub name."""
+    root = os.environ.get(DATA_ROOT)
+    path = Path(source).expanduser()
+    folders = [path, *([Path(root, path.name)] if root and path.name else [])]
+    return next((str(folder.resolve()) for folder in folders if folder.is_dir()), source)
+
+
+def read_hub(config: SourceConfig, split: str) -> datasets.Dataset:
+    """Read a split of a set of the hub, or of the library's cache if the hub cannot be reached."""
+    root = os.environ.get(DATA_ROOT, "not set")
+    path = Path(config.source).expanduser()
+    sought = f"there is no folder {path.absolute()}, and ${DATA_ROOT} is {root}"
+    if path.is_file():
+        raise DataError(f"{path} is a file, and a source is a folder: unpack it, or name the folder around it")
+    if not HUB_NAME.fullmatch(config.source):
+        raise DataError(f"{sought}; neither is it a name of the hub")
+    if reason := _unreached(config.source):
+        sought += f", and the hub is not reached ({reason})"
+    try:
+        with _offline(bool(reason)):
+            return datasets.load_dataset(config.source, config.configuration, split=split)
+    except Exception as error:
+        raise DataError(sought if reason else f"{sought}: {describe_causes(error)}") from None
+
+
+@cache
+def _unreached(name: str) -> str:
+    """Request a set from the hub once, and return why that failed; empty if it worked."""
+    try:
+        huggingface_hub.HfApi().dataset_info(name, timeout=HUB_TIMEOUT)
+    except huggingface_hub.errors.HfHubHTTPError:  # a response, which load_dataset reports
+        return ""
+    except Exception as error:  # of the network, whose classes differ between versions of the library
+        return str(error).partition("\n")[0] or type(error).__name__
+    return ""
+
+
+@contextmanager
+def _offline(wanted: bool) -> Iterator[None]:
+    """Let `datasets` use its cache alone, and not retry the hub five times."""
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or wanted
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def share_out(count: int, shares: int, seed: int) -> list[NDArray[np.int64]]:
+    """Split 0 .. count - 1 at random into disjoint, equal shares."""
+    order = np.random.default_rng(seed).permutation(count)
+    return np.array_split(order, shares)
+
+
+def share_out_images(wanted: Mapping[str, Sequence[Hashable]], seed: int) -> dict[str, list[int]]:
+    """Give each image to one of the domains that want it, and return the rows that each domain gets.
+
+    `wanted` has a fingerprint for each row of a domain. Images that the same domains want are shared out
+    equally among them, at random; an image that a domain has in several rows stays in all of them. The rows
+    come in an order whose every beginning is a fair sample of them all.
+    """
+    rows: dict[Hashable, dict[str, list[int]]] = {}
+    for name, fingerprints in wanted.items():
+        for row, image in enumerate(fingerprints):
+            rows.setdefault(image, {}).setdefault(name, []).append(row)
+    alike: dict[tuple[str, ...], list[dict[str, list[int]]]] = {}
+    for places in rows.values():
+        alike.setdefault(tuple(places), []).append(places)
+    given: dict[str, list[tuple[float, int]]] = {name: [] for name in wanted}
+    for names, images in alike.items():
+        for name, share in zip(names, share_out(len(images), len(names), seed), strict=True):
+            for i, image in enumerate(share):
+                given[name] += [(i / len(share), row) for row in images[image][name]]
+    return {name: [row for _, row in sorted(ranked, key=itemgetter(0))] for name, ranked in given.items()}
+
+
+def join_rows(wanted: Mapping[str, Sequence[Sequence[Hashable]]]) -> dict[str, list[Hashable]]:
+    """Return what each row of each domain belongs to: rows with a key in common belong together.
+
+    Keys are fingerprints of the images of a row, in whatever column, and the row's group.
+    """
+    parents: dict[Hashable, Hashable] = {}
+
+    def root(key: Hashable) -> Hashable:
+        while (parent := parents.setdefault(key, key)) != key:
+            parents[key] = key = parents.setdefault(parent, parent)
+        return key
+
+    for rows in wanted.values():
+        for first, *others in rows:
+            for key in others:
+                parents[root(key)] = root(first)
+    return {name: [root(keys[0]) for keys in rows] for name, rows in wanted.items()}
+
+
+def open_rows(config: SourceConfig, use: Use) -> datasets.Dataset:
+    """Return the rows to train on, or to measure with, that have an image and the values of `where`.
+
+    Raises DataError, naming what of the source is missing and what there is.
+    """
+    return number_rows(config, use)[0]
+
+
+def number_rows(config: SourceConfig, use: Use) -> tuple[datasets.Dataset, NDArray[np.int64]]:
+    """Return the same rows, and the number of each in the split: one row has one number in all columns."""
+    split = config.split_for(use)
+    table = _read(config, use)
+    if config.image_column not in table.column_names:
+        raise DataError(
+            f"image_column {config.image_column!r} is not among the columns {table.column_names} of {config.source!r}"
+        )
+    try:
+        table = table.cast_column(config.image_column, datasets.Image(decode=False))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise DataError(
+            f"image_column {config.image_column!r} of {config.source!r} holds "
+            f"{table.features[config.image_column]}, not images"
+        ) from error
+    group_of_rows(table, config)
+    counts = _rows_that_count(table, config, split)
+    rows = np.flatnonzero(counts & _divide(table, config, use, counts))
+    return table.select(rows), rows
+
+
+def _read(config: SourceConfig, use: Use) -> datasets.Dataset:
+    """Return all rows of a split."""
+    split, place = config.split_for(use), locate(config.source)
+    try:
+        return _read_folder(Path(place), config, use) if Path(place).is_dir() else read_hub(config, split)
+    except Exception as error:  # each of the library's builders has errors of its own
+        raise DataError(
+            f"source {config.source!r}, split {split!r} cannot be loaded: {describe_causes(error)}"
+            f"{_remedy(config, use)}"
+        ) from error
+
+
+def _remedy(config: SourceConfig, use: Use) -> str:
+    """Return the remedy for a source without a test split."""
+    if use == "train" or config.held_out:
+        return ""
+    return "; without a split to measure against, held_out = 0.1 takes a tenth of the training images for it"
+
+
+def _read_folder(root: Path, config: SourceConfig, use: Use) -> datasets.Dataset:
+    """Read a split of a folder as what it holds: images, arrays, or tables that `datasets` reads."""
+    split = config.split_for(use)
+    names = split_names(split)
+    if (root / "dataset_dict.json").is_file() or (root / "state.json").is_file():
+        return read_saved(root, split)
+    tables = list_tables(root)
+    if not (config.configuration or has_configurations(root)):
+        folder = ImageFolder(root)
+        names = [split] if split in folder.folders else names
+        named = any(is_table_of(name, table) for name in names for table in tables)
+        asked = config.needed_columns - IMAGE_COLUMNS
+        found = any(folder.find(name) and folder.find(name) != root for name in names)
+        if found and not (named and asked):
+            other = [] if config.held_out or use == "test" else split_names(config.test_split)
+            return read_splits(folder.splits(names, other), split)
+        zipped = {name: root / f"{name}.zip" for name in names}
+        if not found and all(file.is_file() for file in zipped.values()):
+            return read_splits(
+                {name: partial(ImageFolder(unzip(file)).read_whole) for name, file in zipped.items()}, split
+            )
+        if any(arrays_named(root, name) for name in names):
+            return read_splits(array_splits(root), split)
+        if has_images(root) and not named:
+            return read_splits(folder.splits(names, []), split)
+    if splits := array_splits(root):
+        if config.configuration:
+            raise DataError(f"configuration {config.configuration!r}: a folder of arrays has none")
+        return read_splits(splits, split)
+    if not tables:
+        raise DataError(f"folder {root} holds neither images nor tables nor arrays")
+    return read_tables(root, tables, config, split)
+
+
+def _rows_that_count(table: datasets.Dataset, config: SourceConfig, split: str) -> NDArray[np.bool_]:
+    counts = np.array(table.data.column(config.image_column).is_valid())
+    for column, wanted in config.where.items():
+        if column not in table.column_names:
+            raise DataError(
+                f"where names {column!r}, which is not among the columns {table.column_names} of {config.source!r}"
+            )
+        values = _called(table, column)
+        fits = np.array([_is_same(value, wanted) for value in values], bool)
+        if not fits.any():
+            found = ", ".join(sorted(set(map(repr, values)))[:10])
+            raise DataError(f"where = {{{column!r}: {wanted!r}}}, and {config.source!r} has {found}")
+        counts &= fits
+    if not counts.any():
+        raise DataError(f"split {split!r} of {config.source!r} has no image that counts")
+    return counts
+
+
+def _called(table: datasets.Dataset, column: str) -> list[Any]:
+    """Return the values of a column, classes by what they are called."""
+    feature, values = table.features[column], table[column][:]
+    if not isinstance(feature, datasets.ClassLabel):
+        return list(values)
+    return [None if value is None or value < 0 else Class(value, feature.names[value]) for value in values]
+
+
+class Class(NamedTuple):
+    """A class of a source: its number, and what it is called."""
+
+    number: int
+    name: str
+
+    def __repr__(self) -> str:
+        return repr(self.name)
+
+
+def _is_same(value: object, wanted: bool | int | str) -> bool:
+    """Compare names as they are called, and numbers by their value: "07" is 7, and yes and no are not."""
+    if isinstance(value, Class):
+        numbered = isinstance(wanted, int) and not value.name.lstrip("-").isdecimal()
+        return value.number == wanted if numbered else _is_same(value.name, wanted)
+    if isinstance(value, bool | None) or isinstance(wanted, bool):
+        return value == wanted  # of attributes 1 and 0 are yes and no
+    try:
+        return float(str(value)) == float(wanted)
+    except ValueError:
+        return str(value).strip() == str(wanted).strip()
+
+
+def _divide(table: datasets.Dataset, config: SourceConfig, use: Use, counts: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which rows are held out, or all but these; every row if none are.
+
+    Whole rows are held out, and all rows of a group together, so that no counterpart of an image that is
+    measured against is learned from.
+    """
+    if config.held_out is None:
+        return np.ones(len(table), bool)
+    groups = group_of_rows(table, config)
+    names = list(dict.fromkeys(groups))
+    order = share_out(len(names), shares=1, seed=0)[0]
+    held = {names[i] for i in order[: round(config.held_out * len(names))]}
+    held_out = np.array([group in held for group in groups], bool)
+    measured, learned = int((held_out & counts).sum()), int((~held_out & counts).sum())
+    if not measured or not learned:
+        raise DataError(
+            f"held_out = {config.held_out} of the {counts.sum()} images in split {config.train_split!r} of "
+            f"{config.source!r} leaves {measured} to measure against and {learned} to learn from"
+        )
+    return held_out if use == "test" else ~held_out
+
+
+def group_of_rows(table: datasets.Dataset, config: SourceConfig) -> list[Hashable]:
+    """Return what each row is grouped by: the value in a column, or the row itself. Raises DataError."""
+    if config.group is None:
+        return list(range(len(table)))
+    if config.group not in table.column_names:
+        raise DataError(f"group {config.group!r} is not among the columns {table.column_names} of {config.source!r}")
+    values = table[config.group][:]
+    return [("row", row) if value is None else str(value) for row, value in enumerate(values)]

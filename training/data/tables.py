@@ -1,0 +1,262 @@
+"""Tables in a folder, read by `datasets`, and packed splits."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import datasets
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.config.data import SourceConfig
+from training.data.listing import image_suffixes, is_hidden
+from training.errors import DataError, describe_causes
+
+Splits = dict[str, Callable[[], datasets.Dataset]]
+HDF5 = (".hdf5", ".h5", ".hy")
+TEXT_TABLES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson"}
+DESCRIPTIONS = {"README.md", "dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"}
+TABLES = frozenset(
+    """.parquet .arrow .csv .tsv .json .jsonl .ndjson .zip .tar .gz .tgz .bz2 .xz .zst .lz4
+    .7z""".split()  # noqa: SIM905  # a line a suffix
+)
+
+
+def npz_splits(folder: Path) -> Splits:
+    """Return what reads each split of a folder of .npz files."""
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".npz")
+    return {file.stem: partial(_read_npz, file) for file in files}
+
+
+def hdf5_splits(folder: Path) -> Splits:
+    """Return what reads each split of a folder of one HDF5 file. Raises DataError otherwise."""
+    file, *others = [file for file in folder.iterdir() if file.suffix.lower() in HDF5]
+    lists = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".txt")
+    if others or not lists:
+        raise DataError(f"{file} has to be the only HDF5 file, with lists of ids beside it such as train.txt")
+    return {ids.stem: partial(_read_hdf5, file, ids) for ids in lists}
+
+
+ARRAY_FILES = {".npz": npz_splits, **dict.fromkeys(HDF5, hdf5_splits)}
+
+
+def array_splits(folder: Path) -> Splits:
+    """Return the splits of a folder of arrays; none of anything else."""
+    suffixes = sorted({file.suffix.lower() for file in folder.iterdir()} & ARRAY_FILES.keys())
+    readers = {ARRAY_FILES[suffix]: None for suffix in suffixes}
+    return {name: read for splits in readers for name, read in splits(folder).items()}
+
+
+def arrays_named(folder: Path, split: str) -> bool:
+    """Return whether a folder has arrays of that split, among whatever else."""
+    has_hdf5 = any(file.suffix.lower() in HDF5 for file in folder.iterdir())
+    return (folder / f"{split}.npz").is_file() or (has_hdf5 and (folder / f"{split}.txt").is_file())
+
+
+def split_names(split: str) -> list[str]:
+    """Return the names in train, train[:50%] or train+test."""
+    return [_parts_of(part)[0] for part in split.split("+")]
+
+
+def _parts_of(part: str) -> tuple[str, str]:
+    name, bracket, rest = part.strip().partition("[")
+    return name.strip(), bracket + rest
+
+
+def read_splits(splits: Splits, split: str) -> datasets.Dataset:
+    """Return the rows of a split: train, train[:50%] or train+test. Raises DataError, naming the file."""
+    if split in splits:  # whatever its name means
+        return splits[split]()
+    if unknown := set(split_names(split)) - splits.keys():
+        raise DataError(f"there is no split {sorted(unknown)}; there are {sorted(splits)}")
+    tables = []
+    for name, rows in map(_parts_of, split.split("+")):
+        table = splits[name]()
+        (part,) = datasets.ReadInstruction.from_spec(f"rows{rows}").to_absolute({"rows": len(table)})
+        first, last = part.from_ or 0, len(table) if part.to is None else part.to
+        tables.append(table if not rows else table.select(range(first, last)))
+    return tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables)
+
+
+def _read_npz(file: Path) -> datasets.Dataset:
+    try:
+        with file.open("rb") as handle, np.load(handle) as arrays:
+            columns = {name: _column(arrays[name], f"{file}: {name}") for name in arrays.files}
+    except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+    return _table(columns, file)
+
+
+def _read_hdf5(file: Path, ids: Path) -> datasets.Dataset:
+    rows: dict[str, list[Any]] = {}
+    try:
+        names = ids.read_text(encoding="utf-8-sig").split()
+        if not names:
+            raise DataError(f"{ids} names no image")
+        with h5py.File(file) as groups:
+            for name in names:
+                for member, value in groups[name].items():
+                    text = h5py.check_string_dtype(value.dtype) is not None
+                    rows.setdefault(member, []).append(np.asarray((value.asstr() if text else value)[()]))
+    except (OSError, KeyError, AttributeError) as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+    return _table({name: _column(values, f"{file}: {name}") for name, values in rows.items()}, file)
+
+
+def _table(columns: dict[str, list[Any]], file: Path) -> datasets.Dataset:
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"{file} has columns of different lengths: {lengths}")
+    return datasets.Dataset.from_dict(columns)
+
+
+def _column(rows: Iterable[NDArray[Any]], which: str) -> list[Any]:
+    return [_encoded(row, f"{which} {i}") if row.ndim > 1 else row.tolist() for i, row in enumerate(rows)]
+
+
+def _encoded(pixels: NDArray[Any], which: str) -> dict[str, object]:
+    """Return an image as the library keeps those of files; PPM and PGM are its bytes as they are.
+
+    Of 16 bits, grey keeps all and colour the upper 8, as images of files do.
+    """
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[2:] not in ((), (1,), (3,)):
+        raise DataError(f"{which} is {pixels.dtype} {list(pixels.shape)}, not uint8 or uint16 [H, W] or [H, W, 1 or 3]")
+    if pixels.shape[2:] == (3,) and pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels).save(file, "PPM")
+    return {"bytes": file.getvalue(), "path": which}
+
+
+def list_tables(root: Path) -> list[Path]:
+    """Return the files that `datasets` may read: all but hidden files, images and notes."""
+    found = []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        if Path(folder).resolve() in Path(folder).absolute().parents:  # a link to a folder around it
+            folders.clear()
+            continue
+        visible = [Path(folder, name) for name in sorted(files) if not name.startswith((".", "__"))]
+        if not any(path.suffix.lower() in image_suffixes() for path in visible):  # notes on images are no tables
+            found += [path for path in visible if path.suffix.lower() in TABLES or path.name == "README.md"]
+    return found if any(path.name not in DESCRIPTIONS for path in found) else []
+
+
+def is_table_of(split: str, file: Path) -> bool:
+    """Return whether a table is called after a split: train.csv, train-00000-of-00001.parquet."""
+    return re.match(rf"{re.escape(split)}([-._ ]|$)", file.name, re.IGNORECASE) is not None
+
+
+def has_configurations(root: Path) -> bool:
+    """Return whether a README of the hub's says which files each configuration has."""
+    readme = root / "README.md"
+    text = readme.read_text(encoding="utf-8-sig", errors="replace") if readme.is_file() else ""
+    front, *_ = text.removeprefix("---").partition("\n---")
+    return text.startswith("---") and re.search(r"^configs:", front, re.MULTILINE) is not None
+
+
+def read_saved(root: Path, split: str) -> datasets.Dataset:
+    """Read what `save_to_disk` wrote: splits, or one that is the training split."""
+    saved = datasets.load_from_disk(str(root))
+    tables = saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+    return read_splits({name: partial(lambda table: table, table) for name, table in tables.items()}, split)
+
+
+def read_tables(root: Path, tables: list[Path], config: SourceConfig, split: str) -> datasets.Dataset:
+    """Read tables by `datasets`, from a folder of links to them: it takes [ and * in a path for patterns."""
+    view = _augment(tables)
+    described = config.configuration is not None or has_configurations(root)
+    for file in tables:
+        if file.name == "README.md" and not described:
+            continue
+        link = view / file.relative_to(root)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            link.symlink_to(file)
+    try:
+        table = datasets.load_dataset(
+            str(view), config.configuration, split=split, cache_dir=str(view.parent / "cache")
+        )
+    except Exception as error:
+        _check_encoding(tables)
+        raise DataError(describe_causes(error).replace(str(view), str(root))) from error
+    feature = table.features.get(config.image_column)
+    if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string"):
+        return _with_paths(table, config.image_column, root, {one.parent for one in tables})
+    return table
+
+
+def _check_encoding(tables: Sequence[Path]) -> None:
+    """Raise DataError for a table of text that is not UTF-8, naming it."""
+    for file in tables:
+        if file.suffix.lower() in TEXT_TABLES:
+            try:
+                file.read_bytes().decode()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+
+
+def _with_paths(table: datasets.Dataset, column: str, root: Path, folders: set[Path]) -> datasets.Dataset:
+    """Return a table whose relative paths of images are those from the folder of the table."""
+    names = table[column][:]
+    if len(folders) > 1 and any(name and not Path(name).is_absolute() for name in names):
+        raise DataError(
+            f"tables lie in several folders of {root}, and paths in column {column!r} are relative: put the "
+            "tables into one folder, or write absolute paths"
+        )
+    folder = next(iter(folders), root)
+    cells = [None if name is None else {"bytes": None, "path": _path_from(folder, name)} for name in names]
+    images = datasets.Dataset.from_dict({column: cells}, datasets.Features({column: datasets.Image(decode=False)}))
+    return datasets.concatenate_datasets([table.remove_columns(column), images], axis=1)
+
+
+def _path_from(folder: Path, name: str) -> str:
+    """Return the file that a table names, also with a Windows path."""
+    path = folder / Path(name).expanduser()
+    if path.is_file() or "\\" not in name:
+        return str(path)
+    return str(folder / name.replace("\\", "/"))
+
+
+def unzip(archive: Path) -> Path:
+    """Unpack an archive of images into the cache, whole or not at all, and return their folder."""
+    folder = _augment([archive]).with_name("unpacked")
+    if not folder.is_dir():
+        aside = folder.with_name(f".{os.getpid()}.part")
+        try:
+            with zipfile.ZipFile(archive) as files:
+                files.extractall(aside)
+            if not folder.is_dir():  # of another process meanwhile
+                aside.rename(folder)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+            raise DataError(f"{archive} cannot be unpacked: {error}") from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    visible = [inner for inner in folder.iterdir() if not is_hidden(inner.name)]
+    while len(visible) == 1 and visible[0].is_dir():  # the folder that was packed
+        folder = visible[0]
+        visible = [inner for inner in folder.iterdir() if not is_hidden(inner.name)]
+    return folder
+
+
+def _augment(tables: Sequence[Path]) -> Path:
+    """Return the folder of links to tables as they are now, in the cache of `datasets`.
+
+    The library's own cache takes two folders of one name and with the same configurations for one.
+    """
+    state = [(os.fsencode(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in tables]
+    digest = hashlib.blake2b(repr(state).encode(), digest_size=8).hexdigest()
+    return Path(datasets.config.HF_DATASETS_CACHE, digest, "files")

@@ -1,0 +1,1 @@
+"""A training step: batches, both updates, the state they change, the machine and its processes."""

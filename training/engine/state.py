@@ -1,0 +1,228 @@
+"""State of a training run: networks, optimisers, EMAs, running means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from training.config.experiment import Experiment
+from training.config.networks import NetworkConfig
+from training.engine.distributed import Processes
+from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
+from training.networks.ema import EMA, is_finite
+from training.networks.init import OPTIMISERS, initialise
+
+WeightedLosses = Mapping[str, tuple[float, Tensor]]  # by name: the weight, and the loss itself
+
+
+class State:
+    """Networks, their optimisers and EMAs, the means of the losses, and the number of steps done."""
+
+    def __init__(self, experiment: Experiment, fabric: Fabric) -> None:
+        """Initialise the networks by the experiment's seed."""
+        fabric.seed_everything(experiment.seed, verbose=False)
+        self.steps_done = 0
+        self.means = RunningMeans()
+        self.generator = build_generator(experiment)
+        self.discriminator = build_discriminator(experiment)
+        self.learners = {
+            "generator": Learner(self.generator, experiment.generator, fabric),
+            "discriminator": Learner(self.discriminator, experiment.discriminator, fabric, ("classify", "features")),
+        }
+        if experiment.asks("encoder"):
+            self.learners["encoder"] = Learner(build_encoder(experiment), experiment.encoder, fabric)
+        ema_generator = EMA(self.generator, experiment.generator.ema)
+        ema_discriminator = EMA(self.discriminator, experiment.classifier.ema)
+        self._emas = {"average": ema_generator} | ({"teacher": ema_discriminator} if experiment.lessons else {})
+        self.ema_generator, self.ema_discriminator = ema_generator.network, ema_discriminator.network
+        self._steps, self._falling = experiment.steps, experiment.warmdown * experiment.steps
+        self._halve_every = experiment.halve_every
+        self._processes = Processes(fabric)
+
+    def begin_step(self) -> None:
+        """Set the learning rates: halved every `halve_every` steps, falling linearly over the last share."""
+        halvings = self.steps_done // self._halve_every if self._halve_every else 0
+        share = min(1.0, (self._steps - self.steps_done) / self._falling) if self._falling else 1.0
+        for learner in self.learners.values():
+            learner.set_rate(share * 0.5**halvings)
+
+    def end_step(self) -> None:
+        """Count the step and update the EMAs."""
+        self.steps_done += 1
+        for ema in self._emas.values():
+            ema.update(self.steps_done)
+
+    @property
+    def share_done(self) -> float:
+        """The share of the steps that are done."""
+        return self.steps_done / self._steps
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks that learn, by name."""
+        return {name: learner.network for name, learner in self.learners.items()}
+
+    def not_finite(self) -> list[str]:
+        """Name the mean losses, over all processes, and the networks that are no longer finite numbers."""
+        self.means.agree(self._processes.mean)
+        broken = [name for name, network in self.networks.items() if not is_finite(network)]
+        return self.means.not_finite() + broken
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next step depends on."""
+        return {
+            "steps_done": self.steps_done,
+            **{name: part.state_dict() for name, part in self._parts().items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state exactly."""
+        self.steps_done = state["steps_done"]
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        optimisers = {f"{name}_optimiser": learner.optimiser for name, learner in self.learners.items()}
+        averages = {name: ema.network for name, ema in self._emas.items()}
+        return {**self.networks, **averages, **optimisers, "means": self.means}
+
+
+class Learner:
+    """A network and its optimiser; `forward` runs it in the precision and on the device of the run."""
+
+    def __init__(self, network: nn.Module, config: NetworkConfig, fabric: Fabric, ways: Sequence[str] = ()) -> None:
+        """Take a network, and the names of its other forward methods."""
+        self._processes = Processes(fabric)
+        self._processes.join(network)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
+        make = OPTIMISERS[config.optimiser]
+        optimiser = make(network.parameters(), config.learning_rate, config.betas, config.weight_decay)
+        self.network = network
+        self.forward, self.optimiser = fabric.setup(network, optimiser)
+        for way in ways:
+            self.forward.mark_forward_method(way)
+        self._config = config
+
+    def set_rate(self, share: float) -> None:
+        """Set the learning rate to a share of the experiment's."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._config.learning_rate * share
+
+    def update(self) -> None:
+        """Step the optimiser with the gradients of the whole batch, clipped to the allowed norm."""
+        self._processes.average_gradients(self.network)
+        if self._config.clip_gradients is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._config.clip_gradients)
+        self.optimiser.step()
+
+
+def descend(loss: Tensor, learners: Sequence[Learner], fabric: Fabric) -> None:
+    """Update learners once by the gradients of a loss."""
+    for learner in learners:
+        learner.optimiser.zero_grad()
+    fabric.backward(loss)
+    for learner in learners:
+        learner.update()
+
+
+@torch.no_grad()
+def clip_weights(network: nn.Module, limit: float) -> None:
+    """Clip every weight to [-limit, limit] (Arjovsky et al. 2017, algorithm 1)."""
+    for weight in network.parameters():
+        weight.clamp_(-limit, limit)
+
+
+class RunningMeans:
+    """Means of named scalars, kept on their device so that adding one does not synchronise."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, **values: Tensor) -> None:
+        """Count one more value of each name."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach()
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def weigh(self, loss: Tensor, costs: WeightedLosses) -> Tensor:
+        """Return the loss with the weighted losses added, and count each of them."""
+        for name, (weight, cost) in costs.items():
+            self.add(**{name: cost})
+            loss = loss + weight * cost
+        return loss
+
+    def agree(self, mean: Callable[[Tensor], Tensor]) -> None:
+        """Replace every sum by its mean over the processes, each of which has counted its own share."""
+        self._sums = {name: mean(total) for name, total in self._sums.items()}
+
+    def means(self) -> dict[str, float]:
+        """Return the means since the last reset, by name."""
+        return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+
+    def not_finite(self) -> list[str]:
+        """Name the scalars that have been infinite or not a number since the last reset."""
+        return [name for name, mean in self.means().items() if not math.isfinite(mean)]
+
+    def reset(self) -> None:
+        """Start over."""
+        self._sums, self._counts = {}, {}
+
+    def state_dict(self) -> dict[str, tuple[Tensor, int]]:
+        """Return what `load_state_dict` takes."""
+        return {name: (total, self._counts[name]) for name, total in self._sums.items()}
+
+    def load_state_dict(self, state: dict[str, tuple[Tensor, int]]) -> None:
+        """Restore the means."""
+        self._sums = {name: total for name, (total, _) in state.items()}
+        self._counts = {name: count for name, (_, count) in state.items()}
+
+
+def build_generator(experiment: Experiment) -> CoupledGenerator:
+    """Build the coupled generator."""
+    config, table = experiment.generator, experiment.generator_table
+    generator = CoupledGenerator(
+        table, _channels(experiment), experiment.latent_dim, config.width, config.shared_of(table)
+    )
+    initialise(generator, config.initialisation, config.initial_bias, config.initial_slope)
+    return generator
+
+
+def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
+    """Build the coupled discriminator."""
+    config, table = experiment.discriminator, experiment.discriminator_table
+    discriminator = CoupledDiscriminator(
+        table,
+        _channels(experiment),
+        config.width,
+        config.shared_of(table),
+        config.own_last_layers,
+        experiment.classes,
+    )
+    initialise(discriminator, config.initialisation, config.initial_bias, config.initial_slope)
+    return discriminator
+
+
+def build_encoder(experiment: Experiment) -> CoupledEncoder:
+    """Build the coupled encoder, images -> latents."""
+    config, table = experiment.encoder, experiment.encoder_table
+    outputs = {"latent": experiment.latent_dim}
+    encoder = CoupledEncoder(
+        table,
+        _channels(experiment),
+        outputs,
+        config.width,
+        config.shared_of(table),
+        config.own_last_layers,
+    )
+    initialise(encoder, config.initialisation, config.initial_bias, config.initial_slope)
+    return encoder
+
+
+def _channels(experiment: Experiment) -> dict[str, int]:
+    return {domain.name: domain.channels for domain in experiment.domains}

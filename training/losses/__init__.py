@@ -1,0 +1,1 @@
+"""Losses by name: adversarial losses and penalties, couplings, auxiliary losses, and functions of pixels."""

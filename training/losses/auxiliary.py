@@ -1,0 +1,184 @@
+"""Auxiliary losses of the discriminator, by name, and distributions over labels.
+
+Each takes the predictions of the discriminator and of its EMA, and returns a scalar for the discriminator to
+minimise: a sum over domains, as the adversarial loss is. Axes: B batch, F features,
+K classes, C channels, H, W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Distribution
+from torch.nn.functional import cross_entropy
+
+from training.losses.pixels import Images
+
+DISTRIBUTIONS: dict[str, type[Categorical | Bernoulli]] = {"classes": Categorical, "attributes": Bernoulli}
+
+
+@dataclass(frozen=True)
+class AuxiliaryLoss:
+    """A description, and the loss as a function of its inputs."""
+
+    about: str
+    loss: Callable[[AuxiliaryInputs], Tensor]
+    needs_unlabelled: bool = False
+
+
+def labels(inputs: AuxiliaryInputs) -> Tensor:
+    """Return the cross entropy of the labelled images' classes (Liu & Tuzel 2016, section 5)."""
+    return _sum(cross_entropy(read.float(), inputs.labels[name]) for name, read in inputs.labelled.items())
+
+
+def pair_features(inputs: AuxiliaryInputs) -> Tensor:
+    """Return twice the squared distance of a pair's features from their mean, summed over the domains.
+
+    For two domains that is the squared distance between them, as the official code has it.
+    """
+    stacked = torch.stack([batch.float() for batch in inputs.features.values()])
+    return 2.0 * (stacked - stacked.mean(0)).square().sum((0, 2)).mean()
+
+
+def pseudo_labels(inputs: AuxiliaryInputs) -> Tensor:
+    """Return the cross entropy of the unlabelled images with the EMA's classes, if these are confident.
+
+    The EMA sees the images as they are, the discriminator augmented ones (Sohn et al. 2020, equation 4).
+    """
+    return _sum(
+        _pseudo_label_loss(read, inputs.ema_probabilities[name], inputs.confidence)
+        for name, read in inputs.unlabelled.items()
+    )
+
+
+def pair_labels(inputs: AuxiliaryInputs) -> Tensor:
+    """Return the cross entropy of generated images of unlabelled domains with the class of their pair.
+
+    It is the EMA's class, if confident, of the pair's images of labelled domains.
+    """
+    ema_probabilities, confidence = inputs.ema_pair_probabilities, inputs.confidence
+    return _sum(
+        _pseudo_label_loss(read, ema_probabilities, confidence) for read in inputs.generated_unlabelled.values()
+    )
+
+
+def entropy(inputs: AuxiliaryInputs) -> Tensor:
+    """Return the mean entropy of each unlabelled domain's classes, summed (Grandvalet & Bengio 2004)."""
+    return _sum(torch.special.entr(read.float().softmax(1)).sum(1).mean() for read in inputs.unlabelled.values())
+
+
+def _pseudo_label_loss(logits: Tensor, ema_probabilities: Tensor, confidence: float) -> Tensor:
+    label_probability, classes = ema_probabilities.max(1)
+    costs = cross_entropy(logits.float(), classes, reduction="none")
+    return (costs * (label_probability >= confidence)).mean()
+
+
+def _sum(costs: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(costs)).sum()
+
+
+AUXILIARY_LOSSES: dict[str, AuxiliaryLoss] = {
+    "labels": AuxiliaryLoss("classes of labelled images (Liu & Tuzel 2016)", labels),
+    "pair_features": AuxiliaryLoss("equal features of the images of a pair (the official code's)", pair_features),
+    "pair_labels": AuxiliaryLoss(
+        "classes of a pair's labelled images, by the EMA discriminator", pair_labels, needs_unlabelled=True
+    ),
+    "pseudo_labels": AuxiliaryLoss(
+        "confident classes of the EMA discriminator (FixMatch)", pseudo_labels, needs_unlabelled=True
+    ),
+    "entropy": AuxiliaryLoss("confident classes of unlabelled images", entropy, needs_unlabelled=True),
+}
+
+
+class Classifying(Protocol):
+    """A discriminator with classes, by domain."""
+
+    def classify(self, images: Images) -> Images:
+        """Return the logits of the classes [B, K]."""
+        ...
+
+    def features(self, images: Images) -> Images:
+        """Return the features before the logits [B, F]."""
+        ...
+
+
+@dataclass(frozen=True)
+class AuxiliaryInputs:
+    """Images of a step, and lazily the predictions of the discriminator and of its EMA, each by domain."""
+
+    discriminator: Classifying
+    ema_discriminator: Classifying
+    confidence: float
+    """Least probability at which a class predicted by the EMA discriminator is a pseudo label."""
+    real: Images
+    """[B, C, H, W], not augmented: inputs of the EMA."""
+    augmented: Images
+    """The same, augmented: inputs of the discriminator."""
+    labels: Images
+    """[B], of the labelled domains alone."""
+    generated: Images
+    """[B, C, H, W], generated pairs, detached."""
+
+    @cached_property
+    def labelled(self) -> Images:
+        """The discriminator's logits of the labelled images."""
+        return self.discriminator.classify({name: self.augmented[name] for name in self.labels})
+
+    @cached_property
+    def unlabelled(self) -> Images:
+        """The discriminator's logits of the unlabelled images."""
+        return self.discriminator.classify(self._without_labels(self.augmented))
+
+    @cached_property
+    def generated_unlabelled(self) -> Images:
+        """The discriminator's logits of the generated images of unlabelled domains."""
+        return self.discriminator.classify(self._without_labels(self.generated))
+
+    @cached_property
+    def ema_probabilities(self) -> Images:
+        """The EMA's probabilities of the unlabelled images."""
+        return self._ema_probabilities(self._without_labels(self.real))
+
+    @cached_property
+    def ema_pair_probabilities(self) -> Tensor:
+        """The EMA's probabilities of pairs: the mean over their images of labelled domains."""
+        read = self._ema_probabilities({name: self.generated[name] for name in self.labels})
+        return torch.stack(list(read.values())).mean(0)
+
+    @cached_property
+    def features(self) -> Images:
+        """The discriminator's features of the generated images."""
+        return self.discriminator.features(self.generated)
+
+    def _without_labels(self, images: Images) -> Images:
+        return {name: batch for name, batch in images.items() if name not in self.labels}
+
+    @torch.no_grad()
+    def _ema_probabilities(self, images: Images) -> Images:
+        return {name: logits.float().softmax(1) for name, logits in self.ema_discriminator.classify(images).items()}
+
+
+def label_distribution(labelling: str, logits: Tensor) -> Categorical | Bernoulli:
+    """Return the distribution over labels that logits [B, K] parametrise; its `probs` are [B, K]."""
+    return DISTRIBUTIONS[labelling](logits=logits.float(), validate_args=False)
+
+
+def label_loss(distribution: Distribution, labels: Tensor) -> Tensor:
+    """Return the mean cross entropy of the labels: of all images, and of all their attributes."""
+    return -distribution.log_prob(labels.float()).mean()
+
+
+def most_probable(distribution: Distribution) -> Tensor:
+    """Return the most probable labels; an attribute as probable as not is 0."""
+    return distribution.mode.nan_to_num().long()
+
+
+def label_probability(distribution: Distribution) -> Tensor:
+    """Return the probability [B] of the most probable labels, of all attributes together."""
+    likelihood = distribution.log_prob(most_probable(distribution).float())
+    return likelihood.reshape(len(likelihood), -1).sum(1).exp()

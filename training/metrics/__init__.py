@@ -1,0 +1,1 @@
+"""Metrics of generated pairs, each beside its floor."""

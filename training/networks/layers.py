@@ -1,0 +1,141 @@
+"""Rows of a table as modules of torch. Axes: B batch, C channels, H, W."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Self
+
+from torch import Tensor, nn
+
+from training.zoo import Layer
+
+Shape = tuple[int, int, int]  # C, H, W
+Built = tuple[list[nn.Module], Shape]
+
+
+class Layers(nn.Sequential):
+    """Rows of a table as one flat sequence of modules."""
+
+    lengths: tuple[tuple[Layer, int], ...] = ()
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[tuple[Layer, list[nn.Module]]]) -> Self:
+        """Join the modules that each row of a table became."""
+        layers = cls(*(module for _, modules in rows for module in modules))
+        layers.lengths = tuple((layer, len(modules)) for layer, modules in rows)
+        return layers
+
+    def rows(self) -> list[tuple[Layer, list[nn.Module]]]:
+        """Return each row of the table with the modules that it became."""
+        modules = iter(self)
+        return [(layer, list(islice(modules, length))) for layer, length in self.lengths]
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels at each place of [B, C, H, W], as Keras has it."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Normalise."""
+        return super().forward(values.movedim(1, -1)).movedim(-1, 1)
+
+
+def build(layers: Sequence[Layer], shape: Shape, width: float, outputs: dict[str, int]) -> tuple[Layers, Shape]:
+    """Build rows of a table on an input of `shape`; return the module and the shape it puts out.
+
+    `outputs` resolves the widths that are names; the others are multiplied by `width`.
+    """
+    rows: list[tuple[Layer, list[nn.Module]]] = []
+    for layer in layers:
+        out = outputs[layer.out] if isinstance(layer.out, str) else max(1, round(layer.out * width))
+        enlarged, shape = _enlarge(layer, shape)
+        operation, shape = OPERATIONS[layer.operation](layer, shape, out)
+        flat = isinstance(operation[-1], nn.Linear)
+        rows.append((layer, [*enlarged, *operation, *_finish(layer, out, flat)]))
+    return Layers.of_rows(rows), shape
+
+
+def _enlarge(layer: Layer, shape: Shape) -> Built:
+    channels, height, width = shape
+    modules: list[nn.Module] = [nn.Upsample(scale_factor=layer.enlarge)] if layer.enlarge > 1 else []
+    return modules, (channels, height * layer.enlarge, width * layer.enlarge)
+
+
+def _conv(layer: Layer, shape: Shape, out: int) -> Built:
+    channels, *sides = shape
+    k, s = layer.kernel, layer.stride
+    around = [_around(layer, (math.ceil(side / s) - 1) * s + k - side) for side in sides]
+    height, width = (((side + total - k) // s + 1) // layer.pool for side, total in zip(sides, around, strict=True))
+    conv = nn.Conv2d(channels, out, k, s, _halves(around), bias=_has_bias(layer))
+    pool = [nn.MaxPool2d(layer.pool)] if layer.pool > 1 else []
+    return [*_at_the_ends(around, 1), conv, *pool], (out, height, width)
+
+
+def _deconv(layer: Layer, shape: Shape, out: int) -> Built:
+    channels, *sides = shape
+    k, s = layer.kernel, layer.stride
+    around = [_around(layer, k - s) for _ in sides]
+    height, width = ((side - 1) * s + k - total for side, total in zip(sides, around, strict=True))
+    deconv = nn.ConvTranspose2d(channels, out, k, s, _halves(around), bias=_has_bias(layer))
+    return [deconv, *_at_the_ends(around, -1)], (out, height, width)
+
+
+def _linear(layer: Layer, shape: Shape, out: int) -> Built:
+    k = layer.kernel
+    linear = nn.Linear(math.prod(shape), out * k * k, bias=_has_bias(layer))
+    unfold = [nn.Unflatten(1, (out, k, k))] if k > 1 else []
+    return [nn.Flatten(), linear, *unfold], (out, k, k)
+
+
+OPERATIONS: dict[str, Callable[[Layer, Shape, int], Built]] = {
+    "conv": _conv,
+    "deconv": _deconv,
+    "linear": _linear,
+}
+NORMS: dict[str, Callable[[Layer, int, bool], list[nn.Module]]] = {
+    "none": lambda _layer, _out, _flat: [],
+    "batch": lambda layer, out, flat: [
+        (nn.BatchNorm1d if flat else nn.BatchNorm2d)(out, layer.eps, affine=layer.affine)
+    ],
+    "layer": lambda layer, out, flat: [(nn.LayerNorm if flat else ChannelNorm)(out, layer.eps)],
+}
+ACTIVATIONS: dict[str, Callable[[Layer], list[nn.Module]]] = {
+    "none": lambda _layer: [],
+    "prelu": lambda layer: [nn.PReLU(init=layer.slope)],
+    "leaky_relu": lambda layer: [nn.LeakyReLU(layer.slope)],
+    "relu": lambda _layer: [nn.ReLU()],
+    "sigmoid": lambda _layer: [nn.Sigmoid()],
+    "tanh": lambda _layer: [nn.Tanh()],
+}
+
+
+def _finish(layer: Layer, out: int, flat: bool) -> list[nn.Module]:
+    norm, activation = NORMS[layer.norm](layer, out, flat), ACTIVATIONS[layer.activation](layer)
+    modules = [*activation, *norm] if layer.norm_last else [*norm, *activation]
+    if layer.dropout > 0.0:
+        modules.append(nn.Dropout(layer.dropout))
+    if layer.channel_dropout > 0.0:
+        modules.append(nn.Dropout2d(layer.channel_dropout))
+    return modules
+
+
+def _has_bias(layer: Layer) -> bool:
+    """Return whether a bias has an effect: no normalisation by channel subtracts it again."""
+    return layer.norm != "batch" or layer.norm_last
+
+
+def _around(layer: Layer, same: int) -> int:
+    """Return the pixels of padding before and after a side together."""
+    return max(0, same) if layer.padding == "same" else 2 * layer.padding
+
+
+def _halves(around: Sequence[int]) -> tuple[int, int]:
+    height, width = (total // 2 for total in around)
+    return height, width
+
+
+def _at_the_ends(around: Sequence[int], sign: int) -> list[nn.Module]:
+    """Add, or with a sign of -1 cut off, the pixel of an odd padding, which lies below and on the right."""
+    height, width = (sign * (total % 2) for total in around)
+    return [nn.ZeroPad2d((0, width, 0, height))] if height or width else []

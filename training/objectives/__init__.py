@@ -1,4 +1,0 @@
-"""What is minimised: registries of sibling functions, by name.
-
-Here belongs a formula of tensors. What it is applied to, and when, is a step's.
-"""

@@ -1,0 +1,28 @@
+"""Architectures by name, as lists of layers.
+
+A generator's first layers may be shared by its domains (the trunk) and its last are a domain's own (the
+heads); a discriminator's first layers are a domain's own (the stems) and its last are shared (Liu & Tuzel
+2016, figure 1), or its very last are own again. The experiment sets how many layers are shared, not the architecture.
+"""
+
+from __future__ import annotations
+
+from training.zoo import cogan, dcgan, soft_cogan
+from training.zoo.rows import Layer, Table
+
+__all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "FEATURES", "GENERATORS", "Layer", "Table", "misfit"]
+
+FAMILIES = (cogan, dcgan, soft_cogan)
+GENERATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.GENERATORS.items()}
+DISCRIMINATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.DISCRIMINATORS.items()}
+ENCODERS = soft_cogan.ENCODERS
+CLASSIFIERS = soft_cogan.CLASSIFIERS
+FEATURES = soft_cogan.FEATURES
+
+
+def size_mismatch(tables: dict[str, Table], name: str, size: tuple[int, int]) -> str:
+    """Return why an architecture does not fit images of that height and width, and which do; empty if it fits."""
+    if tables[name].size == size:
+        return ""
+    fitting = [other for other, table in tables.items() if table.size == size]
+    return f"it is for {tables[name].size} pixels and images have {size}: take {', '.join(fitting) or 'none'}"
