@@ -15,7 +15,7 @@ from training.engine.trainer import Trainer
 from training.pretrained.loss_networks import Couplers
 from training.sweep import move
 
-FILES = sorted((Path(training.__file__).parent / "experiments").glob("*.toml"))
+FILES = sorted((Path(training.__file__).parent / "recipes").glob("*.toml"))
 NARROW = {f"{network}.width": 1 / 64 for network in ("generator", "discriminator", "encoder")}
 
 
