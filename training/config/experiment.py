@@ -174,16 +174,16 @@ def _find_base(base: object, chain: tuple[Path, ...]) -> Path | None:
     """Return the path of the base that the last recipe of the chain names, or None. Raises ConfigError."""
     if base is None:
         return None
-    said, folder = f"base = {base!r:.200}", chain[-1].parent
+    named, folder = f"base = {base!r:.200}", chain[-1].parent
     if not isinstance(base, str):
-        raise ConfigError(f'{said}: must be the path of one recipe, as in base = "digit_edge.toml"')
+        raise ConfigError(f'{named}: must be the path of one recipe, as in base = "digit_edge.toml"')
     path = folder / base
     if not path.is_file():
-        raise ConfigError(f"{said}: there is no such file; the path starts at this recipe's folder, {folder}")
+        raise ConfigError(f"{named}: there is no such file; the path starts at this recipe's folder, {folder}")
     for number, child in enumerate(chain):
         if path.samefile(child):
             cycle = " -> ".join(file.name for file in (*chain[number:], path))
-            raise ConfigError(f"{said}: recipes build on each other in a cycle, {cycle}; remove one base")
+            raise ConfigError(f"{named}: recipes build on each other in a cycle, {cycle}; remove one base")
     return path
 
 

@@ -18,9 +18,7 @@ from training.errors import ConfigError
 from training.runs.folder import RunFolder
 from training.train import TrainOptions
 
-RECIPES = Path(training.__file__).parent / "recipes"
-DOCS = RECIPES.parents[1] / "docs"
-FILES = sorted(RECIPES.glob("*.toml"))
+FILES = sorted((Path(training.__file__).parent / "recipes").glob("*.toml"))
 DIGIT = {"name": "digit", "source": "ylecun/mnist"}
 COLOUR = {"name": "colour", "source": "uoft-cs/cifar10", "channels": 3}
 FIELDS: dict[str, Any] = {"name": "a", "data_license": "none", "domains": [DIGIT]}
@@ -240,6 +238,7 @@ def test_another_encoding_is_named(tmp_path: Path, encoding: str, said: str) -> 
         load_experiment(file)
 
 
+MANUAL = Path(training.__file__).parents[1] / "docs" / "training.md"
 BASE = """
 name = "base"
 data_license = "none"
@@ -331,8 +330,8 @@ def test_options_go_over_the_merged_recipe(tmp_path: Path) -> None:
 
 def test_the_manual_s_recipe_builds_on_another(tmp_path: Path) -> None:
     """The example of docs/training.md is a recipe beside the committed ones."""
-    (example,) = re.findall(r"```toml\n(base = .*?)```", (DOCS / "training.md").read_text(), re.DOTALL)
-    experiment = load(tmp_path, digit_edge=(RECIPES / "digit_edge.toml").read_text(), mine=example)
+    (example,) = re.findall(r"```toml\n(base = .*?)```", MANUAL.read_text(), re.DOTALL)
+    experiment = load(tmp_path, digit_edge=FILES[0].with_stem("digit_edge").read_text(), mine=example)
     assert (experiment.name, experiment.domains[1].count) == ("digit_edge_mine", 5000)
 
 
@@ -346,7 +345,7 @@ def test_a_run_keeps_the_whole_recipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "said"),
+    ("base", "message"),
     [
         (
             '"nowhere.toml"',
@@ -364,12 +363,12 @@ def test_a_run_keeps_the_whole_recipe(tmp_path: Path) -> None:
     ],
     ids=lambda value: value[:20],
 )
-def test_a_wrong_base_is_named(tmp_path: Path, base: str, said: str) -> None:
+def test_a_wrong_base_is_named(tmp_path: Path, base: str, message: str) -> None:
     """One line has the file that names the base, what is wrong with it and what to do."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, child=f'base = {base}\nname = "child"\n')
     assert str(caught.value).startswith(f"{tmp_path / 'child.toml'}: ")
-    assert said.format(folder=tmp_path) in str(caught.value)
+    assert message.format(folder=tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -382,7 +381,7 @@ def test_a_longer_cycle_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "child", "said"),
+    ("base", "child", "message"),
     [
         ("generator.wdth = 1.0", "", "base.toml: generator.wdth = 1.0: Unexpected"),
         ("", "generator.wdth = 1.0", "child.toml: generator.wdth = 1.0: Unexpected"),
@@ -397,10 +396,10 @@ def test_a_longer_cycle_is_named(tmp_path: Path) -> None:
         ("steps = ", "", "base.toml: Invalid value"),
     ],
 )
-def test_an_error_names_the_file_of_the_field(tmp_path: Path, base: str, child: str, said: str) -> None:
+def test_an_error_names_the_file_of_the_field(tmp_path: Path, base: str, child: str, message: str) -> None:
     """A base is checked by itself, so that what it says wrongly is not looked for in those that build on it."""
     text = 'name = "base"\ndata_license = "none"\ndomains = [{ name = "edge", source = "ylecun/mnist" }]\n'
-    with pytest.raises(ConfigError, match=re.escape(said)):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         load(tmp_path, base=text + base, child=f'base = "base.toml"\nname = "child"\n{child}')
 
 
