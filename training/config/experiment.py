@@ -1,13 +1,14 @@
-"""An experiment: frozen dataclasses with a sentence a field, read from TOML and checked when built."""
+"""A recipe: frozen dataclasses with a sentence a field, read from TOML files and checked when built."""
 
 from __future__ import annotations
 
 import codecs
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -136,17 +137,79 @@ class Experiment:
 
 
 EXPERIMENT = TypeAdapter(Experiment)
+Values = dict[str, Any]  # of a recipe, as TOML gives them
 
 
 def load_experiment(path: Path) -> Experiment:
-    """Read an experiment from a TOML file. Raises ConfigError, naming the field and what is allowed."""
-    try:
+    """Read a recipe and the recipes it builds on. Raises ConfigError, naming file, field and what is allowed."""
+    return _load(path, ())[1]
+
+
+def _load(path: Path, children: tuple[Path, ...]) -> tuple[Values, Experiment]:
+    """Return a recipe's values, merged with those of its base, and its experiment; `children` build on it.
+
+    A base is checked before it is merged, so an error names the file in which the wrong field stands.
+    """
+    with _errors_in(path):
         values = tomllib.loads(_read_text(path))
         for name in OF_THE_MACHINE & values.keys():
             raise ConfigError(f"{name} belongs to the machine: --machine.{name} {values[name]} sets it")
-        return parse_experiment(values)
+        base = _find_base(values.pop("base", None), (*children, path))
+    if base:
+        values = merge(_load(base, (*children, path))[0], values)
+    with _errors_in(path):
+        return values, parse_experiment(values)
+
+
+@contextmanager
+def _errors_in(path: Path) -> Iterator[None]:
+    """Prefix errors with the file's path."""
+    try:
+        yield
     except (OSError, tomllib.TOMLDecodeError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _find_base(base: object, chain: tuple[Path, ...]) -> Path | None:
+    """Return the path of the base that the last recipe of the chain names, or None. Raises ConfigError."""
+    if base is None:
+        return None
+    named, folder = f"base = {base!r:.200}", chain[-1].parent
+    if not isinstance(base, str):
+        raise ConfigError(f'{named}: must be the path of one recipe, as in base = "digit_edge.toml"')
+    path = folder / base
+    if not path.is_file():
+        raise ConfigError(f"{named}: there is no such file; the path starts at this recipe's folder, {folder}")
+    for number, child in enumerate(chain):
+        if path.samefile(child):
+            cycle = " -> ".join(file.name for file in (*chain[number:], path))
+            raise ConfigError(f"{named}: recipes build on each other in a cycle, {cycle}; remove one base")
+    return path
+
+
+def merge(base: Values, child: Values) -> Values:
+    """Return the values of a recipe that builds on another: tables merge by key, anything else replaces.
+
+    The child's domains, if it lists any, are all domains and their order; one with the name of a domain of the
+    base merges with it. The name is never the base's.
+    """
+    inherited = {name: value for name, value in base.items() if name != "name"}
+    if isinstance(domains := child.get("domains"), list):
+        child = child | {"domains": [_merge(_domain_like(domain, base), domain) for domain in domains]}
+    merged: Values = _merge(inherited, child)
+    return merged
+
+
+def _domain_like(domain: object, base: Values) -> Any:
+    """Return the domain of the base that has the same name, or None."""
+    name = domain.get("name") if isinstance(domain, dict) else None
+    return next((known for known in base["domains"] if known["name"] == name), None)
+
+
+def _merge(base: Any, child: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(child, dict)):
+        return child
+    return base | {name: _merge(base.get(name), value) for name, value in child.items()}
 
 
 def _read_text(path: Path) -> str:

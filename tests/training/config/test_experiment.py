@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,12 @@ import pytest
 import torch
 
 import training
-from training.config.experiment import EXPERIMENT, load_experiment, parse_experiment
+from training.cli import parse
+from training.config.experiment import EXPERIMENT, Experiment, load_experiment, parse_experiment
 from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError
+from training.runs.folder import RunFolder
+from training.train import TrainOptions
 
 FILES = sorted((Path(training.__file__).parent / "recipes").glob("*.toml"))
 DIGIT = {"name": "digit", "source": "ylecun/mnist"}
@@ -231,3 +236,197 @@ def test_another_encoding_is_named(tmp_path: Path, encoding: str, message: str) 
     file.write_bytes('name = "a"\ndata_license = "für alle"\n'.encode(encoding))
     with pytest.raises(ConfigError, match=rf"a\.toml: {message}"):
         load_experiment(file)
+
+
+MANUAL = Path(training.__file__).parents[1] / "docs" / "training.md"
+BASE = """
+name = "base"
+data_license = "none"
+steps = 7
+domains = [
+    { name = "digit", source = "ylecun/mnist", where = { old = true } },
+    { name = "edge", source = "ylecun/mnist", transform = "edge" },
+]
+couplings = [{ name = "semantic", weight = 1.0 }, { name = "style", weight = 2.0 }]
+generator = { width = 0.5, learning_rate = 1e-3, betas = [0.1, 0.2] }
+"""
+
+
+def load(folder: Path, **texts: str) -> Experiment:
+    """Write recipes into files of a folder and read the last; `base` is above unless it is given."""
+    for name, text in {"base": BASE, **texts}.items():
+        (folder / f"{name}.toml").write_text(text)
+    return load_experiment(folder / f"{list(texts)[-1]}.toml")
+
+
+def test_a_recipe_is_its_base_but_for_what_it_says(tmp_path: Path) -> None:
+    """Tables merge by key; numbers, lists and arrays of tables replace; the same recipe in one file is equal."""
+    child = """
+    base = "base.toml"
+    name = "child"
+    steps = 8
+    couplings = [{ name = "content", weight = 3.0 }]
+    generator = { width = 0.25, betas = [0.3, 0.4] }
+    discriminator.penalty = "r1"
+    """
+    whole = BASE.split("couplings")[0].replace("base", "child").replace("steps = 7", "steps = 8")
+    whole += """
+    couplings = [{ name = "content", weight = 3.0 }]
+    generator = { width = 0.25, learning_rate = 1e-3, betas = [0.3, 0.4] }
+    discriminator.penalty = "r1"
+    """
+    assert load(tmp_path, child=child) == load(tmp_path, whole=whole)
+
+
+@pytest.mark.parametrize(
+    ("domains", "read"),
+    [
+        ("", {"digit": ("ylecun/mnist", "identity", 1), "edge": ("ylecun/mnist", "edge", 1)}),
+        ('[{ name = "edge" }]', {"edge": ("ylecun/mnist", "edge", 1)}),
+        (
+            '[{ name = "edge", channels = 3 }, { name = "new", source = "x" }, { name = "digit" }]',
+            {
+                "edge": ("ylecun/mnist", "edge", 3),
+                "new": ("x", "identity", 1),
+                "digit": ("ylecun/mnist", "identity", 1),
+            },
+        ),
+    ],
+    ids=["all", "dropped", "added, changed and ordered anew"],
+)
+def test_domains_merge_by_name(tmp_path: Path, domains: str, read: dict[str, tuple[str, str, int]]) -> None:
+    """A child's list has all its domains in their order; those that the base has need only what differs."""
+    text = 'base = "base.toml"\nname = "child"\n' + (f"domains = {domains}" if domains else "")
+    loaded = load(tmp_path, child=text).domains
+    assert {domain.name: (domain.source, domain.transform, domain.channels) for domain in loaded} == read
+    assert [domain.name for domain in loaded] == list(read)
+
+
+def test_a_table_within_a_domain_merges_too(tmp_path: Path) -> None:
+    """A condition that a child adds to `where` stands beside the base's."""
+    domains = 'domains = [{ name = "digit", where = { label = 3 } }]'
+    (domain,) = load(tmp_path, child=f'base = "base.toml"\nname = "child"\n{domains}').domains
+    assert domain.where == {"old": True, "label": 3}
+
+
+def test_bases_chain_across_folders(tmp_path: Path) -> None:
+    """Each base is named relative to the file that names it, wherever that is; the nearest file wins."""
+    (tmp_path / "sub" / "far").mkdir(parents=True)
+    (tmp_path / "sub" / "middle.toml").write_text('base = "../base.toml"\nname = "m"\nsteps = 8\nseed = 1\n')
+    last = tmp_path / "sub" / "far" / "last.toml"
+    text = 'base = "../middle.toml"\r\nname = "last"\r\nseed = 2\r\n'
+    last.write_bytes(text.encode("utf-8-sig"))
+    (tmp_path / "base.toml").write_bytes(BASE.encode("utf-8-sig"))
+    experiment = load_experiment(last)
+    assert (experiment.name, experiment.steps, experiment.seed, experiment.generator.width) == ("last", 8, 2, 0.5)
+
+
+def test_options_go_over_the_merged_recipe(tmp_path: Path) -> None:
+    """An option replaces what recipe or base says, and the base's other fields stay."""
+    experiment = load(tmp_path, child='base = "base.toml"\nname = "child"\nsteps = 8\n')
+    parsed = parse(TrainOptions(experiment), ["--steps", "9", "--generator.width", "0.1"]).experiment
+    assert (parsed.steps, parsed.generator.width, parsed.generator.learning_rate) == (9, 0.1, 1e-3)
+
+
+def test_the_manual_s_recipe_builds_on_another(tmp_path: Path) -> None:
+    """The example of docs/training.md is a recipe beside the committed ones."""
+    (example,) = re.findall(r"```toml\n(base = .*?)```", MANUAL.read_text(), re.DOTALL)
+    experiment = load(tmp_path, digit_edge=FILES[0].with_stem("digit_edge").read_text(), mine=example)
+    assert (experiment.name, experiment.domains[1].count) == ("digit_edge_mine", 5000)
+
+
+def test_a_run_keeps_the_whole_recipe(tmp_path: Path) -> None:
+    """A run needs neither file again: its folder has every field, and no base."""
+    experiment = load(tmp_path, child='base = "base.toml"\nname = "child"\n')
+    run = RunFolder.create(tmp_path / "runs", experiment)
+    for file in tmp_path.glob("*.toml"):
+        file.unlink()
+    assert RunFolder.open(run.path).experiment() == experiment
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        (
+            '"nowhere.toml"',
+            "base = 'nowhere.toml': there is no such file; the path starts at this recipe's folder, {folder}",
+        ),
+        ('""', "base = '': there is no such file"),
+        ('"."', "base = '.': there is no such file"),
+        ('"\\u0000"', r"base = '\x00': there is no such file"),
+        (f'"{"a" * 300}"', "File name too long"),
+        ("3", 'base = 3: must be the path of one recipe, as in base = "digit_edge.toml"'),
+        ("true", "base = True: must be the path of one recipe"),
+        ('["base.toml"]', "base = ['base.toml']: must be the path of one recipe"),
+        ("{ file = 1 }", "base = {{'file': 1}}: must be the path of one recipe"),
+        ('"child.toml"', "in a cycle, child.toml -> child.toml; remove one base"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_wrong_base_is_named(tmp_path: Path, base: str, message: str) -> None:
+    """One line has the file that names the base, what is wrong with it and what to do."""
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, child=f'base = {base}\nname = "child"\n')
+    assert str(caught.value).startswith(f"{tmp_path / 'child.toml'}: ")
+    assert message.format(folder=tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_longer_cycle_is_named(tmp_path: Path) -> None:
+    """The error has the files of the cycle alone, not those that lead to it."""
+    names = {"base": "b", "b": "c", "c": "b", "child": "base"}
+    texts = {name: f'base = "./{base}.toml"\nname = "x"\n' for name, base in names.items()}
+    with pytest.raises(ConfigError, match=r"[/\\]c\.toml: .* in a cycle, b\.toml -> c\.toml -> b\.toml;"):
+        load(tmp_path, **texts)
+
+
+@pytest.mark.parametrize(
+    ("base", "child", "message"),
+    [
+        ("generator.wdth = 1.0", "", "base.toml: generator.wdth = 1.0: Unexpected"),
+        ("", "generator.wdth = 1.0", "child.toml: generator.wdth = 1.0: Unexpected"),
+        ("generator.shared_layers = 9", "", "base.toml: generator.shared_layers = 9: its table"),
+        ("", "generator = 3", "child.toml: generator = 3"),
+        ('precision = "bf16-mixed"', "", "base.toml: precision belongs to the machine"),
+        ("", "domains = 3", "child.toml: domains = 3"),
+        ("", "domains = [3]", "child.toml: domains.0 = 3"),
+        ("", "domains = [{ name = [1] }]", "child.toml: domains.0.name = [1]"),
+        ("", "domains = [{ name = 'new' }]", "child.toml: domains.0.source"),
+        ("", "domains = [{ name = 'edge' }, { name = 'edge' }]", "child.toml: domain names repeat"),
+        ("steps = ", "", "base.toml: Invalid value"),
+    ],
+)
+def test_an_error_names_the_file_of_the_field(tmp_path: Path, base: str, child: str, message: str) -> None:
+    """A base is checked by itself, so that what it says wrongly is not looked for in those that build on it."""
+    text = 'name = "base"\ndata_license = "none"\ndomains = [{ name = "edge", source = "ylecun/mnist" }]\n'
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load(tmp_path, base=text + base, child=f'base = "base.toml"\nname = "child"\n{child}')
+
+
+@pytest.mark.parametrize("text", ['base = "base.toml"', 'base = "base.toml"\nname = "child"'])
+def test_the_name_is_never_the_base_s(tmp_path: Path, text: str) -> None:
+    """Two recipes of one name would pass for one, so every recipe says its own."""
+    if "child" in text:
+        assert load(tmp_path, child=text).name == "child"
+    else:
+        with pytest.raises(ConfigError, match=r"child\.toml: name: .*required"):
+            load(tmp_path, child=text)
+
+
+def test_a_base_is_no_field() -> None:
+    """Only files build on each other: what a run keeps has no base."""
+    with pytest.raises(ConfigError, match=r"base = 'a\.toml': Unexpected"):
+        parse_experiment(FIELDS | {"base": "a.toml"})
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_committed_recipe_says_only_what_its_base_does_not(file: Path) -> None:
+    """A recipe that builds on another repeats none of its numbers, words and lists."""
+    values = tomllib.loads(file.read_text())
+    if "base" in values:
+        inherited = EXPERIMENT.dump_python(load_experiment(file.parent / values["base"]), mode="json")
+        for name, value in values.items():
+            if isinstance(value, dict):
+                assert [key for key in value if value[key] == inherited[name][key]] == [], name
+            elif name != "domains":
+                assert value != inherited.get(name), name
