@@ -125,9 +125,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         RunFolder.open(tmp_path)
 
 
-def test_an_experiment_that_is_read_no_longer_is_told_by_its_run(
-    make_experiment: MakeExperiment, tmp_path: Path
-) -> None:
+def test_an_unreadable_experiment_is_named_by_its_run(make_experiment: MakeExperiment, tmp_path: Path) -> None:
     """A field that went, or a name that is not there yet, comes with the folder that has it."""
     run = RunFolder.create(tmp_path, make_experiment())
     description = run.description()
