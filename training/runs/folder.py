@@ -195,13 +195,13 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def held(run: RunFolder, processes: Processes) -> Iterator[None]:
-    """Hold a run for the processes that train it; however they end, they let it go.
+def locked(run: RunFolder, processes: Processes) -> Iterator[None]:
+    """Lock a run for the processes that train it, until they exit.
 
-    Raises RunError, in each of them, if the run is held already.
+    Raises RunError, in each of them, if the run is locked.
     """
     lock = FileLock(run.lock_file)
-    if not processes.broadcast(processes.leads and _take(lock)):
+    if not processes.broadcast(processes.leads and _acquire(lock)):
         raise RunError(f"{run.path} is being trained by another process: wait for its end, or stop it first")
     try:
         yield
@@ -209,7 +209,7 @@ def held(run: RunFolder, processes: Processes) -> Iterator[None]:
         lock.release()
 
 
-def _take(lock: FileLock) -> bool:
+def _acquire(lock: FileLock) -> bool:
     try:
         lock.acquire(blocking=False)
     except Timeout:
