@@ -29,10 +29,10 @@ from training.runs.folder import (
     RunFolder,
     check_images,
     describe_change,
-    locked,
     last_step,
     list_checkpoints,
     load_checkpoint,
+    locked,
     machines,
     write_images,
 )

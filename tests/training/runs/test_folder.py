@@ -30,9 +30,9 @@ from training.files import write_json
 from training.runs.folder import (
     MAX_CHECKPOINTS,
     RunFolder,
-    locked,
     list_checkpoints,
     load_checkpoint,
+    locked,
     machines,
     note_machine,
     save_checkpoint,
