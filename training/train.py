@@ -29,10 +29,10 @@ from training.runs.folder import (
     RunFolder,
     check_images,
     describe_change,
-    held,
     last_step,
     list_checkpoints,
     load_checkpoint,
+    locked,
     machines,
     write_images,
 )
@@ -78,7 +78,7 @@ class Prepared:
 
     trainer: Trainer
     sets: dict[str, ImageSet]
-    """What each domain learns from."""
+    """Training images of each domain."""
 
 
 def prepare(experiment: Experiment, machine: Machine, run: RunFolder | None = None) -> Prepared:
@@ -106,7 +106,7 @@ def prepare(experiment: Experiment, machine: Machine, run: RunFolder | None = No
 
 
 def begin(prepared: Prepared, runs: Path) -> RunFolder:
-    """Make the folder of a new run, one for all processes."""
+    """Create the folder of a new run, one for all processes."""
     trainer, path = prepared.trainer, Path()
     if trainer.processes.leads:
         folder = RunFolder.create(runs, trainer.experiment)
@@ -132,7 +132,7 @@ def train(trainer: Trainer, folder: RunFolder) -> None:
 
     Raises RunError if it is being trained already, DivergedError.
     """
-    with held(folder, trainer.processes):
+    with locked(folder, trainer.processes):
         if list_checkpoints(folder.checkpoints):  # a run killed before its first one starts over
             trainer.state.load_state_dict(load_checkpoint(folder.checkpoints))
         with closing(Recorder(folder, trainer)) as record:

@@ -100,11 +100,7 @@ def train_classifier(
     height, width = experiment.size
     return classifier, TrainingRecord(
         domain=Domain(
-            name=domain.name,
-            height=height,
-            width=width,
-            channels=domain.channels,
-            description=domain.description,
+            name=domain.name, height=height, width=width, channels=domain.channels, description=domain.description
         ),
         class_names=names,
         provenance=classifier_provenance(domain, experiment, options, augmentations, steps, made),

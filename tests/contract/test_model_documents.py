@@ -34,7 +34,7 @@ def quality_rows(metadata: ModelMetadata) -> list[str]:
             *shares,
             "-" if agreement is None else f"{agreement:.4f}",
             f"{quality['class_balance'][domain.name]:.4f}",
-            f"{distance['generated']:.2f} ({distance['floor']:.2f})",
+            f"{distance['drawn']:.2f} ({distance['floor']:.2f})",
             f"{quality['classifier_accuracy'][domain.name]:.2%}",
         ]
         rows.append(f"| {' | '.join(cells)} |")

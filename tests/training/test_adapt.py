@@ -49,7 +49,7 @@ def test_a_stopped_adaptation_goes_on(run_verb: RunVerb, adaptation: Path, tmp_p
 def test_the_last_step_is_measured_on_all_test_images(
     run_verb: RunVerb, adaptation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The teacher of the last checkpoint says a class of each of the 100 images of every domain."""
+    """The EMA discriminator of the last checkpoint classifies the 100 images of every domain."""
     run_verb(adapt, adaptation, "--seeds", 4, 5, "--runs", tmp_path / "runs", *CPU)
     message = capsys.readouterr().out.splitlines()[-2:]
     shares = []
@@ -68,7 +68,7 @@ def test_the_last_step_is_measured_on_all_test_images(
 
 
 def test_a_domain_is_read_through_its_own_stem(make_experiment: MakeExperiment, tmp_path: Path) -> None:
-    """Bytes go through the range of the images that the discriminator saw, and through the teacher alone."""
+    """Bytes go through the range of the images that the discriminator saw, and through the EMA alone."""
     lessons = [{"name": "labels", "weight": 1.0}]
     he = {"initialisation": "he"}
     experiment = make_experiment(("known", "edge"), lessons=lessons, discriminator=he)
@@ -123,13 +123,13 @@ def test_the_run_that_came_farthest_is_found(run_verb: RunVerb, adaptation: Path
     assert found.path == runs[1]
 
 
-def test_what_teaches_no_classes_is_refused(
+def test_an_experiment_without_auxiliary_losses_is_refused(
     run_verb: RunVerb, write_experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An experiment without lessons is told so before anything is trained, and so is a run of one."""
+    """An experiment without auxiliary losses is an error before anything is trained, and so is its run."""
     with pytest.raises(SystemExit, match="2"):
         run_verb(adapt, write_experiment, "--runs", tmp_path / "runs")
-    assert "lessons = (): an adaptation has some" in capsys.readouterr().err
+    assert "lessons = (): an adaptation needs auxiliary losses" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
     run = RunFolder.create(tmp_path / "runs", load_experiment(write_experiment))
     save_checkpoint(run.checkpoints, 1, {"steps_done": 1})
@@ -146,9 +146,9 @@ def test_several_processes_are_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The runs of an adaptation come one after another, so torchrun is told before anything is trained."""
+    """The runs of an adaptation come one after another, so torchrun is an error before anything is trained."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit, match="2"):
         run_verb(adapt, adaptation, "--runs", tmp_path / "runs")
-    assert "an adaptation is of one process, and torchrun began 2" in capsys.readouterr().err
+    assert "an adaptation needs a single process, and torchrun started 2" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""Attributes from a copy of CelebA to the measures: learned, judged, and held alike in pairs."""
+"""Attributes from a copy of CelebA to the measures: learned, evaluated, and coupled in pairs."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ width = 0.02
     return file
 
 
-def test_pairs_are_coupled_and_judged_by_attributes(
+def test_pairs_are_coupled_and_evaluated_by_attributes(
     run_verb: RunVerb, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The verbs go from columns of yes and no to measures, and tell the accuracy of each attribute."""
@@ -94,7 +94,7 @@ def test_pairs_are_coupled_and_judged_by_attributes(
 
 
 def test_a_classifier_learns_each_attribute(tmp_path: Path) -> None:
-    """Whether the upper and whether the lower half is light are told independently, and kept in the file."""
+    """Whether the upper and whether the lower half is light are classified independently, and kept in the file."""
     random = torch.Generator().manual_seed(0)
     labels = torch.randint(2, (400, 2), generator=random)
     images = torch.randint(100, (400, 1, 28, 28), dtype=torch.uint8, generator=random)

@@ -60,7 +60,7 @@ def test_libraries_say_nothing(write_experiment: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("module", "heard"), [("torch.nn.modules", False), ("torch", False), ("training", True)])
-def test_a_librarys_warnings_are_not_shown(module: str, heard: bool) -> None:
+def test_warnings_of_libraries_are_hidden(module: str, heard: bool) -> None:
     """Warnings about a library's own code are hidden; those about this project's are not."""
     quieten_libraries()
     with pytest.warns(UserWarning, match="deprecated") if heard else nullcontext():
@@ -159,7 +159,7 @@ def test_options_override_the_file(run_verb: RunVerb, write_experiment: Path, tm
         (
             train_classifier,
             ["{experiment}", "--table", "digit_32"],
-            "(28, 28) are drawn: take digit_small, digit",
+            "images have (28, 28): take digit_small, digit",
         ),
     ],
 )

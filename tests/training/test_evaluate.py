@@ -51,7 +51,7 @@ def test_the_verbs_measure_a_run(
 
 
 def test_a_classifier_needs_labels(tmp_path: Path) -> None:
-    """A folder without classes is named, and the pairs drawn for it are measured without them."""
+    """A folder without classes is named, and its generated pairs are measured without them."""
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
         for i in range(3):
@@ -68,7 +68,7 @@ def test_a_classifier_needs_labels(tmp_path: Path) -> None:
 
 
 def test_a_classifier_needs_labels_to_be_measured(tmp_path: Path) -> None:
-    """Test images without classes are told by their domain and split, and not after the training."""
+    """Test images without classes are an error that names domain and split, before the training."""
     images = np.zeros((4, *SIZE), np.uint8)
     np.savez(tmp_path / "train.npz", image=images, label=np.arange(4))
     np.savez(tmp_path / "test.npz", image=images)

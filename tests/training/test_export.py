@@ -103,7 +103,7 @@ def test_a_domain_may_be_called_as_a_value_within(make_run: Callable[..., RunFol
 
 
 def test_a_file_says_all_of_itself(coupled: RunFolder, tmp_path: Path) -> None:
-    """The service reads back what was written, Triton is told the same, and no source is named."""
+    """The service reads back what was written, Triton's configuration agrees, and no source is named."""
     file, _ = export(coupled, ExportOptions(models=tmp_path, name="pairs"))
     model = onnx.load(file)
     metadata = parse_metadata({entry.key: entry.value for entry in model.metadata_props})

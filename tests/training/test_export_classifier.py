@@ -77,7 +77,7 @@ def test_onnxruntime_reads_what_torch_reads(adapted: RunFolder, tmp_path: Path, 
 
 
 def test_a_classifier_says_all_of_itself(adapted: RunFolder, tmp_path: Path) -> None:
-    """Its kind, its one domain and what was measured are in the file, and Triton is told its shapes."""
+    """Its kind, its one domain and what was measured are in the file, and Triton's configuration has its shapes."""
     file, _ = export(adapted, ExportOptions(models=tmp_path, name="reader", classifier_of="colour"))
     _, metadata = open_file(file)
     assert (metadata.kind, metadata.name, metadata.version) == ("classifier", "reader", "1")
@@ -117,7 +117,7 @@ def test_a_classifier_that_reads_otherwise_is_refused(adapted: RunFolder, tmp_pa
 def test_what_has_no_classifier_is_refused(
     adapted: RunFolder, make_experiment: MakeExperiment, make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
-    """An unknown domain, a run without lessons and an unmeasured one are told so; nothing is written."""
+    """An unknown domain, a run without auxiliary losses and an unmeasured one are errors; nothing is written."""
     options = ExportOptions(models=tmp_path / "models", classifier_of="edge")
     with pytest.raises(ConfigError, match="classifier_of = 'edge': must be one of known, colour"):
         export(adapted, options)

@@ -53,7 +53,7 @@ def test_what_cannot_be_read_is_named(error: Exception, message: str) -> None:
 
 
 def test_a_disk_that_fails_says_nothing_of_a_file(tmp_path: Path) -> None:
-    """Where a file cannot be reached nobody is told to remove it."""
+    """Where a file cannot be reached no remedy is to remove it."""
     with pytest.raises(FileNotFoundError), expecting("a number", tmp_path, "remove it"):
         (tmp_path / "none").read_text()
 

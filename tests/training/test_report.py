@@ -69,7 +69,7 @@ def test_the_verb_writes_report_and_curves(
     assert written == ["metrics.png", "report.csv", "report.md"]
 
 
-def test_a_run_without_metrics_is_told_so(
+def test_a_run_without_metrics_is_an_error(
     run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """There is nothing to draw yet, and nothing is written."""
@@ -147,7 +147,7 @@ def test_every_measure_of_every_domain_is_a_cell(
     assert "index 0 of seeds 0 to 9." in page.read_text()
 
 
-def test_strips_are_drawn_by_the_run(run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path) -> None:
+def test_strips_are_generated_by_the_run(run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path) -> None:
     """Each domain has a picture of the first eight seeds, in a row."""
     run = leave(tmp_path / "runs", make_experiment(), 300, PAIRS)
     run_verb(report, run.path, "--to", tmp_path / "page.md")
@@ -159,7 +159,7 @@ def test_strips_are_drawn_by_the_run(run_verb: RunVerb, make_experiment: MakeExp
             assert strip.tobytes() == torch.cat(list(images), dim=2).numpy().tobytes()
 
 
-def test_how_runs_were_made_is_told(run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path) -> None:
+def test_training_details_are_reported(run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path) -> None:
     """A run beside its experiment's file: fewer steps, other fields, where and how large."""
     (tmp_path / "files").mkdir()
     experiment = make_experiment(steps=2000, seed=3, log_every=5, generator={"width": 1 / 64})
@@ -219,7 +219,7 @@ def test_what_has_no_place_on_the_page_is_refused(
     capsys: pytest.CaptureFixture[str],
     message: str,
 ) -> None:
-    """A run that is not measured, and two of one experiment, are told before anything is written."""
+    """A run that is not measured, and two of one experiment, are errors before anything is written."""
     measured = leave(tmp_path / "runs", make_experiment(), 3, PAIRS)
     other = leave(tmp_path / "runs", make_experiment(seed=1), 3, None if "not measured" in message else PAIRS)
     with pytest.raises(SystemExit, match="2"):

@@ -26,7 +26,7 @@ SHARED = ["--over", "generator.shared_layers=0,4"]
 
 @pytest.fixture
 def run_sweep(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> Sweep:
-    """Return what sweeps over the tiny experiment, without labels unless it is told."""
+    """Return what sweeps over the tiny experiment, without labels by default."""
 
     def run(*arguments: str, label_column: str = "none") -> None:
         folders = ["--runs", tmp_path / "runs", "--to", tmp_path / "sweep", "--measure.pairs", 12]
@@ -67,7 +67,7 @@ def test_a_sweep_goes_on_where_it_was(run_sweep: Sweep, tmp_path: Path, monkeypa
     assert (tmp_path / "sweep" / "quality.png").stat().st_size > 1000
 
 
-def test_lists_are_swept_over_and_other_judges_measure_anew(run_sweep: Sweep, tmp_path: Path) -> None:
+def test_lists_are_swept_over_and_other_classifiers_measure_again(run_sweep: Sweep, tmp_path: Path) -> None:
     """A list is one cell of the report; a quality that other classifiers gave is not taken for theirs."""
     augmentations = ["--over", 'discriminator.augmentations=[],["translation"]']
     run_sweep(*augmentations)
@@ -93,7 +93,7 @@ def test_a_dry_sweep_says_how_far_it_is(run_sweep: Sweep, tmp_path: Path, capsys
         ([*SHARED, "--measure.classifiers", "nowhere"], "error: nowhere/digits_identity_"),
     ],
 )
-def test_what_a_later_point_lacks_is_said_before_the_first(
+def test_what_a_later_point_lacks_is_an_error_before_the_first(
     run_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     """A wrong value or a missing classifier stops the sweep before any training."""
@@ -117,7 +117,7 @@ def test_a_point_that_diverges_leaves_the_others(
 
 
 def test_panels_are_what_differs() -> None:
-    """A number alike in all points is not drawn; the first field is the axis, the others name the curves."""
+    """A number alike in all points is not plotted; the first field is the axis, the others name the curves."""
     places = [(0, "ce"), (1, "ce"), (1, "wgan")]
     values = [0.5, 0.75, 0.25]
     rows: list[dict[str, Value]] = [

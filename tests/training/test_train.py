@@ -87,7 +87,7 @@ def test_a_killed_run_goes_on_exactly(run_verb: RunVerb, write_experiment: Path,
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_told_to_stop_loses_nothing(
+def test_a_run_stopped_by_a_signal_loses_nothing(
     run_verb: RunVerb,
     write_experiment: Path,
     tmp_path: Path,

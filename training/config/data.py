@@ -40,7 +40,7 @@ class SourceConfig:
     group: str | None = None
     """Column whose equal values go to one domain together, family of letters; else each row goes alone."""
     paired_columns: bool = True
-    """Whether the images of a row belong together, so that a row goes to one domain."""
+    """Whether the images of a row are pairs, so that a row goes to one domain."""
     image_column: str = "image"
     """Column of the source that holds the images; rows without one do not count."""
     where: dict[str, bool | int | str] = field(default_factory=dict, hash=False)
@@ -66,7 +66,7 @@ class PatchesConfig(SourceConfig):
 
 @dataclass(frozen=True, config=STRICT)
 class PruneConfig:
-    """Which images are left out of what a domain learns from."""
+    """Pruning of a domain's training images by a classifier."""
 
     below: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Those whose most probable class has less than this probability for the domain's classifier."""
@@ -76,10 +76,10 @@ class PruneConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class DomainConfig(SourceConfig):
-    """One image distribution: images of a source, how they are fitted, and a transform."""
+    """A domain: an image distribution, from a source, its preprocessing and a transform."""
 
     name: Name
-    """Lower-case name; the exported graph's output is called so."""
+    """Lower-case name, also of the exported graph's output."""
     description: str = ""
     """A sentence for those who see the images."""
     margin: Annotated[int, Field(ge=0)] = 0
@@ -91,11 +91,11 @@ class DomainConfig(SourceConfig):
     patches: tuple[PatchesConfig, ...] = ()
     """Sources of patches that are blended into the images, one after another."""
     transform: Annotated[str, one_of(TRANSFORMS)] = "identity"
-    """What makes this domain's images of the source's."""
+    """Transform of the source's images into the domain's."""
     count: Positive | None = None
     """How many images it learns from, before pruning, sampled by the seed; all if unset."""
     prune: PruneConfig = field(default_factory=PruneConfig)
-    """Which images are left out because a classifier is unsure of them."""
+    """Images to leave out, of which a classifier is not confident."""
     label_column: str = "label"
     """Column of the classes, if there is one."""
     label_columns: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ class DomainConfig(SourceConfig):
     balanced: bool = False
     """Whether classes are sampled equally often, of a labelled domain; otherwise images are."""
     forbidden_augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
-    """Augmentations that would make another domain's images of these: color, of a negative."""
+    """Augmentations that would turn these images into another domain's, such as color for a negative."""
 
     @property
     def needed_columns(self) -> set[str]:

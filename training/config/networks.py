@@ -36,9 +36,9 @@ class NetworkConfig:
     optimiser: Annotated[str, one_of(OPTIMISERS)] = "adam"
     """Optimiser."""
     weight_decay: Weight = 0.0
-    """Share of each weight that is added to its gradient."""
+    """Weight decay (L2)."""
     clip_gradients: Annotated[float, Field(gt=0)] | None = None
-    """Greatest norm of all its gradients together; longer ones are shortened to it."""
+    """Greatest norm of the network's gradient, clipped beyond."""
 
     def sharable_of(self, table: Table) -> int:
         """Return how many of a table's layers could be shared."""
@@ -56,9 +56,9 @@ class GeneratorConfig(NetworkConfig):
     table: Annotated[str, one_of(GENERATORS), listed(GENERATORS)] = "digit"
     """Name of the architecture."""
     updates: Positive = 1
-    """How often it is updated in a step."""
+    """Number of updates in a step."""
     ema: Decay = 0.999
-    """Decay of the averaged generator, the one that is sampled, measured and exported."""
+    """Decay of the averaged generator, the EMA that is sampled, measured and exported."""
 
     def own_of(self, table: Table) -> int:
         """Return how many of a table's layers are a domain's own, before the one that makes the image."""
@@ -122,11 +122,11 @@ class PenaltyConfig:
     """A penalty on the discriminator's gradient."""
 
     name: Annotated[str, one_of(PENALTIES)]
-    """Which penalty."""
+    """Name of the penalty."""
     weight: Weight
     """Its weight in the discriminator's loss."""
     every: Positive = 1
-    """It is computed every so many steps, and weighted so many times more."""
+    """Steps between computations; the weight is multiplied by it."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -136,7 +136,7 @@ class DiscriminatorConfig(ReaderConfig):
     table: Annotated[str, one_of(DISCRIMINATORS), listed(DISCRIMINATORS)] = "digit"
     """Name of the architecture."""
     updates: Positive = 1
-    """How often it is updated in a step."""
+    """Number of updates in a step."""
     real_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
     """Label of real images, in losses that have labels; below 1 is one-sided smoothing (Salimans et al. 2016)."""
     fake_label: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
@@ -146,7 +146,7 @@ class DiscriminatorConfig(ReaderConfig):
     penalty_weight: Weight = 1.0
     """Its weight."""
     penalty_every: Positive = 8
-    """It is computed every so many steps, and weighted so many times more (Karras et al. 2020)."""
+    """Steps between computations; the weight is multiplied by it (Karras et al. 2020)."""
     penalties: tuple[PenaltyConfig, ...] = ()
     """Penalties beside that one, each with a weight of its own."""
     augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()

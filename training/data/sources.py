@@ -233,7 +233,7 @@ def _rows_that_count(table: datasets.Dataset, config: SourceConfig, split: str) 
         fits = np.array([_is_same(value, wanted) for value in values], bool)
         if not fits.any():
             found = ", ".join(sorted(set(map(repr, values)))[:10])
-            raise DataError(f"where = {{{column!r}: {wanted!r}}}, and {config.source!r} has {found}")
+            raise DataError(f"where: {column} = {wanted!r}, and {config.source!r} has {found}")
         counts &= fits
     if not counts.any():
         raise DataError(f"split {split!r} of {config.source!r} has no image that counts")

@@ -1,4 +1,4 @@
-"""The processes that train one run together, each on its share of every batch."""
+"""Distributed training: processes that each take a share of every batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Processes:
-    """What the processes of a run do together; one alone does nothing.
+    """Collective operations of the processes of a run; no-ops for a single one.
 
     Each averages over its own share, so the means of all shares are those of the whole batch.
     """
@@ -28,7 +28,7 @@ class Processes:
         self.rank = fabric.global_rank
         self.device = fabric.device
         self.leads = fabric.is_global_zero
-        """Whether this is the one that writes."""
+        """Whether this is the leading process, which writes."""
         self.precision = str(fabric._precision.precision)  # which it has under no public name
 
     def check(self, batch_size: int, field: str = "batch_size") -> None:
@@ -37,7 +37,7 @@ class Processes:
             raise ConfigError(f"{field} = {batch_size}: must be a multiple of {self.count}, the processes")
 
     def join(self, network: nn.Module) -> None:
-        """Have a network take its batch statistics over all shares."""
+        """Make a network's batch statistics those of the whole batch."""
         if self.count > 1:
             share_statistics(network)
 
@@ -50,12 +50,12 @@ class Processes:
         return {name: self.share(batch) for name, batch in batches.items()}
 
     def broadcast(self, value: T) -> T:
-        """Return what the one that leads has."""
+        """Return the leading process's value."""
         received: T = self._fabric.broadcast(value)
         return received
 
     def mean(self, value: Tensor) -> Tensor:
-        """Return the mean of what each process has."""
+        """Return the mean over processes."""
         mean = self._fabric.all_reduce(value, reduce_op="mean")
         assert isinstance(mean, Tensor)
         return mean
@@ -111,7 +111,7 @@ class CommonBatchNorm(_BatchNorm):
 
 
 def share_statistics(network: nn.Module) -> None:
-    """Have every batch normalisation of a network look at the shares of all processes."""
+    """Replace every batch normalisation of a network by one over all processes."""
     for part in list(network.modules()):
         for name, child in part.named_children():
             if isinstance(child, _BatchNorm):

@@ -1,1 +1,1 @@
-"""Networks built from tables of layers: generators, discriminators, their initialisation, optimisers and EMA."""
+"""Networks built of architectures: generators, discriminators, their initialisation, optimisers and EMA."""

@@ -1,4 +1,4 @@
-"""Rows of a table as modules of torch. Axes: B batch, C channels, H, W."""
+"""Modules of an architecture's layers. Axes: B batch, C channels, H, W."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Built = tuple[list[nn.Module], Shape]
 
 
 class Layers(nn.Sequential):
-    """Rows of a table as one flat sequence of modules."""
+    """Layers of an architecture as one flat sequence of modules."""
 
     lengths: tuple[tuple[Layer, int], ...] = ()
 
     @classmethod
     def of_rows(cls, rows: Sequence[tuple[Layer, list[nn.Module]]]) -> Self:
-        """Join the modules that each row of a table became."""
+        """Join the modules of each layer."""
         layers = cls(*(module for _, modules in rows for module in modules))
         layers.lengths = tuple((layer, len(modules)) for layer, modules in rows)
         return layers
 
     def rows(self) -> list[tuple[Layer, list[nn.Module]]]:
-        """Return each row of the table with the modules that it became."""
+        """Return each layer with its modules."""
         modules = iter(self)
         return [(layer, list(islice(modules, length))) for layer, length in self.lengths]
 
@@ -42,7 +42,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 def build(layers: Sequence[Layer], shape: Shape, width: float, outputs: dict[str, int]) -> tuple[Layers, Shape]:
-    """Build rows of a table on an input of `shape`; return the module and the shape it puts out.
+    """Build layers on an input of `shape`; return the module and the shape of its output.
 
     `outputs` resolves the widths that are names; the others are multiplied by `width`.
     """

@@ -195,13 +195,13 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def held(run: RunFolder, processes: Processes) -> Iterator[None]:
-    """Hold a run for the processes that train it; however they end, they let it go.
+def locked(run: RunFolder, processes: Processes) -> Iterator[None]:
+    """Lock a run for the processes that train it, until they exit.
 
-    Raises RunError, in each of them, if the run is held already.
+    Raises RunError, in each of them, if the run is locked.
     """
     lock = FileLock(run.lock_file)
-    if not processes.broadcast(processes.leads and _take(lock)):
+    if not processes.broadcast(processes.leads and _acquire(lock)):
         raise RunError(f"{run.path} is being trained by another process: wait for its end, or stop it first")
     try:
         yield
@@ -209,7 +209,7 @@ def held(run: RunFolder, processes: Processes) -> Iterator[None]:
         lock.release()
 
 
-def _take(lock: FileLock) -> bool:
+def _acquire(lock: FileLock) -> bool:
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -338,7 +338,7 @@ def seconds(run: RunFolder) -> float:
 def write_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> None:
     """Write each domain's images into the run: fingerprints and names, and a digest of all pixels."""
     record = {
-        name: {"pixels": _digest(images.images), "images": [list(provenance) for provenance in images.origins]}
+        name: {"pixels": _digest(images.images), "images": [list(origin) for origin in images.origins]}
         for name, images in sets.items()
     }
     write_lines(run.images_file, [json.dumps(record)])
@@ -353,12 +353,24 @@ def check_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> str:
     if not run.images_file.is_file():
         return ""
     record: dict[str, Any] = read_json(run.images_file)
+    if changes := _image_changes(record, sets):
+        raise RunError(
+            f"{run.path} cannot go on: its images have changed, and a domain would learn from others than it "
+            f"began with ({'. '.join(changes)}); restore them, or begin a new run"
+        )
+    if any(record[name]["pixels"] != _digest(images.images) for name, images in sets.items()):
+        return "the images are the same, but in another order, or decoded or fitted otherwise than before"
+    return ""
+
+
+def _image_changes(record: Mapping[str, Any], sets: Mapping[str, ImageSet]) -> list[str]:
+    """Return for each domain the images that it had not, or has no longer, by the run's record."""
     known = {name: {mark: file for file, mark in domain["images"]} for name, domain in record.items()}
     owners = {mark: name for name, images in known.items() for mark in images}
     changes = []
     for name, images in sets.items():
-        now = {provenance.fingerprint: provenance.name for provenance in images.origins}
-        counts = Counter(provenance.fingerprint for provenance in images.origins)
+        now = {origin.fingerprint: origin.name for origin in images.origins}
+        counts = Counter(origin.fingerprint for origin in images.origins)
         before = Counter(mark for _, mark in record.get(name, {"images": []})["images"])
         taken = [now[mark] for mark in now if owners.get(mark, name) != name]
         added = [now[mark] for mark in counts - before if mark not in owners or owners[mark] == name]
@@ -369,14 +381,7 @@ def check_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> str:
             if files
         ]
         changes += [f"domain {name}: {'; '.join(parts)}"] if parts else []
-    if changes:
-        raise RunError(
-            f"{run.path} cannot go on: its images have changed, and a domain would learn from others than it "
-            f"began with ({'. '.join(changes)}); restore them, or begin a new run"
-        )
-    if any(record[name]["pixels"] != _digest(images.images) for name, images in sets.items()):
-        return "the images are the same, but in another order, or decoded or fitted otherwise than before"
-    return ""
+    return changes
 
 
 def _digest(images: Tensor) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from training.zoo import cogan, dcgan, soft_cogan
 from training.zoo.rows import Layer, Table
 
-__all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "FEATURES", "GENERATORS", "Layer", "Table", "misfit"]
+__all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "FEATURES", "GENERATORS", "Layer", "Table", "size_mismatch"]
 
 FAMILIES = (cogan, dcgan, soft_cogan)
 GENERATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.GENERATORS.items()}

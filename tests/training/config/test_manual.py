@@ -83,8 +83,8 @@ def test_every_experiment_has_a_line() -> None:
     assert [file.stem for file in FILES if f"`{file.stem}`" not in pages] == []
 
 
-def test_the_manual_has_every_lesson() -> None:
-    """docs/adaptation.md names each lesson and each field of the classifier; its example works."""
+def test_the_manual_has_every_auxiliary_loss() -> None:
+    """docs/adaptation.md names each auxiliary loss and each field of the classifier; its example works."""
     manual = (DOCS / "adaptation.md").read_text()
     names = [*AUXILIARY_LOSSES, *(f"classifier.{field.name}" for field in fields(ClassifierConfig))]
     assert [name for name in names if f"`{name}`" not in manual] == []

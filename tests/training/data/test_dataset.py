@@ -35,7 +35,7 @@ def coupled(*domains: dict[str, Any], seed: int = 0) -> Experiment:
 
 
 def levels(images: ImageSet) -> list[int]:
-    """Return the level of each image, which tells it from all others."""
+    """Return the level of each image, which identifies it."""
     return [int(level) for level in images.images[:, 0, 0, 0]]
 
 
@@ -164,7 +164,7 @@ def test_what_is_no_attribute_is_refused(tmp_path: Path, column: str, message: s
 
 
 def test_a_domain_learns_from_as_many_images_as_it_asks_for(numbered: Path) -> None:
-    """They are drawn by the seed, out of the domain's own share; asking for more than that is refused."""
+    """They are sampled by the seed, out of the domain's own share; asking for more than that is refused."""
 
     def learned(seed: int, count: int | None) -> list[int]:
         twin = {"name": "twin", "source": str(numbered)}
@@ -251,7 +251,7 @@ def test_the_pairs_of_test_rows_are_kept_to_measure(alphabet: Path, tmp_path: Pa
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Return six photographs of 32x40, laid out as CIFAR-10 is; each pixel tells its place and photo."""
+    """Return six photographs of 32x40, laid out as CIFAR-10 is; each pixel encodes its place and photo."""
     y, x = np.mgrid[:32, :40]
     for split, first in (("train", 0), ("test", 100)):
         pixels = [np.stack([y, x, np.full_like(x, first + i)], 2).astype(np.uint8) for i in range(6)]

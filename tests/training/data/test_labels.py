@@ -38,7 +38,9 @@ def experiment(first: Path, second: Path, **changes: Any) -> Experiment:
 
 
 @pytest.mark.parametrize("compared", [LESSON, COUPLING])
-def test_lessons_and_the_semantic_coupling_ask_for_the_same_classes(tmp_path: Path, compared: dict[str, Any]) -> None:
+def test_auxiliary_losses_and_the_semantic_coupling_need_the_same_classes(
+    tmp_path: Path, compared: dict[str, Any]
+) -> None:
     """A class that one folder lacks moves the numbers of all behind it, which is said before training."""
     ours, theirs = folder(tmp_path / "ours", "cat", "dog"), folder(tmp_path / "theirs", "dog", "wolf")
     with pytest.raises(DataError, match="class 0 of domain theirs is 'dog', and that of ours 'cat'; lessons"):

@@ -41,7 +41,7 @@ def levels(images: ImageSet) -> list[int]:
     return [int(level) for level in images.images[:, 0, 0, 0]]
 
 
-def test_rows_count_where_columns_have_the_values_asked_for(tmp_path: Path) -> None:
+def test_rows_count_if_columns_have_the_given_values(tmp_path: Path) -> None:
     """CelebA by attribute, as the hub has it: those with it in one domain and the rest in another."""
     smiling = [True, False, True, False, False]
     faces: Columns = {"image": pictures(0, 10, 20, 30, 40), "celeb_id": [1, 1, 2, 3, 4], "Smiling": smiling}
@@ -87,7 +87,7 @@ def test_a_configuration_is_chosen_by_its_name(tmp_path: Path) -> None:
         load(tmp_path / "svhn")
 
 
-def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_folders_of_one_name_are_distinguished(tmp_path: Path) -> None:
     """What was read of another folder, or of this one before it changed, is not read again instead."""
     for level, place in ((1, "here"), (2, "there"), (3, "here")):
         source = tmp_path / place / "svhn"
@@ -135,7 +135,7 @@ def test_an_existing_folder_comes_before_the_data_root(tmp_path: Path, monkeypat
         ("photos.zip", "is a file, and a source is a folder: unpack it"),
     ],
 )
-def test_what_is_no_name_of_the_hub_is_not_asked_there(
+def test_what_is_no_name_of_the_hub_is_not_requested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str
 ) -> None:
     """The error says where the folder was looked for."""
@@ -145,7 +145,7 @@ def test_what_is_no_name_of_the_hub_is_not_asked_there(
         load(source)
 
 
-def test_a_hub_that_is_not_reached_is_asked_once(tmp_path: Path) -> None:
+def test_a_hub_that_cannot_be_reached_is_tried_once(tmp_path: Path) -> None:
     """The error comes at once and says what was looked for, as it does with each of the next sources."""
     program = (
         "import sys, time\n"

@@ -133,9 +133,7 @@ def test_images_of_several_sizes_are_resized(tmp_path: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_wrong_with_an_archive_is_said(
-    tmp_path: Path, arrays: dict[str, Any], split: str, message: list[str]
-) -> None:
+def test_errors_of_an_archive_are_named(tmp_path: Path, arrays: dict[str, Any], split: str, message: list[str]) -> None:
     """The error names the domain, the file and the array, and what it should have been."""
     np.savez(tmp_path / "train.npz", **arrays)
     for part in message:

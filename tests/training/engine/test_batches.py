@@ -19,10 +19,10 @@ CLASSES = torch.tensor([0] * 90 + [2] * 9 + [3])
 
 
 @pytest.mark.parametrize(("balanced", "shares"), [(False, [0.9, 0, 0.09, 0.01]), (True, [1 / 3, 0, 1 / 3, 1 / 3])])
-def test_classes_are_drawn_as_often_as_any_other_where_balanced(
+def test_classes_of_a_balanced_domain_are_sampled_equally_often(
     make_experiment: MakeExperiment, balanced: bool, shares: list[float]
 ) -> None:
-    """Either way an image keeps its label, and is drawn as often as others of its class."""
+    """Either way an image keeps its label, and is sampled as often as others of its class."""
     domain = {"name": "known", "source": "digits", "labelled": True, "balanced": balanced}
     experiment = make_experiment(domains=[domain], lessons=AUXILIARY_LOSSES, batch_size=20_000)
     values = torch.arange(100, dtype=torch.uint8)
@@ -48,7 +48,7 @@ def test_a_balanced_domain_must_be_labelled(make_experiment: MakeExperiment) -> 
 MakeTrainer = Callable[[Experiment], Trainer]
 
 
-def test_without_options_images_are_shown_as_they_are(make_experiment: MakeExperiment) -> None:
+def test_without_options_images_are_not_augmented(make_experiment: MakeExperiment) -> None:
     """No copy is made, and no random number is drawn."""
     images = {"digit": torch.rand(2, 1, 4, 4), "edge": torch.rand(2, 1, 4, 4)}
     before = torch.get_rng_state()
@@ -58,7 +58,7 @@ def test_without_options_images_are_shown_as_they_are(make_experiment: MakeExper
 
 
 def test_a_domain_forbids_what_would_make_it_another(make_experiment: MakeExperiment) -> None:
-    """Color alters the digits, and leaves the negatives, which are told by it, as they are."""
+    """Color alters the digits, and leaves the negatives, which differ by it, as they are."""
     experiment = make_experiment(("digit", "negative"), discriminator={"augmentations": ["color"]})
     images = {name: torch.rand(8, 1, 4, 4) for name in ("digit", "negative")}
     augmented = DiscriminatorInput(experiment)(images, 0)
@@ -76,7 +76,7 @@ def test_noise_fades(make_experiment: MakeExperiment, done: int, deviation: floa
 
 
 def test_all_that_the_discriminator_sees_is_altered(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
-    """Real images, those drawn to teach it and those that teach the generator have all lost their cutout."""
+    """Real images, and the generated ones of both updates, all have a cutout."""
     trainer = make_trainer(make_experiment(discriminator={"augmentations": ["cutout"]}))
     seen: list[dict[str, torch.Tensor]] = []
     trainer.state.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

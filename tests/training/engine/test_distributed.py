@@ -38,7 +38,7 @@ TORCHRUN = [
 TORCHRUN += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m"]
 OPTIONS = ["--steps", "6", "--log-every", "4", "--checkpoint-every", "4", "--generator.width", "0.03"]
 OPTIONS += ["--machine.accelerator", "cpu", "--machine.threads", "1"]
-TAUGHT = """
+AUXILIARY = """
 [classifier]
 batch_size = 6
 confidence = 0.0
@@ -68,18 +68,18 @@ def assert_alike(run: Path, expected: Path) -> None:
 
 
 @pytest.mark.timeout(300)  # two processes that load PyTorch
-@pytest.mark.parametrize("taught", [False, True], ids=["plain", "taught"])
+@pytest.mark.parametrize("auxiliary", [False, True], ids=["plain", "auxiliary"])
 def test_two_processes_train_what_one_does(
-    run_verb: RunVerb, write_experiment: Path, tmp_path: Path, taught: bool
+    run_verb: RunVerb, write_experiment: Path, tmp_path: Path, auxiliary: bool
 ) -> None:
     """From the same batches the same weights and metrics come, but for rounding, and one folder of files.
 
     With batch normalisation, a penalty on gradients, three domains and an average, without lessons and with
     them; and one process may go on where two have stopped.
     """
-    if taught:
+    if auxiliary:
         text = write_experiment.read_text().replace("[[domains]]", "[[domains]]\nlabelled = true", 1)
-        write_experiment.write_text(text + TAUGHT)
+        write_experiment.write_text(text + AUXILIARY)
     run_verb(train, write_experiment, "--runs", tmp_path / "one", *OPTIONS)
     command = [*TORCHRUN, "training.train", str(write_experiment), "--runs", str(tmp_path / "two"), *OPTIONS]
     subprocess.run(command, cwd=ROOT, env=os.environ | ALONE, check=True, timeout=280)
@@ -136,7 +136,7 @@ def test_a_batch_is_shared_out_evenly(fabric: Fabric) -> None:
         processes.check(5)
 
 
-def test_a_batch_of_lessons_is_shared_out_evenly(
+def test_a_batch_of_auxiliary_losses_is_split_evenly(
     make_experiment: MakeExperiment, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What two processes cannot halve is refused before training, by its name."""

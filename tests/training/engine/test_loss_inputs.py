@@ -121,7 +121,7 @@ def test_semantic_asks_classifiers_that_stay(make_experiment: MakeExperiment, fa
 
 
 def test_classifiers_are_read_for_those_who_ask(make_experiment: MakeExperiment, tmp_path: Path) -> None:
-    """A cycle needs none; couplings without what they ask are told where it should be."""
+    """A cycle needs none; missing loss networks are named with their path."""
     assert load_loss_networks(make_experiment(couplings=coupled("cycle"))) == {}
     for name, message in (("semantic", "train_classifier"), ("content", r"vgg\.pth is missing")):
         missing = coupled(name)[0] | {"classifiers": str(tmp_path), "vgg": str(tmp_path / "vgg.pth")}
@@ -129,7 +129,7 @@ def test_classifiers_are_read_for_those_who_ask(make_experiment: MakeExperiment,
             load_loss_networks(make_experiment(couplings=[missing]))
 
 
-def test_features_are_those_of_the_pairs_drawn(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
+def test_features_are_those_of_the_generated_pairs(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
     """What the coupling sees is each head's first layers, run on the same latents, from the border on."""
     trainer = make_trainer(make_experiment(generator=APART, couplings=coupled("features", layers=2)))
     trainer.state.generator.eval()
@@ -158,10 +158,10 @@ def losses(trainer: Trainer, steps: int = 1) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("names", [PAIR, ("edge", "known", "colour"), ("known",)])
-def test_any_number_of_domains_is_taught(
+def test_auxiliary_losses_take_any_number_of_domains(
     make_experiment: MakeExperiment, make_trainer: MakeTrainer, names: tuple[str, ...]
 ) -> None:
-    """One labelled domain beside none, one or two that are not: each lesson is logged by its own name."""
+    """One labelled domain beside none, one or two that are not: each auxiliary loss is logged by its own name."""
     lessons = ALL if len(names) > 1 else PLAIN
     measured = losses(make_trainer(make_experiment(names, lessons=lessons)))
     assert {lesson["name"] for lesson in lessons} <= measured.keys()
@@ -179,14 +179,14 @@ def test_a_discriminator_learns_classes(make_experiment: MakeExperiment, make_tr
     assert costs[0] < costs[1] / 2
 
 
-def test_a_lesson_begins_when_it_should(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
+def test_an_auxiliary_loss_begins_on_time(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
     """With half of four steps to pass, the third is the first that has it."""
     lessons = [*PLAIN, {"name": "pseudo_labels", "weight": 1.0, "begins": 0.5}]
     trainer = make_trainer(make_experiment(PAIR, lessons=lessons, steps=4))
     assert ["pseudo_labels" in losses(trainer) for _ in range(4)] == [False, False, True, True]
 
 
-def test_lessons_have_a_batch_of_their_own(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
+def test_auxiliary_losses_have_a_batch_of_their_own(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
     """Their number of images is what the classifier says, and pairs are as many as in every step."""
     trainer = make_trainer(make_experiment(PAIR, lessons=ALL, classifier={"batch_size": 7}))
     seen: list[int] = []
@@ -217,8 +217,8 @@ def test_labels_of_other_domains_are_never_read(
     assert_same(states[0], states[1])
 
 
-def test_the_teacher_is_the_averaged_discriminator(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
-    """A decay of 0 makes it the last iterate, as in the official code; without lessons there is none."""
+def test_the_ema_discriminator_is_the_average(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
+    """A decay of 0 makes it the last iterate, as in the official code; without auxiliary losses there is none."""
     trainer = make_trainer(make_experiment(PAIR, lessons=PLAIN, classifier={"ema": 0.0}))
     losses(trainer, 2)
     state = trainer.state.state_dict()
@@ -248,7 +248,7 @@ def test_the_teacher_is_the_averaged_discriminator(make_experiment: MakeExperime
         ({"classifier": {"confidence": 1.5}}, "classifier.confidence = 1.5"),
     ],
 )
-def test_lessons_that_fit_nothing_are_refused(
+def test_auxiliary_losses_that_do_not_fit_are_refused(
     make_experiment: MakeExperiment, changes: dict[str, Any], message: str
 ) -> None:
     """The error names the field, its value and what is allowed."""
@@ -257,7 +257,7 @@ def test_lessons_that_fit_nothing_are_refused(
     assert message in str(error.value)
 
 
-def test_lessons_of_unlabelled_images_need_some(make_experiment: MakeExperiment) -> None:
+def test_auxiliary_losses_of_unlabelled_images_need_some(make_experiment: MakeExperiment) -> None:
     """Where every domain is labelled, they are refused by name."""
     with pytest.raises(ConfigError, match=r"lessons \['pair_labels', .+\] need a domain that is not labelled"):
         make_experiment(("known",), lessons=ALL)
@@ -274,6 +274,6 @@ def test_labels_must_be_there_and_be_classes(make_experiment: MakeExperiment) ->
 
 
 def test_no_loss_is_logged_under_another_one_s_name() -> None:
-    """A run may have all lessons, couplings and penalties at once: their names differ."""
+    """A run may have all auxiliary losses, couplings and penalties at once: their names differ."""
     names = [*AUXILIARY_LOSSES, *COUPLINGS, *PENALTIES]
     assert len(set(names)) == len(names)

@@ -20,7 +20,7 @@ from training.runs.folder import RunFolder
 RunVerb = Callable[..., None]
 
 
-def test_the_environment_sets_what_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_sets_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine keeps its choices in COGAN_ACCELERATOR, COGAN_THREADS and COGAN_PRECISION."""
     for name, value in (("ACCELERATOR", "cpu"), ("THREADS", "3"), ("PRECISION", "bf16-mixed")):
         monkeypatch.setenv(f"COGAN_{name}", value)
@@ -66,7 +66,7 @@ def test_a_run_keeps_what_was_chosen(run_verb: RunVerb, write_experiment: Path, 
 def test_a_recipe_has_no_precision(
     write_experiment: Path, make_experiment: Callable[..., Experiment], tmp_path: Path
 ) -> None:
-    """It is told where precision belongs now, and runs that kept it in their experiment are still read."""
+    """The error names where precision belongs now, and runs that kept it in their experiment are still read."""
     write_experiment.write_text('precision = "bf16-mixed"\n' + write_experiment.read_text())
     with pytest.raises(ConfigError, match=r"precision belongs to the machine: --machine\.precision bf16"):
         load_experiment(write_experiment)

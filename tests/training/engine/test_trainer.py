@@ -127,7 +127,7 @@ def test_learning_rates_fall(
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
-def test_networks_calculate_in_the_precision_that_is_asked(
+def test_networks_calculate_in_the_given_precision(
     make_experiment: MakeExperiment,
     make_trainer: Callable[..., Trainer],
     precision: Precision,
@@ -154,7 +154,7 @@ def test_the_average_draws_without_a_gradient(make_experiment: MakeExperiment, m
 
 @pytest.mark.parametrize("prior", ["normal", "uniform"])
 def test_latents_follow_the_prior(make_experiment: MakeExperiment, make_trainer: MakeTrainer, prior: str) -> None:
-    """The generator is taught on latents of the distribution that the exported file states."""
+    """The generator is trained on latents of the distribution that the exported file states."""
     trainer = make_trainer(make_experiment(["digit"], prior=prior, batch_size=500))
     generated: list[Tensor] = []
     trainer.state.generator.register_forward_pre_hook(lambda _, inputs: generated.append(inputs[0]))
@@ -167,7 +167,7 @@ def test_latents_follow_the_prior(make_experiment: MakeExperiment, make_trainer:
 
 
 def test_real_images_are_in_the_generators_range(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
-    """The discriminator sees real images on the same scale as drawn ones, in grey and in colour."""
+    """The discriminator sees real images on the same scale as generated ones, in grey and in colour."""
     for table, low in (("digit", 0.0), ("digit_leaky", -1.0)):
         trainer = make_trainer(make_experiment(("digit", "colour"), generator={"table": table}))
         seen: list[dict[str, Tensor]] = []
@@ -326,7 +326,7 @@ def test_clipped_gradients_bound_the_step(make_experiment: MakeExperiment, make_
 
 
 @pytest.mark.parametrize(("discriminator", "generator"), [(1, 1), (3, 1), (1, 2), (2, 3)])
-def test_a_step_has_as_many_updates_as_asked(
+def test_a_step_has_the_given_number_of_updates(
     make_experiment: MakeExperiment, make_trainer: MakeTrainer, discriminator: int, generator: int
 ) -> None:
     """Each network is updated so often, on images of its own but for the one batch that both share."""

@@ -63,7 +63,7 @@ def test_smoothed_labels_move_the_best_logits(name: str, lowest: tuple[float, fl
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_losses_pull_the_two_sides_apart(name: str) -> None:
+def test_losses_separate_real_and_generated_logits(name: str) -> None:
     """Between the labels a discriminator wants real logits up, fake ones down; a generator fake ones up."""
     real, fake = torch.rand(2, 7, generator=torch.Generator().manual_seed(0)).requires_grad_().unbind()
     loss = LOSSES[name]
@@ -115,13 +115,13 @@ def test_the_gradient_penalty_of_a_linear_discriminator(norm: float) -> None:
 
 
 @pytest.mark.parametrize(("name", "which"), [("r1", 0), ("r2", 1)])
-def test_r1_looks_at_real_images_and_r2_at_drawn_ones(name: str, which: int) -> None:
+def test_r1_is_at_real_images_and_r2_at_generated_ones(name: str, which: int) -> None:
     """Each penalty's place is the images that its paper names."""
     images = ({"digit": torch.zeros(1, 1, 2, 2)}, {"digit": torch.ones(1, 1, 2, 2)})
     assert PLACES[PENALTIES[name].place](*images) is images[which]
 
 
-def test_points_between_lie_on_the_lines_from_real_to_drawn_images() -> None:
+def test_points_between_lie_on_the_lines_from_real_to_generated_images() -> None:
     """Each image has a share of its own, the same for all its pixels."""
     real = {"digit": torch.zeros(50, 1, 4, 4), "edge": torch.zeros(50, 3, 4, 4)}
     points = between(real, {name: torch.full_like(batch, 8.0) for name, batch in real.items()})

@@ -75,7 +75,7 @@ def test_features_of_two_domains_cost_their_squared_distance() -> None:
     assert loss_of("pair_features", generated=twins) == pytest.approx(2 * 2 / 3 * ((9 + 16) + (0 + 1)) / 2)
 
 
-def test_pseudo_labels_are_the_classes_that_the_teacher_is_sure_of() -> None:
+def test_pseudo_labels_are_confident_classes_of_the_ema() -> None:
     """Images that it is not sure of cost nothing but count in the mean; the labelled are left out."""
     real = {"first": pixels((math.nan, math.nan)), "second": pixels((SURE, 0.0), (0.1, 0.0))}
     augmented = {"first": pixels((math.nan, math.nan)), "second": pixels((0.0, SURE), (0.0, SURE))}
@@ -86,7 +86,7 @@ def test_pseudo_labels_are_the_classes_that_the_teacher_is_sure_of() -> None:
 
 
 def test_pair_labels_are_read_in_the_labelled_image_of_a_pair() -> None:
-    """The student must say of the unlabelled image what the teacher says of the labelled one."""
+    """The unlabelled image's label is the EMA's class of the labelled one."""
     generated = {"first": pixels((0.0, SURE), (0.0, 0.1)), "second": pixels((SURE, 0.0), (SURE, 0.0))}
     asked = {"generated": generated, "labels": {"first": torch.tensor([0])}}
     assert loss_of("pair_labels", confidence=0.85, **asked) == pytest.approx(-math.log(0.1) / 2)
@@ -101,8 +101,8 @@ def test_entropy_is_that_of_the_unlabelled_images() -> None:
 
 
 @pytest.mark.parametrize("name", AUXILIARY_LOSSES)
-def test_a_lesson_teaches_the_student_alone(name: str) -> None:
-    """Gradients reach the student's network and stop at the teacher's."""
+def test_an_auxiliary_loss_has_gradients_in_the_discriminator_alone(name: str) -> None:
+    """Gradients reach the discriminator and not its EMA."""
     scales = [torch.ones((), requires_grad=True) for _ in range(2)]
     discriminator, ema_discriminator = (TinyDiscriminator(scale) for scale in scales)  # type: ignore[arg-type]  # a scalar tensor
     images = {"first": pixels((1.0, 0.0)), "second": pixels((0.0, 2.0))}

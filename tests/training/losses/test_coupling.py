@@ -93,7 +93,7 @@ def test_content_is_the_last_of_the_features() -> None:
 
 
 def test_style_is_how_channels_go_together() -> None:
-    """A feature's Gram matrix is its mean over places; drawn and real ones are compared image by image."""
+    """A feature's Gram matrix is its mean over places; generated and real ones are compared image by image."""
     real = {"left": torch.tensor([[[[1.0, 3.0]], [[2.0, 0.0]]]])}  # two channels of two places
     generated = {"left": torch.tensor([[[[3.0, 1.0]], [[0.0, 2.0]]]])}  # the places change, the style does not
     vgg_features = {"left": lambda batch: [batch, 2 * batch, batch + 1000.0]}

@@ -74,7 +74,7 @@ def test_colors_change_all_pixels_alike() -> None:
     torch.testing.assert_close(result.mean((1, 2, 3)) - grey.mean((1, 2, 3)), flat.mean((1, 2, 3)) - 0.25)
 
 
-def test_an_affine_view_is_near_the_image() -> None:
+def test_an_affine_augmentation_is_near_the_image() -> None:
     """A disc is moved by at most a fourteenth of each side and grows by at most a third; flat stays flat."""
     flat = torch.full((20, 3, 16, 24), 0.25)
     torch.testing.assert_close(altered("affine", flat), flat)
@@ -88,7 +88,7 @@ def test_an_affine_view_is_near_the_image() -> None:
         assert 1.5 < moved.abs().max() < 2.6  # two pixels, turned, scaled and sheared with the rest
 
 
-def test_an_elastic_view_moves_neighbours_alike() -> None:
+def test_an_elastic_augmentation_moves_neighbours_alike() -> None:
     """Of an image of places it shows where each was taken from: near, and hardly apart from its neighbour."""
     places = torch.arange(28.0).expand(400, 1, 28, 28)
     moves = (altered("elastic", places) - places)[:, 0, 6:-6, 6:-6]  # a border repeats its own place

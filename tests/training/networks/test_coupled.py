@@ -46,7 +46,7 @@ def test_a_generator_draws_every_domain(domains: int, name: str) -> None:
 
 @pytest.mark.parametrize("domains", COUNTS)
 @pytest.mark.parametrize("name", DISCRIMINATORS)
-def test_a_discriminator_judges_every_domain(domains: int, name: str) -> None:
+def test_a_discriminator_has_logits_of_every_domain(domains: int, name: str) -> None:
     """Every image gets one logit, in batches of different lengths, and the same in any company."""
     table, channels = DISCRIMINATORS[name], CHANNELS[:domains]
     shared = len(table.layers) - 1
@@ -129,7 +129,7 @@ def test_the_last_layers_can_be_a_domains_own(make_experiment: MakeExperiment, o
     assert not torch.equal(logits["digit"], logits["edge"])
 
 
-def test_what_is_not_said_leaves_one_layer_beside_the_image(make_experiment: MakeExperiment) -> None:
+def test_by_default_one_layer_is_not_shared(make_experiment: MakeExperiment) -> None:
     """Own last layers are taken of the shared ones, and every domain keeps its first."""
     discriminator = build_discriminator(make_experiment(discriminator={"own_last_layers": 1}))
     assert sum(isinstance(module, nn.Conv2d) for module in discriminator.stems["digit"].modules()) == 1
@@ -208,7 +208,7 @@ def test_latents_are_the_services() -> None:
     assert np.array_equal(latents.numpy(), np.stack([draw_latent(prior, seed) for seed in (3, 4, 5)]))
 
 
-def test_a_latent_is_drawn_alike_in_any_batch(make_experiment: MakeExperiment) -> None:
+def test_a_latent_gives_the_same_images_in_any_batch(make_experiment: MakeExperiment) -> None:
     """Drawing is in evaluation mode, whatever mode the generator is in, and leaves it as it was."""
     experiment = make_experiment(("digit", "colour"))
     generator = build_generator(experiment).train()

@@ -46,12 +46,12 @@ def test_every_initialisation_is_the_distribution_of_its_name(name: str) -> None
 
 
 @pytest.mark.parametrize("build", [build_generator, build_discriminator, build_encoder])
-def test_every_weight_is_drawn_as_its_network_is_told(
+def test_every_weight_has_the_networks_initialisation(
     make_experiment: MakeExperiment,
     monkeypatch: pytest.MonkeyPatch,
     build: Callable[[Experiment], nn.Module],
 ) -> None:
-    """Whatever layer a linear operation is of, its weights are drawn by the name that is said."""
+    """The weights of every linear operation are initialised by the given name."""
     monkeypatch.setitem(INITIALISERS, "he", nn.init.ones_)
     told = {"table": "digit", "width": 1 / 32, "initialisation": "he"}
     network = build(make_experiment(generator=told, discriminator=told, encoder=told))
@@ -59,7 +59,7 @@ def test_every_weight_is_drawn_as_its_network_is_told(
 
 
 @pytest.mark.parametrize("build", [build_generator, build_discriminator, build_encoder])
-def test_biases_begin_where_they_are_told_to(
+def test_biases_start_at_initial_bias(
     make_experiment: MakeExperiment, build: Callable[[Experiment], nn.Module]
 ) -> None:
     """Those of every linear operation do, and those of normalisations stay zero."""
@@ -72,7 +72,7 @@ def test_biases_begin_where_they_are_told_to(
 
 @pytest.mark.parametrize("build", [build_generator, build_discriminator])
 @pytest.mark.parametrize(("told", "slope"), [(None, 0.25), (0.0, 0.0), (0.5, 0.5)])
-def test_prelus_begin_where_they_are_told_to(
+def test_prelus_start_at_initial_slope(
     make_experiment: MakeExperiment,
     build: Callable[[Experiment], nn.Module],
     told: float | None,
@@ -86,7 +86,7 @@ def test_prelus_begin_where_they_are_told_to(
 
 @pytest.mark.parametrize("name", INITIALISERS)
 def test_a_spectral_row_has_singular_value_one(make_experiment: MakeExperiment, name: str) -> None:
-    """However its weights were drawn, after some forwards the largest singular value of every layer is 1."""
+    """With any initialisation, after some forwards the largest singular value of every layer is 1."""
     tiny = {"table": "digit_spectral", "initialisation": name, "width": 1 / 16}
     discriminator = build_discriminator(make_experiment(["digit"], discriminator=tiny))
     images = torch.randn(2, 1, 28, 28)

@@ -45,7 +45,7 @@ def test_a_classifier_learns_and_is_kept(digits_folder: Path, tmp_path: Path) ->
 
 
 def test_classifiers_of_different_images_have_different_files(tmp_path: Path) -> None:
-    """The name tells apart all that a domain's images depend on, and nothing else."""
+    """The name depends on all that a domain's images depend on, and nothing else."""
     base: dict[str, Any] = {"name": "digit", "source": "a/mnist"}
 
     def file(size: tuple[int, int] = SIZE, **change: Any) -> Path:

@@ -82,7 +82,7 @@ def test_at_full_width_it_is_vgg19() -> None:
 
 
 def test_a_file_of_another_network_is_refused(whole: nn.Sequential, tmp_path: Path) -> None:
-    """A network of fewer or other layers, and one of other names, are told by their path."""
+    """A network of fewer or other layers, and one of other names, are named by their path."""
     shallow = save(whole[:10], tmp_path / "shallow.safetensors")
     other = save(nn.Sequential(nn.Linear(3, 3), *list(whole)[1:]), tmp_path / "other.pth")
     unnamed = tmp_path / "unnamed.pth"
@@ -135,14 +135,14 @@ def test_a_folder_below_the_data_root_comes_first(hub: Path, tmp_path: Path, mon
 
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize("name", [NAME, "no such: name", "some/weights.bin"])
-def test_what_nobody_has_is_told(name: str) -> None:
+def test_missing_weights_are_an_error(name: str) -> None:
     """A repository that cannot be fetched, and what is no name of one, say what a file would be."""
-    with pytest.raises(RunError, match=r"no file \(of \.pt, \.pth, \.safetensors\), and from the hub"):
+    with pytest.raises(RunError, match=r"no such file \(of \.pt, \.pth, \.safetensors\), and model"):
         find_weights(name)
 
 
 def test_a_file_is_known_by_how_it_ends(tmp_path: Path) -> None:
-    """Where one of weights is missing the hub is not asked, and one of something else is told."""
+    """Where one of weights is missing the hub is not requested; a file of another kind is an error."""
     with pytest.raises(RunError, match=r"none\.pth is missing"):
         find_weights("some/none.pth")
     for name in ("text.pth", "text.pt", "text.safetensors"):

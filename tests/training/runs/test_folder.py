@@ -30,9 +30,9 @@ from training.files import write_json
 from training.runs.folder import (
     MAX_CHECKPOINTS,
     RunFolder,
-    held,
     list_checkpoints,
     load_checkpoint,
+    locked,
     machines,
     note_machine,
     save_checkpoint,
@@ -125,9 +125,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         RunFolder.open(tmp_path)
 
 
-def test_an_experiment_that_is_read_no_longer_is_told_by_its_run(
-    make_experiment: MakeExperiment, tmp_path: Path
-) -> None:
+def test_an_unreadable_experiment_is_named_by_its_run(make_experiment: MakeExperiment, tmp_path: Path) -> None:
     """A field that went, or a name that is not there yet, comes with the folder that has it."""
     run = RunFolder.create(tmp_path, make_experiment())
     description = run.description()
@@ -201,18 +199,18 @@ def another(run: RunFolder) -> Iterator[None]:
 def test_a_run_is_held_by_one(make_experiment: MakeExperiment, tmp_path: Path, fabric: Fabric) -> None:
     """Others are refused while it is held, and not once it is let go or its holder is killed."""
     run, processes = RunFolder.create(tmp_path, make_experiment()), Processes(fabric)
-    for holding in (another(run), held(run, processes)):
+    for holding in (another(run), locked(run, processes)):
         refused = pytest.raises(RunError, match="00000_tiny is being trained by another process")
-        with holding, refused, held(run, processes):
+        with holding, refused, locked(run, processes):
             pass
-    with held(run, processes):
+    with locked(run, processes):
         pass
 
 
 def test_another_run_can_be_trained_beside_it(make_experiment: MakeExperiment, tmp_path: Path, fabric: Fabric) -> None:
     """What is held is a folder, not all of them."""
     first, second = (RunFolder.create(tmp_path, make_experiment()) for _ in range(2))
-    with held(first, Processes(fabric)), held(second, Processes(fabric)):
+    with locked(first, Processes(fabric)), locked(second, Processes(fabric)):
         assert first.path != second.path
 
 
