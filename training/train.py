@@ -70,6 +70,7 @@ def main(target: Path, arguments: list[str]) -> None:
             print_once(trainer, f"stopped; resume with: python -m training.train {folder.path}")
             raise
         print_once(trainer, f"done: {folder.path}; measure it with: python -m training.evaluate {folder.path}")
+    trainer.processes.leave()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.distributed import all_reduce, get_world_size
+from torch.distributed import all_reduce, destroy_process_group, get_world_size, is_initialized
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from training.errors import ConfigError
@@ -30,6 +30,11 @@ class Processes:
         self.leads = fabric.is_global_zero
         """Whether this is the leading process, which writes."""
         self.precision = str(fabric._precision.precision)  # which it has under no public name
+
+    def leave(self) -> None:
+        """Leave the process group: its threads can crash a process that exits with them."""
+        if self.count > 1 and is_initialized():
+            destroy_process_group()
 
     def check(self, batch_size: int, field: str = "batch_size") -> None:
         """Raise ConfigError, naming the field, if a batch cannot be shared out evenly."""
