@@ -72,7 +72,7 @@ def test_help_lists_every_field(run_verb: RunVerb, write_experiment: Path, capsy
     """Each field of the experiment is an option, with the sentence that stands below it."""
     with pytest.raises(SystemExit, match="0"):
         run_verb(train, write_experiment, "--help")
-    augmented = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
     plain = [field.name for field in fields(Experiment)]
     parts = (
         "domains",
@@ -89,9 +89,9 @@ def test_help_lists_every_field(run_verb: RunVerb, write_experiment: Path, capsy
     prefixed += [f"classifier.{field.name}" for field in fields(ClassifierConfig)]
     prefixed += [f"domains.2.{field.name}" for field in fields(DomainConfig)]
     for name in plain + prefixed:
-        assert name.split(".")[-1] in parts or f"--{name.replace('_', '-')}" in augmented
+        assert name.split(".")[-1] in parts or f"--{name.replace('_', '-')}" in printed
     for sentence in ("Decay of the averaged generator", "Licence of the images", "1 for grey, 3 for RGB."):
-        assert sentence in augmented
+        assert sentence in printed
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,9 @@ def test_help_says_what_each_choice_is(
     """Every table, loss and penalty has a line with its name and its sentence."""
     with pytest.raises(SystemExit, match="0"):
         run_verb(verb, write_experiment, "--help")
-    augmented = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for name, choice in (one for registry in registries for one in registry.items()):
-        assert f"- {name}: {choice.about}" in augmented
+        assert f"- {name}: {choice.about}" in printed
 
 
 def test_a_dry_run_writes_nothing(

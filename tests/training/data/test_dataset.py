@@ -48,9 +48,9 @@ def test_domains_of_one_split_share_no_image(numbered: Path) -> None:
         {"name": "twin", "source": path},
     )
     sets = load_training_sets(experiment)
-    augmented = [levels(sets["digit"]), [255 - level for level in levels(sets["negative"])], levels(sets["twin"])]
-    assert [len(part) for part in augmented] == [7, 7, 7]
-    assert sorted(itertools.chain(*augmented)) == [10 * i for i in range(21)]
+    found = [levels(sets["digit"]), [255 - level for level in levels(sets["negative"])], levels(sets["twin"])]
+    assert [len(part) for part in found] == [7, 7, 7]
+    assert sorted(itertools.chain(*found)) == [10 * i for i in range(21)]
 
 
 def test_shares_follow_from_the_seed(numbered: Path) -> None:
@@ -73,10 +73,10 @@ def test_overlaps_are_shared_out_however_they_are_spelled(numbered: Path, tmp_pa
             {"name": "around", "source": str(tmp_path), "where": {"word": "one"}},
         )
     )
-    augmented = {name: set(levels(images)) for name, images in sets.items()}
-    augmented["copy"] = {255 - level for level in augmented["copy"]}
-    assert all(augmented.values())
-    assert sorted(itertools.chain(*augmented.values())) == list(range(0, 210, 5))
+    found = {name: set(levels(images)) for name, images in sets.items()}
+    found["copy"] = {255 - level for level in found["copy"]}
+    assert all(found.values())
+    assert sorted(itertools.chain(*found.values())) == list(range(0, 210, 5))
 
 
 def test_different_sources_are_not_shared_out(numbered: Path, digits_folder: Path) -> None:
@@ -207,15 +207,15 @@ def test_a_row_goes_to_one_domain_alone(alphabet: Path, tmp_path: Path) -> None:
     shutil.copytree(alphabet, tmp_path / "copied")
     domains = letters(alphabet)
     domains[1]["source"] = str(tmp_path / "copied")
-    augmented = [levels(images) for images in load_training_sets(coupled(*domains)).values()]
-    assert sorted(itertools.chain(*augmented)) == list(range(40))
-    assert [len(part) for part in augmented] == [15, 15, 10]
+    found = [levels(images) for images in load_training_sets(coupled(*domains)).values()]
+    assert sorted(itertools.chain(*found)) == list(range(40))
+    assert [len(part) for part in found] == [15, 15, 10]
 
 
 def test_a_group_of_rows_goes_to_one_domain_alone(alphabet: Path) -> None:
     """All letters of a family do, and what is held out is of families that are not learned from."""
-    augmented = [levels(images) for images in load_training_sets(coupled(*letters(alphabet, group="family"))).values()]
-    families = [{level % 8 for level in part} for part in augmented]
+    found = [levels(images) for images in load_training_sets(coupled(*letters(alphabet, group="family"))).values()]
+    families = [{level % 8 for level in part} for part in found]
     assert sorted(itertools.chain(*families)) == list(range(8))
     fields: dict[str, Any] = {"image_column": "upright", "group": "family", "held_out": 0.25}
     domain = DomainConfig("upright", source=str(alphabet), **fields)
@@ -288,8 +288,8 @@ def test_each_image_has_a_patch_of_its_own(black: Path, photos: Path) -> None:
 
 def test_patches_are_blended_as_a_difference(black: Path, photos: Path) -> None:
     """On white, |patch - image| is the patch's negative; the test split has patches of the source's own."""
-    (augmented,) = blended(black, photos, "test")
-    assert 100 <= 255 - int(augmented[2, 0, 0]) < 106
+    (found,) = blended(black, photos, "test")
+    assert 100 <= 255 - int(found[2, 0, 0]) < 106
 
 
 def test_patches_follow_from_their_seed(black: Path, photos: Path) -> None:

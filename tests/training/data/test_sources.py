@@ -62,8 +62,8 @@ def test_rows_without_an_image_do_not_count(tmp_path: Path) -> None:
 
 def test_what_is_held_out_is_measured_against_and_not_learned_from(tmp_path: Path) -> None:
     """One draw divides a source that has no split to measure against, or pools those that it has."""
-    for split, augmented in (("train", range(8)), ("test", range(8, 10))):
-        write_split(tmp_path / "numbers", split, {"image": pictures(*augmented)})
+    for split, numbers in (("train", range(8)), ("test", range(8, 10))):
+        write_split(tmp_path / "numbers", split, {"image": pictures(*numbers)})
     domain = DomainConfig(
         "number", source=str(tmp_path / "numbers"), train_split="train+test", held_out=0.3, test_split="none"
     )

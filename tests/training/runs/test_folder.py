@@ -270,9 +270,9 @@ SIZE = (28, 28)
 
 def add(folder: Path, *levels: int) -> None:
     """Add images of one level each to the split to learn from, and two to measure against."""
-    for split, augmented in (("train", levels), ("test", (250, 251))):
+    for split, values in (("train", levels), ("test", (250, 251))):
         (folder / split).mkdir(parents=True, exist_ok=True)
-        for level in augmented:
+        for level in values:
             Image.fromarray(np.full(SIZE, level, np.uint8)).save(folder / split / f"{level:03d}.png")
 
 
