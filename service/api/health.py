@@ -12,7 +12,7 @@ from service.telemetry.metrics import Metrics
 
 
 class HealthRoutes:
-    """What machines poll every few seconds."""
+    """Routes that machines poll every few seconds."""
 
     def __init__(self, registry: ModelRegistry, metrics: Metrics) -> None:
         self._registry, self._metrics = registry, metrics

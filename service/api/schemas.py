@@ -51,7 +51,7 @@ def limited(model: type[Model], **limits: int) -> type[Model]:
 
 
 class _ImageRequest(ClosedModel):
-    """What every request for images may choose."""
+    """Fields of every request for images."""
 
     model: str | None = None
     """Name of the model; otherwise the default one."""

@@ -160,7 +160,7 @@ def _reason(error: Exception) -> str:
 
 @dataclass
 class Control:
-    """What requests have loaded and unloaded: names to leave out, and how often each was loaded."""
+    """Models loaded and unloaded by request: names to leave out, and how often each was loaded."""
 
     unloaded: set[str] = field(default_factory=set)
     loads: dict[str, int] = field(default_factory=dict)
@@ -242,7 +242,7 @@ class ModelRegistry:
 
     @property
     def errors(self) -> list[LoadError]:
-        """What was refused when it was last loaded, by name."""
+        """Load errors of the last attempts, by name of the model."""
         return [error for name in sorted(self._errors) for error in self._errors[name]]
 
     @property

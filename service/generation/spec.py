@@ -1,4 +1,4 @@
-"""What a request generates, in one normal form that determines every byte of its response."""
+"""Specification of a request: one normal form that determines every byte of its response."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.metadata import LATENT, Domain, Prior
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """Where one latent comes from: image `index` of `seed`, or else `values` [Z], the `index`-th given."""
+    """Source of one latent: image `index` of `seed`, or else `values` [Z], the `index`-th given."""
 
     index: int
     seed: int | None = None

@@ -33,7 +33,7 @@ MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client when it i
 
 
 class ServedModel(NamedTuple):
-    """What the metrics of a served model say."""
+    """A served model as the metrics describe it."""
 
     name: str
     version: str

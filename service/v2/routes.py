@@ -169,7 +169,7 @@ class InferenceRoutes:
 
     async def server_settings(self) -> None:
         """Refuse to show or change settings of logs and traces."""
-        raise Unsupported("log and trace settings are not supported; they belong to whoever runs the service")
+        raise Unsupported("log and trace settings are not supported; they are set by the operator")
 
     async def count_all(self) -> StatisticsAnswer:
         """Return what all processes have counted of every served model."""

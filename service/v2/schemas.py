@@ -16,7 +16,7 @@ MAX_TENSORS = 64
 
 
 class _Request(BaseModel):
-    """What a client sends: JSON types as they are, unknown fields ignored."""
+    """A request body: JSON types as they are, unknown fields ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", use_attribute_docstrings=True)
 
