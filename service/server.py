@@ -26,7 +26,6 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger("cogan.server")
-BACKLOG = 2048  # uvicorn's default
 KEEP_ALIVE_S = 75  # longer than proxies keep idle connections
 PING, PONG = b"?", b"!"  # of a supervisor; of the event loop
 READY, FAILED = b"r", b"e"  # before it, and the reason follows FAILED

@@ -1,6 +1,6 @@
 """Models of a folder: found, loaded, replaced while they serve, and looked up by name.
 
-The folder is the truth: every process looks at it once a second, and at the state that requests to load and unload
+The folder is the truth: every process looks at it twice a second, and at the state that requests to load and unload
 models have left. A new version is loaded and warmed up beside the old one, in a thread of its own, and only then
 served. What was accepted before is still computed by the model that accepted it.
 """

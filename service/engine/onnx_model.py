@@ -92,7 +92,7 @@ class OnnxModel:
         """
         content = path.read_bytes()
         self.provider: Provider = provider
-        self.digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        self.digest = _digest(content)
         self.latency = LatencyEstimate()
         self._session = _load_session(content, provider)
         self._turns = threading.Lock() if provider == "cuda" else contextlib.nullcontext()  # one run at a time
@@ -164,7 +164,11 @@ class OnnxModel:
 
 def file_digest(path: Path) -> str:
     """Return a file's digest, as a model loaded from it has it."""
-    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    return _digest(path.read_bytes())
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def tensors(metadata: ModelMetadata) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
