@@ -101,8 +101,8 @@ class DiscriminatorUpdate:
         images = {place: PLACES[place](real, fake) for place in places}
         logits = {place: self._logits(images[place], place in penalised) for place in places}
         loss = sum_over_domains(self._loss.discriminator, logits["real"], logits["fake"])
-        means = {f"{place}_logit": torch.cat(list(logits[place].values())).mean() for place in ("real", "fake")}
-        self._state.means.add(discriminator_loss=loss, **means)
+        self._state.means.add(discriminator_loss=loss)
+        self._state.logits.add(logits["real"], logits["fake"])
         costs = {one.name: (one.weight * one.every, _cost(one, images, logits)) for one in due}
         return self._state.means.weigh(loss, costs)
 
