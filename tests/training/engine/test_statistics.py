@@ -91,9 +91,7 @@ def test_kept_logits_are_bounded(fabric: Fabric, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("table", ["digit_strided", "digit_spectral", "dcgan_28"])
-def test_held_out_images_change_nothing(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer, table: str
-) -> None:
+def test_held_out_images_change_nothing(make_experiment: MakeExperiment, make_trainer: MakeTrainer, table: str) -> None:
     """Steps are the same to the bit with the gauge between them, dropout, batch statistics and noise included."""
     discriminator = {"table": table, "noise": 0.1, "augmentations": ["translation"]}
     experiment = make_experiment(discriminator=discriminator)
@@ -122,7 +120,7 @@ def test_a_discriminator_that_knows_its_images_by_heart_is_found(
             return {name: batch.mean((1, 2, 3)) for name, batch in images.items()}
 
     trainer.state.logits.add({"digit": torch.ones(4)}, {"digit": -torch.ones(4)})
-    trainer.state.learners["discriminator"].forward = BrightIsReal()  # type: ignore[assignment]  # no Fabric module
+    trainer.state.learners["discriminator"].forward = BrightIsReal()
     black, white = torch.zeros(1, 1, 28, 28).byte(), torch.full((3, 1, 28, 28), 255).byte()
     images = {"digit": torch.cat([black, white])}
     gauge = HeldOutImages(trainer.experiment, images, trainer.state, trainer.processes)
