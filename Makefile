@@ -17,9 +17,10 @@ $(SERVICE)/.done: pyproject.toml constraints.txt
 	$(SERVICE)/bin/python $(PIP) -e '.[cpu]'
 	@touch $@
 
-$(SERVICE)/.tested: $(SERVICE)/.done
+$(SERVICE)/.tested: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SERVICE)
 	$(SERVICE)/bin/python $(PIP) -e '.[cpu,test]'
-	@touch $@
+	@touch $(SERVICE)/.done $@
 
 $(DEV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
@@ -38,9 +39,20 @@ serve: $(SERVICE)/.done  ## serve the models of this folder on http://localhost:
 
 setup: $(DEV)/.done  ## install training, tests and tools into .venv
 
-test: lint $(SERVICE)/.tested  ## check style, types and layers, and run every test
+test:  ## check style, types and layers, and run every test
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target \
+		test-service lint test-training test-browser
+
+# The parts of `test`, two at a time. Tests of the service watch the clock, so that others make way for them.
+test-service: $(SERVICE)/.tested
 	$(SERVICE)/bin/python -m pytest -q tests/service
-	$(DEV)/bin/python -m pytest --ignore tests/service
+
+test-training: $(DEV)/.done
+	nice $(DEV)/bin/python -m pytest -q -n 2 --dist worksteal --ignore tests/service --ignore tests/browser
+
+test-browser: $(SERVICE)/.tested
+	@if command -v chromium >/dev/null; then $(SERVICE)/bin/python -m pytest -q tests/browser; \
+	else echo "no chromium is installed: browser tests are SKIPPED"; fi
 
 stress: $(SERVICE)/.tested  ## load the service for minutes, well and badly
 	$(SERVICE)/bin/python -m pytest -q -m stress tests/stress

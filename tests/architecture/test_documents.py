@@ -6,13 +6,9 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import tomllib
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +18,7 @@ from PIL import Image
 
 from service import __version__
 from service.settings import Settings
+from tests.running import services
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -40,26 +37,11 @@ def _commands(program: str) -> list[str]:
 @pytest.fixture(scope="module")
 def served() -> Iterator[str]:
     """Serve the committed models by `python -m service` on a free port of this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env={**os.environ, "PORT": str(port)})
-    try:
-        _wait_until_ready(f"http://127.0.0.1:{port}/readyz")
-        yield f"localhost:{port}"
-    finally:
-        server.terminate()
-        assert server.wait(30) == 0
-
-
-def _wait_until_ready(url: str) -> None:
-    for _ in range(300):
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.1)
-    pytest.fail(f"{url} did not answer within 30 s")
+    with services(ROOT / "models") as start:
+        service = start()
+        yield f"localhost:{service.port}"
+        service.process.terminate()
+        assert service.process.wait(30) == 0
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
