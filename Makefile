@@ -41,13 +41,13 @@ setup: $(DEV)/.done  ## install training, tests and tools into .venv
 
 test:  ## check style, types and layers, and run every test
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target \
-		test-service lint test-training test-browser
+		test-service lint test-others test-browser
 
 # The parts of `test`, two at a time. Tests of the service watch the clock, so that others make way for them.
 test-service: $(SERVICE)/.tested
 	$(SERVICE)/bin/python -m pytest -q tests/service
 
-test-training: $(DEV)/.done
+test-others: $(DEV)/.done
 	nice $(DEV)/bin/python -m pytest -q -n 2 --dist worksteal --ignore tests/service --ignore tests/browser
 
 test-browser: $(SERVICE)/.tested
