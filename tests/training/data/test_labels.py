@@ -55,7 +55,7 @@ def test_auxiliary_losses_and_the_semantic_coupling_need_the_same_classes(
 def test_merged_classes_are_one(tmp_path: Path) -> None:
     """Classes that look the same count as one, called by the first name; those behind move up."""
     source = folder(tmp_path / "ours", "a", "b", "c", "d")
-    fields = {"name": "ours", "source": str(source)}
+    fields: dict[str, Any] = {"name": "ours", "source": str(source)}
     images = load_split(DomainConfig(**fields, merged_classes=(("a", "c"),)), "train", SIZE)
     assert images.class_names == ("a", "b", "d")
     assert images.labels is not None
