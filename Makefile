@@ -22,9 +22,13 @@ $(SERVICE)/.tested: pyproject.toml constraints.txt
 	$(SERVICE)/bin/python $(PIP) -e '.[cpu,test]'
 	@touch $(SERVICE)/.done $@
 
-$(DEV)/.done: pyproject.toml constraints.txt
+$(DEV)/.done: pyproject.toml constraints.txt tests/docker/package.json
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python $(PIP) -e '.[cpu,training,test,dev]'
+	$(DEV)/bin/python $(PIP) --no-deps --upgrade --target $(DEV)/kserve kserve
+	cp tests/docker/package.json $(DEV)
+	PATH=$(DEV)/bin:$$PATH npm install --prefix $(DEV) --no-package-lock --no-audit --no-fund --silent \
+		|| echo "npm's registry is not reached: tests that need its packages are skipped"
 	@touch $@
 
 $(BENCH)/.done: $(BENCHMARK)/requirements.txt $(BENCHMARK)/requirements-ray.txt
