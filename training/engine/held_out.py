@@ -19,8 +19,8 @@ class HeldOutImages:
     def __init__(self, experiment: Experiment, images: Images, state: State, processes: Processes) -> None:
         self._images, self._state, self._processes = images, state, processes
         self._augment = DiscriminatorInput(experiment)
-        self._size = experiment.batch_size // processes.count
-        self._range = experiment.image_range
+        self._size, self._range = experiment.batch_size, experiment.image_range
+        self._random = torch.Generator()
 
     @torch.no_grad()
     def accuracy(self) -> dict[str, float]:
@@ -30,6 +30,7 @@ class HeldOutImages:
         that the next step depends on is changed. All processes call this.
         """
         network, forward = self._state.discriminator, self._state.learners["discriminator"].forward
+        self._random.manual_seed(self._state.steps_done)
         buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]  # batch statistics
         parts: list[Images] = [forward(self._batch()) for _ in range(BATCHES if self._images else 0)]
         for buffer, before in buffers:
@@ -39,8 +40,11 @@ class HeldOutImages:
         return {f"held_out_accuracy/{name}": float(self._processes.mean(share)) for name, share in shares.items()}
 
     def _batch(self) -> Images:
-        """Sample images by PyTorch's global random numbers, which every step seeds anew."""
-        rows = {name: torch.randint(len(images), (self._size,)) for name, images in self._images.items()}
+        """Sample this process's share of a batch, which is that of the step and the same in all processes."""
+        rows = {
+            name: self._processes.share(torch.randint(len(images), (self._size,), generator=self._random))
+            for name, images in self._images.items()
+        }
         real = {
             name: from_bytes(images[rows[name]].to(self._processes.device), self._range)
             for name, images in self._images.items()

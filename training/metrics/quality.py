@@ -149,11 +149,11 @@ def measure_real_pairs(experiment: Experiment, evaluation_classifiers: dict[str,
 
     It is below 1 because classifiers err, and because classes may look alike. Empty without true pairs.
     """
-    first = experiment.domains[0].name
-    agreement = {}
+    first, agreement = experiment.domains[0].name, {}
     for name, (images, counterparts) in load_true_pairs(experiment).items():
-        classes = classify(evaluation_classifiers[first], images)
-        agreement[name] = class_agreement(classes, classify(evaluation_classifiers[name], counterparts))
+        if {first, name} <= evaluation_classifiers.keys():
+            classes = classify(evaluation_classifiers[first], images)
+            agreement[name] = class_agreement(classes, classify(evaluation_classifiers[name], counterparts))
     return {"class_agreement_of_real_pairs": agreement} if agreement else {}
 
 
@@ -183,10 +183,10 @@ def measure_doubt(
         "doubtful_images": {
             name: {
                 "below": CONFIDENT,
-                "generated": doubtful(confidence(evaluation_classifiers[name], images), CONFIDENT),
-                "real": doubtful(confidence(evaluation_classifiers[name], real[name].images), CONFIDENT),
+                "generated": doubtful(confidence(classifier, pairs[name]), CONFIDENT),
+                "real": doubtful(confidence(classifier, real[name].images), CONFIDENT),
             }
-            for name, images in pairs.items()
+            for name, classifier in evaluation_classifiers.items()
         }
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -54,32 +53,43 @@ def describe_networks(trainer: Trainer) -> str:
     return "\n".join(lines)
 
 
-@torch.no_grad()
 def _layers(network: nn.Module, inputs: Tensor | Images) -> list[str]:
     """Return a line for each row of a network, in the order of the forward pass; domains of equal rows share them."""
-    parts: dict[str, Mapping[str, nn.Module]] = {
-        name: {"shared": part} if isinstance(part, Layers) else dict(part.named_children())
-        for name, part in network.named_children()
-    }
-    rows = {part: part.rows() for owners in parts.values() for part in owners.values() if isinstance(part, Layers)}
-    shapes: dict[nn.Module, list[int]] = {}
-    hooks = [
-        modules[-1].register_forward_hook(lambda module, _, out: shapes.update({module: list(out.shape[1:])}))
-        for _, modules in itertools.chain.from_iterable(rows.values())
+    parts: list[Mapping[str, nn.Module]] = [
+        {"shared": part} if isinstance(part, Layers) else dict(part.named_children()) for part in network.children()
     ]
+    rows: dict[nn.Module, list[list[nn.Module]]] = {
+        part: [modules for _, modules in part.rows()]
+        for owners in parts
+        for part in owners.values()
+        if isinstance(part, Layers)
+    }
+    shapes = _shapes(network, inputs, [modules[-1] for part in rows.values() for modules in part])
+    lines: list[str] = []
+    for owners in parts:
+        described: dict[tuple[str, ...], list[str]] = {}
+        for owner, part in owners.items():
+            text = tuple(_row(modules, shapes[modules[-1]]) for modules in rows[part])
+            described.setdefault(text, []).append(owner)
+        lines += [f"  {', '.join(names):<24} {line}" for text, names in described.items() for line in text]
+    return lines
+
+
+@torch.no_grad()
+def _shapes(network: nn.Module, inputs: Tensor | Images, modules: list[nn.Module]) -> dict[nn.Module, list[int]]:
+    """Return the shape of the output of some of a network's modules, without the batch."""
+    shapes: dict[nn.Module, list[int]] = {}
+
+    def note(module: nn.Module, _: object, output: Tensor) -> None:
+        shapes[module] = list(output.shape[1:])
+
+    hooks = [module.register_forward_hook(note) for module in modules]
     was_training = network.training
     network.eval()(inputs)
     network.train(was_training)
     for hook in hooks:
         hook.remove()
-    lines: list[str] = []
-    for owners in parts.values():
-        described: dict[tuple[str, ...], list[str]] = {}
-        for owner, part in owners.items():
-            text = tuple(_row(modules, shapes[modules[-1]]) for _, modules in rows.get(part, []))  # type: ignore[call-overload]
-            described.setdefault(text, []).append(owner)
-        lines += [f"  {', '.join(names):<24} {line}" for text, names in described.items() for line in text]
-    return lines
+    return shapes
 
 
 def _row(modules: list[nn.Module], shape: list[int]) -> str:

@@ -100,10 +100,11 @@ def brightness() -> Classifier:
     """Return a classifier of two classes, dark and bright, which doubts what lies between."""
     classifier = Classifier("digit", channels=1, classes=2)
     classifier.body = nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(1))
-    classifier.last = nn.Linear(1, 2)  # type: ignore[assignment]  # layers of no architecture
+    last = nn.Linear(1, 2)
     with torch.no_grad():
-        classifier.last.weight.copy_(torch.tensor([[-4.0], [4.0]]))
-        classifier.last.bias.zero_()
+        last.weight.copy_(torch.tensor([[-4.0], [4.0]]))
+        last.bias.zero_()
+    classifier.last = last  # type: ignore[assignment]  # layers of no architecture
     return classifier.eval()
 
 
@@ -124,3 +125,4 @@ def test_real_pairs_and_doubt_are_what_the_classifiers_say(
     assert doubt["digit"]["generated"] == doubt["negative"]["generated"] == 0.4
     assert doubt["digit"]["real"] == float((confidence(brightness, real["digit"].images) < CONFIDENT).double().mean())
     assert measure_real_pairs(make_experiment(("digit",)), classifiers) == {}
+    assert measure_real_pairs(experiment, {"negative": brightness}) == {}  # one domain has no classifier

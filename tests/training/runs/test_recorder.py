@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -150,11 +151,11 @@ def test_the_first_measure_that_can_be_made_is_taken(make_experiment: MakeExperi
     def other(*_: object) -> SnapshotMeasure:
         return SnapshotMeasure("other", 2, {})
 
-    given = make_experiment(), {}, Path("none"), device
-    measure, reason = choose_measure(*given, measures=[failing, other])
+    choose = partial(choose_measure, make_experiment(), {}, Path("none"), device)
+    measure, reason = choose(measures=[failing, other])
     assert measure
     assert (measure.name, reason) == ("other", "")
-    assert choose_measure(*given, measures=[failing, failing]) == (None, "no classifiers; no classifiers")
+    assert choose(measures=[failing, failing]) == (None, "no classifiers; no classifiers")
 
 
 def test_previews_come_by_time(
