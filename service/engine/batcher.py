@@ -12,15 +12,13 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 from concurrent.futures import Executor
 from functools import partial
-from itertools import compress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from service.engine.onnx_model import Arrays, OnnxModel
+from service.engine.onnx_model import OnnxModel, concatenate, take
 from service.engine.request import BatchSlice, Entry, Job, Result
 from service.errors import DeadlineExceeded, QueueFull, RunFailed
 from service.telemetry.metrics import Metrics
@@ -29,13 +27,7 @@ logger = logging.getLogger("cogan.batcher")
 INLINE_S = 0.001  # what takes no longer runs in the event loop itself, if nothing else waits
 ENCODE_SLICE_S = 0.005  # encoding that takes longer has threads of its own
 MAX_QUEUE_PIXELS = 2**27  # of accepted requests, whose images take one to three bytes a pixel
-
-
-class RunStats(NamedTuple):
-    """A run of a model: its rows and seconds."""
-
-    rows: int
-    seconds: float
+Runs = list[tuple[int, float]]  # rows and seconds of each
 
 
 class BatchQueue:
@@ -207,23 +199,23 @@ class Batcher:
     def _count(self, entry: Entry[Any]) -> None:
         model, seconds = entry.job.model, time.perf_counter() - entry.queued_at
         counted = self._metrics.of_model(model.name, model.version)
-        if entry.succeeded:
+        if entry.done.cancelled() or entry.done.exception() is not None:
+            counted.failed.observe(seconds)
+        else:
             counted.succeeded.observe(seconds)
             counted.queued.observe(entry.waited)
-        else:
-            counted.failed.observe(seconds)
 
     def _expire(self, entry: Entry[Any]) -> None:
-        if entry.expire(DeadlineExceeded(f"{entry.job.size} images were not computed before the deadline")):
+        if not entry.done.done():
+            late = DeadlineExceeded(f"{entry.job.size} images were not computed before the deadline")
+            entry.done.set_exception(late)
             self._metrics.rejected.labels("deadline").inc()
 
     def _start_batches(self, loop: asyncio.AbstractEventLoop) -> None:
         self._starting = False
         while batch := self._queue.take():
             if self._runs_inline(batch):
-                model = batch[0].entry.job.model
-                finished, _, runs = self._process(batch)
-                self._settle(model, finished, runs)
+                self._settle(*self._process(batch, loop))
             else:
                 self._workers.submit(self._work, batch, loop)
 
@@ -234,31 +226,26 @@ class Batcher:
 
     def _work(self, batch: list[BatchSlice], loop: asyncio.AbstractEventLoop) -> None:
         """Process a batch in a worker thread, then queue the next one there, behind those of other models."""
-        model = batch[0].entry.job.model
-        finished, unfinished, runs = self._process(batch)
-        loop.call_soon_threadsafe(self._settle, model, finished, runs)
-        for entry in unfinished:
-            self._encoders.submit(self._encode, entry, loop)
+        loop.call_soon_threadsafe(self._settle, *self._process(batch, loop))
         if following := self._queue.take():
             self._workers.submit(self._work, following, loop)
 
-    def _process(self, batch: list[BatchSlice]) -> tuple[list[Entry[Any]], list[Entry[Any]], list[RunStats]]:
-        """Run a batch and encode what is quick to encode.
-
-        Return the entries that have a result or an error, those that are still to be encoded, and the runs.
-        """
+    def _process(
+        self, batch: list[BatchSlice], loop: asyncio.AbstractEventLoop
+    ) -> tuple[OnnxModel, list[Entry[Any]], Runs]:
+        """Run a batch and encode what is quick to encode; return its model, the entries that are done, and the runs."""
+        model, done = batch[0].entry.job.model, list[Entry[Any]]()
         try:
             computed, runs = run_batch(batch) if self._queue.begin(batch) else ([], [])
-            quick = [entry.job.encode_s <= ENCODE_SLICE_S for entry in computed]
-            for entry in compress(computed, quick):
-                entry.encode(math.inf)
+            for entry in computed:
+                if entry.job.encode_s > ENCODE_SLICE_S:
+                    self._encoders.submit(self._encode, entry, loop)
+                else:
+                    entry.encode(math.inf)
+                    done.append(entry)
         finally:
             self._queue.end(batch)
-        return (
-            list(compress(computed, quick)),
-            [e for e, q in zip(computed, quick, strict=True) if not q],
-            runs,
-        )
+        return model, done, runs
 
     def _encode(self, entry: Entry[Any], loop: asyncio.AbstractEventLoop) -> None:
         """Encode for a while in an encoder thread, then queue the rest behind what others have to encode."""
@@ -267,41 +254,44 @@ class Batcher:
         else:
             self._encoders.submit(self._encode, entry, loop)
 
-    def _settle(self, model: OnnxModel, entries: Iterable[Entry[Any]], runs: list[RunStats]) -> None:
+    def _settle(self, model: OnnxModel, entries: list[Entry[Any]], runs: Runs) -> None:
         for entry in entries:
             entry.settle()
         if runs:  # while the responses are being sent
             asyncio.get_running_loop().call_soon(self._record, model, runs)
 
-    def _record(self, model: OnnxModel, runs: list[RunStats]) -> None:
+    def _record(self, model: OnnxModel, runs: Runs) -> None:
         counted = self._metrics.of_model(model.name, model.version)
-        for run in runs:
-            model.latency.add(run.rows, run.seconds)
-            counted.ran(run.rows, run.seconds, model.provider)
+        for rows, seconds in runs:
+            model.latency.add(rows, seconds)
+            counted.ran(rows, seconds, model.provider)
 
 
-def run_batch(batch: list[BatchSlice]) -> tuple[list[Entry[Any]], list[RunStats]]:
+def run_batch(batch: list[BatchSlice]) -> tuple[list[Entry[Any]], Runs]:
     """Run slices of one model; return the entries that are computed or failed, and the runs: one, unless it fails.
 
-    Then every slice gets a run of its own, so that only the request that made it fail gets an error.
+    Then every slice gets a run of its own, so that only the request that made it fail gets an error. Outputs that
+    are not finite, which JSON cannot hold, are a failure, too.
     """
     model = batch[0].entry.job.model
     try:
-        inputs = _concatenate([part.entry.job.inputs(part.start, part.stop) for part in batch])
+        inputs = concatenate([part.entry.job.inputs(part.start, part.stop) for part in batch])
         begun = time.perf_counter()
         outputs = model.run(inputs)
-        run = RunStats(sum(part.rows for part in batch), time.perf_counter() - begun)
+        run = sum(part.rows for part in batch), time.perf_counter() - begun
+        if wrong := [t.name for t in model.outputs if t.datatype == "FP32" and not np.isfinite(outputs[t.name]).all()]:
+            raise FloatingPointError(f"output {wrong[0]} has values that are not finite")
     except Exception as error:  # onnxruntime's errors share no base class
         return _run_each(batch, error)
-    finished, offset = [], 0
-    for part in batch:
-        rows = slice(offset, offset := offset + part.rows)
-        if part.entry.add(part.start, _rows(inputs, rows), _rows(outputs, rows), part.rows):
-            finished.append(part.entry)
+    finished, end = list[Entry[Any]](), 0
+    for entry, start, stop in batch:
+        begin, end = end, end + stop - start
+        if entry.add(start, stop, take(inputs, begin, end), take(outputs, begin, end)):
+            finished.append(entry)
     return finished, [run]
 
 
-def _run_each(batch: list[BatchSlice], error: Exception) -> tuple[list[Entry[Any]], list[RunStats]]:
+def _run_each(batch: list[BatchSlice], error: Exception) -> tuple[list[Entry[Any]], Runs]:
     """Run every slice by itself; fail the entry of one that fails even so."""
     if len(batch) > 1:
         each = [run_batch([part]) for part in batch if not part.entry.done.done()]
@@ -311,13 +301,3 @@ def _run_each(batch: list[BatchSlice], error: Exception) -> tuple[list[Entry[Any
     failure.__cause__ = error
     entry.fail(failure)
     return [entry], []
-
-
-def _concatenate(parts: list[Arrays]) -> Arrays:
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _rows(arrays: Arrays, rows: slice) -> Arrays:
-    return {name: array[rows] for name, array in arrays.items()}
