@@ -35,15 +35,12 @@ class GeneratedImages:
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its media type, its encoder, its largest side, and how many pixels one of its counts as.
-
-    A weight is the time that the format takes for a pixel, beside those of weight 1.
-    """
+    """A format of a response."""
 
     media_type: str
     encode: Callable[[GeneratedImages], Encoding]
     max_side: float = math.inf
-    weight: int = 1
+    weight: int = 1  # how many pixels one of its counts as, by the time it takes
 
     def seconds(self, spec: GenerationSpec) -> float:
         """Return roughly the seconds that encoding takes."""
@@ -56,7 +53,7 @@ def _json(generated: GeneratedImages) -> Encoding:
     columns = [(f'"{name}":"data:image/png;base64,', column) for name, column in generated.images.items()]
     for i in range(spec.size):
         origin = f'"t":{sum(spec.path.position(i))}' if spec.path else _origin(spec.latents[i])
-        encoded = ",".join(before + _base64(column[i]) for before, column in columns)
+        encoded = ",".join([f'{before}{b64encode(images.png(column[i])).decode()}"' for before, column in columns])
         parts.append(f'{{{origin},"images":{{{encoded}}}}}')
         yield
     start = _json_start(spec.model.name, spec.model.version, spec.model.digest, spec.domains)
@@ -74,17 +71,12 @@ def _origin(latent: LatentSpec) -> str:
     return index if latent.seed is None else f'"seed":{latent.seed},{index}'
 
 
-def _base64(pixels: Pixels) -> str:
-    return b64encode(images.png(pixels)).decode() + '"'
-
-
 def _zip(generated: GeneratedImages) -> Encoding:
-    def files() -> Iterator[tuple[str, bytes]]:
-        for i, folder in enumerate(_folders(generated.spec)):
-            for name, column in generated.images.items():
-                yield f"{folder}/{name}.png", images.png(column[i])
-
-    return images.zipped(files())
+    return images.zipped(
+        (f"{folder}/{name}.png", images.png(column[i]))
+        for i, folder in enumerate(_folders(generated.spec))
+        for name, column in generated.images.items()
+    )
 
 
 def _folders(spec: GenerationSpec) -> Iterator[str]:
