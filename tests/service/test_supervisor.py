@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -21,7 +22,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.running import START, Service, killed, sockets_of, tcp_at
+from service.supervisor import run_folder
+from tests.running import ALONE, START, Service, killed, sockets_of, tcp_at
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads Linux's /proc")
 Start = Callable[..., Service]
@@ -306,6 +308,27 @@ def test_one_that_is_busy_for_seconds_is_kept(
     assert answered_of_40(service) == 40
 
 
+def test_one_that_hangs_before_it_is_ready_is_replaced(tiny_model: Callable[..., Path], models_dir: Path) -> None:
+    """Its event loop does not answer yet: it has a longer time, and then another takes its place."""
+    tiny_model(turns=1_000_000)  # a second or so, for the warm-up
+    program = "import service.supervisor as s; s.MAX_UNREADY = 8; from service.__main__ import main; main()"
+    variables = ALONE | {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PROCESSES": "2"}
+    command = [sys.executable, "-c", program]
+    with killed(subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.PIPE, text=True)) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_until(lambda: len(children.read_text().split()) == 2)
+        hung = int(children.read_text().split()[0])
+        os.kill(hung, signal.SIGSTOP)
+        assert process.stderr is not None
+        lines = list[dict[str, Any]]()
+        while sum("url" in line for line in lines) < 2:
+            lines.append(json.loads(process.stderr.readline()))
+        process.terminate()
+        process.communicate(timeout=START)
+    assert any(says(f"process {hung} hangs and is replaced", line) for line in lines)
+    assert process.returncode == 0
+
+
 def test_a_pause_of_the_whole_service_is_no_hang(pair: Start) -> None:
     """`docker pause` stops all processes, and none is killed afterwards for not having answered."""
     service = pair()
@@ -472,3 +495,44 @@ def test_the_run_folder_is_removed(pair: Start, tmp_path: Path) -> None:
     service.process.terminate()
     assert service.process.wait(START) == 0
     assert list(tmp_path.glob("cogan-*")) == []
+
+
+def test_a_killed_service_leaves_no_run_folder_for_long(pair: Start, tmp_path: Path) -> None:
+    """Killed, it cannot remove its folder; the next one does, and leaves those of services that run, and all others."""
+    environment = {"TMPDIR": str(tmp_path)}
+    other = tmp_path / "cogan-other"
+    other.mkdir()
+    running, killed = pair(environment=environment), pair(environment=environment)
+    assert len(list(tmp_path.glob("cogan-serve-*"))) == 2
+    pids = killed.children
+    killed.process.kill()
+    wait_until(lambda: all(map(has_ended, pids)))
+    assert len(list(tmp_path.glob("cogan-serve-*"))) == 2
+    pair(environment=environment)
+    assert len(list(tmp_path.glob("cogan-serve-*"))) == 2
+    assert other.is_dir()
+    assert metric(running, "cogan_processes") == 2
+    assert list(tmp_path.glob(".cogan-*")) == []
+
+
+def test_a_run_folder_is_kept_while_a_process_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of a killed service may still drain: it holds the lock, too."""
+    program = """
+import os, subprocess
+from service.supervisor import run_folder
+
+with run_folder() as (_, lock):
+    print(subprocess.Popen(["sleep", "60"], pass_fds=[lock], stdout=subprocess.DEVNULL).pid, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+    command, environment = [sys.executable, "-c", program], os.environ | {"TMPDIR": str(tmp_path)}
+    started = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    pid = int(started.stdout)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (left,) = tmp_path.glob("cogan-serve-*")
+    with run_folder():
+        assert left.is_dir()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: has_ended(pid))
+    with run_folder():
+        assert not left.exists()
