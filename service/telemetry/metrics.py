@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import Literal, NamedTuple
 
 import prometheus_client
@@ -72,6 +73,7 @@ class Metrics:
         self._folder = os.environ.get(MULTIPROCESS)
         self.in_flight = 0  # requests being answered
         self._depths: dict[str, Callable[[], int]] = {}
+        self._sampling = Lock()  # a model is not forgotten while it is sampled
         self._own.register(_Processes(self._folder))
         self.of_model = cache(lambda name, version: ModelMetrics(self, name, version))
         self._http()
@@ -96,12 +98,14 @@ class Metrics:
 
     def _sample_gauges(self) -> None:
         self._in_flight_gauge.set(self.in_flight)
-        for name, depth in list(self._depths.items()):
-            self._depth_gauge.labels(name).set(depth())
+        with self._sampling:
+            for name, depth in self._depths.items():
+                self._depth_gauge.labels(name).set(depth())
 
     def watch_queue(self, name: str, depth: Callable[[], int]) -> None:
         """Expose what `depth` returns as the queue depth of a model."""
-        self._depths[name] = depth
+        with self._sampling:
+            self._depths[name] = depth
 
     def watch_models(
         self, served: Callable[[], list[ServedModel]], refused: Callable[[], int], ready: Callable[[], bool]
@@ -111,10 +115,11 @@ class Metrics:
 
     def forget_model(self, name: str) -> None:
         """Drop the queue depth of a model that is gone; shared files cannot drop it, and keep 0."""
-        if self._depths.pop(name, None) is not None:
-            self._depth_gauge.labels(name).set(0)
-            if self._folder is None:
-                self._depth_gauge.remove(name)
+        with self._sampling:
+            if self._depths.pop(name, None) is not None:
+                self._depth_gauge.labels(name).set(0)
+                if self._folder is None:
+                    self._depth_gauge.remove(name)
 
     def _http(self) -> None:
         counter, gauge, histogram = self._counter, self._gauge, self._histogram
