@@ -69,26 +69,22 @@ def _port(bound: list[socket.socket]) -> int:
     return int(bound[0].getsockname()[1])
 
 
-def hold_port(host: str, port: int, variable: str) -> list[socket.socket]:
-    """Bind what the processes of one service share, so that no other service takes it; 0 is resolved.
+def hold_ports(settings: Settings) -> tuple[dict[str, str], list[socket.socket]]:
+    """Bind what the processes of one service share, so that no other service takes it.
 
-    Raises SettingsError if another service has it.
+    Return the ports by variable, 0 resolved, and the sockets. Raises SettingsError if another service has one.
     """
-    exclusive = bind_addresses(host, port, variable, exclusive=True)
-    number = _port(exclusive)
-    for one in exclusive:
-        one.close()
-    held = bind_addresses(host, number, variable, exclusive=False)
+    ports, held = dict[str, str](), list[socket.socket]()
+    for variable, port in (("COGAN_PORT", settings.port), ("COGAN_HEALTH_PORT", settings.health_port)):
+        if port is not None:
+            exclusive = bind_addresses(settings.host, port, variable, exclusive=True)
+            ports[variable] = str(_port(exclusive))
+            for one in exclusive:
+                one.close()
+            held += bind_addresses(settings.host, int(ports[variable]), variable, exclusive=False)
     for one in held:  # with this option, another service could listen before these processes do
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-    return held
-
-
-def hold_ports(settings: Settings) -> tuple[dict[str, str], list[socket.socket]]:
-    """Hold the ports of the settings; return them by variable, 0 resolved, and the sockets. Raises SettingsError."""
-    wanted = {"COGAN_PORT": settings.port, "COGAN_HEALTH_PORT": settings.health_port}
-    held = {name: hold_port(settings.host, port, name) for name, port in wanted.items() if port is not None}
-    return {name: str(_port(bound)) for name, bound in held.items()}, [one for bound in held.values() for one in bound]
+    return ports, held
 
 
 def url(address: tuple[object, ...]) -> str:

@@ -87,14 +87,6 @@ class Child:
     unanswered: int = 0  # pings
     hung: bool = False  # and was killed for it
 
-    def ping(self, now: float) -> None:
-        """Ping it, if it is time to; what is sent to one that hangs or has exited is lost."""
-        if now - self.pinged_at >= PING_EVERY_S:
-            self.pinged_at = now
-            self.unanswered += 1
-            with contextlib.suppress(OSError):
-                self.line.send(PING)
-
     def hear(self) -> None:
         """Read what it has sent: that it is ready, answers of its event loop, or why it cannot start."""
         with contextlib.suppress(OSError):  # nothing more
@@ -150,7 +142,11 @@ class Supervisor:
     def _ping(self) -> None:
         now = time.monotonic()
         for child in self._children.values():
-            child.ping(now)
+            if now - child.pinged_at >= PING_EVERY_S:
+                child.pinged_at = now
+                child.unanswered += 1
+                with contextlib.suppress(OSError):  # it hangs or has exited
+                    child.line.send(PING)
             if child.unanswered > (MAX_UNANSWERED if child.ready else MAX_UNREADY) and not child.hung:
                 logger.error("process %d hangs and is replaced", child.process.pid)
                 child.process.kill()

@@ -36,7 +36,7 @@ class BatchQueue:
     def __init__(self, max_rows: int, runs: int) -> None:
         """Hold at most `max_rows` waiting rows, and let at most `runs` batches be taken at the same time."""
         self.depth = 0  # rows that wait
-        self._max_rows, self._runs = max_rows, runs
+        self.max_rows, self.runs = max_rows, runs
         self._pixels = 0  # of all entries that are not removed
         self._lock = threading.Lock()
         self._entries: deque[Entry[Any]] = deque()
@@ -52,7 +52,7 @@ class BatchQueue:
         """Append an entry; return False if there is no room for all of it."""
         with self._lock:
             pixels = self._pixels + entry.job.pixels
-            if self.depth + entry.job.size > self._max_rows or (self._pixels and pixels > MAX_QUEUE_PIXELS):
+            if self.depth + entry.job.size > self.max_rows or (self._pixels and pixels > MAX_QUEUE_PIXELS):
                 return False
             self._entries.append(entry)
             self.depth += entry.job.size
@@ -71,9 +71,9 @@ class BatchQueue:
         Free runs share what waits evenly. A batch has entries of one model only, at most its `max_batch` rows.
         """
         with self._lock:
-            if not self.depth or len(self._started) == self._runs:
+            if not self.depth or len(self._started) == self.runs:
                 return []
-            batch = self._fill(math.ceil(self.depth / (self._runs - len(self._started))))
+            batch = self._fill(math.ceil(self.depth / (self.runs - len(self._started))))
             if batch:
                 self._started[id(batch)] = math.inf
             return batch
@@ -148,15 +148,9 @@ class Batcher:
         """
         self.model = model  # may be replaced at any time
         self._workers, self._encoders, self._metrics = workers, encoders, metrics
-        self._runs, self._max_queue = runs, max_queue
-        self._queue = BatchQueue(max_queue, runs)
+        self.queue = BatchQueue(max_queue, runs)
         self._starting = False  # whether _start_batches is scheduled
-        metrics.watch_queue(model.name, lambda: self._queue.depth)
-
-    @property
-    def longest_run_s(self) -> float:
-        """Seconds since the oldest running batch began; 0 if none is running."""
-        return self._queue.longest_run_s
+        metrics.watch_queue(model.name, lambda: self.queue.depth)
 
     async def submit(self, job: Job[Result], deadline: float) -> tuple[Result, dict[str, float]]:
         """Return a job's result and the seconds of each stage; `deadline` is in the event loop's time.
@@ -165,7 +159,7 @@ class Batcher:
         caller is cancelled, no more of its rows are run and encoding stops.
         """
         loop, entry = asyncio.get_running_loop(), Entry(job)
-        if not self._queue.put(entry):
+        if not self.queue.put(entry):
             raise self._refuse(job)
         alarm = loop.call_at(deadline, partial(self._expire, entry))
         if not self._starting:  # after all requests that arrived in this iteration of the loop
@@ -181,17 +175,17 @@ class Batcher:
             raise
         finally:
             alarm.cancel()
-            self._queue.remove(entry)
+            self.queue.remove(entry)
             loop.call_soon(self._count, entry)  # while the response is being sent
 
     def _refuse(self, job: Job[Any]) -> QueueFull:
         """Count a rejected request and return its error, with the seconds until there should be room."""
         self._metrics.of_model(job.model.name, job.model.version).failed.observe(0.0)
         self._metrics.rejected.labels("queue_full").inc()
-        wait = math.ceil(self._queue.depth * job.model.latency.row_s / self._runs) or 1
+        wait = math.ceil(self.queue.depth * job.model.latency.row_s / self.queue.runs) or 1
         return QueueFull(
-            f"{self._queue.depth} images wait for model '{job.model.name}' and this request needs {job.size} of "
-            f"{job.model.pixels} pixels; the queue holds {self._max_queue} images and {MAX_QUEUE_PIXELS} pixels. "
+            f"{self.queue.depth} images wait for model '{job.model.name}' and this request needs {job.size} of "
+            f"{job.model.pixels} pixels; the queue holds {self.queue.max_rows} images and {MAX_QUEUE_PIXELS} pixels. "
             f"Retry in {wait} s.",
             headers={"Retry-After": str(wait)},
         )
@@ -213,7 +207,7 @@ class Batcher:
 
     def _start_batches(self, loop: asyncio.AbstractEventLoop) -> None:
         self._starting = False
-        while batch := self._queue.take():
+        while batch := self.queue.take():
             if self._runs_inline(batch):
                 self._settle(*self._process(batch, loop))
             else:
@@ -222,12 +216,12 @@ class Batcher:
     def _runs_inline(self, batch: list[BatchSlice]) -> bool:
         job = batch[0].entry.job
         run_s = job.model.latency.row_s * batch[0].rows
-        return run_s > 0.0 and run_s + job.encode_s <= INLINE_S and self._queue.is_alone(batch)
+        return run_s > 0.0 and run_s + job.encode_s <= INLINE_S and self.queue.is_alone(batch)
 
     def _work(self, batch: list[BatchSlice], loop: asyncio.AbstractEventLoop) -> None:
         """Process a batch in a worker thread, then queue the next one there, behind those of other models."""
         loop.call_soon_threadsafe(self._settle, *self._process(batch, loop))
-        if following := self._queue.take():
+        if following := self.queue.take():
             self._workers.submit(self._work, following, loop)
 
     def _process(
@@ -236,7 +230,7 @@ class Batcher:
         """Run a batch and encode what is quick to encode; return its model, the entries that are done, and the runs."""
         model, done = batch[0].entry.job.model, list[Entry[Any]]()
         try:
-            computed, runs = run_batch(batch) if self._queue.begin(batch) else ([], [])
+            computed, runs = run_batch(batch) if self.queue.begin(batch) else ([], [])
             for entry in computed:
                 if entry.job.encode_s > ENCODE_SLICE_S:
                     self._encoders.submit(self._encode, entry, loop)
@@ -244,7 +238,7 @@ class Batcher:
                     entry.encode(math.inf)
                     done.append(entry)
         finally:
-            self._queue.end(batch)
+            self.queue.end(batch)
         return model, done, runs
 
     def _encode(self, entry: Entry[Any], loop: asyncio.AbstractEventLoop) -> None:

@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 from weakref import WeakSet
@@ -31,6 +32,7 @@ LOST_FOUND = "lost+found"  # a volume's own folder, which only root may read
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 LOOK_EVERY_S = 0.5  # so that a change holds everywhere within a second
 UNLOADED = "it was unloaded by request"
+RETRY = {"Retry-After": "5"}
 T = TypeVar("T")
 Fingerprint = dict[str, dict[str, object]]  # of each version's file, or why it cannot be read, by name of the model
 
@@ -166,22 +168,22 @@ class ControlState:
 
     def record(self, name: str, loaded: bool) -> int:
         """Record that a model was loaded or unloaded, and return its number; one process at a time writes."""
-        if self._file is None:
-            return _count(self._own, name, loaded)
-        with self._file.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with ExitStack() as stack:
+            if self._file is not None:
+                lock = stack.enter_context(self._file.with_suffix(".lock").open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
             state = self.read()
-            number = _count(state, name, loaded)
-            part = self._file.with_suffix(".part")
-            part.write_text(json.dumps(state))
-            part.replace(self._file)  # it appears whole
+            number = (abs(state.get(name, 0)) + 1) * (1 if loaded else -1)
+            self._write(state | {name: number})
         return number
 
-
-def _count(state: dict[str, int], name: str, loaded: bool) -> int:
-    number = abs(state.get(name, 0)) + 1
-    state[name] = number if loaded else -number
-    return state[name]
+    def _write(self, state: dict[str, int]) -> None:
+        if self._file is None:
+            self._own = state
+            return
+        part = self._file.with_suffix(".part")
+        part.write_text(json.dumps(state))
+        part.replace(self._file)  # it appears whole
 
 
 class ModelRegistry:
@@ -238,13 +240,13 @@ class ModelRegistry:
     @property
     def stuck_reason(self) -> str | None:
         """Why only a restart helps; None unless a batch runs for longer than the setting."""
-        longest = max((batcher.longest_run_s for batcher in self._all), default=0.0)
+        longest = max((batcher.queue.longest_run_s for batcher in self._all), default=0.0)
         return f"a batch has been running for {longest:.1f} s" if longest > self._stuck_after_s else None
 
     def check_ready(self) -> None:
         """Raise NotReady if requests cannot be answered."""
         if (reason := self.unavailable_reason) is not None:
-            raise NotReady(reason, headers={"Retry-After": "5"})
+            raise NotReady(reason, headers=RETRY)
 
     def check_alive(self) -> None:
         """Raise Stuck if only a restart helps."""
@@ -256,15 +258,11 @@ class ModelRegistry:
 
         `version` asks for one version only; `place` is where the request names them.
         """
-        name = name if name is not None else self.default
-        if name is None or not self._batchers:
-            missing = (
-                "generator is served; /models lists what is" if self._batchers else "model is served; /readyz says why"
-            )
-            raise NotReady(f"no {missing}", headers={"Retry-After": "5"})
-        if name not in self._batchers:
-            raise unknown_model(name, sorted(self._batchers), place)
-        model = self._batchers[name].model
+        if not self._batchers:
+            raise NotReady("no model is served; /readyz says why", headers=RETRY)
+        if (name := name if name is not None else self.default) is None:
+            raise NotReady("no generator is served; /models lists what is", headers=RETRY)
+        model = self.batcher(name, place).model
         if version not in (None, model.version):
             wrong = FieldError("/version", version, [model.version], place)
             raise UnknownModel(f"model '{name}' is served in version {model.version} only", [wrong])
@@ -279,10 +277,10 @@ class ModelRegistry:
             raise UnknownModel(f"model '{name}' is a {model.metadata.kind}; this needs a generator", [wrong])
         return model
 
-    def batcher(self, name: str) -> Batcher:
-        """Return the batcher of a model. Raises UnknownModel if it was unloaded meanwhile."""
+    def batcher(self, name: str, place: str = "body") -> Batcher:
+        """Return the batcher of a model. Raises UnknownModel, also if it was unloaded meanwhile."""
         if name not in self._batchers:
-            raise unknown_model(name, sorted(self._batchers), "body")
+            raise unknown_model(name, sorted(self._batchers), place)
         return self._batchers[name]
 
     def apply(self, name: str, model: OnnxModel | None, errors: list[LoadError]) -> None:
@@ -407,11 +405,11 @@ class ModelLoader:
         """Load a model off the event loop, then serve it; a missing provider ends nothing by now."""
         served = self._served(name)
         try:
-            model, errors = await self._off_loop(lambda: self.repository.load(name, served))
+            result = await self._off_loop(lambda: self.repository.load(name, served))
         except ProviderMissing as error:
-            model, errors = served, [LoadError(name, str(error))]
-        self._registry.apply(name, model, errors)
-        return model, errors
+            result = served, [LoadError(name, str(error))]
+        self._registry.apply(name, *result)
+        return result
 
     def _fingerprint(self) -> Fingerprint | None:
         try:

@@ -32,6 +32,10 @@ class GeneratedImages:
     inputs: Arrays
     images: Mapping[str, Pixels]
 
+    def rows(self) -> Iterator[Pixels]:
+        """Yield a row [H, W, C] for each image of the spec, its domains side by side."""
+        return images.sheet_rows(self.images)
+
 
 @dataclass(frozen=True)
 class Format:
@@ -96,23 +100,15 @@ def _npz(generated: GeneratedImages) -> Encoding:
 
 def _sheet(generated: GeneratedImages) -> Encoding:
     height = generated.spec.size * max(domain.height for domain in generated.spec.shapes)
-    return images.png_of_rows(images.sheet_rows(generated.images), height)
+    return images.png_of_rows(generated.rows(), height)
 
 
 def _webp_sheet(generated: GeneratedImages) -> Encoding:
     rows = list[Pixels]()
-    for row in images.sheet_rows(generated.images):
+    for row in generated.rows():
         rows.append(row)
         yield
     return images.webp(np.concatenate(rows))
-
-
-def _animation(write: Callable[[Iterator[Pixels]], Encoding]) -> Callable[[GeneratedImages], Encoding]:
-    return lambda generated: write(images.sheet_rows(generated.images))
-
-
-def _animated_png(generated: GeneratedImages) -> Encoding:
-    return images.animated_png(images.sheet_rows(generated.images), generated.spec.size)
 
 
 PAIR_FORMATS = {
@@ -124,9 +120,9 @@ PAIR_FORMATS = {
 }
 FRAME_FORMATS = {
     "json": PAIR_FORMATS["json"],
-    "gif": Format("image/gif", _animation(images.gif), images.GIF_SIDE, weight=8),
-    "webp": Format("image/webp", _animation(images.animated_webp), images.WEBP_SIDE, weight=2),
-    "png": Format("image/png", _animated_png),
+    "gif": Format("image/gif", lambda g: images.gif(g.rows()), images.GIF_SIDE, weight=8),
+    "webp": Format("image/webp", lambda g: images.animated_webp(g.rows()), images.WEBP_SIDE, weight=2),
+    "png": Format("image/png", lambda g: images.animated_png(g.rows(), g.spec.size)),
     "zip": PAIR_FORMATS["zip"],
     "npz": PAIR_FORMATS["npz"],
 }

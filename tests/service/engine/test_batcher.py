@@ -413,7 +413,7 @@ async def test_a_batch_waits_until_it_runs(make_batcher: Callable[..., Batcher],
         return {LATENT: latents(1)[start:stop]}
 
     first = asyncio.create_task(submit(ahead, Job(ahead.model, 1, wait, outputs_alone, 0.0)))
-    while not ahead.longest_run_s:
+    while not ahead.queue.longest_run_s:
         await asyncio.sleep(0.01)
     job, deadline = make_job(behind.model, latents(1)), asyncio.get_running_loop().time() + 30
     patient = asyncio.create_task(behind.submit(job, deadline))
@@ -421,7 +421,7 @@ async def test_a_batch_waits_until_it_runs(make_batcher: Callable[..., Batcher],
     begun = time.perf_counter()
     with pytest.raises(DeadlineExceeded):
         await generate(behind, latents(1), seconds=0.05)
-    assert (ahead.longest_run_s > 0.0, behind.longest_run_s) == (True, 0.0)
+    assert (ahead.queue.longest_run_s > 0.0, behind.queue.longest_run_s) == (True, 0.0)
     waited = time.perf_counter() - begun
     gate.set()
     _, seconds = await patient
