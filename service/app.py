@@ -7,9 +7,9 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
+from opentelemetry.trace import TracerProvider
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -35,9 +35,6 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import make_tracer_provider
 from service.v2.control import ModelControlRoutes
 from service.v2.routes import InferenceRoutes
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
 
 CONTROL_FILE = "models.json"
 
@@ -155,15 +152,9 @@ def _base_app(tracer: TracerProvider | None, *pools: Executor) -> FastAPI:
 
 
 async def _handle(request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        error = _wrong_method(request)
+    if isinstance(error, HTTPException) and error.status_code == 405:  # Starlette names the first route's methods
+        path, routes = request.scope["route"].path, [one for one in request.app.routes if isinstance(one, Route)]
+        methods = {method for route in routes if route.path == path for method in route.methods or ()}
+        allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+        error = WrongMethod(f"allowed at this path: {allowed}", headers={"Allow": allowed})
     return problem_response(error, request.scope["path"])
-
-
-def _wrong_method(request: Request) -> WrongMethod:
-    """Name the methods of all routes of a path; Starlette names those of the first."""
-    path = request.scope["route"].path
-    routes = [route for route in request.app.routes if isinstance(route, Route) and route.path == path]
-    methods = {method for route in routes for method in route.methods or ()}
-    allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
-    return WrongMethod(f"allowed at this path: {allowed}", headers={"Allow": allowed})

@@ -56,10 +56,13 @@ class ModelRepository:
     def __init__(self, folder: Path, provider: Provider, max_batch: int) -> None:
         self.folder, self._provider, self._max_batch = folder, provider, max_batch
 
-    def fingerprint(self) -> Fingerprint:
-        """Return what changes with the files of each model. Raises OSError if the folder cannot be read."""
-        found: Fingerprint = {}
-        for name in _visible(self.folder):
+    def fingerprint(self) -> Fingerprint | None:
+        """Return what changes with the files of each model; None if the folder cannot be read."""
+        try:
+            names, found = _visible(self.folder), Fingerprint()
+        except OSError:
+            return None
+        for name in names:
             try:
                 files = self._files(name)
             except (FileNotFoundError, NotADirectoryError):
@@ -71,8 +74,8 @@ class ModelRepository:
         return found
 
     def names(self) -> list[str]:
-        """Return the folders that may hold a model. Raises OSError if the folder cannot be read."""
-        return list(self.fingerprint())
+        """Return the folders that may hold a model; none if the folder cannot be read."""
+        return list(self.fingerprint() or {})
 
     def versions(self, name: str) -> list[str]:
         """Return a model's version folders, the highest first; a wrongly named one if there is no other.
@@ -114,7 +117,7 @@ class ModelRepository:
         if not VERSION.fullmatch(version):
             raise ModelRefused(f"the version folder is named '{version}'; allowed are whole numbers from 1")
         path = self.folder / name / version / MODEL_FILE
-        if served is not None and (served.version, served.digest) == (version, file_digest(path)):
+        if served is not None and (served.version, served.digest) == (version, file_digest(path.read_bytes())):
             return served
         model = OnnxModel(path, self._provider, self._max_batch)
         if (model.name, model.version) != (name, version):
@@ -205,7 +208,11 @@ class ModelRegistry:
         self.none_found = "no model is loaded yet"  # why there are none, if none was refused
         self.changes = 0  # how often the served models have changed
         self.draining = False
-        metrics.watch_models(self._served, lambda: len(self.errors), lambda: self.unavailable_reason is None)
+        metrics.watch_models(
+            lambda: [ServedModel(m.name, m.version, m.digest, m.provider, m.load_s) for m in self.models],
+            lambda: len(self.errors),
+            lambda: self.unavailable_reason is None,
+        )
 
     @property
     def models(self) -> list[OnnxModel]:
@@ -311,9 +318,6 @@ class ModelRegistry:
         self._metrics.forget_model(name)
         logger.info("model removed: %s/%s, because %s", name, batcher.model.version, reason)
 
-    def _served(self) -> list[ServedModel]:
-        return [ServedModel(m.name, m.version, m.digest, m.provider, m.load_s) for m in self.models]
-
 
 class ModelLoader:
     """Keeps a registry like the models folder and the control state. Changes happen one at a time."""
@@ -332,7 +336,7 @@ class ModelLoader:
         Raises ProviderMissing if the provider is missing.
         """
         self._registry.none_found = self.repository.unavailable_reason()
-        self._seen, self._recorded = self._fingerprint() or {}, self._control.read()
+        self._seen, self._recorded = self.repository.fingerprint() or {}, self._control.read()
         for name in self._seen:
             if self._recorded.get(name, 0) >= 0:
                 self._registry.apply(name, *self.repository.load(name, None))
@@ -351,7 +355,7 @@ class ModelLoader:
     async def refresh(self, everything: bool = False) -> None:
         """Bring the registry up to date with the folder and the state; load again what changed, or everything."""
         async with self._changing:
-            found, recorded = await self._off_loop(lambda: (self._fingerprint(), self._control.read()))
+            found, recorded = await self._off_loop(lambda: (self.repository.fingerprint(), self._control.read()))
             if found is None:  # unreadable: what is served stays
                 self._registry.none_found = reason = self.repository.unavailable_reason()
                 if self._registry.models and ROOT not in self._registry.known:
@@ -376,7 +380,7 @@ class ModelLoader:
         If it is refused, the version served before stays.
         """
         async with self._changing:
-            found = await self._off_loop(self._fingerprint) or {}
+            found = await self._off_loop(self.repository.fingerprint) or {}
             if name not in found and self._served(name) is None:
                 raise unknown_model(name, sorted(found), "path")
             model, errors = await self._load(name)
@@ -410,12 +414,6 @@ class ModelLoader:
             result = served, [LoadError(name, str(error))]
         self._registry.apply(name, *result)
         return result
-
-    def _fingerprint(self) -> Fingerprint | None:
-        try:
-            return self.repository.fingerprint()
-        except OSError:
-            return None
 
     async def _off_loop(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

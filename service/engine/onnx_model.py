@@ -83,7 +83,7 @@ class OnnxModel:
         """
         begun, content = time.perf_counter(), path.read_bytes()
         self.provider: Provider = provider
-        self.digest = _digest(content)
+        self.digest = file_digest(content)
         self.latency = LatencyEstimate()
         self._session = _load_session(content, provider)
         self._turns = threading.Lock() if provider == "cuda" else contextlib.nullcontext()  # one run at a time
@@ -149,12 +149,8 @@ def take(arrays: Arrays, start: int, stop: int) -> Arrays:
     return {name: array[start:stop] for name, array in arrays.items()}
 
 
-def file_digest(path: Path) -> str:
-    """Return a file's digest, as a model loaded from it has it."""
-    return _digest(path.read_bytes())
-
-
-def _digest(content: bytes) -> str:
+def file_digest(content: bytes) -> str:
+    """Return the digest of a file, which names a model."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 

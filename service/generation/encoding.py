@@ -56,7 +56,11 @@ def _json(generated: GeneratedImages) -> Encoding:
     spec, parts = generated.spec, list[str]()
     columns = [(f'"{name}":"data:image/png;base64,', column) for name, column in generated.images.items()]
     for i in range(spec.size):
-        origin = f'"t":{sum(spec.path.position(i))}' if spec.path else _origin(spec.latents[i])
+        if spec.path is not None:
+            origin = f'"t":{sum(spec.path.position(i))}'
+        else:
+            latent = spec.latents[i]
+            origin = ("" if latent.seed is None else f'"seed":{latent.seed},') + f'"index":{latent.index}'
         encoded = ",".join([f'{before}{b64encode(images.png(column[i])).decode()}"' for before, column in columns])
         parts.append(f'{{{origin},"images":{{{encoded}}}}}')
         yield
@@ -68,11 +72,6 @@ def _json(generated: GeneratedImages) -> Encoding:
 def _json_start(model: str, version: str, digest: str, domains: tuple[str, ...]) -> str:
     start = {"model": model, "version": version, "digest": digest, "domains": domains}
     return json.dumps(start, separators=(",", ":"))[:-1]
-
-
-def _origin(latent: LatentSpec) -> str:
-    index = f'"index":{latent.index}'
-    return index if latent.seed is None else f'"seed":{latent.seed},{index}'
 
 
 def _zip(generated: GeneratedImages) -> Encoding:
