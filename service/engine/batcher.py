@@ -63,20 +63,32 @@ class BatchQueue:
         """Remove an entry that is done, and what of it still waits."""
         with self._lock:
             self._pixels -= entry.job.pixels
-            self._drop(entry)
+            if entry.waiting:
+                self._entries.remove(entry)
+                self.depth -= entry.waiting
 
     def take(self) -> list[BatchSlice]:
         """Return the next batch; an empty list if nothing waits or enough batches are taken.
 
         Free runs share what waits evenly. A batch has entries of one model only, at most its `max_batch` rows.
         """
+        batch = list[BatchSlice]()
         with self._lock:
             if not self.depth or len(self._started) == self.runs:
-                return []
-            batch = self._fill(math.ceil(self.depth / (self.runs - len(self._started))))
-            if batch:
-                self._started[id(batch)] = math.inf
-            return batch
+                return batch
+            model = self._entries[0].job.model
+            room = min(math.ceil(self.depth / (self.runs - len(self._started))), model.max_batch)
+            while room and self._entries and self._entries[0].job.model is model:
+                entry = self._entries[0]
+                part = BatchSlice(entry, entry.taken, entry.taken + min(room, entry.waiting))
+                entry.taken = part.stop
+                self.depth -= part.rows
+                room -= part.rows
+                if not entry.waiting:
+                    self._entries.popleft()
+                batch.append(part)
+            self._started[id(batch)] = math.inf
+        return batch
 
     def begin(self, batch: list[BatchSlice]) -> bool:
         """Mark a batch as running and drop cancelled requests; return False if none are left."""
@@ -98,32 +110,6 @@ class BatchQueue:
         with self._lock:
             whole = len(batch) == 1 and batch[0].rows == batch[0].entry.job.size
             return whole and len(self._started) == 1 and not self.depth
-
-    def _fill(self, room: int) -> list[BatchSlice]:
-        batch: list[BatchSlice] = []
-        while room and self._entries:
-            entry = self._entries[0]
-            if entry.done.done():
-                self._drop(entry)
-                continue
-            if not batch:
-                room = min(room, entry.job.model.max_batch)
-            elif entry.job.model is not batch[0].entry.job.model:
-                break
-            part = BatchSlice(entry, entry.taken, entry.taken + min(room, entry.waiting))
-            entry.taken = part.stop
-            self.depth -= part.rows
-            room -= part.rows
-            if not entry.waiting:
-                self._entries.popleft()
-            batch.append(part)
-        return batch
-
-    def _drop(self, entry: Entry[Any]) -> None:
-        if entry.waiting:
-            self._entries.remove(entry)
-            self.depth -= entry.waiting
-            entry.taken = entry.job.size
 
 
 class Batcher:
