@@ -308,25 +308,47 @@ def test_one_that_is_busy_for_seconds_is_kept(
     assert answered_of_40(service) == 40
 
 
+IMPATIENT = """
+import signal
+import service.supervisor
+from service.__main__ import main
+
+def limit(number, _):
+    service.supervisor.MAX_UNREADY = 2 if number == signal.SIGUSR1 else 600
+
+signal.signal(signal.SIGUSR1, limit)
+signal.signal(signal.SIGUSR2, limit)
+main()
+"""  # a supervisor that can be told how long a process may take to start
+
+
 def test_one_that_hangs_before_it_is_ready_is_replaced(tiny_model: Callable[..., Path], models_dir: Path) -> None:
-    """Its event loop does not answer yet: it has a longer time, and then another takes its place."""
+    """Its event loop cannot answer yet: it has a longer time, and then another takes its place."""
     tiny_model(turns=1_000_000)  # a second or so, for the warm-up
-    program = "import service.supervisor as s; s.MAX_UNREADY = 8; from service.__main__ import main; main()"
     variables = ALONE | {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PROCESSES": "2"}
-    command = [sys.executable, "-c", program]
+    command, lines = [sys.executable, "-c", IMPATIENT], list[dict[str, Any]]()
     with killed(subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.PIPE, text=True)) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         wait_until(lambda: len(children.read_text().split()) == 2)
         hung = int(children.read_text().split()[0])
         os.kill(hung, signal.SIGSTOP)
-        assert process.stderr is not None
-        lines = list[dict[str, Any]]()
+        hangs = partial(says, f"process {hung} hangs and is replaced")
+        for number, shown in ((signal.SIGUSR1, lambda line: "url" in line), (signal.SIGUSR2, hangs)):
+            while not any(map(shown, lines)):
+                lines.append(read_line(process))
+            process.send_signal(number)
         while sum("url" in line for line in lines) < 2:
-            lines.append(json.loads(process.stderr.readline()))
+            lines.append(read_line(process))
         process.terminate()
         process.communicate(timeout=START)
-    assert any(says(f"process {hung} hangs and is replaced", line) for line in lines)
     assert process.returncode == 0
+
+
+def read_line(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Return the next log line of a service."""
+    assert process.stderr is not None
+    line: dict[str, Any] = json.loads(process.stderr.readline())
+    return line
 
 
 def test_a_pause_of_the_whole_service_is_no_hang(pair: Start) -> None:
