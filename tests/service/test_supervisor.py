@@ -22,7 +22,6 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.supervisor import run_folder
 from tests.running import ALONE, START, Service, killed, sockets_of, tcp_at
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads Linux's /proc")
@@ -508,53 +507,3 @@ def test_ctrl_c_or_a_second_signal_skips_the_delay(pair: Start, numbers: list[in
         service.process.send_signal(number)
         time.sleep(0.5)
     assert service.process.wait(15) == 0
-
-
-def test_the_run_folder_is_removed(pair: Start, tmp_path: Path) -> None:
-    """Nothing is left in the temporary directory."""
-    service = pair(environment={"TMPDIR": str(tmp_path)})
-    assert len(list(tmp_path.glob("cogan-*"))) == 1
-    service.process.terminate()
-    assert service.process.wait(START) == 0
-    assert list(tmp_path.glob("cogan-*")) == []
-
-
-def test_a_killed_service_leaves_no_run_folder_for_long(pair: Start, tmp_path: Path) -> None:
-    """Killed, it cannot remove its folder; the next one does, and leaves those of services that run, and all others."""
-    environment = {"TMPDIR": str(tmp_path)}
-    other = tmp_path / "cogan-other"
-    other.mkdir()
-    running, killed = pair(environment=environment), pair(environment=environment)
-    assert len(list(tmp_path.glob("cogan-serve-*"))) == 2
-    pids = killed.children
-    killed.process.kill()
-    wait_until(lambda: all(map(has_ended, pids)))
-    assert len(list(tmp_path.glob("cogan-serve-*"))) == 2
-    pair(environment=environment)
-    assert len(list(tmp_path.glob("cogan-serve-*"))) == 2
-    assert other.is_dir()
-    assert metric(running, "cogan_processes") == 2
-    assert list(tmp_path.glob(".cogan-*")) == []
-
-
-def test_a_run_folder_is_kept_while_a_process_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is left of a killed service may still drain: it holds the lock, too."""
-    program = """
-import os, subprocess
-from service.supervisor import run_folder
-
-with run_folder() as (_, lock):
-    print(subprocess.Popen(["sleep", "60"], pass_fds=[lock], stdout=subprocess.DEVNULL).pid, flush=True)
-    os.kill(os.getpid(), 9)
-"""
-    command, environment = [sys.executable, "-c", program], os.environ | {"TMPDIR": str(tmp_path)}
-    started = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    pid = int(started.stdout)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (left,) = tmp_path.glob("cogan-serve-*")
-    with run_folder():
-        assert left.is_dir()
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: has_ended(pid))
-    with run_folder():
-        assert not left.exists()
