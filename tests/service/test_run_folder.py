@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from service.supervisor import run_folder
-from tests.running import START, Service
-from tests.service.test_supervisor import has_ended, metric, wait_until
+from tests.running import START, Service, has_ended, wait_until
+from tests.service.test_supervisor import metric
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads Linux's /proc")
 

@@ -22,7 +22,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.running import ALONE, START, Service, killed, sockets_of, tcp_at
+from tests.running import ALONE, START, Service, has_ended, killed, sockets_of, tcp_at, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads Linux's /proc")
 Start = Callable[..., Service]
@@ -45,25 +45,6 @@ def metric(service: Service, name: str) -> float:
 def says(message: str, line: dict[str, Any]) -> bool:
     """Return whether a log line begins so."""
     return str(line["message"]).startswith(message)
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait for something to become true."""
-    end = time.monotonic() + START
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def has_ended(pid: int) -> bool:
-    """Return whether a process and all its threads are no more."""
-    try:
-        (thread,) = Path(f"/proc/{pid}/task").iterdir()
-        return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except ValueError:  # several threads
-        return False
-    except OSError:
-        return True
 
 
 def connection(service: Service) -> socket.socket:
