@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from threading import Lock
 from typing import Literal, NamedTuple
 
 import prometheus_client
@@ -70,10 +70,10 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry(auto_describe=True)
         self._own = CollectorRegistry(auto_describe=False)  # what is never in shared files
+        self._sampling = threading.Lock()  # a model is not forgotten while it is sampled
         self._folder = os.environ.get(MULTIPROCESS)
         self.in_flight = 0  # requests being answered
         self._depths: dict[str, Callable[[], int]] = {}
-        self._sampling = Lock()  # a model is not forgotten while it is sampled
         self._own.register(_Processes(self._folder))
         self.of_model = cache(lambda name, version: ModelMetrics(self, name, version))
         self._http()
