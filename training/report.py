@@ -33,7 +33,7 @@ from training.runs.tables import Row, Rows, Value, flat, markdown, save_report, 
 SEEDS = range(8)
 PIXELS = {"binarised": "pixels agree, binarised", "within_51": "within 51", "within_25": "within 25"}
 # Last parts of the names of fields that differ between runs of one recipe.
-NOT_OF_RECIPE = {"seed", "log_every", "sample_every", "checkpoint_every", "classifiers", "vgg", "description"}
+NOT_OF_RECIPE = {"seed", "log_every", "sample_every", "checkpoint_every", "classifiers", "description"}
 
 MNIST, USPS = "ylecun/mnist", "flwrlabs/usps"
 
@@ -289,12 +289,14 @@ def _measures(domain: DomainConfig, quality: Mapping[str, Any]) -> Row:
 
     pixels, distance = of("pixel_agreement") or {}, of("frechet_distance") or {}
     floors = pixels.get("floor", {})
+    free = quality.get("without_labels", {}).get("domains", {}).get(domain.name, {}).get("frechet_distance", {})
     return {
         **{title: _cell(pixels.get(name), floors.get(name)) for name, title in PIXELS.items()},
         "published": _cell(published_pixel_agreement(domain) if pixels else None, form=".3f"),
         "classes agree": _cell(of("class_agreement")),
         "class balance": _cell(of("class_balance")),
         "Frechet distance": _cell(distance.get("drawn"), distance.get("floor"), ".2f"),
+        "distance without labels": _cell(free.get("generated"), free.get("floor"), ".1f"),
         "its classifier": _cell(_overall(of("classifier_accuracy")), form=".2%"),
     }
 

@@ -79,7 +79,7 @@ def random_loss_networks(experiment: Experiment) -> LossNetworks:
     tables = {table.size: name for name, table in CLASSIFIERS.items()}
     kinds: dict[str, Callable[[int], LossNetwork]] = {
         "classifiers": lambda channels: Classifier(tables[experiment.size], channels, 10),
-        "vgg": random_feature_network,
+        "feature_network": random_feature_network,
     }
     return {
         coupling.name: {domain.name: kinds[asks](domain.channels).eval() for domain in experiment.domains}

@@ -17,7 +17,6 @@ runs/00003_digit_edge/
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import re
@@ -33,11 +32,10 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from training.config.experiment import EXPERIMENT, Experiment, parse_kept
-from training.data.dataset import ImageSet
+from training.data.dataset import ImageSet, digest
 from training.engine.distributed import Processes
 from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
@@ -338,7 +336,7 @@ def seconds(run: RunFolder) -> float:
 def write_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> None:
     """Write each domain's images into the run: fingerprints and names, and a digest of all pixels."""
     record = {
-        name: {"pixels": _digest(images.images), "images": [list(origin) for origin in images.origins]}
+        name: {"pixels": digest(images.images), "images": [list(origin) for origin in images.origins]}
         for name, images in sets.items()
     }
     write_lines(run.images_file, [json.dumps(record)])
@@ -358,7 +356,7 @@ def check_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> str:
             f"{run.path} cannot go on: its images have changed, and a domain would learn from others than it "
             f"began with ({'. '.join(changes)}); restore them, or begin a new run"
         )
-    if any(record[name]["pixels"] != _digest(images.images) for name, images in sets.items()):
+    if any(record[name]["pixels"] != digest(images.images) for name, images in sets.items()):
         return "the images are the same, but in another order, or decoded or fitted otherwise than before"
     return ""
 
@@ -382,10 +380,6 @@ def _image_changes(record: Mapping[str, Any], sets: Mapping[str, ImageSet]) -> l
         ]
         changes += [f"domain {name}: {'; '.join(parts)}"] if parts else []
     return changes
-
-
-def _digest(images: Tensor) -> str:
-    return hashlib.blake2b(images.contiguous().numpy().data, digest_size=16).hexdigest()
 
 
 def _some(files: list[str]) -> str:
