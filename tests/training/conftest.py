@@ -22,6 +22,7 @@ from training.engine.loss_inputs import check_labels
 from training.engine.machine import Machine
 from training.engine.trainer import Trainer
 from training.losses.coupling import COUPLINGS
+from training.metrics import label_free
 from training.networks.init import initialise
 from training.pretrained.classifier import Classifier
 from training.pretrained.features import FeatureNetwork
@@ -41,6 +42,7 @@ KINDS: dict[str, dict[str, object]] = {
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+    label_free.MEASURING_SIDE = 32  # a fiftieth of the time
     os.environ["COGAN_PRECISION"] = "32-true"  # whatever this machine is good at, in other processes too
 
 

@@ -21,7 +21,8 @@ from training.losses.coupling import COUPLINGS
 from training.losses.pixels import Images
 from training.pretrained.efficientnet import PACKAGES, EfficientNetLite
 
-SNAPSHOT_SIDE = 128  # pixels; a fourth of the time of the networks' own size
+MEASURING_SIDE: int | None = None  # pixels; None is what the network learned from
+SNAPSHOT_SIDE = 128  # pixels; a fourth of the time
 NEIGHBOURS = 3  # Kynkaanniemi et al. 2019, section 3.1
 BATCH = 8  # images: larger ones leave the processor's cache, and take twice as long
 MIN_IMAGES = 2  # of which a spread can be computed
@@ -35,7 +36,7 @@ def measuring_network(experiment: Experiment, side: int | None = None) -> Effici
     """
     asking = [one for one in experiment.couplings if COUPLINGS[one.name].asks == "feature_network"]
     learned_from = {coupling.feature_network for coupling in asking}
-    return EfficientNetLite(next(name for name in PACKAGES if name not in learned_from), side)
+    return EfficientNetLite(next(name for name in PACKAGES if name not in learned_from), side or MEASURING_SIDE)
 
 
 @torch.inference_mode()
@@ -120,6 +121,8 @@ def measure_without_labels(
 ) -> tuple[dict[str, Any], dict[str, Images]]:
     """Measure the domains of `pairs` against test and training images, `limit` of each at most.
 
+    As many generated images are compared as training images, which are the floor.
+
     Returns the measures as JSON, and for each domain the generated images that are nearest to a training image,
     beside it. Raises DataError, RunError.
     """
@@ -128,9 +131,8 @@ def measure_without_labels(
     measures, closest = {}, {}
     for domain in [one for one in experiment.domains if one.name in pairs]:
         name, real = domain.name, load_split(domain, "test", experiment.size)
-        generated, test, training = (
-            _sample(images, limit) for images in (pairs[name], real.images, learned[name].images)
-        )
+        test, training = (_sample(images, limit) for images in (real.images, learned[name].images))
+        generated = pairs[name][: len(training)]  # as many as the floor has
         if min(map(len, (generated, test, training))) < MIN_IMAGES:
             raise DataError(f"domain {name}: {MIN_IMAGES} test and training images are needed to measure, or more")
         measures[name], closest[name] = _measure(network, generated, test, training)

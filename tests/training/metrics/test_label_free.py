@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,7 +13,6 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from training.config.experiment import Experiment
 from training.data.dataset import load_split
 from training.errors import DataError
-from training.metrics import label_free
 from training.metrics.label_free import (
     extract,
     extract_real,
@@ -25,7 +24,6 @@ from training.metrics.label_free import (
     nearest,
     precision_recall,
 )
-from training.pretrained.efficientnet import EfficientNetLite
 
 MakeExperiment = Callable[..., Experiment]
 CPU = torch.device("cpu")
@@ -90,16 +88,6 @@ def test_the_nearest_is_found_even_if_it_is_a_copy() -> None:
     assert indices.tolist() == [7, 3]
     assert distances[0] < 1e-4
     assert distances[1] == pytest.approx(0.1 * 6**0.5, rel=1e-3)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_networks() -> Iterator[None]:
-    """Measure at 32x32, which takes a fiftieth of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            label_free, "EfficientNetLite", lambda name, side=None: EfficientNetLite(name, 32 if side is None else side)
-        )
-        yield
 
 
 def test_worse_images_are_farther(make_experiment: MakeExperiment) -> None:
