@@ -42,7 +42,7 @@ KINDS: dict[str, dict[str, object]] = {
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-    label_free.MEASURING_SIDE = 32  # a fiftieth of the time
+    label_free.MEASURING_SIDE = 32  # pixels, to save time
     os.environ["COGAN_PRECISION"] = "32-true"  # whatever this machine is good at, in other processes too
 
 

@@ -60,7 +60,7 @@ def test_domains_without_a_classifier_are_measured_without_labels(
     kept = next(iter((tmp_path / "classifiers").glob("*edge*.pt")))
     for file in set((tmp_path / "classifiers").iterdir()) - {kept}:
         file.unlink()
-    run_verb(evaluate, tmp_path / "00000_tiny", *classifiers, "--pairs", 9, "--images", 6)
+    run_verb(evaluate, tmp_path / "00000_tiny", *classifiers, "--pairs", 50, "--images", 40)
     quality: dict[str, Any] = json.loads((tmp_path / "00000_tiny/quality.json").read_text())
     assert quality["frechet_distance"].keys() == quality["class_balance"].keys() == {"edge"}
     assert quality["without_classes"].keys() == {"digit", "negative"}
@@ -68,11 +68,11 @@ def test_domains_without_a_classifier_are_measured_without_labels(
     measured = quality["without_labels"]["domains"]
     assert measured.keys() == {"digit", "negative"}
     for name, figures in measured.items():
-        assert figures["images"] == {"compared": 6, "test": 6, "training": 6, "learned_from": 100}
+        assert figures["images"] == {"compared": 40, "test": 40, "training": 40, "learned_from": 100}
         for distance in ("frechet_distance", "kernel_distance"):
             assert figures[distance]["floor"] < figures[distance]["generated"]
         with Image.open(tmp_path / f"00000_tiny/nearest_{name}.png") as sheet:
-            assert sheet.size == (4 * 2 * 28 * 2, 2 * 28 * 2)
+            assert sheet.size == (4 * 2 * 28 * 2, 3 * 28 * 2)
 
 
 def test_a_classifier_needs_labels(tmp_path: Path) -> None:

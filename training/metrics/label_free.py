@@ -22,9 +22,9 @@ from training.losses.pixels import Images
 from training.pretrained.efficientnet import PACKAGES, EfficientNetLite
 
 MEASURING_SIDE: int | None = None  # pixels; None is what the network learned from
-SNAPSHOT_SIDE = 128  # pixels; a fourth of the time
+SNAPSHOT_SIDE = 128  # pixels; a third of those of the networks' own size
 NEIGHBOURS = 3  # Kynkaanniemi et al. 2019, section 3.1
-BATCH = 8  # images: larger ones leave the processor's cache, and take twice as long
+BATCH = 8  # images; larger ones leave the cache of a CPU
 MIN_IMAGES = 2  # of which a spread can be computed
 SHOWN = 12  # generated images that are shown beside the nearest training image
 
@@ -55,9 +55,8 @@ def extract_real(network: EfficientNetLite, images: Tensor) -> Tensor:
 def label_free_distance(real: Tensor, generated: Tensor, network: EfficientNetLite) -> float:
     """Return the Frechet distance of generated to real images; features of the real ones are cached.
 
-    For snapshots while a run goes on, with `network` of `measuring_network(experiment, SNAPSHOT_SIDE)`, which
-    reads about a hundred images a second on a thread of a CPU. A distance depends on the numbers of images and on
-    the network, so only those of the same are compared.
+    For snapshots while a run goes on, with `network` of `measuring_network(experiment, SNAPSHOT_SIDE)`. A distance
+    depends on the numbers of images and on the network, so only those of the same are compared.
     """
     return frechet(extract_real(network, real), extract(network, generated))
 

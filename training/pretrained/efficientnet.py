@@ -32,7 +32,7 @@ class EfficientNetLite(nn.Module):
     """Grey or RGB images [B, C, H, W] in [0, 1], of any size, -> features [B, F]: the input of the last layer.
 
     Images are resized to `side` x `side`, by default what the network learned from (224, of lite2 260). Every
-    batch normalisation is folded into the convolution before it, which halves the time. Uses the attributes
+    batch normalisation is folded into the convolution before it, to save time. Uses the attributes
     _conv_stem, _blocks, _conv_head, _bn* and _*_conv of the package. Raises RunError if a package is missing.
     """
 
