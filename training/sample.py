@@ -248,10 +248,10 @@ def save_translations(source: Source, files: Sequence[Path], options: SampleOpti
     given = []
     for file in files:
         try:
-            given.append(torch.from_numpy(fit(decode({"path": file, "bytes": None}), experiment.size, domains[name])))
+            given.append(fit(decode({"path": file, "bytes": None}), experiment.size, domains[name]))
         except DataError as error:
             raise DataError(f"image {file} {error}") from error
-    images = torch.stack(given).movedim(-1, 1)
+    images = torch.from_numpy(np.stack(given)).movedim(-1, 1)
     targets = from_bytes(images, experiment.image_range).to(device)
     found = invert(source.generator, name, targets, source.prior, options.restarts, options.descent)
     return _write_translations(files, images, source.draw(found.latents.cpu()), name, found, options.to)

@@ -50,6 +50,7 @@ def invert(
     return Inverted(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
+@torch.enable_grad()  # also if the caller has none
 def _invert(
     generator: CoupledGenerator, domain: str, images: Tensor, prior: Prior, restarts: int, steps: int
 ) -> Inverted:
