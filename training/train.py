@@ -97,7 +97,7 @@ def prepare(
 ) -> Prepared:
     """Load all that an experiment needs, and print a summary.
 
-    Snapshots are measured by the evaluation classifiers in that folder, if they are there.
+    Snapshots are measured by the evaluation classifiers in that folder, if they are there, else without labels.
 
     A resumed run keeps its device, threads and precision if they are available; a warning is printed if it
     cannot go on bit for bit. Raises ConfigError, DataError, and RunError if the images of the run have changed.
