@@ -18,6 +18,7 @@ from tyro.conf import arg
 
 from training.cli import parse, verb
 from training.config.experiment import Experiment, load_experiment
+from training.data.choices import Choices
 from training.data.dataset import ImageSet, check_test_splits, load_training_sets
 from training.engine.loss_inputs import check_labels
 from training.engine.machine import Machine, describe_machine
@@ -55,12 +56,14 @@ class TrainOptions:
 def main(target: Path, arguments: list[str]) -> None:
     """Train a recipe, or resume a run folder."""
     resumed = RunFolder.open(target) if target.is_dir() else None
-    experiment = resumed.experiment() if resumed else load_experiment(target)
+    choices = Choices(Machine.from_environment().has_gpu())
+    experiment = resumed.experiment() if resumed else load_experiment(target, choices)
     options = parse(TrainOptions(experiment), arguments)
     if resumed and options.experiment != experiment:
         raise ConfigError(f"{target} is a run, whose experiment cannot be changed: train a recipe instead")
     prepared = prepare(options.experiment, options.machine, resumed)
     trainer = prepared.trainer
+    print_once(trainer, "\n".join(["chosen, as the recipe does not say:", *choices.made]) if choices.made else "")
     if not options.dry_run:
         folder = resumed or begin(prepared, options.runs)
         print_once(trainer, f"run folder: {folder.path}")
