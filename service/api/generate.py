@@ -47,7 +47,7 @@ class ImageResponses:
                 self._cached.store(request.scope, unchanged, etag)
                 return unchanged
         self._metrics.cache_misses.inc()
-        body, seconds = await self._generator.generate(spec, until)
+        body, seconds = await self._generator.generate(spec, until, "query" if request.method == "GET" else "body")
         trace_stages(seconds)
         response = _response(spec, body, headers, seconds)
         if random_url is None:
@@ -120,13 +120,16 @@ class GenerateRoutes:
         spec = self._generator.spec(
             self._generator.model(wanted.model, place),
             domains=wanted.domains,
-            latents=_latents(given, seeds or [secrets.randbelow(MAX_SEED + 1)], wanted.count),
+            latents=_latents(given, seeds or [secrets.randbelow(MAX_SEED + 1)], wanted),
             truncation=wanted.truncation,
             path=None,
             format_=choose_format(wanted.format, request.headers.get("accept"), PAIR_FORMATS),
             place=place,
+            labels=wanted.labels,
+            filters=wanted.filters,
+            count=wanted.count if wanted.filters else 1,
         )
-        return await self._responses.respond(request, spec, _url(spec, wanted.count) if random else None)
+        return await self._responses.respond(request, spec, _url(spec, wanted) if random else None)
 
     def _check_size(self, count: int, name: str, given: int, place: str) -> None:
         if given * count > (limit := self._max_pairs):
@@ -134,16 +137,23 @@ class GenerateRoutes:
             raise TooLarge(f"one response has at most {limit} pairs; send several requests", [wrong])
 
 
-def _latents(given: list[list[float]] | None, seeds: list[int], count: int) -> list[LatentSpec]:
+def _latents(
+    given: list[list[float]] | None, seeds: list[int], wanted: GenerateQuery | GenerateRequest
+) -> list[LatentSpec]:
+    """Return the latents of a request; with filters, the first candidate of every seed."""
     if given is not None:
         return [LatentSpec(i, values=tuple(values)) for i, values in enumerate(given)]
-    return [LatentSpec(index, seed) for seed in seeds for index in range(count)]
+    count = 1 if wanted.filters else wanted.count
+    return [LatentSpec(wanted.index + i, seed) for seed in seeds for i in range(count)]
 
 
-def _url(spec: GenerationSpec, count: int) -> str:
+def _url(spec: GenerationSpec, wanted: GenerateQuery | GenerateRequest) -> str:
     """Return where the response to a random seed is found again, relative to this one: a proxy may add a prefix."""
-    query: dict[str, object] = {"model": spec.model.name, "seed": spec.latents[0].seed, "count": count}
-    query |= {"domains": spec.domains, "format": spec.format}
-    if spec.truncation is not None:
-        query["truncation"] = spec.truncation
-    return "generate?" + urlencode(query, doseq=True)
+    chosen = {"model": spec.model.name, "seed": spec.latents[0].seed, "domains": spec.domains, "format": spec.format}
+    query = wanted.model_dump(by_alias=True, exclude_defaults=True, exclude={"latents"}) | chosen
+    return "generate?" + urlencode({name: _word(value) for name, value in query.items()}, doseq=True)
+
+
+def _word(value: object) -> object:
+    """Return a value as a query has it."""
+    return str(value).lower() if isinstance(value, bool) else value

@@ -176,7 +176,9 @@ class Batcher:
         if not self._queue.put(entry):
             raise self._refuse(job)
         alarm = loop.call_at(deadline, partial(self._expire, entry))
-        if not self._starting:  # after all requests that arrived in this iteration of the loop
+        if not job.size:
+            self._encoders.submit(self._encode, entry, loop)
+        elif not self._starting:  # after all requests that arrived in this iteration of the loop
             self._starting = True
             loop.call_soon(self._start_batches, loop)
         try:

@@ -23,7 +23,7 @@ class Job(NamedTuple, Generic[Result]):
     """A forward pass of a model and what to make of it, as functions that worker threads call.
 
     `inputs` returns rows from one index to another of every input of the model, [B, ...]. `encode` turns all inputs
-    and outputs into the result, which takes about `encode_s` seconds.
+    and outputs into the result, which takes about `encode_s` seconds. A job without rows is only encoded.
     """
 
     model: OnnxModel
@@ -137,9 +137,9 @@ class BatchSlice(NamedTuple):
 
 
 def _join(parts: list[tuple[int, Arrays, Arrays]]) -> tuple[Arrays, Arrays]:
-    """Concatenate the parts of a request in their order."""
-    if len(parts) == 1:
-        return parts[0][1:]
+    """Concatenate the parts of a request in their order; a job without rows has none."""
+    if len(parts) <= 1:
+        return parts[0][1:] if parts else ({}, {})
     _, inputs, outputs = zip(*sorted(parts, key=lambda part: part[0]), strict=True)
     return _concatenate(inputs), _concatenate(outputs)
 

@@ -9,15 +9,15 @@ import json
 import math
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from service.engine.onnx_model import Arrays
 from service.generation import images
 from service.generation.images import Encoding, Pixels
+from service.generation.pairs import GeneratedImages, dump, label_columns
 from service.generation.spec import GenerationSpec, LatentSpec
 from service.metadata import LATENT
 
@@ -25,25 +25,21 @@ IMAGE_S, PIXEL_S = 12e-6, 30e-9  # what encoding takes, roughly: by image and by
 
 
 @dataclass(frozen=True)
-class GeneratedImages:
-    """The images of a spec: inputs with `latent`, float32 [B, Z], and {domain: uint8 [B, H, W, C]}."""
-
-    spec: GenerationSpec
-    inputs: Arrays
-    images: Mapping[str, Pixels]
-
-
-@dataclass(frozen=True)
 class Format:
     """A format: its media type, its encoder, its largest side, and how many pixels one of its counts as.
 
-    A weight is the time that the format takes for a pixel, beside those of weight 1.
+    A weight is the time that the format takes for a pixel, beside those of weight 1. A picture has no labels.
     """
 
     media_type: str
     encode: Callable[[GeneratedImages], Encoding]
     max_side: float = math.inf
     weight: int = 1
+
+    @property
+    def labels(self) -> bool:
+        """Whether it has room for labels."""
+        return not self.media_type.startswith("image/")
 
     def seconds(self, spec: GenerationSpec) -> float:
         """Return roughly the seconds that encoding takes."""
@@ -56,6 +52,8 @@ def _json(generated: GeneratedImages) -> Encoding:
     columns = [(f'"{name}":"data:image/png;base64,', column) for name, column in generated.images.items()]
     for i in range(spec.size):
         origin = f'"t":{sum(spec.path.position(i))}' if spec.path else _origin(spec.latents[i])
+        if generated.labels is not None:
+            origin += "," + dump(generated.labels[i].as_json())[1:-1]
         encoded = ",".join(before + _base64(column[i]) for before, column in columns)
         parts.append(f'{{{origin},"images":{{{encoded}}}}}')
         yield
@@ -83,6 +81,8 @@ def _zip(generated: GeneratedImages) -> Encoding:
         for i, folder in enumerate(_folders(generated.spec)):
             for name, column in generated.images.items():
                 yield f"{folder}/{name}.png", images.png(column[i])
+            if generated.labels is not None:
+                yield f"{folder}/labels.json", dump(generated.labels[i].as_json()).encode()
 
     return images.zipped(files())
 
@@ -98,8 +98,17 @@ def _folders(spec: GenerationSpec) -> Iterator[str]:
 
 
 def _npz(generated: GeneratedImages) -> Encoding:
-    """Pack an array uint8 [B, H, W, C] a domain, and the latents, float32 [B, Z], as `latent`."""
-    return images.npz({**generated.images, LATENT: generated.inputs[LATENT]})
+    """Pack an array uint8 [B, H, W, C] a domain, and the latents, float32 [B, Z], as `latent`; and what is requested.
+
+    Names of further arrays have a dot, which no domain has.
+    """
+    spec, arrays = generated.spec, {**generated.images, LATENT: generated.inputs[LATENT]}
+    if spec.filters is not None:
+        arrays |= {"pair.seed": np.array([one.seed for one in spec.latents])}
+        arrays |= {"pair.index": np.array([one.index for one in spec.latents])}
+    if generated.labels is not None:
+        arrays |= label_columns(generated.labels)
+    return images.npz(arrays)
 
 
 def _sheet(generated: GeneratedImages) -> Encoding:
