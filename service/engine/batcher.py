@@ -62,7 +62,8 @@ class BatchQueue:
             pixels = self._pixels + entry.job.pixels
             if self.depth + entry.job.size > self._max_rows or (self._pixels and pixels > MAX_QUEUE_PIXELS):
                 return False
-            self._entries.append(entry)
+            if entry.job.size:
+                self._entries.append(entry)
             self.depth += entry.job.size
             self._pixels = pixels
             return True
