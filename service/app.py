@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from service.api.generate import GenerateRoutes, ImageResponses
 from service.api.health import HealthRoutes
 from service.api.interpolate import InterpolateRoutes
 from service.api.models import ModelRoutes
+from service.api.shards import ShardRoutes, lower_priority
 from service.engine.batcher import Batcher
 from service.engine.models import ControlState, ModelLoader, ModelRegistry, ModelRepository
 from service.engine.onnx_model import OnnxModel, require_provider
@@ -53,6 +54,7 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
     workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="worker")
     encoders = ThreadPoolExecutor(1, thread_name_prefix="encode")
     loading = ThreadPoolExecutor(1, thread_name_prefix="load")
+    bulk = ThreadPoolExecutor(settings.threads, thread_name_prefix="bulk", initializer=lower_priority)
 
     def make_batcher(model: OnnxModel) -> Batcher:
         return Batcher(model, workers, encoders, settings.threads, settings.max_queue, metrics)
@@ -62,11 +64,11 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
     control = ControlState(run_folder / CONTROL_FILE if run_folder is not None else None)
     loader = ModelLoader(repository, registry, control, loading)
     _load_models(loader, registry, settings.default_model)
-    stops = [partial(pool.shutdown, wait=False, cancel_futures=True) for pool in (workers, encoders, loading)]
+    stops = [partial(pool.shutdown, wait=False, cancel_futures=True) for pool in (workers, encoders, loading, bulk)]
     app = _base_app(make_tracer_provider(), *stops)
     app.state.registry, app.state.loader, app.state.metrics = registry, loader, metrics
     cached = ResponseCache(settings.cache_bytes // settings.processes, lambda: registry.changes, metrics)
-    _add_routes(app, settings, registry, loader, cached, metrics)
+    _add_routes(app, settings, registry, loader, cached, bulk, metrics)
     customize_openapi(app, settings)
     add_docs(app)
     HealthRoutes(registry, metrics).add_to(_add_middleware(app, settings, registry, access, cached, metrics))
@@ -87,12 +89,14 @@ def _add_routes(
     registry: ModelRegistry,
     loader: ModelLoader,
     cached: ResponseCache,
+    bulk: Executor,
     metrics: Metrics,
 ) -> None:
     generator = Generator(registry, settings.max_pixels, metrics)
     responses = ImageResponses(generator, cached, metrics, settings.deadline_s)
     GenerateRoutes(generator, responses, settings.max_pairs).add_to(app)
     InterpolateRoutes(generator, responses, settings.max_frames).add_to(app)
+    ShardRoutes(generator, bulk, lambda: registry.busy, metrics, settings.deadline_s).add_to(app)
     ModelRoutes(registry).add_to(app)
     InferenceRoutes(registry, metrics, settings).add_to(app)
     if settings.model_control:

@@ -14,6 +14,7 @@ ServiceError
     ├── WrongMethod             405  the route has other methods
     ├── NotAcceptable           406  no format that `Accept` allows
     ├── SlowBody                408  a body that does not arrive
+    ├── DigestMismatch          409  another file of the model is served
     ├── TooLarge                413  body, pairs, frames or pixels over a limit
     ├── UnsupportedMediaType    415  a body that says it is not JSON, or compressed
     ├── InvalidRequest          422  a field is wrong
@@ -115,6 +116,10 @@ class NotAcceptable(RequestError, status=406):
 
 class SlowBody(RequestError, status=408):
     """The body did not arrive in time."""
+
+
+class DigestMismatch(RequestError, status=409):
+    """The model has another digest than the one requested."""
 
 
 class TooLarge(RequestError, status=413):

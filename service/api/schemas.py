@@ -15,6 +15,7 @@ from service.metadata import MAX_LATENT_DIM, ModelMetadata
 
 MAX_LATENT_VALUE = 100.0  # far outside any prior, and well inside float32
 MAX_DOMAINS = 64  # named in one request
+MAX_SHARD_SIZE = 100_000  # seeds
 MAX_FIRST_INDEX = 2**31  # far below MAX_INDEX, which no candidate then reaches
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -30,6 +31,7 @@ LatentValue = Annotated[float, Field(ge=-MAX_LATENT_VALUE, le=MAX_LATENT_VALUE, 
 LatentValues = Annotated[list[LatentValue], Field(min_length=1, max_length=MAX_LATENT_DIM, fail_fast=True)]
 OF_SEEDS = ("seed", "seeds", "index", "count", "truncation", "class", "min_confidence", "agree")  # not of latents
 PairFormat = Literal["json", "png", "webp", "zip", "npz"]
+ShardFormat = Literal["png", "webp", "npy"]
 FrameFormat = Literal["json", "gif", "webp", "png", "zip", "npz"]
 
 
@@ -194,6 +196,17 @@ class InterpolateRequest(_FrameRequest):
     )
 
     keyframes: list[Keyframe] = Field(min_length=2, fail_fast=True)
+
+
+class ShardQuery(_ImageRequest, FilterFields):
+    """Query of GET /shards."""
+
+    digest: str | None = Field(default=None, pattern="^sha256:[0-9a-f]{64}$")
+    """Digest that the model has to have; otherwise the response is 409."""
+    size: Annotated[int, Field(ge=1, le=MAX_SHARD_SIZE), WHOLE] = 1000
+    """Seeds of a shard: shard n has the seeds from n * size on, and of each one pair."""
+    format: ShardFormat = "png"
+    """Format of the images."""
 
 
 class ResponseModel(BaseModel):

@@ -56,6 +56,11 @@ class BatchQueue:
         with self._lock:
             return max(0.0, time.perf_counter() - min(self._started.values(), default=math.inf))
 
+    @property
+    def busy(self) -> bool:
+        """Whether rows wait or run."""
+        return bool(self.depth or self._started)
+
     def put(self, entry: Entry[Any]) -> bool:
         """Append an entry; return False if there is no room for all of it."""
         with self._lock:
@@ -166,6 +171,11 @@ class Batcher:
     def longest_run_s(self) -> float:
         """Seconds since the oldest running batch began; 0 if none is running."""
         return self._queue.longest_run_s
+
+    @property
+    def busy(self) -> bool:
+        """Whether rows wait or run."""
+        return self._queue.busy
 
     async def submit(self, job: Job[Result], deadline: float) -> tuple[Result, dict[str, float]]:
         """Return a job's result and the seconds of each stage; `deadline` is in the event loop's time.

@@ -49,10 +49,11 @@ class ShardSpec:
         return facts | (block.labels[i].as_json() if block.labels is not None else {})
 
 
-def tar(shard: ShardSpec) -> Iterator[bytes]:
+def tar(shard: ShardSpec, count: Callable[[], object] = lambda: None) -> Iterator[bytes]:
     """Yield a POSIX tar in parts, empty ones while models run: <seed>.<domain>.<suffix> and <seed>.json of every seed.
 
-    With filters the last member, SKIPPED, lists the seeds of which no candidate passes.
+    `count` is called for every pair. With filters the last member, SKIPPED, lists the seeds without a
+    candidate that passes.
     """
     encode, size, found = ENCODERS[shard.suffix], 0, set[int | None]()
     for block in shard.blocks():
@@ -64,12 +65,13 @@ def tar(shard: ShardSpec) -> Iterator[bytes]:
             parts.append(_member(f"{latent.seed}.json", dump(shard.facts(block, i)).encode()))
             size += sum(map(len, parts))
             found.add(latent.seed)
+            count()
             yield b"".join(parts)
     if shard.pairs.filters is not None:
         skipped = {"candidates": MAX_CANDIDATES, "seeds": [seed for seed in shard.seeds if seed not in found]}
         yield (last := _member(SKIPPED, dump(skipped).encode()))
         size += len(last)
-    yield bytes(RECORD - (size + 2 * BLOCK) % RECORD + 2 * BLOCK)
+    yield bytes(2 * BLOCK + -(size + 2 * BLOCK) % RECORD)
 
 
 def _member(name: str, content: bytes) -> bytes:
