@@ -53,7 +53,7 @@ class Generator:
         pixels.
         """
         _check_latents(model, latents, "/latents/{}" if path is None else "/keyframes/{}/latent")
-        chosen = _check_domains(model, domains, place)
+        chosen = check_domains(model, domains, place)
         spec = GenerationSpec(
             model=model,
             domains=chosen,
@@ -145,7 +145,7 @@ def formats(spec: GenerationSpec) -> Mapping[str, Format]:
     return FRAME_FORMATS if spec.path is not None else PAIR_FORMATS
 
 
-def _check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) -> tuple[str, ...]:
+def check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) -> tuple[str, ...]:
     """Return the domains to generate: all, or those requested, each known and named once."""
     requested = tuple(domains) if domains is not None else model.domains
     wrong = [
