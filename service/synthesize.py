@@ -274,7 +274,7 @@ def _run_on_ray(writer: ShardWriter, numbers: list[int]) -> Iterable[dict[str, A
     if not numbers:
         return []
     ray.data.DataContext.get_current().enable_progress_bars = False  # there is one
-    rows = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
+    rows: Any = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
     actors = ray.data.ActorPoolStrategy(size=min(writer.synthesis.processes, len(numbers)))
     made: Iterable[dict[str, Any]] = rows.map(
         ShardWriter, fn_constructor_args=(writer.synthesis,), compute=actors, num_cpus=1
