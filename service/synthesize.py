@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict
+from pydantic_settings import PydanticBaseSettingsSource as Source
 from tqdm import tqdm
 
 from service.card import write_card
@@ -36,7 +37,6 @@ from service.metadata import describe_errors
 from service.settings import available_cpus
 
 MANIFEST, CARD = "manifest.json", "README.md"
-Model = dict[str, Any]
 
 
 class SynthesisError(ServiceError):
@@ -55,6 +55,13 @@ class Synthesis(BaseSettings):
         frozen=True,
         populate_by_name=True,
     )
+
+    @classmethod
+    def settings_customise_sources(  # type: ignore[override]  # it is called by names, and needs one of them
+        cls, _: object, *, init_settings: Source, **__: object
+    ) -> tuple[Source, ...]:
+        """Read the command line alone: a variable such as SIZE is somebody else's."""
+        return (init_settings,)
 
     model: CliPositionalArg[str]
     """Name of the generator."""
