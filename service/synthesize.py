@@ -24,7 +24,7 @@ from tqdm import tqdm
 from service.card import write_card
 from service.engine.models import ModelRepository
 from service.engine.onnx_model import OnnxModel, require_provider
-from service.errors import RequestError, ServiceError
+from service.errors import RequestError, StartError
 from service.generation.files import FORMATS
 from service.generation.generator import check_domains
 from service.generation.images import ENCODER_ID
@@ -39,7 +39,7 @@ from service.settings import available_cpus
 MANIFEST, CARD = "manifest.json", "README.md"
 
 
-class SynthesisError(ServiceError):
+class SynthesisError(StartError):
     """The data set cannot be made; the command exits with status 2."""
 
 
@@ -164,10 +164,11 @@ def _open_models(wanted: Synthesis) -> dict[str, OnnxModel]:
     except OSError as error:
         raise SynthesisError(f"--models {wanted.models} cannot be read: {error.strerror}") from error
     results = {name: repository.load(name, None) for name in names}
-    models = {name: result.model for name, result in results.items() if result.model is not None}
+    models = {name: model for name, (model, _) in results.items() if model is not None}
     if wanted.model not in models or models[wanted.model].metadata.kind != "generator":
         known = [name for name, model in models.items() if model.metadata.kind == "generator"]
-        reasons = "; ".join(error.reason for error in results[wanted.model].errors) if wanted.model in results else ""
+        _, errors = results.get(wanted.model, (None, []))
+        reasons = "; ".join(error.reason for error in errors)
         detail = f" ({reasons})" if reasons else ""
         raise SynthesisError(f"no generator {wanted.model!r} in {wanted.models}{detail}; there are {', '.join(known)}")
     return models
@@ -295,7 +296,7 @@ def main() -> None:
         synthesize(CliApp.run(Synthesis, sys.argv[1:]))
     except ValidationError as error:
         sys.exit(_refuse(describe_errors(error)))
-    except (SynthesisError, ServiceError) as error:
+    except (StartError, RequestError) as error:
         sys.exit(_refuse(error.detail if isinstance(error, RequestError) else str(error)))
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)

@@ -26,19 +26,16 @@ IMAGE_S, PIXEL_S = 12e-6, 30e-9  # what encoding takes, roughly: by image and by
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its media type, its encoder, its largest side, and how many pixels one of its counts as.
-
-    A weight is the time that the format takes for a pixel, beside those of weight 1. A picture has no labels.
-    """
+    """A format of a response."""
 
     media_type: str
     encode: Callable[[GeneratedImages], Encoding]
     max_side: float = math.inf
-    weight: int = 1
+    weight: int = 1  # how many pixels one of its counts as, by the time it takes
 
     @property
     def labels(self) -> bool:
-        """Whether it has room for labels."""
+        """Whether it has room for labels: a picture has none."""
         return not self.media_type.startswith("image/")
 
     def seconds(self, spec: GenerationSpec) -> float:
@@ -51,10 +48,14 @@ def _json(generated: GeneratedImages) -> Encoding:
     spec, parts = generated.spec, list[str]()
     columns = [(f'"{name}":"data:image/png;base64,', column) for name, column in generated.images.items()]
     for i in range(spec.size):
-        origin = f'"t":{sum(spec.path.position(i))}' if spec.path else _origin(spec.latents[i])
+        if spec.path is not None:
+            origin = f'"t":{sum(spec.path.position(i))}'
+        else:
+            latent = spec.latents[i]
+            origin = ("" if latent.seed is None else f'"seed":{latent.seed},') + f'"index":{latent.index}'
         if generated.labels is not None:
             origin += "," + dump(generated.labels[i].as_json())[1:-1]
-        encoded = ",".join(before + _base64(column[i]) for before, column in columns)
+        encoded = ",".join([f'{before}{b64encode(images.png(column[i])).decode()}"' for before, column in columns])
         parts.append(f'{{{origin},"images":{{{encoded}}}}}')
         yield
     start = _json_start(spec.model.name, spec.model.version, spec.model.digest, spec.domains)
@@ -65,15 +66,6 @@ def _json(generated: GeneratedImages) -> Encoding:
 def _json_start(model: str, version: str, digest: str, domains: tuple[str, ...]) -> str:
     start = {"model": model, "version": version, "digest": digest, "domains": domains}
     return json.dumps(start, separators=(",", ":"))[:-1]
-
-
-def _origin(latent: LatentSpec) -> str:
-    index = f'"index":{latent.index}'
-    return index if latent.seed is None else f'"seed":{latent.seed},{index}'
-
-
-def _base64(pixels: Pixels) -> str:
-    return b64encode(images.png(pixels)).decode() + '"'
 
 
 def _zip(generated: GeneratedImages) -> Encoding:
@@ -113,23 +105,15 @@ def _npz(generated: GeneratedImages) -> Encoding:
 
 def _sheet(generated: GeneratedImages) -> Encoding:
     height = generated.spec.size * max(domain.height for domain in generated.spec.shapes)
-    return images.png_of_rows(images.sheet_rows(generated.images), height)
+    return images.png_of_rows(generated.rows(), height)
 
 
 def _webp_sheet(generated: GeneratedImages) -> Encoding:
     rows = list[Pixels]()
-    for row in images.sheet_rows(generated.images):
+    for row in generated.rows():
         rows.append(row)
         yield
     return images.webp(np.concatenate(rows))
-
-
-def _animation(write: Callable[[Iterator[Pixels]], Encoding]) -> Callable[[GeneratedImages], Encoding]:
-    return lambda generated: write(images.sheet_rows(generated.images))
-
-
-def _animated_png(generated: GeneratedImages) -> Encoding:
-    return images.animated_png(images.sheet_rows(generated.images), generated.spec.size)
 
 
 PAIR_FORMATS = {
@@ -141,9 +125,9 @@ PAIR_FORMATS = {
 }
 FRAME_FORMATS = {
     "json": PAIR_FORMATS["json"],
-    "gif": Format("image/gif", _animation(images.gif), images.GIF_SIDE, weight=8),
-    "webp": Format("image/webp", _animation(images.animated_webp), images.WEBP_SIDE, weight=2),
-    "png": Format("image/png", _animated_png),
+    "gif": Format("image/gif", lambda g: images.gif(g.rows()), images.GIF_SIDE, weight=8),
+    "webp": Format("image/webp", lambda g: images.animated_webp(g.rows()), images.WEBP_SIDE, weight=2),
+    "png": Format("image/png", lambda g: images.animated_png(g.rows(), g.spec.size)),
     "zip": PAIR_FORMATS["zip"],
     "npz": PAIR_FORMATS["npz"],
 }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from service.engine.onnx_model import Arrays, OnnxModel
 from service.engine.request import Encoding, Job
 from service.errors import FieldError, InvalidRequest
-from service.generation.images import Pixels
+from service.generation.images import Pixels, sheet_rows
 from service.generation.spec import Filters, GenerationSpec, LatentSpec
 from service.metadata import CLASSES
 
@@ -71,6 +71,10 @@ class GeneratedImages:
     inputs: Arrays
     images: Mapping[str, Pixels]
     labels: Sequence[PairLabels] | None = None
+
+    def rows(self) -> Iterator[Pixels]:
+        """Yield a row [H, W, C] for each image of the spec, its domains side by side."""
+        return sheet_rows(self.images)
 
 
 def dump(value: object) -> str:

@@ -58,10 +58,8 @@ def test_datasets_reads_every_format(tmp_path: Path, form: str) -> None:
     found = datasets.load_dataset(make(tmp_path / form, format=form, labels=True, agree=True))["train"]
     assert len(found) == 30
     suffix = ".png" if form == "webdataset" else ""
-    facts_of = (lambda row: row["json"]) if form == "webdataset" else (lambda row: row)
-    rows = sorted(found, key=lambda row: facts_of(row)["seed"])  # folders are read in any order
-    for i, row in enumerate(rows):
-        facts = facts_of(row)
+    rows = sorted(((row.get("json", row), row) for row in found), key=lambda pair: pair[0]["seed"])  # in any order
+    for i, (facts, row) in enumerate(rows):
         assert facts["seed"] == i
         assert facts["agree"] is True
         assert facts["labels"]["digit"]["class"] == facts["labels"]["edge"]["class"]
