@@ -73,7 +73,7 @@ class _ImageRequest(ClosedModel):
 class FilterFields(ClosedModel):
     """Filters of pairs by their labels. Of each seed the first candidates by index that pass are taken."""
 
-    class_name: str | None = Field(default=None, alias="class", examples=["7"])
+    class_name: str | None = Field(default=None, alias="class")
     """Class of the image of the first requested domain that has a classifier."""
     min_confidence: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """Least confidence, in every requested domain that has a classifier."""

@@ -107,17 +107,18 @@ def check_filters(spec: GenerationSpec, place: str) -> None:
     """Raise InvalidRequest for filters that no classifier can apply, or a class that it does not know."""
     if spec.filters is None:
         return
-    given = {"class": spec.filters.class_name, "min_confidence": spec.filters.min_confidence}
-    name, value = next(((n, v) for n, v in given.items() if v), ("agree", True))
+    chosen = spec.filters.class_name
     if not spec.classifiers:
+        given = {"class": chosen, "min_confidence": spec.filters.min_confidence or None, "agree": True}
+        name, value = next((name, value) for name, value in given.items() if value is not None)
         wrong = FieldError(f"/{name}", value, "no filter, or a domain that has a classifier", place)
         detail = f"no served classifier goes with model '{spec.model.name}' in {', '.join(spec.domains)}"
         raise InvalidRequest(f"{detail}; /models lists what classifiers go with", [wrong])
     known = spec.classifiers[0].metadata.classes
-    if name == "class" and value not in known:
+    if chosen is not None and chosen not in known:
         domain = spec.classifiers[0].domains[0]
-        wrong = FieldError("/class", value, known, place)
-        raise InvalidRequest(f"no class {value!r:.80}; those of domain '{domain}' are {', '.join(known)}", [wrong])
+        wrong = FieldError("/class", chosen, known, place)
+        raise InvalidRequest(f"no class {chosen!r:.80}; those of domain '{domain}' are {', '.join(known)}", [wrong])
 
 
 def generate(spec: GenerationSpec, place: str | None = None) -> Steps[GeneratedImages]:

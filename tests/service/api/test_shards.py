@@ -127,10 +127,10 @@ async def test_seeds_without_a_candidate_are_listed(
 
 async def test_a_client_that_has_a_shard_gets_304_and_head_generates_nothing(client: httpx.AsyncClient) -> None:
     """Neither runs a model; HEAD has the headers of GET."""
-    head = await client.head("/shards/3.tar?size=30000")
+    head = await client.head("/shards/3.tar?size=100000")
     assert (head.status_code, head.content) == (200, b"")
     tag = head.headers["etag"]
-    known = await client.get("/shards/3.tar?size=30000", headers={"if-none-match": tag})
+    known = await client.get("/shards/3.tar?size=100000", headers={"if-none-match": tag})
     assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", tag)
     assert "cogan_shard_pairs_total 0.0" in (await client.get("/metrics")).text
     small = await client.get("/shards/3.tar?size=2")
@@ -153,7 +153,7 @@ async def test_a_digest_pins_the_model(client: httpx.AsyncClient) -> None:
     ("url", "place", "pointer"),
     [
         ("/shards/0.tar?size=0", "query", "/size"),
-        ("/shards/0.tar?size=30001", "query", "/size"),
+        ("/shards/0.tar?size=100001", "query", "/size"),
         ("/shards/-1.tar", "path", "/number"),
         ("/shards/one.tar", "path", "/number"),
         ("/shards/9007199254741.tar", "path", "/number"),
@@ -207,7 +207,7 @@ def test_a_slow_reader_holds_up_the_work_and_one_that_left_ends_it(
     """Pairs are generated as they are read: a reader that stops costs no more, nor does one that is gone."""
     tiny_model(("digit", "edge"))
     service = start(threads=1)
-    with closing(request(service.port, "/shards/0.tar?size=30000")) as client:
+    with closing(request(service.port, "/shards/0.tar?size=100000")) as client:
         client.recv(1)
         stands = settled(service)
         assert 0 < stands < 50_000
