@@ -84,7 +84,7 @@ async def test_the_first_candidates_that_pass_are_taken(labelled: httpx.AsyncCli
 
 async def test_filtered_responses_are_equal_everywhere(labelled: httpx.AsyncClient, connect: Connect) -> None:
     """By GET and POST, and in a process with other batches, the bytes are the same, and so is the ETag."""
-    query = {"seeds": [1, 2, 3], "count": 3, "class": "two", "labels": True}
+    query: dict[str, Any] = {"seeds": [1, 2, 3], "count": 3, "class": "two", "labels": True}
     first = await labelled.get("/generate", params=query)
     other = await connect(threads=1, max_batch=2).get("/generate", params=query)
     assert first.content == other.content == (await labelled.post("/generate", json=query)).content
