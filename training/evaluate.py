@@ -22,7 +22,7 @@ from training.files import write_json
 from training.metrics.quality import measure
 from training.networks.coupled import generate, latents_of_seeds
 from training.runs.figures import save_sheet
-from training.runs.folder import RunFolder, load_average
+from training.runs.folder import RunFolder, Snapshot, chosen_by, load_average
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class MeasureOptions:
     """How many pairs are generated, one of each seed from 0."""
     classifiers: Path = Path("classifiers")
     """Folder of the classifiers that `training.train_classifier` made."""
+    snapshot: Snapshot = "best"
+    """The snapshot of the least distance while the run went on, or the last checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,23 @@ class EvaluateOptions(MeasureOptions):
 
 @verb
 def main(target: Path, arguments: list[str]) -> None:
-    """Measure the last checkpoint's averaged generator."""
+    """Measure the averaged generator of the best snapshot, or of the last checkpoint."""
     options = parse(EvaluateOptions(), arguments)
     run, device = RunFolder.open(target), options.machine.device("measuring")
     print(json.dumps(evaluate(run, options, device), indent=2))
 
 
 def evaluate(run: RunFolder, options: MeasureOptions, device: torch.device) -> dict[str, Any]:
-    """Measure a run's last checkpoint, keep the result and a sheet in its folder, and return the result."""
+    """Measure a run's snapshot, keep the result and a sheet in its folder, and return the result.
+
+    The last checkpoint is the best one of a run whose snapshots were not measured.
+    """
     experiment = run.experiment()
-    generator, steps = load_average(run)
+    generator, steps = load_average(run, options.snapshot)
     pairs = generate(generator.to(device), latents_of_seeds(experiment.latent_prior, range(options.pairs)))
     quality = {"steps": steps, **measure(experiment, pairs, options.classifiers, device)}
+    if options.snapshot == "best" and (choice := chosen_by(run)):
+        quality["chosen_by"] = choice
     write_json(run.quality_file, quality)
     save_sheet({name: images[:128] for name, images in pairs.items()}, run.path / "sheet.png", 8, 2)
     return quality

@@ -42,7 +42,9 @@ def test_the_verbs_measure_a_run(
         assert measured["of"] == "digit"
         assert measured.keys() - {"of", "floor"} == measured["floor"].keys()
     assert quality["class_agreement"].keys() == {"edge", "negative"}
-    for key in ("class_balance", "classifier_accuracy", "frechet_distance"):
+    assert quality["class_agreement_of_real_pairs"].keys() == {"edge", "negative"}
+    assert all(0 <= share <= 1 for share in quality["class_agreement_of_real_pairs"].values())
+    for key in ("class_balance", "classifier_accuracy", "frechet_distance", "doubtful_images"):
         assert quality[key].keys() == {"digit", "edge", "negative"}
     for distance in quality["frechet_distance"].values():
         assert 0 <= distance["floor"] < distance["drawn"]

@@ -76,6 +76,8 @@ class Experiment:
     """Pairs on a sheet of samples, of the same latents every time."""
     checkpoint_every: Positive = 1000
     """Steps between two checkpoints."""
+    measure_every: Positive = 2000
+    """Steps between two measured snapshots; the best of them is kept."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

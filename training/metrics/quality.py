@@ -6,6 +6,7 @@ Real images are the whole test split. Metrics that need labels are left out, wit
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from training.metrics.frechet import (
     class_agreement,
     class_balance,
     counterpart_distance,
+    doubtful,
     frechet_distance,
     pixel_agreement,
 )
-from training.pretrained.classifier import Classifier, classifier_file, classify, load_classifier
+from training.pretrained.classifier import Classifier, classifier_file, classify, confidence, load_classifier
 from training.zoo import CLASSIFIERS
+
+CONFIDENT = 0.9  # probability of a classifier's most probable class
 
 
 def measure(experiment: Experiment, pairs: Images, classifiers: Path, device: torch.device) -> dict[str, Any]:
@@ -45,6 +49,8 @@ def measure(experiment: Experiment, pairs: Images, classifiers: Path, device: to
     return (
         quality
         | measure_classes(pairs, evaluation_classifiers, {name: images.class_names for name, images in real.items()})
+        | measure_real_pairs(experiment, evaluation_classifiers)
+        | measure_doubt(pairs, real, evaluation_classifiers)
         | {"frechet_distance": measure_distances(experiment, pairs, real, evaluation_classifiers)}
     )
 
@@ -135,6 +141,53 @@ def measure_classes(
         "classifier_accuracy": {
             name: classifier.named_accuracy() for name, classifier in evaluation_classifiers.items()
         },
+    }
+
+
+def measure_real_pairs(experiment: Experiment, evaluation_classifiers: dict[str, Classifier]) -> dict[str, Any]:
+    """Return the class agreement of true pairs of test images with the first domain: the most that pairs can reach.
+
+    It is below 1 because classifiers err, and because classes may look alike. Empty without true pairs.
+    """
+    first, agreement = experiment.domains[0].name, {}
+    for name, (images, counterparts) in load_true_pairs(experiment).items():
+        if {first, name} <= evaluation_classifiers.keys():
+            classes = classify(evaluation_classifiers[first], images)
+            agreement[name] = class_agreement(classes, classify(evaluation_classifiers[name], counterparts))
+    return {"class_agreement_of_real_pairs": agreement} if agreement else {}
+
+
+def load_true_pairs(experiment: Experiment) -> dict[str, tuple[Tensor, Tensor]]:
+    """Load the true pairs that each domain has with the first one, as test images of both in one order.
+
+    They are columns of one table, or transforms of the same images; other domains have none.
+    """
+    first, *others = experiment.domains
+    columns, known = load_pairs(experiment), ("transform", "train_split", "held_out")
+    pairs = {}
+    for domain in others:
+        if {first.name, domain.name} <= columns.keys():
+            pairs[domain.name] = columns[first.name].images, columns[domain.name].images
+        elif domain.image_fields(*known) == first.image_fields(*known):
+            transformed = replace(first, transform=domain.transform)
+            splits = (load_split(one, "test", experiment.size).images for one in (first, transformed))
+            pairs[domain.name] = next(splits), next(splits)
+    return pairs
+
+
+def measure_doubt(
+    pairs: Images, real: dict[str, ImageSet], evaluation_classifiers: dict[str, Classifier]
+) -> dict[str, Any]:
+    """Return the share of doubtful images of each domain: those of which its classifier is not confident."""
+    return {
+        "doubtful_images": {
+            name: {
+                "below": CONFIDENT,
+                "generated": doubtful(confidence(classifier, pairs[name]), CONFIDENT),
+                "real": doubtful(confidence(classifier, real[name].images), CONFIDENT),
+            }
+            for name, classifier in evaluation_classifiers.items()
+        }
     }
 
 
