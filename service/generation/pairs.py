@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.engine.onnx_model import Arrays, OnnxModel
 from service.engine.request import Encoding, Job
-from service.errors import FieldError, InvalidRequest
+from service.errors import FieldError, InvalidRequest, RunFailed
 from service.generation.images import Pixels, sheet_rows
 from service.generation.spec import Filters, GenerationSpec, LatentSpec
 from service.metadata import CLASSES
@@ -226,12 +226,19 @@ def _compute(inputs: Arrays, outputs: Arrays) -> Encoding[Computed]:
 
 
 def run_here(steps: Steps[T]) -> Iterator[T | None]:
-    """Run steps in this thread: yield None after every run of a model, and then the result."""
+    """Run steps in this thread: yield None after every run of a model, and then the result. Raises RunFailed."""
     try:
         job = next(steps)
         while True:
-            inputs = job.inputs(0, job.size)
-            job = steps.send((inputs, job.model.run(inputs)))
+            job = steps.send(_run(job))
             yield None
     except StopIteration as stop:
         yield stop.value
+
+
+def _run(job: Job[Computed]) -> Computed:
+    inputs = job.inputs(0, job.size)
+    try:
+        return inputs, job.model.run(inputs)
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise RunFailed(f"model '{job.model.name}' failed on this request's input") from error

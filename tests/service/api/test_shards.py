@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 import socket
 import tarfile
 import time
@@ -18,8 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.engine.onnx_model import Arrays, OnnxModel
 from service.latents import MAX_SEED
-from tests.running import Service
+from tests.running import Service, listening
 
 pytestmark = pytest.mark.anyio
 Connect = Callable[..., httpx.AsyncClient]
@@ -224,19 +224,27 @@ def settled(service: Service) -> float:
     return now
 
 
-def test_a_failure_aborts_the_body(tiny_model: Callable[..., Path], start: Callable[..., Service]) -> None:
-    """A shard whose next pairs are late stops without the end that HTTP and tar have."""
+@pytest.mark.parametrize("good_runs", [0, 5])
+async def test_a_failure_aborts_the_body(
+    tiny_model: Callable[..., Path], models_dir: Path, monkeypatch: pytest.MonkeyPatch, good_runs: int
+) -> None:
+    """What fails at once is 500; in the middle the body stops without the end that HTTP and tar have."""
     tiny_model(("digit", "edge"))
-    tiny_model(("digit",), name="reader", kind="classifier", goes_with=("tiny",))
-    service = start(threads=1, deadline_s=0.5)
-    with closing(request(service.port, "/shards/0.tar?size=2000")) as client:
-        head = client.recv(20)
-        service.process.send_signal(signal.SIGSTOP)
-        time.sleep(1)
-        service.process.send_signal(signal.SIGCONT)
-        body = head + read_all(client)
-    assert head.startswith(b"HTTP/1.1 200")
-    assert not body.endswith(b"0\r\n\r\n")
+    async with listening(models_dir, threads=1) as port, httpx.AsyncClient(timeout=60) as client:
+        run, runs = OnnxModel.run, iter(range(good_runs))
+
+        def fail_later(model: OnnxModel, inputs: Arrays) -> Arrays:
+            next(runs)  # raises StopIteration in the end
+            return run(model, inputs)
+
+        monkeypatch.setattr(OnnxModel, "run", fail_later)
+        url = f"http://127.0.0.1:{port}/shards/0.tar?size=50000"
+        if good_runs:
+            with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+                await client.get(url)
+        else:
+            failed = await client.get(url)
+            assert (failed.status_code, failed.json()["code"]) == (500, "run_failed")
 
 
 def test_a_swap_does_not_change_a_download(tiny_model: Callable[..., Path], start: Callable[..., Service]) -> None:
