@@ -159,12 +159,10 @@ class ShardWriter:
 def _open_models(wanted: Synthesis) -> dict[str, OnnxModel]:
     """Open the generator, and the classifiers if they are needed."""
     repository = ModelRepository(wanted.models, wanted.provider, 16 if wanted.provider == "cuda" else 64)
-    try:
-        names = repository.names()
-    except OSError as error:
-        raise SynthesisError(f"--models {wanted.models} cannot be read: {error.strerror}") from error
-    results = {name: repository.load(name, None) for name in names}
+    results = {name: repository.load(name, None) for name in repository.names()}
     models = {name: model for name, (model, _) in results.items() if model is not None}
+    if not results:
+        raise SynthesisError(f"--models {wanted.models}: {repository.unavailable_reason()}")
     if wanted.model not in models or models[wanted.model].metadata.kind != "generator":
         known = [name for name, model in models.items() if model.metadata.kind == "generator"]
         _, errors = results.get(wanted.model, (None, []))

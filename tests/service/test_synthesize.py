@@ -133,7 +133,7 @@ def test_shards_of_other_pairs_are_left_alone(make: Callable[..., dict[str, byte
         ({"domains": ["edge"], "agree": True}, InvalidRequest, "no served classifier goes with model 'tiny' in edge"),
         ({"domains": ["dog"]}, InvalidRequest, "are digit, edge"),
         ({"to": "nowhere://x"}, SynthesisError, "--to nowhere://x"),
-        ({"models": Path("/nowhere")}, SynthesisError, "--models /nowhere cannot be read"),
+        ({"models": Path("/nowhere")}, SynthesisError, "--models /nowhere: the models folder /nowhere cannot be read"),
     ],
 )
 def test_bad_input_is_named(
