@@ -50,7 +50,6 @@ NOT_OF_RECIPE = {
     "checkpoint_every",
     "measure_every",
     "classifiers",
-    "vgg",
     "description",
 }
 
@@ -337,6 +336,7 @@ def _measures(domain: DomainConfig, quality: Mapping[str, Any]) -> Row:
     pixels, distance = of("pixel_agreement") or {}, of("frechet_distance") or {}
     doubtful = of("doubtful_images") or {}
     floors = pixels.get("floor", {})
+    free = quality.get("without_labels", {}).get("domains", {}).get(domain.name, {}).get("frechet_distance", {})
     return {
         **{title: _cell(pixels.get(name), floors.get(name)) for name, title in PIXELS.items()},
         "published": _cell(published_pixel_agreement(domain) if pixels else None, form=".3f"),
@@ -344,6 +344,7 @@ def _measures(domain: DomainConfig, quality: Mapping[str, Any]) -> Row:
         "doubtful": _cell(doubtful.get("generated"), doubtful.get("real"), ".2%"),
         "class balance": _cell(of("class_balance")),
         "Frechet distance": _cell(distance.get("drawn"), distance.get("floor"), ".2f"),
+        "distance without labels": _cell(free.get("generated"), free.get("floor"), ".1f"),
         "its classifier": _cell(_overall(of("classifier_accuracy")), form=".2%"),
     }
 

@@ -142,6 +142,7 @@ def test_every_measure_of_every_domain_is_a_cell(
         "doubtful": "12.50% (6.25%)",
         "class balance": "0.9844",
         "Frechet distance": "9.88 (2.50)",
+        "distance without labels": "",
         "its classifier": "99.50%",
     }
     assert digit["Frechet distance"] == single["Frechet distance"] == "7.36 (3.25)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -80,6 +81,11 @@ class ImageSet:
     """Names of the classes, if the source has them."""
     origins: tuple[Origin, ...] = ()
     """Where each image is from."""
+
+
+def digest(images: Tensor) -> str:
+    """Return a digest of all pixels of images."""
+    return hashlib.blake2b(images.contiguous().numpy().data, digest_size=16).hexdigest()
 
 
 class Origin(NamedTuple):

@@ -37,22 +37,23 @@ def measure(experiment: Experiment, pairs: Images, classifiers: Path, device: to
     """Return every measure that the experiment's data allow, as JSON; classifiers read on the device."""
     count = len(next(iter(pairs.values())))
     real = load_real(experiment)
-    evaluation_classifiers = load_evaluation_classifiers(experiment, real, classifiers)
+    evaluation_classifiers, reasons = find_evaluation_classifiers(experiment, real, classifiers)
     for classifier in evaluation_classifiers.values():
         classifier.to(device)
     quality = {"pairs": count, "latents": f"index 0 of seeds 0 to {count - 1}"}
     quality["pixel_agreement"] = measure_pixels(experiment.domains, pairs, real)
     if counterparts := measure_counterparts(experiment, pairs):
         quality["counterpart_distance"] = counterparts
-    if not evaluation_classifiers:
-        return quality | {"not_measured": f"classes and Frechet distances: {why_not_classified(experiment, real)}"}
-    return (
-        quality
-        | measure_classes(pairs, evaluation_classifiers, {name: images.class_names for name, images in real.items()})
-        | measure_real_pairs(experiment, evaluation_classifiers)
-        | measure_doubt(pairs, real, evaluation_classifiers)
-        | {"frechet_distance": measure_distances(experiment, pairs, real, evaluation_classifiers)}
-    )
+    if evaluation_classifiers:
+        classified = {name: pairs[name] for name in evaluation_classifiers}
+        names = {name: images.class_names for name, images in real.items()}
+        quality |= measure_classes(classified, evaluation_classifiers, names)
+        quality |= measure_real_pairs(experiment, evaluation_classifiers)
+        quality |= measure_doubt(classified, real, evaluation_classifiers)
+        quality["frechet_distance"] = measure_distances(experiment, pairs, real, evaluation_classifiers)
+    if reasons:
+        quality["without_classes"] = reasons
+    return quality
 
 
 def load_real(experiment: Experiment) -> dict[str, ImageSet]:
@@ -73,6 +74,22 @@ def load_evaluation_classifiers(
         domain.name: load_classifier(classifier_file(classifiers, domain, experiment.size))
         for domain in experiment.domains
     }
+
+
+def find_evaluation_classifiers(
+    experiment: Experiment, real: dict[str, ImageSet], classifiers: Path
+) -> tuple[dict[str, Classifier], dict[str, str]]:
+    """Return the evaluation classifiers that there are, by domain, and the reason for each that is missing."""
+    found, reasons = {}, {}
+    for domain in experiment.domains:
+        file = classifier_file(classifiers, domain, experiment.size)
+        if reason := why_not_classified(experiment, {domain.name: real[domain.name]}):
+            reasons[domain.name] = reason
+        elif file.is_file():
+            found[domain.name] = load_classifier(file)
+        else:
+            reasons[domain.name] = f"{file} is missing: training.train_classifier makes it"
+    return found, reasons
 
 
 def why_not_classified(experiment: Experiment, real: dict[str, ImageSet]) -> str:
@@ -196,7 +213,7 @@ def measure_distances(
 ) -> dict[str, Any]:
     """Compare generated images with real test images; the floor compares as many training images with them."""
     distances = {}
-    for domain in experiment.domains:
+    for domain in [one for one in experiment.domains if one.name in evaluation_classifiers]:
         generated, test = pairs[domain.name], real[domain.name].images
         training = load_split(domain, "train", experiment.size).images
         classifier = evaluation_classifiers[domain.name]

@@ -20,11 +20,13 @@ from training.data.sources import share_out
 from training.errors import RunError
 from training.losses.pixels import Images
 from training.metrics.frechet import FrechetDistance
+from training.metrics.label_free import SNAPSHOT_SIDE, label_free_distance, measuring_network
 from training.pretrained.classifier import Classifier, classifier_file, load_classifier
 
 FIRST_SEED = 1_000_000  # of the latents; `evaluate` takes those from 0
 MAX_REAL = 10_000
 PAIRS = 1000  # that are generated for each snapshot
+PAIRS_WITHOUT_LABELS, MAX_REAL_WITHOUT_LABELS = 500, 1000  # fewer, as the network is larger
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,18 @@ def _frechet(classifier: Classifier, images: Tensor) -> FrechetDistance:
     return FrechetDistance(classifier, sample_images(images, MAX_REAL))
 
 
-SNAPSHOT_MEASURES: dict[str, Maker] = {"frechet_distance": frechet_of_classifiers}  # the first that can be made
+def without_labels(experiment: Experiment, sets: Sets, _classifiers: Path, device: torch.device) -> SnapshotMeasure:
+    """Measure by the features of a public network. Raises RunError if its package is missing."""
+    network = measuring_network(experiment, SNAPSHOT_SIDE).to(device)
+    real = {name: sample_images(images.images, MAX_REAL_WITHOUT_LABELS) for name, images in sets.items()}
+    distances = {name: partial(label_free_distance, images, network=network) for name, images in real.items()}
+    return SnapshotMeasure("label_free_distance", PAIRS_WITHOUT_LABELS, distances)
+
+
+SNAPSHOT_MEASURES: dict[str, Maker] = {  # the first that can be made
+    "frechet_distance": frechet_of_classifiers,
+    "label_free_distance": without_labels,
+}
 
 
 def choose_measure(
@@ -91,7 +104,12 @@ def choose_measure(
     device: torch.device,
     measures: Sequence[Maker] = tuple(SNAPSHOT_MEASURES.values()),
 ) -> tuple[SnapshotMeasure | None, str]:
-    """Return the first measure that can be made of training sets, or None and the reasons against each."""
+    """Return the first measure that can be made of training sets, or None and the reasons against each.
+
+    A run that ends before its first snapshot needs none.
+    """
+    if experiment.steps < experiment.measure_every:
+        return None, f"the run ends before measure_every = {experiment.measure_every} steps"
     reasons = []
     for make in measures:
         try:

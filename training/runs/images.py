@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from training.data.dataset import ImageSet
+from training.data.dataset import ImageSet, digest
 from training.errors import RunError
 from training.files import read_json, write_lines
 from training.runs.folder import RunFolder
@@ -21,7 +18,7 @@ MAX_NAMED = 5
 def write_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> None:
     """Write each domain's images into the run: fingerprints and names, and a digest of all pixels."""
     record = {
-        name: {"pixels": _digest(images.images), "images": [list(origin) for origin in images.origins]}
+        name: {"pixels": digest(images.images), "images": [list(origin) for origin in images.origins]}
         for name, images in sets.items()
     }
     write_lines(run.images_file, [json.dumps(record)])
@@ -41,7 +38,7 @@ def check_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> str:
             f"{run.path} cannot go on: its images have changed, and a domain would learn from others than it "
             f"began with ({'. '.join(changes)}); restore them, or begin a new run"
         )
-    if any(record[name]["pixels"] != _digest(images.images) for name, images in sets.items()):
+    if any(record[name]["pixels"] != digest(images.images) for name, images in sets.items()):
         return "the images are the same, but in another order, or decoded or fitted otherwise than before"
     return ""
 
@@ -65,10 +62,6 @@ def _image_changes(record: Mapping[str, Any], sets: Mapping[str, ImageSet]) -> l
         ]
         changes += [f"domain {name}: {'; '.join(parts)}"] if parts else []
     return changes
-
-
-def _digest(images: Tensor) -> str:
-    return hashlib.blake2b(images.contiguous().numpy().data, digest_size=16).hexdigest()
 
 
 def _some(files: list[str]) -> str:

@@ -129,16 +129,30 @@ def test_any_measure_may_choose(make_experiment: MakeExperiment, make_trainer: M
     assert run.curves()["near/digit"] == ([1, 2, 3, 4], [4.0, 1.0, 8.0, 2.0])
 
 
-def test_a_run_that_cannot_be_measured_says_why(
+def test_a_run_that_ends_before_its_first_snapshot_says_so(
     run_verb: RunVerb, write_experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its last checkpoint is then what is measured and exported."""
-    run_verb(train, write_experiment, "--runs", tmp_path, "--classifiers", tmp_path / "none", *OPTIONS)
-    assert f"snapshots are not measured: {tmp_path / 'none'}/digits_identity" in capsys.readouterr().out
+    run_verb(train, write_experiment, "--runs", tmp_path, *OPTIONS, "--measure-every", 7)
+    assert "snapshots are not measured: the run ends before measure_every = 7 steps" in capsys.readouterr().out
     run = RunFolder.open(tmp_path / "00000_tiny")
     assert not run.best.exists()
     assert chosen_by(run) == {}
     assert snapshot_step(run) == load_average(run)[1] == 6
+
+
+def test_a_run_without_classifiers_is_measured_without_labels(
+    run_verb: RunVerb, write_experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features of a public network take their place, and the best snapshot is kept by them."""
+    monkeypatch.setattr(snapshots, "PAIRS_WITHOUT_LABELS", 8)
+    monkeypatch.setattr(snapshots, "MAX_REAL_WITHOUT_LABELS", 8)
+    monkeypatch.setattr(snapshots, "SNAPSHOT_SIDE", 32)
+    options = ["--classifiers", tmp_path / "none", *OPTIONS, "--measure-every", 3]
+    run_verb(train, write_experiment, "--runs", tmp_path, *options)
+    run = RunFolder.open(tmp_path / "00000_tiny")
+    assert chosen_by(run)["measure"] == "label_free_distance"
+    assert run.curves()["label_free_distance/edge"][0] == [3, 6]
 
 
 def test_the_first_measure_that_can_be_made_is_taken(make_experiment: MakeExperiment) -> None:
