@@ -134,7 +134,8 @@ class ShardWriter:
         spec = GenerationSpec(
             model, domains, (), wanted.truncation, None, "json", 1, wanted.labels, chosen, classifiers
         )
-        check_filters(spec, "command line")
+        if chosen is not None:
+            check_filters(spec, chosen, "command line")
         return spec
 
     @cached_property

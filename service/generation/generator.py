@@ -57,7 +57,8 @@ class Generator:
         classifiers = classifiers_of(model, chosen, self._registry.models) if labels or filters else ()
         options = (count, labels, filters, classifiers)
         spec = GenerationSpec(model, chosen, tuple(latents), truncation, path, format_, *options)
-        check_filters(spec, place)
+        if spec.filters is not None:
+            check_filters(spec, spec.filters, place)
         _check_labels(spec, place)
         self._check_size(spec, place)
         return spec

@@ -103,13 +103,11 @@ def classifiers_of(generator: OnnxModel, domains: Sequence[str], models: Sequenc
     return tuple(fitting[name] for name in domains if name in fitting)
 
 
-def check_filters(spec: GenerationSpec, place: str) -> None:
+def check_filters(spec: GenerationSpec, filters: Filters, place: str) -> None:
     """Raise InvalidRequest for filters that no classifier can apply, or a class that it does not know."""
-    if spec.filters is None:
-        return
-    chosen = spec.filters.class_name
+    chosen = filters.class_name
     if not spec.classifiers:
-        given = {"class": chosen, "min_confidence": spec.filters.min_confidence or None, "agree": True}
+        given = {"class": chosen, "min_confidence": filters.min_confidence or None, "agree": True}
         name, value = next((name, value) for name, value in given.items() if value is not None)
         wrong = FieldError(f"/{name}", value, "no filter, or a domain that has a classifier", place)
         detail = f"no served classifier goes with model '{spec.model.name}' in {', '.join(spec.domains)}"
