@@ -21,6 +21,7 @@ from service.api.generate import GenerateRoutes, ImageResponses
 from service.api.health import HealthRoutes
 from service.api.interpolate import InterpolateRoutes
 from service.api.models import ModelRoutes
+from service.api.studio import add_studio
 from service.engine.batcher import Batcher
 from service.engine.models import ControlState, ModelLoader, ModelRegistry, ModelRepository
 from service.engine.onnx_model import OnnxModel, require_provider
@@ -69,6 +70,7 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
     _add_routes(app, settings, registry, loader, cached, metrics)
     customize_openapi(app, settings)
     add_docs(app)
+    add_studio(app)
     HealthRoutes(registry, metrics).add_to(_add_middleware(app, settings, registry, access, cached, metrics))
     return app
 

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse
+from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import request_response
 
 from service.api.schemas import Problem
@@ -28,7 +28,6 @@ from service.settings import Settings
 FOLDER = Path(str(files("fastapi_swagger.resources")))
 SCRIPT, STYLE, ICON = FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 DAY_S = 86_400
-PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")  # of X-Forwarded-Prefix
 Responses = dict[int | str, dict[str, Any]]
 KEY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -166,24 +165,14 @@ def add_docs(app: FastAPI) -> None:
     def show_document() -> Response:  # in a thread: to write it takes a while
         return JSONResponse(app.openapi())
 
-    async def go_to_docs(request: Request) -> Response:
-        return RedirectResponse(_prefix(request) + "docs")
-
     async def send_docs_file(request: Request) -> Response:
         name = request.url.path.rpartition("/")[2]
         return FileResponse(FOLDER / name, headers={"Cache-Control": f"max-age={DAY_S}"})
 
-    app.get("/", include_in_schema=False)(go_to_docs)
     app.get("/openapi.json", include_in_schema=False)(show_document)
     app.get("/docs", include_in_schema=False)(show_docs)
     for name in FILES:
         app.get(f"/docs/{name}", include_in_schema=False)(send_docs_file)
-
-
-def _prefix(request: Request) -> str:
-    """Return what a proxy has removed from the path, with a slash; empty, and so relative, if it does not say."""
-    given = request.headers.get("x-forwarded-prefix", "").rstrip("/")
-    return f"{given}/" if PREFIX.fullmatch(given) else ""
 
 
 def _policy(page: str) -> str:
