@@ -110,6 +110,12 @@ export class Latest {
     this.busy = false;
   }
 
+  /** Drop everything. */
+  cancel() {
+    this.next = null;
+    this.abort.abort();
+  }
+
   /** @param {(signal: AbortSignal) => Promise<void>} task */
   async run(task) {
     this.next = task;

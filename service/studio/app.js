@@ -103,12 +103,14 @@ async function open() {
 }
 
 async function openModel() {
+  walk.stop();
+  for (const part of [strip, lens, walk, plane]) part.latest.cancel();
   const { digest } = store.state;
   const { domains } = studio;
   if (digest && !studio.digest.startsWith(digest) && store.state.model === studio.card.name) {
     notify("digest", line(`This was made by another file of ${studio.card.name} (${digest}); the one served now is ${studio.digest}. The pictures may differ.`));
   }
-  store.set({ model: studio.card.name, digest: studio.digest });
+  store.set({ model: studio.card.name, digest: studio.digest }, true);
   picker.value = studio.card.name;
   find("#headline").textContent = domains.length > 1
     ? `Each column is one thing, drawn as ${listed(domains)}.` : `Each picture is one ${domains[0]}, drawn from its seed.`;
@@ -150,8 +152,8 @@ async function openPicture(file) {
   const state = readState(texts.View);
   const other = studio.cards.find((one) => one.name === texts.Model);
   if (!other) return notify("drop", line(`${file.name} was made by the model ${texts.Model}, which is not served here.`));
-  store.set({ ...state, digest: store.state.digest, model: store.state.model });
   studio.card = other;
+  store.set({ ...state, digest: null, model: null }, true);
   await openModel();
   notify("drop", line(other.digest === texts.Digest
     ? `${file.name} is ${studio.title(store.state.pin ?? "")} of ${texts.Model}, and this is its view.`
@@ -162,7 +164,7 @@ async function openPicture(file) {
 for (const part of [strip, steer, lens, walk, plane, take]) part.start(studio);
 picker.addEventListener("change", () => {
   studio.card = studio.cards.find((one) => one.name === picker.value);
-  store.set({ model: picker.value, digest: studio.digest, pin: null, keys: [], frame: 0, directions: {}, class: null, left: null, right: null });
+  store.set({ model: picker.value, digest: studio.digest, pin: null, keys: [], frame: 0, directions: {}, class: null, left: null, right: null }, true);
   openModel().then(offer).catch(report);
 });
 document.addEventListener("peek", (event) => lens.peek(/** @type {CustomEvent} */ (event).detail));

@@ -24,6 +24,8 @@ export class PairLens extends HTMLElement {
   async open(first) {
     const { domains, store, card } = this.studio;
     this.first = first;
+    this.model = card;
+    this.pinned = this.peeked = null;
     const pick = (/** @type {"left" | "right"} */ side, /** @type {string} */ label) => {
       const change = (/** @type {Event} */ event) => store.set({ [side]: /** @type {HTMLSelectElement} */ (event.target).value });
       return h("select", { "aria-label": label, onchange: change }, ...domains.map((name) => h("option", { value: name }, name)));
@@ -46,7 +48,6 @@ export class PairLens extends HTMLElement {
     this.glass.classList.toggle("single", domains.length < 2);
     const widest = Math.max(...card.domains.map((/** @type {any} */ domain) => domain.width));
     size(this.glass, card.domains[0], wholeScale(widest, Math.min(308, this.clientWidth - 48), Math.floor));
-    this.pinned = null;
     await this.fetch();
   }
 
@@ -57,6 +58,7 @@ export class PairLens extends HTMLElement {
       this.pinned = null;
       return this.draw();
     }
+    if (this.peeked?.point === pin) this.pinned = this.peeked;
     await this.latest.run(async (signal) => {
       this.pinned = await this.studio.pair(pin, signal);
       this.draw();
@@ -72,8 +74,8 @@ export class PairLens extends HTMLElement {
 
   draw() {
     const pair = this.peeked ?? this.pinned ?? this.first;
-    if (!pair) return;
     const { domains, state, card } = this.studio;
+    if (!pair || this.model !== card) return;
     const [left, right] = this.sides();
     this.shown = pair;
     this.title_.textContent = `${pair.title[0].toUpperCase()}${pair.title.slice(1)}, closely`;

@@ -99,14 +99,17 @@ export class Store extends EventTarget {
     addEventListener("popstate", () => this.set(readState(location.search)));
   }
 
-  /** Change fields and tell which; those that stay equal are not told. @param {Partial<State>} changes */
-  set(changes) {
+  /**
+   * Change fields and tell which; those that stay equal are not told, nor is anything when a model is about to open.
+   * @param {Partial<State>} changes @param {boolean} [silent]
+   */
+  set(changes, silent = false) {
     const changed = Object.entries(changes)
       .filter(([name, value]) => write(value) !== write(this.state[/** @type {keyof State} */ (name)]))
       .map(([name]) => name);
     if (!changed.length) return;
     Object.assign(this.state, changes);
-    this.dispatchEvent(new CustomEvent("change", { detail: changed }));
+    if (!silent) this.dispatchEvent(new CustomEvent("change", { detail: changed }));
     clearTimeout(this.#timer);
     this.#timer = window.setTimeout(() => this.#keep(), 150); // browsers bound how often a URL may change
   }

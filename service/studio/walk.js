@@ -20,7 +20,6 @@ export class PairWalk extends HTMLElement {
 
   async open() {
     const { store, card, domains } = this.studio;
-    this.stop();
     this.list = h("ol", { className: "keys", "aria-label": "Key frames, in order" });
     this.stage = h("div", { className: "stage" }, ...card.domains.map((/** @type {any} */ domain) => {
       const image = h("img", { alt: `${domain.name}, this frame of the walk` });
@@ -111,7 +110,6 @@ export class PairWalk extends HTMLElement {
     const item = target.closest("li");
     if (!item || target.closest("button")) return;
     this.focused = undefined;
-    item.setPointerCapture(event.pointerId);
     const move = (/** @type {PointerEvent} */ now) => {
       item.classList.add("held");
       const over = document.elementsFromPoint(now.clientX, now.clientY).map((one) => one.closest("li")).find((one) => one && one !== item && this.list.contains(one));
@@ -122,12 +120,14 @@ export class PairWalk extends HTMLElement {
     };
     const drop = () => {
       item.classList.remove("held");
-      item.removeEventListener("pointermove", move);
+      removeEventListener("pointermove", move);
+      removeEventListener("pointerup", drop);
+      removeEventListener("pointercancel", drop);
       this.order([...this.list.children].map((one) => /** @type {HTMLElement} */ (one).dataset.point ?? ""));
     };
-    item.addEventListener("pointermove", move);
-    item.addEventListener("pointerup", drop, { once: true });
-    item.addEventListener("pointercancel", drop, { once: true });
+    addEventListener("pointermove", move); // on the window: an item that moves in the list loses the pointer
+    addEventListener("pointerup", drop);
+    addEventListener("pointercancel", drop);
   }
 
   draw() {
