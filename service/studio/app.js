@@ -95,8 +95,6 @@ async function open() {
     studio.card = wanted ?? generators.find((/** @type {any} */ one) => one.name === normal);
     if (!studio.card) return notify("error", line("No generator is served yet."), h("button", { onclick: open }, "Try again"));
     await openModel();
-    studio.document ??= await api.json(api.url("openapi.json"));
-    offer();
   } catch (error) {
     report(error);
   }
@@ -122,6 +120,8 @@ async function openModel() {
   card.show(studio.card);
   take.open(() => ({ seeds: strip.columns.slice(0, strip.visible).map((one) => one.seed), points: [] }));
   greet();
+  studio.document ??= await api.json(api.url("openapi.json"));
+  offer();
   await Promise.all([walk.open(), plane.open()]);
 }
 
@@ -158,14 +158,13 @@ async function openPicture(file) {
   notify("drop", line(other.digest === texts.Digest
     ? `${file.name} is ${studio.title(store.state.pin ?? "")} of ${texts.Model}, and this is its view.`
     : `${file.name} was made by another file of ${texts.Model}: ${texts.Digest.slice(0, 19)}, and ${other.digest.slice(0, 19)} is served now. The pictures may differ.`));
-  offer();
 }
 
 for (const part of [strip, steer, lens, walk, plane, take]) part.start(studio);
 picker.addEventListener("change", () => {
   studio.card = studio.cards.find((one) => one.name === picker.value);
   store.set({ model: picker.value, digest: studio.digest, pin: null, keys: [], frame: 0, directions: {}, class: null, left: null, right: null }, true);
-  openModel().then(offer).catch(report);
+  openModel().catch(report);
 });
 document.addEventListener("peek", (event) => lens.peek(/** @type {CustomEvent} */ (event).detail));
 strip.addEventListener("drawn", () => take.draw());

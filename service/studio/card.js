@@ -20,7 +20,7 @@ export class ModelCard extends HTMLElement {
       digest: card.digest,
       ...(told.length && { measured: told.join(", ") }),
     };
-    const head = ["", ...domains].map((name) => h("th", { scope: "col" }, name));
+    const head = ["measure", ...domains].map((name) => h("th", { scope: "col" }, name));
     const body = [...rows].map(([what, row]) => h("tr", {}, h("th", { scope: "row" }, what), ...domains.map((/** @type {string} */ name) => h("td", {}, row[name] ?? "–"))));
     this.replaceChildren(
       h("h2", {}, `The model ${card.name}`),
