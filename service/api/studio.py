@@ -12,6 +12,7 @@ from service.errors import UnknownPath
 from service.http.response_cache import matches
 
 FOLDER = Path(__file__).parents[1] / "studio"
+DAY_S = 86_400
 MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")  # of X-Forwarded-Prefix
 POLICY = (
@@ -46,9 +47,13 @@ def _base(request: Request) -> str:
 
 
 def _file(request: Request, name: str, content: bytes) -> Response:
-    """Return a file, which a browser asks for again each time and gets once: a new release shows at once."""
+    """Return a file, which a browser checks each time it opens the page, so that a new release shows at once.
+
+    Except the icon, which Chromium asks for whenever the page's URL changes.
+    """
     etag = sha256(content).hexdigest()[:32]
-    headers = {"Cache-Control": "no-cache", "ETag": f'"{etag}"', "Content-Security-Policy": POLICY}
+    cached = f"max-age={DAY_S}" if name.endswith(".svg") else "no-cache"
+    headers = {"Cache-Control": cached, "ETag": f'"{etag}"', "Content-Security-Policy": POLICY}
     if matches(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=MEDIA_TYPES[Path(name).suffix], headers=headers)

@@ -192,6 +192,38 @@ def test_variety_redraws_as_it_moves(visit: Visitor, pairs: Pairs) -> None:
     assert query_of(page)["truncation"] == "1.2"
 
 
+def test_filters_tell_what_they_passed_over(visit: Visitor, service: Service, pairs: Pairs) -> None:
+    """Only pairs that pass are shown, with what they are read as, and how many others were drawn is told."""
+    parameters = httpx.get(f"{service.url}/openapi.json").json()["paths"]["/generate"]["get"]["parameters"]
+    page = visit.open(QUERY)
+    filters = page.get_by_role("group", name="Only pairs that")
+    if "min_confidence" not in {one["name"] for one in parameters}:
+        expect(filters).to_be_hidden()
+        return
+    expect(page.locator(".foot .label").first).to_have_text(re.compile(r"^\d"))
+    filters.get_by_label("read as").select_option("3")
+    filters.get_by_label("at least this sure").fill("0.9")
+    filters.get_by_label("are read alike in every domain").check()
+    expect(page.locator(".caption")).to_contain_text("passed over by the filters")
+    shown = page.locator(".foot .label").all_inner_texts()
+    asked = {"class": "3", "min_confidence": 0.9, "agree": True}
+    expected = pairs(seeds=list(range(len(shown))), labels=True, **asked)
+    assert set(shown) == {"3"}
+    over = sum(pair["index"] for pair in expected)
+    assert over > 10
+    told = f"{len(shown)} pairs shown of {len(shown) + over} drawn; {over} passed over by the filters"
+    expect(page.locator(".caption")).to_have_text(told)
+    for pair in expected[:3]:
+        image = cell(page, "edge", pair["seed"]).locator("img")
+        assert equal(picture(image, 28, 28), decode(pair["images"]["edge"]))
+    passed = next(pair for pair in expected if pair["index"])
+    cell(page, "digit", passed["seed"]).click()
+    page.mouse.move(5, 5)
+    expect(page.locator("pair-lens h2")).to_contain_text(f"image {passed['index']}")
+    expect(page.locator(".thumbs img").first).to_have_attribute("src", passed["images"]["digit"])
+    assert query_of(page)["agree"] == "1"
+
+
 def test_the_url_is_the_whole_state(visit: Visitor, pairs: Pairs) -> None:
     """A URL opened elsewhere shows the same bytes: strip, lens, walk and plane."""
     page = visit.open(QUERY)
