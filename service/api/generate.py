@@ -125,6 +125,7 @@ class GenerateRoutes:
             path=None,
             format_=choose_format(wanted.format, request.headers.get("accept"), PAIR_FORMATS),
             place=place,
+            directions=wanted.directions,
         )
         return await self._responses.respond(request, spec, _url(spec, wanted.count) if random else None)
 
@@ -146,4 +147,6 @@ def _url(spec: GenerationSpec, count: int) -> str:
     query |= {"domains": spec.domains, "format": spec.format}
     if spec.truncation is not None:
         query["truncation"] = spec.truncation
+    if spec.directions:
+        query["directions"] = ",".join(f"{number + 1}:{value}" for number, value in spec.directions)
     return "generate?" + urlencode(query, doseq=True)

@@ -6,14 +6,15 @@ from copy import copy
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from annotated_types import Le, MaxLen
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.latents import MAX_INDEX, MAX_SEED, MIN_TRUNCATION, Method
-from service.metadata import MAX_LATENT_DIM, ModelMetadata
+from service.metadata import MAX_DIRECTIONS, MAX_LATENT_DIM, ModelMetadata
 
 MAX_LATENT_VALUE = 100.0  # far outside any prior, and well inside float32
 MAX_DOMAINS = 64  # named in one request
+MAX_STEP = 10.0  # spreads along a direction: far outside any prior
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -26,8 +27,24 @@ WHOLE = BeforeValidator(_whole)  # the last of a type's annotations: what follow
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED), WHOLE]
 LatentValue = Annotated[float, Field(ge=-MAX_LATENT_VALUE, le=MAX_LATENT_VALUE, allow_inf_nan=False)]
 LatentValues = Annotated[list[LatentValue], Field(min_length=1, max_length=MAX_LATENT_DIM, fail_fast=True)]
+Step = Annotated[float, Field(ge=-MAX_STEP, le=MAX_STEP, allow_inf_nan=False)]
+Steps = Annotated[dict[str, Step], Field(max_length=2 * MAX_DIRECTIONS)]
 PairFormat = Literal["json", "png", "webp", "zip", "npz"]
 FrameFormat = Literal["json", "gif", "webp", "png", "zip", "npz"]
+
+
+def _steps(text: object) -> object:
+    """Take 1:2,thickness:-1 for {"1": 2, "thickness": -1}."""
+    if not isinstance(text, str):
+        return text
+    pairs = [part.rpartition(":") for part in text.split(",")]
+    if len({name for name, _, _ in pairs}) < len(pairs) or not all(name for name, _, _ in pairs):
+        raise PydanticCustomError("steps", "Write each direction once, as in 1:2,thickness:-1")
+    return {name: value for name, _, value in pairs}
+
+
+WRITTEN_STEPS = WithJsonSchema({"type": "string", "pattern": r"^[a-z0-9_]+:[^:,]+(,[a-z0-9_]+:[^:,]+)*$"})
+QuerySteps = Annotated[Steps | None, BeforeValidator(_steps), WRITTEN_STEPS]
 
 
 class ClosedModel(BaseModel):
@@ -61,6 +78,8 @@ class _ImageRequest(ClosedModel):
     """Names of the domains to generate, in this order; otherwise all."""
     truncation: float | None = Field(default=None, ge=MIN_TRUNCATION, allow_inf_nan=False)
     """Bound on every value of a latent of a seed: lower is more typical, less varied."""
+    directions: Steps | None = None
+    """Spreads to move along directions of the model, by number or name: {"1": 2.0, "thickness": -1}."""
 
 
 class _PairRequest(_ImageRequest):
@@ -82,6 +101,9 @@ class _PairRequest(_ImageRequest):
 
 class GenerateQuery(_PairRequest):
     """Query of GET /generate."""
+
+    directions: QuerySteps = None
+    """Spreads to move along directions of the model, by number or name: 1:2,thickness:-1."""
 
 
 class GenerateRequest(_PairRequest):
@@ -125,6 +147,9 @@ class _FrameRequest(_ImageRequest):
 
 class InterpolateQuery(_FrameRequest):
     """Query of GET /interpolate."""
+
+    directions: QuerySteps = None
+    """Spreads to move along directions of the model, by number or name: 1:2,thickness:-1."""
 
     start: Seed = Field(alias="from", examples=[1])
     """Seed of the first frame."""

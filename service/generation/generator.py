@@ -38,10 +38,11 @@ class Generator:
         path: InterpolationPath | None,
         format_: str,
         place: str,
+        directions: Mapping[str, float] | None = None,
     ) -> GenerationSpec:
         """Return the normal form of a request; `place` is where its fields are.
 
-        Raises InvalidRequest for a domain or latent that does not fit, and TooLarge for too many pixels.
+        Raises InvalidRequest for a domain, latent or direction that does not fit, and TooLarge for too many pixels.
         """
         _check_latents(model, latents, "/latents/{}" if path is None else "/keyframes/{}/latent")
         spec = GenerationSpec(
@@ -51,6 +52,7 @@ class Generator:
             truncation=truncation,
             path=path,
             format=format_,
+            directions=_check_directions(model, directions or {}, place),
         )
         self._check_size(spec, place)
         return spec
@@ -104,6 +106,22 @@ def _check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) 
         known = ", ".join(model.domains)
         raise InvalidRequest(f"the domains of model '{model.name}' are {known}, each at most once", wrong)
     return requested
+
+
+def _check_directions(model: OnnxModel, given: Mapping[str, float], place: str) -> tuple[tuple[int, float], ...]:
+    """Return steps along directions by number, from 0; those of 0 spreads are left out, as they change nothing."""
+    known = {str(i + 1): i for i in range(len(model.metadata.directions))}
+    names = {one.name: i for i, one in enumerate(model.metadata.directions) if one.name is not None}
+    wrong, steps = list[FieldError](), dict[int, float]()
+    for key, value in given.items():
+        if (number := known.get(key, names.get(key))) is None or number in steps:
+            wrong.append(FieldError("/directions", key, [*known, *names] if number is None else "once", place))
+        else:
+            steps[number] = value
+    if wrong:
+        allowed = f"are {', '.join([*known, *names])}, each at most once" if known else "are none: it has no directions"
+        raise InvalidRequest(f"the directions of model '{model.name}' {allowed}", wrong)
+    return tuple((number, value) for number, value in sorted(steps.items()) if value)
 
 
 def _check_latents(model: OnnxModel, latents: Sequence[LatentSpec], pointer: str) -> None:

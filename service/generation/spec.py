@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.engine.onnx_model import Arrays, OnnxModel
 from service.generation.images import ENCODER_ID
-from service.latents import Latent, Method, draw_latent, interpolate
+from service.latents import Latent, Method, displacement, draw_latent, interpolate, move
 from service.metadata import LATENT, Domain, Prior
 
 
@@ -60,6 +61,7 @@ class GenerationSpec:
     truncation: float | None
     path: InterpolationPath | None
     format: str
+    directions: tuple[tuple[int, float], ...] = ()  # number of each from 0, in order, and spreads to move along it
 
     @property
     def size(self) -> int:
@@ -80,17 +82,24 @@ class GenerationSpec:
     def key(self) -> str:
         """Identifier of the response's bytes: equal specs, models, engines and encoders have equal keys."""
         latents = [(one.index, one.seed, one.values) for one in self.latents]
-        what = (self.model.digest, self.domains, latents, self.truncation, self.path, self.format)
+        what = (self.model.digest, self.domains, latents, self.truncation, self.path, self.format, self.directions)
         return hashlib.sha256(f"{self.model.engine} {ENCODER_ID} {what!r}".encode()).hexdigest()[:32]
 
     def inputs(self, start: int, stop: int) -> Arrays:
         """Return the model's input for images `start` to `stop`: `latent`, float32 [B, Z]."""
         if self.path is None:
-            return {LATENT: np.array([self._latent(one) for one in self.latents[start:stop]])}
-        return {LATENT: np.array([self._frame(self.path, i) for i in range(start, stop)])}
+            rows = [self._latent(one) for one in self.latents[start:stop]]
+        else:
+            rows = [self._frame(self.path, i) for i in range(start, stop)]
+        return {LATENT: np.array(rows if self._displacement is None else [move(row, self._displacement) for row in rows])}
 
     def _latent(self, one: LatentSpec) -> Latent:
         return one.latent(self.model.prior, self.truncation)
+
+    @cached_property
+    def _displacement(self) -> NDArray[np.float64] | None:
+        known = self.model.metadata.directions
+        return displacement((known[i], value) for i, value in self.directions) if self.directions else None
 
     @cached_property
     def _keyframes(self) -> list[Latent]:
