@@ -9,9 +9,9 @@
 A .pt file is a classifier of `training.train_classifier`; --classifier-of is one that a run has adapted.
 
 Writes models/<name>/<version>/model.onnx, the next version where none is named, and config.pbtxt beside the
-versions, so that Triton Inference Server takes the same folder. A config.pbtxt that was edited is kept. Beside them, too,
-lies directions.png, a pair moved along the directions of a generator. An exported generator is written again, the same
-graph with directions found anew.
+versions, so that Triton Inference Server takes the same folder. A config.pbtxt that was edited is kept. Beside the
+versions of a generator lies directions.png, too: a pair moved along its directions. An exported generator is written
+again with its graph as it is and the directions of it.
 """
 
 from __future__ import annotations

@@ -88,13 +88,12 @@ class GenerationSpec:
     def inputs(self, start: int, stop: int) -> Arrays:
         """Return the model's input for images `start` to `stop`: `latent`, float32 [B, Z]."""
         if self.path is None:
-            rows = [self._latent(one) for one in self.latents[start:stop]]
+            rows = [one.latent(self.model.prior, self.truncation) for one in self.latents[start:stop]]
         else:
             rows = [self._frame(self.path, i) for i in range(start, stop)]
-        return {LATENT: np.array(rows if self._displacement is None else [move(row, self._displacement) for row in rows])}
-
-    def _latent(self, one: LatentSpec) -> Latent:
-        return one.latent(self.model.prior, self.truncation)
+        if self._displacement is not None:
+            rows = [move(row, self._displacement) for row in rows]
+        return {LATENT: np.array(rows)}
 
     @cached_property
     def _displacement(self) -> NDArray[np.float64] | None:
@@ -103,7 +102,7 @@ class GenerationSpec:
 
     @cached_property
     def _keyframes(self) -> list[Latent]:
-        return [self._latent(one) for one in self.latents]
+        return [one.latent(self.model.prior, self.truncation) for one in self.latents]
 
     def _frame(self, path: InterpolationPath, frame: int) -> Latent:
         at, t = path.position(frame)

@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 from playwright.sync_api import Download, Page, expect
 
 from tests.browser.conftest import DOMAINS, MODEL, Pixels, Visitor, cell, decode, inner, on_screen, picture
@@ -35,6 +36,13 @@ def saved(page: Page, name: str) -> tuple[Download, bytes]:
     with page.expect_download() as waiting:
         page.get_by_role("button", name=name, exact=True).click()
     return waiting.value, waiting.value.path().read_bytes()
+
+
+def texts_of(png: bytes) -> dict[str, str]:
+    """Return the texts that a PNG carries."""
+    image = Image.open(io.BytesIO(png))
+    assert isinstance(image, PngImageFile)
+    return {name: str(text) for name, text in image.text.items()}
 
 
 def query_of(page: Page) -> dict[str, str]:
@@ -192,6 +200,28 @@ def test_variety_redraws_as_it_moves(visit: Visitor, pairs: Pairs) -> None:
     assert query_of(page)["truncation"] == "1.2"
 
 
+def test_directions_move_everything(visit: Visitor, service: Service, pairs: Pairs) -> None:
+    """A slider moves strip, lens, walk and plane along a direction, to the service's bytes, and the URL keeps it."""
+    page = visit.open(QUERY + "&pin=3&keys=1~2&corners=4~5~6~7")
+    page.get_by_label("Direction 2").fill("-1.5")
+    moved = {"directions": {"2": -1.5}}
+    (pair,) = pairs(seed=3, **moved)
+    image = cell(page, "negative", 3).locator("img")
+    expect(image).to_have_attribute("src", pair["images"]["negative"])
+    assert equal(picture(image, 28, 28), decode(pair["images"]["negative"]))
+    assert not equal(decode(pair["images"]["negative"]), decode(pairs(seed=3)[0]["images"]["negative"]))
+    expect(page.locator(".thumbs img").first).to_have_attribute("src", pair["images"]["digit"])
+    (first,) = pairs(seed=1, **moved)
+    expect(page.locator(".stage img").first).to_have_attribute("src", first["images"]["digit"])
+    (corner,) = pairs(seed=7, **moved)
+    expect(page.locator(".map").first.locator(".cell img").nth(63)).to_have_attribute("src", corner["images"]["digit"])
+    assert query_of(page)["directions"] == "2:-1.5"
+    _, content = saved(page, "Save edge as PNG")
+    assert json.loads(texts_of(content)["Directions"]) == {"2": -1.5}
+    page.get_by_role("button", name="Reset").click()
+    expect(image).to_have_attribute("src", pairs(seed=3)[0]["images"]["negative"])
+
+
 def test_filters_tell_what_they_passed_over(visit: Visitor, service: Service, pairs: Pairs) -> None:
     """Only pairs that pass are shown, with what they are read as, and how many others were drawn is told."""
     parameters = httpx.get(f"{service.url}/openapi.json").json()["paths"]["/generate"]["get"]["parameters"]
@@ -241,7 +271,9 @@ def test_the_url_is_the_whole_state(visit: Visitor, pairs: Pairs) -> None:
     expect(other.locator(".keys li")).to_have_count(3)
     other.wait_for_timeout(700)
     assert other.evaluate(sources) == page.evaluate(sources)
-    assert other.locator(".thumbs img").first.get_attribute("src") not in {p["images"]["digit"] for p in pairs(seeds=[2, 5])}
+    assert other.locator(".thumbs img").first.get_attribute("src") not in {
+        p["images"]["digit"] for p in pairs(seeds=[2, 5])
+    }
 
 
 def drop(page: Page, name: str, content: bytes) -> None:
@@ -250,19 +282,19 @@ def drop(page: Page, name: str, content: bytes) -> None:
         """([name, bytes]) => {
             const transfer = new DataTransfer();
             transfer.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
-            document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+            const options = { dataTransfer: transfer, bubbles: true, cancelable: true };
+            document.body.dispatchEvent(new DragEvent("drop", options));
         }""",
         [name, list(content)],
     )
 
 
 def test_a_saved_picture_brings_its_view_back(visit: Visitor, service: Service, pairs: Pairs) -> None:
-    """A saved PNG has the service's pixels and says what it is; dropped, it restores its view; another digest is told."""
+    """A saved PNG has the service's pixels and says what it is; dropped, it restores its view, or tells a digest."""
     page = visit.open(QUERY + "&pin=8&truncation=0.9")
     download, content = saved(page, "Save edge as PNG")
     image = Image.open(io.BytesIO(content))
-    assert isinstance(image, Image.Image)
-    texts: dict[str, str] = image.text  # type: ignore[attr-defined]  # of PNGs alone
+    texts = texts_of(content)
     digest = httpx.get(f"{service.url}/models/{MODEL}").json()["digest"]
     assert [texts[name] for name in ("Model", "Digest", "Seed", "Index", "Domain")] == [MODEL, digest, "8", "0", "edge"]
     (pair,) = pairs(seed=8, truncation=0.9)
@@ -271,10 +303,7 @@ def test_a_saved_picture_brings_its_view_back(visit: Visitor, service: Service, 
     drop(other, download.suggested_filename, content)
     expect(other.locator("#notices")).to_contain_text(f"seed 8 of {MODEL}, and this is its view")
     expect(other.locator(".thumbs img").nth(1)).to_have_attribute("src", pair["images"]["edge"])
-    changed = io.BytesIO()
-    from PIL.PngImagePlugin import PngInfo
-
-    info = PngInfo()
+    changed, info = io.BytesIO(), PngInfo()
     for name, text in (texts | {"Digest": "sha256:" + "0" * 64}).items():
         info.add_text(name, text)
     image.save(changed, "PNG", pnginfo=info)
@@ -326,7 +355,7 @@ def test_what_is_shown_is_taken_away(visit: Visitor, service: Service, tmp_path:
 def test_the_sheet_says_what_it_is(visit: Visitor) -> None:
     """A saved sheet carries model, digest and seeds, and the view that made it."""
     page = visit.open(QUERY + "&seed=40")
-    texts = Image.open(io.BytesIO(saved(page, "Sheet as PNG")[1])).text  # type: ignore[attr-defined]  # of PNGs alone
+    texts = texts_of(saved(page, "Sheet as PNG")[1])
     assert re.fullmatch(r"40-\d+", texts["Seed"])
     assert json.loads(texts["Directions"]) == {}
     assert "seed=40" in texts["View"]

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import MODEL, MODELS, Visitor, cell, on_screen
 from tests.running import Service, services
@@ -102,7 +102,8 @@ class Prefixed(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         length = int(self.headers.get("Content-Length") or 0)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "content-length")}
+        own = ("host", "content-length")
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in own}
         answer = httpx.request(
             self.command,
             self.target + (self.path.removeprefix("/cogan") or "/"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -21,7 +22,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.running import START, Service, killed, sockets_of, tcp_at
+from tests.conftest import write_model
+from tests.running import ALONE, START, Service, has_ended, killed, services, sockets_of, tcp_at, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads Linux's /proc")
 Start = Callable[..., Service]
@@ -44,25 +46,6 @@ def metric(service: Service, name: str) -> float:
 def says(message: str, line: dict[str, Any]) -> bool:
     """Return whether a log line begins so."""
     return str(line["message"]).startswith(message)
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait for something to become true."""
-    end = time.monotonic() + START
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def has_ended(pid: int) -> bool:
-    """Return whether a process and all its threads are no more."""
-    try:
-        (thread,) = Path(f"/proc/{pid}/task").iterdir()
-        return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except ValueError:  # several threads
-        return False
-    except OSError:
-        return True
 
 
 def connection(service: Service) -> socket.socket:
@@ -109,6 +92,15 @@ def pair(tiny_model: Callable[..., Path], start: Start) -> Start:
     return lambda **settings: start(processes=2, threads=1, **settings)
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Return a service of two processes without a response cache, for tests that only send requests."""
+    folder = tmp_path_factory.mktemp("models")
+    write_model(folder)
+    with services(folder) as start:
+        yield start(processes=2, threads=1, cache_bytes=0)
+
+
 @pytest.fixture
 def block(tmp_path: Path) -> tuple[dict[str, str], Callable[[int, float], None]]:
     """Return the environment of a service whose event loops can be blocked, and what blocks one for some seconds."""
@@ -126,42 +118,41 @@ def block(tmp_path: Path) -> tuple[dict[str, str], Callable[[int, float], None]]
 # One service
 
 
-def test_both_answer_alike_and_count_as_one(pair: Start) -> None:
+def test_both_answer_alike_and_count_as_one(lasting: Service) -> None:
     """Bytes do not depend on the process; metrics and statistics are of both."""
-    service = pair(cache_bytes=0)
-    with clients(service, service.children) as connections:
+    before = metric(lasting, "cogan_samples_total")
+    with clients(lasting, lasting.children) as connections:
         bodies = [[one.get(f"/generate?seed={seed}").content for seed in range(3)] for one in connections]
         assert bodies == [bodies[0]] * 2
         for one in connections:
-            assert one.get("/v2/models/tiny/stats").json()["model_stats"][0]["inference_count"] == 6
-    assert metric(service, "cogan_samples_total") == 6
-    assert metric(service, "cogan_processes") == 2
+            count = one.get("/v2/models/tiny/stats").json()["model_stats"][0]["inference_count"]
+            assert count == before + 6
+    assert metric(lasting, "cogan_samples_total") == before + 6
+    assert metric(lasting, "cogan_processes") == 2
 
 
-def test_connections_are_spread(pair: Start) -> None:
+def test_connections_are_spread(lasting: Service) -> None:
     """Of 32 connections each process has several; the supervisor has none, and does not listen."""
-    service = pair()
-    assert len({line["url"] for line in service.lines if "url" in line}) == 1  # port 0 is one port for both
+    assert len({line["url"] for line in lasting.lines if "url" in line}) == 1  # port 0 is one port for both
     with ExitStack() as stack:
-        owners = Counter(service.owner(stack.enter_context(connection(service))) for _ in range(32))
-        assert set(owners) == set(service.children)
+        owners = Counter(lasting.owner(stack.enter_context(connection(lasting))) for _ in range(32))
+        assert set(owners) == set(lasting.children)
         assert min(owners.values()) >= 4  # by chance less once in 100,000
-        assert sockets_of(service.process.pid) & tcp_at(service.port).keys() == set()
+        assert sockets_of(lasting.process.pid) & tcp_at(lasting.port).keys() == set()
 
 
-def test_both_processes_work(pair: Start) -> None:
+def test_both_processes_work(lasting: Service) -> None:
     """Under load each process uses the processor."""
-    service = pair(cache_bytes=0)
 
     def send(number: int) -> None:
-        with httpx.Client(base_url=service.url, timeout=30) as client:
+        with httpx.Client(base_url=lasting.url, timeout=30) as client:
             for i in range(20):
                 assert client.get(f"/generate?seed={number * 20 + i}").status_code == 200
 
-    before = [cpu_ticks(pid) for pid in service.children]
+    before = [cpu_ticks(pid) for pid in lasting.children]
     with ThreadPoolExecutor(32) as pool:
         list(pool.map(send, range(32)))
-    used = [now - then for now, then in zip([cpu_ticks(pid) for pid in service.children], before, strict=True)]
+    used = [now - then for now, then in zip([cpu_ticks(pid) for pid in lasting.children], before, strict=True)]
     assert min(used) > 0.1 * sum(used)
 
 
@@ -306,6 +297,49 @@ def test_one_that_is_busy_for_seconds_is_kept(
     assert answered_of_40(service) == 40
 
 
+IMPATIENT = """
+import signal
+import service.supervisor
+from service.__main__ import main
+
+def limit(number, _):
+    service.supervisor.MAX_UNREADY = 2 if number == signal.SIGUSR1 else 600
+
+signal.signal(signal.SIGUSR1, limit)
+signal.signal(signal.SIGUSR2, limit)
+main()
+"""  # a supervisor that can be told how long a process may take to start
+
+
+def test_one_that_hangs_before_it_is_ready_is_replaced(tiny_model: Callable[..., Path], models_dir: Path) -> None:
+    """Its event loop cannot answer yet: it has a longer time, and then another takes its place."""
+    tiny_model(turns=1_000_000)  # a second or so, for the warm-up
+    variables = ALONE | {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PROCESSES": "2"}
+    command, lines = [sys.executable, "-c", IMPATIENT], list[dict[str, Any]]()
+    with killed(subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.PIPE, text=True)) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_until(lambda: len(children.read_text().split()) == 2)
+        hung = int(children.read_text().split()[0])
+        os.kill(hung, signal.SIGSTOP)
+        hangs = partial(says, f"process {hung} hangs and is replaced")
+        for number, shown in ((signal.SIGUSR1, lambda line: "url" in line), (signal.SIGUSR2, hangs)):
+            while not any(map(shown, lines)):
+                lines.append(read_line(process))
+            process.send_signal(number)
+        while sum("url" in line for line in lines) < 2:
+            lines.append(read_line(process))
+        process.terminate()
+        process.communicate(timeout=START)
+    assert process.returncode == 0
+
+
+def read_line(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Return the next log line of a service."""
+    assert process.stderr is not None
+    line: dict[str, Any] = json.loads(process.stderr.readline())
+    return line
+
+
 def test_a_pause_of_the_whole_service_is_no_hang(pair: Start) -> None:
     """`docker pause` stops all processes, and none is killed afterwards for not having answered."""
     service = pair()
@@ -354,17 +388,17 @@ def run_service(models_dir: Path, **variables: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.parametrize("first", ["1", "2"])
-@pytest.mark.parametrize("second", ["1", "2"])
 def test_a_second_service_at_an_address_is_refused(
-    tiny_model: Callable[..., Path], models_dir: Path, start: Start, first: str, second: str
+    tiny_model: Callable[..., Path], models_dir: Path, start: Start, first: str
 ) -> None:
-    """One line that names the address, and status 2; the first goes on."""
+    """One line that names the address, and status 2, of however many processes; the first goes on."""
     tiny_model()
     service = start(processes=first, threads=1)
-    refused = run_service(models_dir, COGAN_PORT=str(service.port), COGAN_PROCESSES=second)
     wanted = rf"cogan-serve: COGAN_HOST = '127\.0\.0\.1', COGAN_PORT = {service.port}: Address already in use\n"
-    assert (refused.returncode, bool(re.fullmatch(wanted, refused.stderr))) == (2, True), refused.stderr
-    assert httpx.get(f"{service.url}/livez").status_code == 200
+    for second in ("1", "2"):
+        refused = run_service(models_dir, COGAN_PORT=str(service.port), COGAN_PROCESSES=second)
+        assert (refused.returncode, bool(re.fullmatch(wanted, refused.stderr))) == (2, True), refused.stderr
+        assert httpx.get(f"{service.url}/livez").status_code == 200
 
 
 def test_a_second_service_is_refused_while_the_first_starts(tiny_model: Callable[..., Path], models_dir: Path) -> None:
@@ -463,12 +497,3 @@ def test_ctrl_c_or_a_second_signal_skips_the_delay(pair: Start, numbers: list[in
         service.process.send_signal(number)
         time.sleep(0.5)
     assert service.process.wait(15) == 0
-
-
-def test_the_run_folder_is_removed(pair: Start, tmp_path: Path) -> None:
-    """Nothing is left in the temporary directory."""
-    service = pair(environment={"TMPDIR": str(tmp_path)})
-    assert len(list(tmp_path.glob("cogan-*"))) == 1
-    service.process.terminate()
-    assert service.process.wait(START) == 0
-    assert list(tmp_path.glob("cogan-*")) == []

@@ -100,6 +100,8 @@ class DomainConfig(SourceConfig):
     """Column of the classes, if there is one."""
     label_columns: tuple[str, ...] = ()
     """Columns of yes and no, in its place: attributes, any of which an image may have."""
+    merged_classes: tuple[Annotated[tuple[str, ...], Field(min_length=2)], ...] = ()
+    """Names of classes that count as one, [["c", "C"]], for they look the same; the first is its name."""
     labelled: bool = False
     """Whether auxiliary losses use its labels; otherwise only measuring does."""
     balanced: bool = False
@@ -128,6 +130,10 @@ def check_domains(domains: Sequence[DomainConfig]) -> None:
         raise ValueError(f"domain names repeat: {names}")
     if reserved := RESERVED & set(names):
         raise ValueError(f"domain names {sorted(reserved)} have a meaning of their own: take others")
+    for domain in domains:
+        names = [name for merged in domain.merged_classes for name in merged]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"domain {domain.name}: merged_classes names {repeated} more than once")
     columns = {domain.name: domain.label_columns for domain in domains}
     if len(set(columns.values())) > 1:
         raise ValueError(f"label_columns differ, {columns}: pairs are compared by those of all domains")

@@ -24,7 +24,7 @@ def read_labels(table: datasets.Dataset, domain: DomainConfig) -> tuple[Tensor |
         return _attributes(table, domain), ()
     classes = _classes(table, domain)
     feature = None if classes is None else table.features[domain.label_column]
-    return classes, tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else ()
+    return _merge(classes, tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else (), domain)
 
 
 def require_labels(labels: Tensor | None, domain: DomainConfig, use: Use) -> Tensor:
@@ -66,6 +66,21 @@ def _classes(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
     if {None, MISSING} & set(labels) or len(set(labels)) < 2:  # as images without folders of classes have it
         return None
     return torch.tensor(labels, dtype=torch.int64)
+
+
+def _merge(
+    classes: Tensor | None, names: tuple[str, ...], domain: DomainConfig
+) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Renumber classes so that merged ones are one class, with the name of the first."""
+    if classes is None or not domain.merged_classes:
+        return classes, names
+    if unknown := [name for merged in domain.merged_classes for name in merged if name not in names]:
+        known = ", ".join(names) or f"no names, for column {domain.label_column!r} holds numbers alone"
+        raise DataError(f"merged_classes names {unknown[0]!r}, and {domain.source!r} has the classes {known}")
+    called = {name: merged[0] for merged in domain.merged_classes for name in merged}
+    kept = tuple(name for name in names if called.get(name, name) == name)
+    numbers = torch.tensor([kept.index(called.get(name, name)) for name in names])
+    return numbers[classes], kept
 
 
 def _is_called_alike(own: str, other: str) -> bool:

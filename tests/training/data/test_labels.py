@@ -12,7 +12,7 @@ from training.config.data import DomainConfig
 from training.config.experiment import Experiment, parse_experiment
 from training.data.dataset import check_test_splits, load_split
 from training.data.labels import class_mismatch
-from training.errors import DataError
+from training.errors import ConfigError, DataError
 
 SIZE = (28, 28)
 LESSON = {"lessons": [{"name": "labels", "weight": 1.0}]}
@@ -50,6 +50,22 @@ def test_auxiliary_losses_and_the_semantic_coupling_need_the_same_classes(
         check_test_splits(experiment(ours, more, **compared))
     check_test_splits(experiment(ours, theirs))
     check_test_splits(experiment(ours, folder(tmp_path / "same", "cat", "dog"), **compared))
+
+
+def test_merged_classes_are_one(tmp_path: Path) -> None:
+    """Classes that look the same count as one, called by the first name; those behind move up."""
+    source = folder(tmp_path / "ours", "a", "b", "c", "d")
+    fields: dict[str, Any] = {"name": "ours", "source": str(source)}
+    images = load_split(DomainConfig(**fields, merged_classes=(("a", "c"),)), "train", SIZE)
+    assert images.class_names == ("a", "b", "d")
+    assert images.labels is not None
+    assert images.labels.tolist() == [0, 1, 0, 2]
+    with pytest.raises(DataError, match=r"merged_classes names 'A', and .* has the classes a, b, c, d"):
+        load_split(DomainConfig(**fields, merged_classes=(("a", "A"),)), "train", SIZE)
+    with pytest.raises(ConfigError, match=r"merged_classes names \['b'\] more than once"):
+        parse_experiment(
+            {"name": "pets", "data_license": "none", "domains": [fields | {"merged_classes": [["a", "b"], ["b", "c"]]}]}
+        )
 
 
 def test_images_without_classes_fit_any(tmp_path: Path) -> None:
