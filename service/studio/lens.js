@@ -36,7 +36,7 @@ export class PairLens extends HTMLElement {
     this.above = h("img", { alt: "" });
     const moved = (/** @type {Event} */ event) => store.set({ wipe: Number(/** @type {HTMLInputElement} */ (event.target).value) });
     this.border = h("input", { type: "range", min: "0", max: "100", step: "1", "aria-label": "Border between the two domains", oninput: moved });
-    this.glass = h("div", { className: "glass" }, this.below, this.above, h("span", { className: "border" }), this.border);
+    this.glass = h("div", { className: "glass" }, this.below, h("div", { className: "half" }, this.above), h("span", { className: "border" }), this.border);
     this.title_ = h("h2", {});
     this.thumbs = h("div", { className: "thumbs" });
     this.add = h("button", { className: "main", onclick: () => this.keep() }, "Add to the walk");

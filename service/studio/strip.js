@@ -106,8 +106,8 @@ export class PairStrip extends HTMLElement {
   }
 
   /** Ask for what is in view again, and draw it in place. */
-  redraw() {
-    return this.latest.run(async (signal) => {
+  async redraw() {
+    await this.latest.run(async (signal) => {
       const first = this.seedInView;
       const pairs = await this.ask(first, this.visible + 2, signal);
       this.cut(first, pairs.length);
@@ -115,6 +115,10 @@ export class PairStrip extends HTMLElement {
       this.mark();
       this.dispatchEvent(new Event("drawn"));
     });
+    for (let had = 0; had < this.columns.length && this.columns.length < this.visible; ) {
+      had = this.columns.length;
+      await this.more();
+    }
   }
 
   /** @param {number} from @param {number} count @param {AbortSignal} signal @returns {Promise<Column[]>} */

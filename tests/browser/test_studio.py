@@ -200,7 +200,7 @@ def test_variety_redraws_as_it_moves(visit: Visitor, pairs: Pairs) -> None:
     assert query_of(page)["truncation"] == "1.2"
 
 
-def test_directions_move_everything(visit: Visitor, service: Service, pairs: Pairs) -> None:
+def test_directions_move_everything(visit: Visitor, pairs: Pairs) -> None:
     """A slider moves strip, lens, walk and plane along a direction, to the service's bytes, and the URL keeps it."""
     page = visit.open(QUERY + "&pin=3&keys=1~2&corners=4~5~6~7")
     page.get_by_label("Direction 2").fill("-1.5")
