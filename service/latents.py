@@ -44,12 +44,14 @@ def draw_latent(prior: Prior, seed: int, index: int = 0, truncation: float | Non
 
 def displacement(steps: Iterable[tuple[Direction, float]]) -> NDArray[np.float64]:
     """Return the sum of steps along directions, each in spreads of the prior: float64 [Z]."""
-    return np.sum([value * one.spread * np.array(one.vector) for one, value in steps], axis=0)
+    total: NDArray[np.float64] = np.sum([value * one.spread * np.array(one.vector) for one, value in steps], axis=0)
+    return total
 
 
 def move(latent: Latent, by: NDArray[np.float64]) -> Latent:
     """Return a latent moved by a displacement: float32 [Z]."""
-    return (latent + by).astype(np.float32)
+    moved: Latent = (latent + by).astype(np.float32)
+    return moved
 
 
 def default_method(prior: Prior) -> Method:

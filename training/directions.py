@@ -61,7 +61,8 @@ def first_weights(model: onnx.ModelProto, latent_dim: int) -> NDArray[np.float64
     points = np.concatenate([np.zeros((1, latent_dim)), np.eye(latent_dim)]).astype(np.float32)
     features = [found.reshape(len(points), -1) for found in session.run(outputs, {LATENT: points})]
     joined = np.concatenate(features, axis=1).astype(np.float64)
-    return joined[1:] - joined[0]
+    weights: NDArray[np.float64] = joined[1:] - joined[0]
+    return weights
 
 
 def _first_outputs(model: onnx.ModelProto) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
 
 from tests.running import Service, services
 
@@ -63,13 +63,17 @@ class Visitor:
         if init:
             context.add_init_script(init)
         page = context.new_page()
-        page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        page.on("console", self._hear)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda request: self._see(request.url))
         page.goto((url or self.url + "/") + query)
         if ready:
             page.locator(".map .cell img[src]").first.wait_for()
         return page
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
 
     def _see(self, url: str) -> None:
         if not url.startswith(("data:", "blob:")):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -20,7 +21,7 @@ from training.onnx_export import read_metadata
 LATENT_DIM = 12
 
 
-def model_of(*weights: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> onnx.ModelProto:
+def model_of(*weights: NDArray[np.float64]) -> onnx.ModelProto:
     """Return a model with a head for each of the weights [Z, F], which take the latent by themselves, and a bias."""
     initialisers = [numpy_helper.from_array(one.astype(np.float32), f"weight{i}") for i, one in enumerate(weights)]
     initialisers.append(numpy_helper.from_array(np.float32(3).reshape(1), "bias"))

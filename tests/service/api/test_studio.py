@@ -61,7 +61,7 @@ async def test_a_file_is_sent_once(connect: Connect) -> None:
     assert (again.status_code, again.content) == (304, b"")
 
 
-@pytest.mark.parametrize("name", ["missing.js", "jsconfig.json", "..%2Fapp.py", "%2e%2e%2fapp.py"])
+@pytest.mark.parametrize("name", ["missing.js", "tsconfig.json", "..%2Fapp.py", "%2e%2e%2fapp.py"])
 async def test_there_is_nothing_else(connect: Connect, name: str) -> None:
     """A name that is none of the files is 404."""
     response = await connect().get(f"/studio/{name}")
