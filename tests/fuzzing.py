@@ -64,6 +64,7 @@ def _hurries(seconds: object) -> bool:
 
 
 def _keep_the_rules(request: dict[str, Any]) -> None:
+    request.pop("directions", None)  # the model has none
     if request.get("domains"):  # they are the model's, whichever is served
         request["domains"] = DOMAINS[: len(request["domains"])]
     if request.get("seeds"):
