@@ -27,7 +27,7 @@ from training.errors import ConfigError, DivergedError, RunError
 from training.evaluate import MeasureOptions, evaluate
 from training.metrics.quality import load_evaluation_classifiers, load_real
 from training.runs.figures import Curve, save_curves
-from training.runs.folder import RunFolder, find_run, last_step
+from training.runs.folder import RunFolder, find_run, last_step, snapshot_step
 from training.runs.tables import Rows, Value, flat, save_report
 from training.train import complete
 
@@ -93,14 +93,14 @@ def reach(
     A quality measured with as many pairs and classifiers of the same accuracies is not measured again.
     """
     try:
-        run = complete(run, experiment, options.runs, options.machine)
+        run = complete(run, experiment, options.runs, options.machine, options.measure.classifiers)
     except DivergedError as error:
         print(error)
         run = find_run(options.runs, experiment)
         return {"run": run.path.name if run else ""}
     known: dict[str, object] = {}
     with suppress(RunError):
-        known = run.quality(experiment.steps)
+        known = run.quality(snapshot_step(run, options.measure.snapshot))
     if (known.get("pairs"), known.get("classifier_accuracy", {})) != (options.measure.pairs, accuracies):
         known = evaluate(run, options.measure, device)
     numbers = {name: value for name, value in flat(known).items() if isinstance(value, float | int)}

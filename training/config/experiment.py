@@ -25,6 +25,7 @@ from training.losses.pixels import RANGES
 from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS, Table
 
 OF_THE_MACHINE = {"precision"}  # fields of earlier experiments
+RENAMED = {"vgg": "feature_network"}  # fields of their couplings
 TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS}
 
 
@@ -76,6 +77,8 @@ class Experiment:
     """Pairs on a sheet of samples, of the same latents every time."""
     checkpoint_every: Positive = 1000
     """Steps between two checkpoints."""
+    measure_every: Positive = 2000
+    """Steps between two measured snapshots; the best of them is kept."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -226,7 +229,10 @@ def _read_text(path: Path) -> str:
 
 def parse_kept(values: Mapping[str, object]) -> Experiment:
     """Build an experiment of what a run or a model of whatever age keeps. Raises ConfigError."""
-    return parse_experiment({name: value for name, value in values.items() if name not in OF_THE_MACHINE})
+    kept = {name: value for name, value in values.items() if name not in OF_THE_MACHINE}
+    if isinstance(couplings := kept.get("couplings"), list):
+        kept["couplings"] = [{RENAMED.get(name, name): value for name, value in one.items()} for one in couplings]
+    return parse_experiment(kept)
 
 
 def parse_experiment(values: object) -> Experiment:
