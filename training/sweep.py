@@ -22,6 +22,7 @@ from tyro.conf import UseAppendAction, arg
 
 from training.cli import parse, verb
 from training.config.experiment import EXPERIMENT, Experiment, load_experiment, parse_experiment
+from training.data.choices import Choices
 from training.engine.machine import Machine
 from training.errors import ConfigError, DivergedError, RunError
 from training.evaluate import MeasureOptions, evaluate
@@ -54,7 +55,7 @@ class SweepOptions:
 @verb
 def main(target: Path, arguments: list[str]) -> None:
     """Sweep over the fields of a recipe."""
-    options = parse(SweepOptions(load_experiment(target)), arguments)
+    options = parse(SweepOptions(load_experiment(target, Choices(Machine.from_environment().has_gpu()))), arguments)
     device = options.machine.device("a sweep")
     points = read_points(options.over)
     experiments = [move(options.experiment, point) for point in points]

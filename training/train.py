@@ -18,6 +18,7 @@ from tyro.conf import arg
 
 from training.cli import parse, verb
 from training.config.experiment import Experiment, load_experiment
+from training.data.choices import Choices
 from training.data.dataset import ImageSet, load_held_out, load_training_sets
 from training.engine.loss_inputs import check_labels
 from training.engine.machine import Machine, describe_machine
@@ -58,12 +59,15 @@ class TrainOptions:
 def main(target: Path, arguments: list[str]) -> None:
     """Train a recipe, or resume a run folder."""
     resumed = RunFolder.open(target) if target.is_dir() else None
-    experiment = resumed.experiment() if resumed else load_experiment(target)
+    choices = Choices(Machine.from_environment().has_gpu())
+    experiment = resumed.experiment() if resumed else load_experiment(target, choices)
     options = parse(TrainOptions(experiment), arguments)
     if resumed and options.experiment != experiment:
         raise ConfigError(f"{target} is a run, whose experiment cannot be changed: train a recipe instead")
     prepared = prepare(options.experiment, options.machine, resumed, options.classifiers)
     trainer = prepared.trainer
+    if choices.made:
+        print_once(trainer, "\n".join(["chosen, as the recipe does not say:", *choices.made]))
     if options.dry_run:
         print_once(trainer, describe_networks(trainer))
         print_once(trainer, describe_cost(measure_cost(trainer, prepared.watch), trainer.experiment))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
@@ -59,6 +59,8 @@ class Experiment:
     """Values in a latent."""
     loss: Annotated[str, one_of(LOSSES), listed(LOSSES)] = "ce"
     """Adversarial loss."""
+    pixels: Literal[16, 28, 32, 64, 128, 256] | None = None
+    """Height and width of the images; chosen with the architecture if none is named, else the architecture's."""
     batch_size: Positive = 64
     """Images of each domain in a step."""
     steps: Positive = 25_000
@@ -83,6 +85,11 @@ class Experiment:
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         check_domains(self.domains)
+        if self.pixels and self.size != (self.pixels, self.pixels):
+            raise ValueError(
+                f"pixels = {self.pixels}: generator.table = {self.generator.table!r} is for {self.size}; name "
+                "another table, or none, so that both are chosen"
+            )
         channels = {domain.channels for domain in self.domains}
         for name in self.networks:
             config = getattr(self, name)
@@ -141,14 +148,20 @@ class Experiment:
 
 EXPERIMENT = TypeAdapter(Experiment)
 Values = dict[str, Any]  # of a recipe, as TOML gives them
+Complete = Callable[[Path, Values], Values]
 
 
-def load_experiment(path: Path) -> Experiment:
-    """Read a recipe and the recipes it builds on. Raises ConfigError, naming file, field and what is allowed."""
-    return _load(path, ())[1]
+def load_experiment(path: Path, complete: Complete = lambda _path, values: values) -> Experiment:
+    """Read a recipe and the recipes it builds on. Raises ConfigError, naming file, field and what is allowed.
+
+    `complete` fills the unset fields of the recipe's values, once they are merged.
+    """
+    return _load(path, (), complete)[1]
 
 
-def _load(path: Path, children: tuple[Path, ...]) -> tuple[Values, Experiment]:
+def _load(
+    path: Path, children: tuple[Path, ...], complete: Complete = lambda _path, values: values
+) -> tuple[Values, Experiment]:
     """Return a recipe's values, merged with those of its base, and its experiment; `children` build on it.
 
     A base is checked before it is merged, so an error names the file in which the wrong field stands.
@@ -161,7 +174,7 @@ def _load(path: Path, children: tuple[Path, ...]) -> tuple[Values, Experiment]:
     if base:
         values = merge(_load(base, (*children, path))[0], values)
     with _errors_in(path):
-        return values, parse_experiment(values)
+        return values, parse_experiment(complete(path, values))
 
 
 @contextmanager

@@ -6,10 +6,11 @@ beside its floor, what it gives for real images. An experiment that learns from 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torchmetrics.image.kid import poly_mmd
 
 from training.config.experiment import Experiment
@@ -26,6 +27,7 @@ SNAPSHOT_SIDE = 128  # pixels; a third of those of the networks' own size
 NEIGHBOURS = 3  # Kynkaanniemi et al. 2019, section 3.1
 BATCH = 8  # images; larger ones leave the cache of a CPU
 MIN_IMAGES = 2  # of which a spread can be computed
+DECAY = 1e-3  # of the weights that recognise domains
 SHOWN = 12  # generated images that are shown beside the nearest training image
 
 
@@ -127,15 +129,21 @@ def measure_without_labels(
     """
     network = measuring_network(experiment).to(device)
     learned = load_training_sets(experiment)
-    measures, closest = {}, {}
+    measures, closest, features = {}, {}, {}
     for domain in [one for one in experiment.domains if one.name in pairs]:
         name, real = domain.name, load_split(domain, "test", experiment.size)
         test, training = (_sample(images, limit) for images in (real.images, learned[name].images))
         generated = pairs[name][: len(training)]  # as many as the floor has
         if min(map(len, (generated, test, training))) < MIN_IMAGES:
             raise DataError(f"domain {name}: {MIN_IMAGES} test and training images are needed to measure, or more")
-        measures[name], closest[name] = _measure(network, generated, test, training)
+        features[name] = Features(
+            extract(network, generated), extract_real(network, test), extract_real(network, training)
+        )
+        measures[name], order, indices = _measure(features[name])
         measures[name]["images"]["learned_from"] = len(learned[name].images)
+        closest[name] = {"generated": generated[order], "training": training[indices]}
+    for name, shares in recognise_domains(features).items():
+        measures[name]["recognised"] = shares
     return {"network": network.name, "pixels": network.side, "domains": measures}, closest
 
 
@@ -144,17 +152,26 @@ def _sample(images: Tensor, limit: int) -> Tensor:
     return images[share_out(len(images), shares=1, seed=0)[0][:limit]]
 
 
-def _measure(
-    network: EfficientNetLite, generated: Tensor, test: Tensor, training: Tensor
-) -> tuple[dict[str, Any], Images]:
-    """Measure a domain, and the same of training images against test images as the floor."""
-    drawn, known, seen = extract(network, generated), extract_real(network, test), extract_real(network, training)
+class Features(NamedTuple):
+    """Features [N, F] of a domain's images."""
+
+    generated: Tensor
+    test: Tensor
+    training: Tensor
+
+
+def _measure(features: Features) -> tuple[dict[str, Any], Tensor, Tensor]:
+    """Measure a domain, and the same of training images against test images as the floor.
+
+    Returns also which generated images are nearest to a training image, and to which.
+    """
+    drawn, known, seen = features
     count = min(len(drawn), len(seen))  # of both, as distances depend on it
     both = {"generated": drawn[:count], "floor": seen[:count]}
     precisions, recalls = zip(*(precision_recall(known, one) for one in both.values()), strict=True)
     distances, indices = nearest(drawn, seen)
     order = distances.argsort()[:SHOWN]
-    return {
+    measures = {
         "images": {"compared": count, "test": len(known), "training": len(seen)},
         "frechet_distance": {name: frechet(known, one) for name, one in both.items()},
         "kernel_distance": {name: kernel_distance(known, one) for name, one in both.items()},
@@ -164,4 +181,46 @@ def _measure(
             "generated": float(distances.median()),
             "floor": float(nearest(known, seen)[0].median()),
         },
-    }, {"generated": generated[order], "training": training[indices[order]]}
+    }
+    return measures, order, indices[order]
+
+
+def recognise_domains(domains: dict[str, Features]) -> dict[str, dict[str, float]]:
+    """Return for each domain which share of its images a linear classifier takes for its own: generated, and real test.
+
+    It learns which domain training images are of (multinomial logistic regression of standardised features), so
+    that a model whose domains have not come apart is told from one whose glasses are seen. Empty for a single domain.
+    """
+    if len(domains) < 2:
+        return {}
+    seen = torch.cat([features.training for features in domains.values()])
+    owners = torch.cat([torch.full((len(one.training),), number) for number, one in enumerate(domains.values())])
+    mean, scale = seen.mean(0), seen.std(0).clamp_min(1e-6)
+    weight, bias = _regress((seen - mean) / scale, owners)
+
+    def share(features: Tensor, number: int) -> float:
+        chosen = ((features - mean) / scale @ weight + bias).argmax(1)
+        return float((chosen == number).float().mean())
+
+    return {
+        name: {"generated": share(one.generated, number), "real": share(one.test, number)}
+        for number, (name, one) in enumerate(domains.items())
+    }
+
+
+def _regress(features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weight [F, K] and bias [K] of a logistic regression with weight decay."""
+    count = int(classes.max()) + 1
+    weight = torch.zeros(features.shape[1], count, requires_grad=True)
+    bias = torch.zeros(count, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = cross_entropy(features @ weight + bias, classes) + DECAY * weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimiser.step(closure)
+    return weight.detach(), bias.detach()

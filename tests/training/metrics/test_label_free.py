@@ -14,6 +14,7 @@ from training.config.experiment import Experiment
 from training.data.dataset import load_split
 from training.errors import DataError
 from training.metrics.label_free import (
+    Features,
     extract,
     extract_real,
     frechet,
@@ -23,13 +24,14 @@ from training.metrics.label_free import (
     measuring_network,
     nearest,
     precision_recall,
+    recognise_domains,
 )
 
 MakeExperiment = Callable[..., Experiment]
 CPU = torch.device("cpu")
 
 
-class Features(nn.Module):
+class Identity(nn.Module):
     """Take features for images, as libraries expect it."""
 
     num_features = 6
@@ -49,7 +51,7 @@ def sets() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("count", [200, 4])
 def test_the_frechet_distance_is_the_library_s(sets: tuple[Tensor, Tensor], count: int) -> None:
     """Torchmetrics' figure, with more images than features and with fewer."""
-    metric = FrechetInceptionDistance(feature=Features()).set_dtype(torch.float64)
+    metric = FrechetInceptionDistance(feature=Identity()).set_dtype(torch.float64)
     real, generated = (one[:count].double() for one in sets)
     metric.update(real, real=True)
     metric.update(generated, real=False)
@@ -60,7 +62,7 @@ def test_the_frechet_distance_is_the_library_s(sets: tuple[Tensor, Tensor], coun
 def test_the_kernel_distance_is_the_library_s(sets: tuple[Tensor, Tensor]) -> None:
     """Torchmetrics' KID of one subset of everything; as many are taken of both; none between halves of one set."""
     with pytest.warns(UserWarning, match="buffer"):
-        metric = KernelInceptionDistance(feature=Features(), subsets=1, subset_size=200)
+        metric = KernelInceptionDistance(feature=Identity(), subsets=1, subset_size=200)
     metric.update(sets[0][:200], real=True)
     metric.update(sets[1], real=False)
     assert kernel_distance(*sets) == pytest.approx(float(metric.compute()[0]), rel=1e-3)
@@ -142,3 +144,22 @@ def test_two_images_are_needed(make_experiment: MakeExperiment) -> None:
     experiment = make_experiment(("digit",))
     with pytest.raises(DataError, match="domain digit: 2 test and training images"):
         measure_without_labels(experiment, {"digit": torch.zeros(1, 1, 28, 28, dtype=torch.uint8)}, 300, CPU)
+
+
+def test_domains_are_recognised_by_what_sets_them_apart() -> None:
+    """Generated images of the right kind are taken for their own domain's, and those of the other's kind are not."""
+    random = torch.Generator().manual_seed(0)
+
+    def near(count: int) -> Tensor:
+        return torch.randn(count, 5, generator=random)
+
+    def far(count: int) -> Tensor:
+        return 3 + near(count)
+
+    shares = recognise_domains(
+        {"right": Features(near(40), near(40), near(100)), "swapped": Features(near(40), far(40), far(100))}
+    )
+    assert shares["right"]["generated"] > 0.95
+    assert shares["swapped"]["generated"] < 0.05
+    assert all(share["real"] > 0.95 for share in shares.values())
+    assert recognise_domains({"alone": Features(near(4), near(4), near(4))}) == {}
