@@ -201,6 +201,7 @@ def test_a_repeated_request_is_revalidated(start: Start, tiny_model: Callable[..
     tiny_model(version="2", domains=("digit", "edge", "more"))
     wait_until(lambda: client.models()["tiny"]["version"] == "2")
     assert client.generate(seed=7).domains == ("digit", "edge", "more")
+    wait_until(lambda: len(statuses(service)) == 3)
     assert statuses(service) == [200, 304, 200]
 
 
