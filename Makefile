@@ -24,7 +24,7 @@ $(SERVICE)/.tested: pyproject.toml constraints.txt
 
 $(DEV)/.done: pyproject.toml constraints.txt tests/docker/package.json
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/python $(PIP) -e '.[cpu,training,test,dev]'
+	$(DEV)/bin/python $(PIP) -e '.[cpu,training,test,test-datasets,dev]'
 	$(DEV)/bin/python $(PIP) --no-deps --upgrade --target $(DEV)/kserve kserve
 	cp tests/docker/package.json $(DEV)
 	PATH=$(DEV)/bin:$$PATH npm install --prefix $(DEV) --no-package-lock --no-audit --no-fund --silent \
