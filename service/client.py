@@ -15,12 +15,14 @@ import asyncio
 import base64
 import functools
 import io
+import json
 import math
+import tarfile
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast, overload
+from typing import IO, Any, Concatenate, Generic, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast, overload
 
 import httpx
 import numpy as np
@@ -45,11 +47,20 @@ T = TypeVar("T")
 
 
 class Options(TypedDict, total=False):
-    """Options of all images; otherwise of the default model, in all its domains, without bound."""
+    """Options of all images; otherwise of the default model, in all its domains, without bound and labels."""
 
     model: str
     domains: Sequence[str]
     truncation: float  # bound on every value of a latent of a seed: lower is more typical, less varied
+    labels: bool  # whether classifiers label the images
+
+
+class PairOptions(Options, total=False):
+    """Options of pairs. With filters, the first candidates of each seed that pass are taken, by their labels."""
+
+    class_name: str  # class of the first requested domain that has a classifier
+    min_confidence: float  # in every domain that has a classifier
+    agree: bool  # whether the classes of all domains have to be equal
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,8 @@ class Pair:
     seed: int | None = None  # None of a given latent, and of a frame
     index: int | None = None  # which image of the seed, or which of the given latents
     t: float | None = None  # position of a frame: 1.0 is the second key frame
+    labels: Mapping[str, Mapping[str, Any]] | None = None  # `class` and `confidence` by domain, if requested
+    agree: bool | None = None  # whether all classes are equal
 
     def __getitem__(self, domain: str) -> Pixels:
         return self.images[domain]
@@ -138,11 +151,15 @@ class Core:
         seed: int | None = None,
         seeds: Sequence[int] | None = None,
         latents: ArrayLike | None = None,
+        index: int | None = None,
         count: int | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[PairOptions],
     ) -> Call[Pairs]:
-        """Generate `count` pairs of a seed, or of each of several, or pairs of latents [B, Z]; or of a random seed."""
-        fields = _fields(options, seed=seed, seeds=seeds, count=count)
+        """Generate `count` pairs, from `index` on, of a seed or of each of several; or pairs of latents [B, Z].
+
+        Without any of them, the seed is random.
+        """
+        fields = _fields(options, seed=seed, seeds=seeds, index=index, count=count)
         if latents is not None:
             return Call(_read_pairs, "generate", body=fields | {"latents": _floats(latents)})
         return Call(_read_pairs, "generate", fields)
@@ -165,6 +182,22 @@ class Core:
         if len(frames) == len(seeds) == 2:
             return Call(_read_pairs, "interpolate", fields | {"from": seeds[0], "to": seeds[1]})
         return Call(_read_pairs, "interpolate", body=fields | {"keyframes": frames})
+
+    def shards(
+        self,
+        numbers: int | Iterable[int],
+        *,
+        size: int = 1000,
+        digest: str | None = None,
+        **options: Unpack[PairOptions],
+    ) -> Iterator[Call[Iterator[Pair]]]:
+        """Iterate over the pairs of shards: one pair of each of their `size` seeds, or with filters at most one.
+
+        Whole shards are downloaded, one at a time. Raises DigestMismatch unless the model has this `digest`.
+        """
+        fields = _fields(options, size=size, digest=digest)
+        for number in [numbers] if isinstance(numbers, int) else numbers:
+            yield Call(_read_shard, f"shards/{number:06d}.tar", fields)
 
     def models(self) -> Call[dict[str, dict[str, Any]]]:
         """Return the cards of the served models by name, the default one first: domains, quality, licence, digest."""
@@ -229,6 +262,17 @@ def _blocking(build: Callable[Concatenate[Core, P], Call[T]]) -> Callable[Concat
     return method
 
 
+def _iterated(
+    build: Callable[Concatenate[Core, P], Iterator[Call[Iterator[T]]]],
+) -> Callable[Concatenate[Client, P], Iterator[T]]:
+    @functools.wraps(build)
+    def method(client: Client, /, *args: P.args, **options: P.kwargs) -> Iterator[T]:
+        for call in build(client._core, *args, **options):
+            yield from client._send(call)
+
+    return method
+
+
 class Client:
     """A client that blocks; threads may share it.
 
@@ -241,6 +285,7 @@ class Client:
 
     generate = _blocking(Core.generate)
     interpolate = _blocking(Core.interpolate)
+    shards = _iterated(Core.shards)
     models = _blocking(Core.models)
     fetch = _blocking(Core.fetch)
 
@@ -278,14 +323,27 @@ def _awaited(
     return method
 
 
+def _async_iterated(
+    build: Callable[Concatenate[Core, P], Iterator[Call[Iterator[T]]]],
+) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
+    @functools.wraps(build)
+    async def method(client: AsyncClient, /, *args: P.args, **options: P.kwargs) -> AsyncIterator[T]:
+        for call in build(client._core, *args, **options):
+            for one in await client._send(call):
+                yield one
+
+    return method
+
+
 class AsyncClient:
-    """The same client for asyncio: its methods are awaited."""
+    """The same client for asyncio: its methods are awaited, and `shards` is iterated over by `async for`."""
 
     def __init__(self, url: str = LOCAL, **access: Unpack[Access]) -> None:
         self._core, self._http = Core(url, **access), httpx.AsyncClient()
 
     generate = _awaited(Core.generate)
     interpolate = _awaited(Core.interpolate)
+    shards = _async_iterated(Core.shards)
     models = _awaited(Core.models)
     fetch = _awaited(Core.fetch)
 
@@ -314,11 +372,11 @@ class AsyncClient:
 
 
 def _fields(options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return the fields that are given, in the types of JSON."""
-    given = {**more, **options}
+    """Return the fields that are given, by the names and in the types of JSON."""
+    renamed = {"class" if name == "class_name" else name: value for name, value in {**more, **options}.items()}
     return {
         name: list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
-        for name, value in given.items()
+        for name, value in renamed.items()
         if value is not None
     }
 
@@ -339,13 +397,30 @@ def _pixels(content: bytes) -> Pixels:
     return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
 
 
+def _pair(images: Mapping[str, Pixels], facts: Mapping[str, Any]) -> Pair:
+    return Pair(images, **{name: facts.get(name) for name in ("seed", "index", "t", "labels", "agree")})
+
+
 def _read_pairs(response: httpx.Response) -> Pairs:
     answer, pairs = response.json(), list[Pair]()
     for one in answer.get("pairs") or answer["frames"]:
         urls: dict[str, str] = one["images"]
-        images = {name: _pixels(base64.b64decode(url.partition(",")[2])) for name, url in urls.items()}
-        pairs.append(Pair(images, one.get("seed"), one.get("index"), one.get("t")))
+        pairs.append(_pair({name: _pixels(base64.b64decode(url.partition(",")[2])) for name, url in urls.items()}, one))
     return Pairs(answer["model"], answer["version"], answer["digest"], tuple(answer["domains"]), tuple(pairs))
+
+
+def _read_shard(response: httpx.Response) -> Iterator[Pair]:
+    """Yield the pairs of a tar: of each come first the images, <seed>.<domain>.png, last <seed>.json."""
+    images: dict[str, Pixels] = {}
+    with tarfile.open(fileobj=io.BytesIO(response.content)) as archive:
+        for member in archive:
+            content = cast("IO[bytes]", archive.extractfile(member)).read()
+            _, _, kind = member.name.partition(".")
+            if kind.endswith(".png"):
+                images[kind.removesuffix(".png")] = _pixels(content)
+            elif kind == "json":
+                yield _pair(images, json.loads(content))
+                images = {}
 
 
 def _read_models(response: httpx.Response) -> dict[str, dict[str, Any]]:

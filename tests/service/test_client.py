@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
+import itertools
 import re
 import socket
 import threading
@@ -20,9 +21,10 @@ import numpy as np
 import pytest
 
 from service.app import create_app
-from service.client import MAX_CACHED, AsyncClient, Client, Core
+from service.client import MAX_CACHED, AsyncClient, Client, Core, PairOptions
 from service.errors import (
     DeadlineExceeded,
+    DigestMismatch,
     FieldError,
     InvalidRequest,
     NotReady,
@@ -46,14 +48,15 @@ KEY = "secret-secret-secret"
 
 
 class Blocking:
-    """An AsyncClient whose methods block, so that one test is of both clients."""
+    """An AsyncClient whose methods block and return lists, so that one test is of both clients."""
 
     def __init__(self, url: str, **access: Any) -> None:
         self._client, self._runner = AsyncClient(url, **access), asyncio.Runner()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         async def call(*args: Any, **options: Any) -> Any:
-            return await getattr(self._client, name)(*args, **options)
+            returned = getattr(self._client, name)(*args, **options)
+            return [one async for one in returned] if hasattr(returned, "__aiter__") else await returned
 
         return lambda *args, **options: self._runner.run(call(*args, **options))
 
@@ -76,6 +79,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("served")
     write_model(folder)
     write_model(folder, name="all", domains=("digit", "edge", "negative"))
+    write_model(folder, name="reader", kind="classifier", goes_with=("tiny",))
     with services(folder) as start:
         yield start(default_model="tiny")
 
@@ -154,7 +158,7 @@ def test_key_frames_are_seeds_pairs_and_latents(served: Service, client: Client)
 def test_models_are_cards_by_name(served: Service, client: Client) -> None:
     """The default one comes first, whatever the order of names."""
     models = client.models()
-    assert list(models) == ["tiny", "all"]
+    assert list(models) == ["tiny", "all", "reader"]
     assert models["all"] == httpx.get(f"{served.url}/models/all").json()
 
 
@@ -185,6 +189,65 @@ def test_threads_share_a_client(served: Service) -> None:
     with Client(served.url) as client, ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda i: client.generate(seed=i % 20)["edge"][0], range(200)))
     assert all(np.array_equal(one, expected[i % 20]) for i, one in enumerate(found))
+
+
+# Labels, filters and shards
+
+
+def test_pairs_are_labelled_and_filtered(client: Client) -> None:
+    """Those that pass have the class and the confidence, and can be generated again by seed and index."""
+    pairs = client.generate(seed=3, count=4, labels=True, agree=True, class_name="two", min_confidence=0.6)
+    assert len(pairs) == 4
+    for pair in pairs:
+        assert pair.labels is not None
+        assert pair.agree
+        assert pair.labels["digit"]["class"] == "two"
+        assert pair.labels["digit"]["confidence"] >= 0.6
+        again = client.generate(seed=3, index=pair.index)
+        assert np.array_equal(again["edge"][0], pair["edge"])
+    assert max(pair.index or 0 for pair in pairs) > 3, "some did not pass"
+
+
+def test_frames_are_labelled(client: Client) -> None:
+    """Each frame of a walk has its labels."""
+    walk = client.interpolate([1, 2], steps=3, labels=True)
+    assert [list(frame.labels or ()) for frame in walk] == [["digit"]] * 3
+
+
+def test_shards_are_pairs_of_their_seeds(served: Service, client: Client) -> None:
+    """Several shards follow one another, with the pixels of the service, each from its own seed on."""
+    pairs = list(client.shards([2, 0], size=3))
+    assert [pair.seed for pair in pairs] == [6, 7, 8, 0, 1, 2]
+    expected = arrays(served, "/generate?seed=7")
+    assert np.array_equal(pairs[1]["edge"], expected["edge"][0])
+    assert np.array_equal(pairs[1]["digit"], expected["digit"][0])
+    assert len(list(client.shards(5, size=40))) == 40
+
+
+def test_shards_take_options_and_filters(client: Client) -> None:
+    """Seeds without a pair that passes are left out, and the list of them is no pair."""
+    options: PairOptions = {"domains": ["digit"], "labels": True, "class_name": "two", "min_confidence": 0.99}
+    pairs = list(client.shards(0, size=20, **options))
+    seeds = [pair.seed or 0 for pair in pairs]
+    assert seeds == sorted({*seeds} & {*range(20)})
+    assert 0 < len(seeds) < 20
+    assert all(pair.labels and pair.labels["digit"]["class"] == "two" for pair in pairs)
+    assert all(set(pair.images) == {"digit"} for pair in pairs)
+
+
+def test_shards_pin_the_model(client: Client) -> None:
+    """Of another file of the model nothing is taken."""
+    digest = client.models()["tiny"]["digest"]
+    assert len(list(client.shards(1, size=2, digest=digest))) == 2
+    with pytest.raises(DigestMismatch):
+        list(client.shards(1, size=2, digest="sha256:" + "0" * 64))
+
+
+def test_shards_are_downloaded_one_at_a_time(served: Service) -> None:
+    """An endless sequence of numbers is an endless data set."""
+    with Client(served.url) as client:
+        seeds = [pair.seed for pair in itertools.islice(client.shards(itertools.count(7), size=2), 5)]
+    assert seeds == [14, 15, 16, 17, 18]
 
 
 # The cache
@@ -223,7 +286,7 @@ def test_the_cache_is_bounded(served: Service, client: Client) -> None:
         (
             lambda client: client.generate(model="nothing"),
             UnknownModel,
-            FieldError("/model", "nothing", ["all", "tiny"], "query"),
+            FieldError("/model", "nothing", ["all", "reader", "tiny"], "query"),
         ),
         (
             lambda client: client.generate(seed=1, count=0),
@@ -430,3 +493,10 @@ def test_a_service_that_is_not_there_is_an_error(connect_to: Open) -> None:
         port = unused.getsockname()[1]
     with pytest.raises(httpx.ConnectError):
         connect_to(f"http://127.0.0.1:{port}").models()
+
+
+def test_a_shard_that_is_cut_is_downloaded_again(served: Service, connect_to: Open) -> None:
+    """Each of its pairs comes once."""
+    with cutting(served.port, times=1, after=5000) as (url, cut):
+        assert [pair.seed for pair in connect_to(url).shards(1, size=10)] == list(range(10, 20))
+        assert cut == [True, False]
