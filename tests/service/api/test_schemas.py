@@ -210,6 +210,8 @@ async def test_what_is_over_a_limit_is_413_and_named(
     (wrong,) = response.json()["errors"]
     assert (wrong["pointer"], wrong["allowed"]) == (pointer, f"at most {limit}")
     assert wrong["place"] == ("query" if method == "GET" else "body")
+    value = sent[pointer[1:]]
+    assert str(wrong["value"]) == str(len(value) if isinstance(value, list) else value)
     assert f"'{pointer[1:]}'" in response.json()["detail"]
 
 
