@@ -50,9 +50,7 @@ def test_a_stop_lets_accepted_work_finish(compose: Document) -> None:
     assert int(grace[1]) > longest
 
 
-def test_compose_sets_settings_that_exist(
-    compose: Document, gpu_compose: Document, proxy_compose: Document
-) -> None:
+def test_compose_sets_settings_that_exist(compose: Document, gpu_compose: Document, proxy_compose: Document) -> None:
     """A COGAN_ variable in a compose file is a field of the service's settings."""
     for document in (compose, gpu_compose, proxy_compose):
         for name in document["services"]["service"].get("environment", {}):
