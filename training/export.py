@@ -6,12 +6,14 @@
 
 A .pt file is a classifier of `training.train_classifier`; --classifier-of is one that a run has adapted.
 
-Writes models/<name>/<version>/model.onnx, the next version where none is named, and config.pbtxt beside the
-versions, so that Triton Inference Server takes the same folder. A config.pbtxt that was edited is kept.
+Writes models/<name>/<version>/model.onnx, the next version where none is named, with its digest, and beside the
+versions config.pbtxt, so that Triton Inference Server takes the same folder, and the card of the newest version, so
+that a hub shows it: `hf upload USER/digit_edge models/digit_edge`. What was edited is kept.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from training.cli import parse, verb
 from training.config.fields import Positive
 from training.errors import ConfigError, RunError
 from training.files import write_whole, writing
+from training.model_card import write_card
 from training.onnx_export import GRAPHS, prove, read_metadata, triton_config, write_onnx
 from training.pretrained.classifier import TrainingRecord, load_recorded
 from training.runs.folder import RunFolder, load_adapted, load_average
@@ -87,7 +90,7 @@ def export_classifier(file: Path, options: ExportOptions) -> tuple[Path, str]:
 
 
 def write(network: nn.Module, metadata: ModelMetadata, models: Path) -> tuple[Path, str]:
-    """Write a model and config.pbtxt into the repository.
+    """Write a model, its digest, config.pbtxt and its card into the repository.
 
     Nothing appears under the model's name before onnxruntime computes what PyTorch does.
     """
@@ -106,13 +109,16 @@ def write(network: nn.Module, metadata: ModelMetadata, models: Path) -> tuple[Pa
         report = prove(network, metadata, aside / "model.onnx")
         config = triton_config(metadata.name, GRAPHS[metadata.kind](network, metadata))
         kept = write_config(folder / "config.pbtxt", config)
+        digest = hashlib.sha256((aside / "model.onnx").read_bytes()).hexdigest()
         with writing(version):
+            (aside / "model.onnx.sha256").write_text(f"{digest}  model.onnx\n")
             aside.rename(version)
+        noted = write_card(version / "model.onnx", metadata)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         if not any(folder.iterdir()):
             folder.rmdir()
-    return version / "model.onnx", "; ".join(filter(None, [report, kept]))
+    return version / "model.onnx", "; ".join(filter(None, [report, kept, noted]))
 
 
 def write_config(file: Path, config: str) -> str:

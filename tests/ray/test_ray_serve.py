@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 START_S = 240.0  # of a cluster, on a busy machine
 CLIENTS = 8
+TURNS = 200_000  # some 0.2 s a request, so that a replica under load is always at work
 VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}  # all of it on the loopback address
 PAIR = "/generate?seed={}&format=png"
 
@@ -108,7 +109,7 @@ def cluster() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="ray-") as name:  # short: it holds sockets
         folder = Path(name)
         models = folder / "models"
-        write_model(models, turns=20_000)  # some 20 ms, so that a replica under load is always at work
+        write_model(models, turns=TURNS)
         port, dashboard, metrics = free_ports(3)
         config = yaml.safe_load((ROOT / "docker/ray/config.yaml").read_text())
         config["http_options"] |= {"host": "127.0.0.1", "port": port}
@@ -160,7 +161,7 @@ def test_the_metrics_of_every_replica_are_exported(cluster: Cluster) -> None:
 
 def test_a_new_version_is_served_by_every_replica(cluster: Cluster) -> None:
     """The health check looks at the models folder, so that no deployment is needed."""
-    write_model(cluster.models, version="2", turns=20_000)
+    write_model(cluster.models, version="2", turns=TURNS)
 
     def served() -> set[str]:
         answers = [httpx.post(f"{cluster.url}/generate", json={"seed": 1}).json() for _ in range(20)]
@@ -191,11 +192,11 @@ def test_a_replica_is_killed_under_load(cluster: Cluster) -> None:
     for client in clients:
         client.start()
     try:
-        eventually(lambda: len(answered) > 100)
+        eventually(lambda: len(answered) > 30)
         os.kill(min(before), signal.SIGKILL)
         eventually(lambda: len(cluster.replicas) == 2 and set(cluster.replicas) != before)
         done = len(answered)
-        eventually(lambda: len(answered) > done + 100)
+        eventually(lambda: len(answered) > done + 30)
     finally:
         stop.set()
         for client in clients:
