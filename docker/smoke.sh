@@ -157,10 +157,13 @@ each_replica_answers_the_same() { # no replica has a cache of what another has c
 }
 
 keeps_its_prefix() { # the page of the API finds what it needs below the prefix
-  fetch --fail "$base/docs" | grep -F "/cogan/openapi.json" && fetch --fail -o "$work/openapi" "$base/openapi.json"
+  fetch --fail "$base/docs" | grep -E "['\"]openapi\.json['\"]" && fetch --fail -o "$work/openapi" "$base/openapi.json"
 }
 
-is_not_reached_directly() { [[ -z $(docker compose port service 8000 2>/dev/null) ]]; }
+is_not_reached_directly() {
+  local ports
+  ports=$(docker compose ps service --format '{{.Ports}}') && echo "$ports" && [[ -n $ports && $ports != *"->"* ]]
+}
 
 limits_requests() { # 400 at once, where 50 a second and 100 more are let through
   fetch --parallel --parallel-immediate --parallel-max 20 -o /dev/null \
