@@ -29,7 +29,13 @@ def build() -> FastAPI:
     return create_app(settings.model_copy(update=one))
 
 
-@serve.deployment
+@serve.deployment(
+    max_ongoing_requests=64,  # as many as a batch has; of Ray's default, 5, most would wait in the proxy
+    max_queued_requests=512,  # in each proxy; what is over gets 503
+    health_check_period_s=5,
+    graceful_shutdown_timeout_s=25,  # more than COGAN_DEADLINE_S
+    autoscaling_config={"min_replicas": 2, "max_replicas": 8, "target_ongoing_requests": 16},
+)
 @serve.ingress(build)
 class Cogan:
     """A replica; Ray calls its health check every few seconds."""
