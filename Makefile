@@ -5,7 +5,6 @@ MODELS ?= $(or $(COGAN_MODELS_DIR),models)
 SERVICE := .venv-service
 DEV := .venv
 BENCH := .venv-bench
-RAY := .venv-ray
 BENCHMARK := tests/benchmarks/serving
 PIP := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -24,14 +23,9 @@ $(SERVICE)/.tested: pyproject.toml constraints.txt
 	$(SERVICE)/bin/python $(PIP) -e '.[cpu,test]'
 	@touch $(SERVICE)/.done $@
 
-$(RAY)/.done: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(RAY)
-	$(RAY)/bin/python $(PIP) -e '.[cpu,ray,test]'
-	@touch $@
-
 $(DEV)/.done: pyproject.toml constraints.txt tests/docker/package.json
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/python $(PIP) -e '.[cpu,training,test,dev]'
+	$(DEV)/bin/python $(PIP) -e '.[cpu,training,test,test-datasets,dev]'
 	$(DEV)/bin/python $(PIP) --no-deps --upgrade --target $(DEV)/kserve kserve
 	cp tests/docker/package.json $(DEV)
 	PATH=$(DEV)/bin:$$PATH npm install --prefix $(DEV) --no-package-lock --no-audit --no-fund --silent \
@@ -66,8 +60,8 @@ test-browser: $(SERVICE)/.tested
 	@if command -v chromium >/dev/null; then $(SERVICE)/bin/python -m pytest -q tests/browser; \
 	else echo "no chromium is installed: browser tests are SKIPPED"; fi
 
-test-ray: $(RAY)/.done  ## test the service on a Ray cluster of this machine, which takes minutes
-	$(RAY)/bin/python -m pytest -q tests/ray
+test-ray: $(DEV)/.done  ## test the service on a Ray cluster of this machine, which takes minutes
+	$(DEV)/bin/python -m pytest -q tests/ray
 
 stress: $(SERVICE)/.tested  ## load the service for minutes, well and badly
 	$(SERVICE)/bin/python -m pytest -q -m stress tests/stress
@@ -87,4 +81,4 @@ format: $(DEV)/.done  ## bring all files into the project's form
 	$(DEV)/bin/ruff check --fix .
 
 clean:  ## remove the environments and caches, but no run and no model
-	rm -rf $(SERVICE) $(DEV) $(BENCH) $(RAY) .*_cache .hypothesis
+	rm -rf $(SERVICE) $(DEV) $(BENCH) .*_cache .hypothesis

@@ -90,6 +90,10 @@ class SlowBody(RequestError, status=408):
     """The body did not arrive in time."""
 
 
+class DigestMismatch(RequestError, status=409):
+    """The model has another digest than the one requested."""
+
+
 class TooLarge(RequestError, status=413):
     """The body, or the pairs, frames or pixels of the response, are over a limit."""
 

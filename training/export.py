@@ -30,7 +30,7 @@ from training.files import write_whole, writing
 from training.model_card import write_card
 from training.onnx_export import GRAPHS, prove, read_metadata, triton_config, write_onnx
 from training.pretrained.classifier import TrainingRecord, load_recorded
-from training.runs.folder import RunFolder, load_adapted, load_average
+from training.runs.folder import RunFolder, Snapshot, load_adapted, load_average
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class ExportOptions:
     """Domain whose adapted classifier is exported, of a run with auxiliary losses; by default the generator is."""
     goes_with: tuple[Name, ...] = ()
     """Generators in the repository whose images a classifier is for."""
+    snapshot: Snapshot = "best"
+    """The generator of the least distance while the run went on, or of the last checkpoint."""
 
 
 @verb
@@ -66,7 +68,7 @@ def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
     Raises RunError if the run is not measured, ConfigError if the version exists or a generator of goes_with
     does not, ExportError if the proof fails.
     """
-    network, steps = load(run, options.classifier_of)
+    network, steps = load(run, options)
     return write(network, describe(run, options, steps), options.models)
 
 
@@ -130,11 +132,11 @@ def write_config(file: Path, config: str) -> str:
     return ""
 
 
-def load(run: RunFolder, classifier_of: str | None) -> tuple[nn.Module, int]:
+def load(run: RunFolder, options: ExportOptions) -> tuple[nn.Module, int]:
     """Return the generator of a run, or a domain's classifier, and its step. Raises RunError, ConfigError."""
-    if classifier_of is None:
-        return load_average(run)
-    classifiers, steps = load_adapted(run)
+    if options.classifier_of is None:
+        return load_average(run, options.snapshot)
+    classifier_of, (classifiers, steps) = options.classifier_of, load_adapted(run)
     if classifier_of not in classifiers:
         raise ConfigError(f"classifier_of = {classifier_of!r}: must be one of {', '.join(classifiers)}")
     return classifiers[classifier_of], steps

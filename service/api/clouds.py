@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,23 +93,32 @@ class PredictRoute:
         """Generate the coupled images of all instances, at most as many as one response of /generate has."""
         limit = self._settings.max_pairs
         wanted = (await read_json(request, PredictRequest, {"instances": limit})).instances
-        specs = [self._spec(f"/instances/{i}", one) for i, one in enumerate(wanted)]
+        specs = [self._spec(i, one) for i, one in enumerate(wanted)]
         pairs, pixels = sum(spec.size for spec in specs), sum(spec.pixels for spec in specs)
         if pairs > limit or pixels > self._settings.max_pixels:
             allowed = f"at most {limit} pairs and {self._settings.max_pixels} pixels"
             wrong = FieldError("/instances", f"{pairs} pairs of {pixels} pixels", allowed)
             raise TooLarge(f"one response has {allowed}; send several requests", [wrong])
         until = deadline(request, self._settings.deadline_s)
-        bodies = await asyncio.gather(*(self._generator.generate(spec, until) for spec in specs))
-        predictions = b", ".join(body for body, _ in bodies)
-        return Response(b'{"predictions": [' + predictions + b"]}", media_type="application/json")
+        bodies = await asyncio.gather(*(self._generate(i, spec, until) for i, spec in enumerate(specs)))
+        return Response(b'{"predictions": [' + b", ".join(bodies) + b"]}", media_type="application/json")
 
-    def _spec(self, place: str, wanted: GenerateRequest) -> GenerationSpec:
-        """Return the spec of an instance; errors name its place."""
-        try:
+    def _spec(self, number: int, wanted: GenerateRequest) -> GenerationSpec:
+        with _located(number):
             if wanted.format not in (None, "json"):
                 raise InvalidRequest("a prediction is JSON", [FieldError("/format", wanted.format, ["json"])])
             return self._routes.spec(wanted, "json", "body")[0]
-        except RequestError as error:
-            error.errors = tuple(replace(one, pointer=place + one.pointer) for one in error.errors)
-            raise
+
+    async def _generate(self, number: int, spec: GenerationSpec, until: float) -> bytes:
+        with _located(number):
+            return (await self._generator.generate(spec, until, "body"))[0]
+
+
+@contextmanager
+def _located(number: int) -> Iterator[None]:
+    """Name the place of an instance in errors."""
+    try:
+        yield
+    except RequestError as error:
+        error.errors = tuple(replace(one, pointer=f"/instances/{number}{one.pointer}") for one in error.errors)
+        raise

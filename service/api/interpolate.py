@@ -58,5 +58,6 @@ class InterpolateRoutes:
             path=path,
             format_=choose_format(wanted.format, request.headers.get("accept"), FRAME_FORMATS),
             place=place,
+            labels=wanted.labels,
         )
         return await self._responses.respond(request, spec)

@@ -104,7 +104,7 @@ class RequestMiddleware:
         trace = TRACE_ID.set(current_trace() or _trace_id(headers.get(b"traceparent")))
         own = [(b"x-request-id", request_id), *self._headers]
         sender = ResponseSender(send, own, self._registry.draining, scope["method"] == "HEAD")
-        inner = dict(scope, method="GET") if sender.headless else scope
+        inner = dict(scope, method="GET", headless=True) if sender.headless else scope
         self._metrics.in_flight += 1
         try:
             await self._answer(inner, headers, receive, sender)

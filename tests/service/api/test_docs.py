@@ -139,8 +139,8 @@ async def test_the_document_needs_nothing_that_it_lacks(client: httpx.AsyncClien
         path: {one["name"] for one in response.json()["paths"][path]["get"]["parameters"] if one["in"] == "query"}
         for path in ("/generate", "/interpolate")
     }
-    images = {"model", "domains", "truncation", "format"}
-    assert queries["/generate"] == images | {"seed", "seeds", "count"}
+    images, filters = {"model", "domains", "truncation", "format", "labels"}, {"class", "min_confidence", "agree"}
+    assert queries["/generate"] == images | {"seed", "seeds", "index", "count"} | filters
     assert queries["/interpolate"] == images | {"from", "to", "steps", "method", "loop"}
 
 
