@@ -6,6 +6,7 @@ SERVICE := .venv-service
 DEV := .venv
 BENCH := .venv-bench
 BENCHMARK := tests/benchmarks/serving
+REMOTE := -e '.[cpu,remote]'
 PIP := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help serve setup test test-ray stress lint format bench clean
@@ -40,7 +41,7 @@ $(BENCH)/.done: $(BENCHMARK)/requirements.txt $(BENCHMARK)/requirements-ray.txt
 	@touch $@
 
 serve: $(SERVICE)/.done  ## serve the models of MODELS, a folder or a URL, on http://localhost:8000 (PORT changes it)
-	$(if $(findstring ://,$(MODELS)),$(SERVICE)/bin/python $(PIP) -e '.[cpu,remote]')
+	$(if $(findstring ://,$(MODELS)),$(SERVICE)/bin/python $(PIP) $(REMOTE))
 	PORT=$(PORT) COGAN_MODELS_DIR=$(MODELS) $(SERVICE)/bin/python -m service
 
 setup: $(DEV)/.done  ## install training, tests and tools into .venv
