@@ -76,6 +76,8 @@ lint: $(DEV)/.done  ## check style, types and layers
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
+	@if [ -d $(DEV)/node_modules/typescript ]; then $(DEV)/bin/node $(DEV)/node_modules/typescript/bin/tsc -p service/studio; \
+	else echo "typescript is not installed: the studio's types are NOT CHECKED"; fi
 
 format: $(DEV)/.done  ## bring all files into the project's form
 	$(DEV)/bin/ruff format .

@@ -23,6 +23,7 @@ from service.api.health import HealthRoutes
 from service.api.interpolate import InterpolateRoutes
 from service.api.models import ModelRoutes
 from service.api.shards import ShardRoutes, lower_priority
+from service.api.studio import add_studio
 from service.engine.batcher import Batcher
 from service.engine.models import ControlState, ModelLoader, ModelRegistry, ModelRepository
 from service.engine.onnx_model import OnnxModel, require_provider
@@ -100,6 +101,7 @@ def _add_routes(
         PredictRoute(generate, generator, settings).add_to(app)
     customize_openapi(app, settings)
     add_docs(app)
+    add_studio(app)
 
 
 def _add_middleware(

@@ -132,7 +132,15 @@ class ShardWriter:
         domains = check_domains(model, wanted.domains, "command line")
         classifiers = classifiers_of(model, domains, list(models.values())) if chosen or wanted.labels else ()
         spec = GenerationSpec(
-            model, domains, (), wanted.truncation, None, "json", 1, wanted.labels, chosen, classifiers
+            model,
+            domains,
+            (),
+            wanted.truncation,
+            None,
+            "json",
+            labels=wanted.labels,
+            filters=chosen,
+            classifiers=classifiers,
         )
         if chosen is not None:
             check_filters(spec, chosen, "command line")

@@ -75,6 +75,7 @@ def _keep_the_rules(request: dict[str, Any]) -> None:
         request["class"] = CLASS_NAMES[1]  # of the model's classifier; nearly all images are of it
     if request.get("min_confidence") is not None:
         request["min_confidence"] = 0.0  # so that there are as many as are requested
+    request.pop("directions", None)  # the model has none
     if request.get("domains"):  # they are the model's, whichever is served
         request["domains"] = DOMAINS[: len(request["domains"])]
     if request.get("seeds"):

@@ -137,6 +137,7 @@ class GenerateRoutes:
             labels=wanted.labels,
             filters=wanted.filters,
             count=wanted.count if wanted.filters else 1,
+            directions=wanted.directions,
         )
         return spec, random
 
@@ -145,6 +146,8 @@ def _url(spec: GenerationSpec, wanted: GenerateQuery | GenerateRequest) -> str:
     """Return where the response to a random seed is found again, relative to this one: a proxy may add a prefix."""
     chosen = {"model": spec.model.name, "seed": spec.latents[0].seed, "domains": spec.domains, "format": spec.format}
     query = wanted.model_dump(by_alias=True, exclude_defaults=True, exclude={"latents"}) | chosen
+    if spec.directions:
+        query["directions"] = ",".join(f"{number + 1}:{value}" for number, value in spec.directions)
     return "generate?" + urlencode({name: _word(value) for name, value in query.items()}, doseq=True)
 
 

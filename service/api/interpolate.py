@@ -59,5 +59,6 @@ class InterpolateRoutes:
             format_=choose_format(wanted.format, request.headers.get("accept"), FRAME_FORMATS),
             place=place,
             labels=wanted.labels,
+            directions=wanted.directions,
         )
         return await self._responses.respond(request, spec)

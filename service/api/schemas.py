@@ -6,17 +6,18 @@ from copy import copy
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from annotated_types import Le, MaxLen
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.generation.spec import Filters
 from service.latents import MAX_INDEX, MAX_SEED, MIN_TRUNCATION, Method
-from service.metadata import MAX_LATENT_DIM, ModelMetadata
+from service.metadata import MAX_DIRECTIONS, MAX_LATENT_DIM, ModelMetadata
 
 MAX_LATENT_VALUE = 100.0  # far outside any prior, and well inside float32
 MAX_DOMAINS = 64  # named in one request
 MAX_SHARD_SIZE = 100_000  # seeds
 MAX_FIRST_INDEX = 2**31  # far below MAX_INDEX, which no candidate then reaches
+MAX_STEP = 10.0  # spreads along a direction: far outside any prior
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -30,9 +31,25 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED), WHOLE]
 LatentValue = Annotated[float, Field(ge=-MAX_LATENT_VALUE, le=MAX_LATENT_VALUE, allow_inf_nan=False)]
 LatentValues = Annotated[list[LatentValue], Field(min_length=1, max_length=MAX_LATENT_DIM, fail_fast=True)]
 OF_SEEDS = ("seed", "seeds", "index", "count", "truncation", "class", "min_confidence", "agree")  # not of latents
+Step = Annotated[float, Field(ge=-MAX_STEP, le=MAX_STEP, allow_inf_nan=False)]
+Steps = Annotated[dict[str, Step], Field(max_length=2 * MAX_DIRECTIONS)]
 PairFormat = Literal["json", "png", "webp", "zip", "npz"]
 ShardFormat = Literal["png", "webp", "npy"]
 FrameFormat = Literal["json", "gif", "webp", "png", "zip", "npz"]
+
+
+def _steps(text: object) -> object:
+    """Take 1:2,thickness:-1 for {"1": 2, "thickness": -1}."""
+    if not isinstance(text, str):
+        return text
+    pairs = [part.rpartition(":") for part in text.split(",")]
+    if len({name for name, _, _ in pairs}) < len(pairs) or not all(name for name, _, _ in pairs):
+        raise PydanticCustomError("steps", "Write each direction once, as in 1:2,thickness:-1")
+    return {name: value for name, _, value in pairs}
+
+
+WRITTEN_STEPS = WithJsonSchema({"type": "string", "pattern": r"^[a-z0-9_]+:[^:,]+(,[a-z0-9_]+:[^:,]+)*$"})
+QuerySteps = Annotated[Steps | None, BeforeValidator(_steps), WRITTEN_STEPS]
 
 
 class ClosedModel(BaseModel):
@@ -68,6 +85,8 @@ class _ImageRequest(ClosedModel):
     """Bound on every value of a latent of a seed: lower is more typical, less varied."""
     labels: bool = False
     """Whether to label the images by the classifiers that go with the model: class, confidence, agreement."""
+    directions: Steps | None = None
+    """Spreads to move along directions of the model, by number or name: {"1": 2.0, "thickness": -1}."""
 
 
 class FilterFields(ClosedModel):
@@ -106,7 +125,12 @@ class _PairRequest(_ImageRequest, FilterFields):
         return self
 
 
-class GenerateQuery(_PairRequest):
+class _QueryDirections(ClosedModel):
+    directions: QuerySteps = None
+    """Spreads to move along directions of the model, by number or name: 1:2,thickness:-1."""
+
+
+class GenerateQuery(_QueryDirections, _PairRequest):
     """Query of GET /generate."""
 
 
@@ -148,7 +172,7 @@ class _FrameRequest(_ImageRequest):
     """Format of the response, images as animations; otherwise what `Accept` prefers, or json."""
 
 
-class InterpolateQuery(_FrameRequest):
+class InterpolateQuery(_QueryDirections, _FrameRequest):
     """Query of GET /interpolate."""
 
     start: Seed = Field(alias="from", examples=[1])
@@ -194,7 +218,7 @@ class InterpolateRequest(_FrameRequest):
     keyframes: list[Keyframe] = Field(min_length=2, fail_fast=True)
 
 
-class ShardQuery(_ImageRequest, FilterFields):
+class ShardQuery(_QueryDirections, _ImageRequest, FilterFields):
     """Query of GET /shards."""
 
     digest: str | None = Field(default=None, pattern="^sha256:[0-9a-f]{64}$")

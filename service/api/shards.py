@@ -106,6 +106,7 @@ class ShardRoutes:
             path=None,
             format_="json",
             place="query",
+            directions=query.directions,
             labels=query.labels,
             filters=query.filters,
         )

@@ -43,19 +43,20 @@ class Generator:
         path: InterpolationPath | None,
         format_: str,
         place: str,
+        directions: Mapping[str, float] | None = None,
         labels: bool = False,
         filters: Filters | None = None,
         count: int = 1,
     ) -> GenerationSpec:
         """Return the normal form of a request; `place` is where its fields are.
 
-        Raises InvalidRequest for a domain, latent, filter or format that does not fit, and TooLarge for too many
-        pixels.
+        Raises InvalidRequest for a domain, latent, direction, filter or format that does not fit, and TooLarge for
+        too many pixels.
         """
         _check_latents(model, latents, "/latents/{}" if path is None else "/keyframes/{}/latent")
-        chosen = check_domains(model, domains, place)
+        chosen, steps = check_domains(model, domains, place), _check_directions(model, directions or {}, place)
         classifiers = classifiers_of(model, chosen, self._registry.models) if labels or filters else ()
-        options = (count, labels, filters, classifiers)
+        options = (steps, count, labels, filters, classifiers)
         spec = GenerationSpec(model, chosen, tuple(latents), truncation, path, format_, *options)
         if spec.filters is not None:
             check_filters(spec, spec.filters, place)
@@ -151,6 +152,22 @@ def check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) -
         known = ", ".join(model.domains)
         raise InvalidRequest(f"the domains of model '{model.name}' are {known}, each at most once", wrong)
     return requested
+
+
+def _check_directions(model: OnnxModel, given: Mapping[str, float], place: str) -> tuple[tuple[int, float], ...]:
+    """Return steps along directions by number, from 0; those of 0 spreads are left out, as they change nothing."""
+    known = {str(i + 1): i for i in range(len(model.metadata.directions))}
+    names = {one.name: i for i, one in enumerate(model.metadata.directions) if one.name is not None}
+    wrong, steps = list[FieldError](), dict[int, float]()
+    for key, value in given.items():
+        if (number := known.get(key, names.get(key))) is None or number in steps:
+            wrong.append(FieldError("/directions", key, [*known, *names] if number is None else "once", place))
+        else:
+            steps[number] = value
+    if wrong:
+        allowed = f"are {', '.join([*known, *names])}, each at most once" if known else "are none: it has no directions"
+        raise InvalidRequest(f"the directions of model '{model.name}' {allowed}", wrong)
+    return tuple((number, value) for number, value in sorted(steps.items()) if value)
 
 
 def _check_latents(model: OnnxModel, latents: Sequence[LatentSpec], pointer: str) -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.engine.onnx_model import Arrays, OnnxModel
 from service.generation.images import ENCODER_ID
-from service.latents import Latent, Method, draw_latent, interpolate
+from service.latents import Latent, Method, displacement, draw_latent, interpolate, move
 from service.metadata import LATENT, Domain, Prior
 
 
@@ -70,6 +71,7 @@ class GenerationSpec:
     truncation: float | None
     path: InterpolationPath | None
     format: str
+    directions: tuple[tuple[int, float], ...] = ()  # number of each from 0, in order, and spreads to move along it
     count: int = 1
     labels: bool = False
     filters: Filters | None = None
@@ -95,7 +97,7 @@ class GenerationSpec:
         """Identifier of the response's bytes: equal specs, models, engines and encoders have equal keys."""
         latents = [(one.index, one.seed, one.values) for one in self.latents]
         what: tuple[object, ...] = (
-            *(self.model.digest, self.domains, latents, self.truncation, self.path, self.format),
+            *(self.model.digest, self.domains, latents, self.truncation, self.path, self.format, self.directions),
             *(self.labels, self.filters, self.count, tuple(one.digest for one in self.classifiers)),
         )
         return hashlib.sha256(f"{self.model.engine} {ENCODER_ID} {what!r}".encode()).hexdigest()[:32]
@@ -106,7 +108,14 @@ class GenerationSpec:
             rows = [one.latent(self.model.prior, self.truncation) for one in self.latents[start:stop]]
         else:
             rows = [self._frame(self.path, i) for i in range(start, stop)]
+        if self._displacement is not None:
+            rows = [move(row, self._displacement) for row in rows]
         return {LATENT: np.array(rows)}
+
+    @cached_property
+    def _displacement(self) -> NDArray[np.float64] | None:
+        known = self.model.metadata.directions
+        return displacement((known[i], value) for i, value in self.directions) if self.directions else None
 
     @cached_property
     def _keyframes(self) -> list[Latent]:
