@@ -16,7 +16,7 @@ COPY pyproject.toml constraints.txt ./
 # Editable: the environment points to /app, where the code comes later, so that this layer outlives its changes.
 RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir service && touch service/__init__.py README.md \
-    && pip --python /opt/venv/bin/python install -c constraints.txt --editable ".[${PROVIDER},tracing]"
+    && pip --python /opt/venv/bin/python install -c constraints.txt --editable ".[${PROVIDER},remote,tracing]"
 
 FROM python:${PYTHON}-slim AS runtime
 RUN groupadd --gid 10001 cogan \

@@ -1,16 +1,18 @@
 # One verb a line; `make help` lists them.
 PYTHON ?= python3
 PORT ?= 8000
+MODELS ?= $(or $(COGAN_MODELS_DIR),models)
 SERVICE := .venv-service
 DEV := .venv
 BENCH := .venv-bench
 BENCHMARK := tests/benchmarks/serving
+REMOTE := -e '.[cpu,remote]'
 PIP := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help serve setup test stress lint format bench clean
+.PHONY: help serve setup test test-ray stress lint format bench clean
 
 help:  ## list the verbs
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 $(SERVICE)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(SERVICE)
@@ -38,8 +40,9 @@ $(BENCH)/.done: $(BENCHMARK)/requirements.txt $(BENCHMARK)/requirements-ray.txt
 		|| echo "Ray Serve has no package for this machine: the benchmark skips it"
 	@touch $@
 
-serve: $(SERVICE)/.done  ## serve the models of this folder on http://localhost:8000 (PORT changes it)
-	PORT=$(PORT) $(SERVICE)/bin/python -m service
+serve: $(SERVICE)/.done  ## serve the models of MODELS, a folder or a URL, on http://localhost:8000 (PORT changes it)
+	$(if $(findstring ://,$(MODELS)),$(SERVICE)/bin/python $(PIP) $(REMOTE))
+	PORT=$(PORT) COGAN_MODELS_DIR=$(MODELS) $(SERVICE)/bin/python -m service
 
 setup: $(DEV)/.done  ## install training, tests and tools into .venv
 
@@ -52,11 +55,14 @@ test-service: $(SERVICE)/.tested
 	$(SERVICE)/bin/python -m pytest -q tests/service
 
 test-others: $(DEV)/.done
-	nice $(DEV)/bin/python -m pytest -q -n 2 --dist worksteal --ignore tests/service --ignore tests/browser
+	nice $(DEV)/bin/python -m pytest -q -n 2 --dist worksteal --ignore tests/service --ignore tests/browser --ignore tests/ray
 
 test-browser: $(SERVICE)/.tested
 	@if command -v chromium >/dev/null; then $(SERVICE)/bin/python -m pytest -q tests/browser; \
 	else echo "no chromium is installed: browser tests are SKIPPED"; fi
+
+test-ray: $(DEV)/.done  ## test the service on a Ray cluster of this machine, which takes minutes
+	$(DEV)/bin/python -m pytest -q tests/ray
 
 stress: $(SERVICE)/.tested  ## load the service for minutes, well and badly
 	$(SERVICE)/bin/python -m pytest -q -m stress tests/stress

@@ -2,15 +2,15 @@
 # Builds the containers, starts them, and checks from outside that they do what they are for.
 # Needs Docker with the compose plugin, and curl. Leaves nothing behind but the build cache.
 #
-#   docker/smoke.sh                        the service, Prometheus and Grafana
-#   docker/smoke.sh service prometheus     these only; the service is always among them
+#   docker/smoke.sh                        the service, Prometheus, Grafana, then three replicas behind nginx
+#   docker/smoke.sh service proxy          these only; the service is always among them
 #
 # PORT, PROMETHEUS_PORT and GRAFANA_PORT choose the host's ports, MODELS another folder of models.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 services=("$@")
-(($#)) || services=(service prometheus grafana)
+(($#)) || services=(service prometheus grafana proxy)
 wanted() { [[ " ${services[*]} " == *" $1 "* ]]; }
 wanted service || { echo "the service must be among the services: docker/smoke.sh service $*" >&2; exit 2; }
 export COMPOSE_PROJECT_NAME="cogan-smoke-$$"
@@ -140,10 +140,53 @@ stops_well() {
   [[ $state == "exit code 0, killed for memory: false" ]]
 }
 
-sentence="${services[*]}: up, and healthy where there is a health check"
+start() { # SERVICE...: what follows makes no sense unless they are up
+  local sentence="$*: up, and healthy where there is a health check"
+  docker compose up --detach --wait --wait-timeout 180 "$@" || { echo "FAIL  $sentence"; exit 1; }
+  echo "ok    $sentence"
+}
+
+each_replica_answers_the_same() { # no replica has a cache of what another has computed
+  local seed answers
+  for seed in $(seq 40); do
+    fetch --fail --output "$work/behind-$((seed % 4))-$seed" "$base/generate?seed=$((seed % 4))&format=png" || return
+  done
+  answers=$(docker compose logs --no-log-prefix proxy | sed -n 's/.*generate?seed=.* 200 .* to \([0-9.:]*\)$/\1/p')
+  sort <<<"$answers" | uniq -c
+  [[ $(sort -u <<<"$answers" | wc -l) == 3 && $(sha256sum "$work"/behind-* | cut -c -64 | sort -u | wc -l) == 4 ]]
+}
+
+keeps_its_prefix() { # the page of the API finds what it needs below the prefix
+  fetch --fail "$base/docs" | grep -E "['\"]openapi\.json['\"]" && fetch --fail -o "$work/openapi" "$base/openapi.json"
+}
+
+is_not_reached_directly() {
+  local ports
+  ports=$(docker compose ps service --format '{{.Ports}}') && echo "$ports" && [[ -n $ports && $ports != *"->"* ]]
+}
+
+limits_requests() { # 400 at once, where 50 a second and 100 more are let through
+  fetch --parallel --parallel-immediate --parallel-max 20 -o /dev/null \
+    -w '%{http_code} %{content_type}\n' "$base/livez?[1-400]" >"$work/codes"
+  sort "$work/codes" | uniq -c
+  grep -q '^200 ' "$work/codes" && grep -q '^429 application/problem+json' "$work/codes" &&
+    ! grep -vE '^(200|429) ' "$work/codes"
+}
+
+outlives_a_replica() { # kills one of three while requests come one after another
+  local victim seed
+  victim=$(docker compose ps --quiet service | head -n 1)
+  for seed in $(seq 60); do
+    ((seed != 20)) || docker kill "$victim"
+    fetch --fail --output /dev/null "$base/generate?seed=$seed" || return
+    sleep 0.05
+  done
+}
+
+direct=()
+for one in "${services[@]}"; do [[ $one == proxy ]] || direct+=("$one"); done
 docker compose build service
-docker compose up --detach --wait --wait-timeout 180 "${services[@]}" || { echo "FAIL  $sentence"; exit 1; }
-echo "ok    $sentence"
+start "${direct[@]}"
 
 check "the service does not run as root" runs_unprivileged
 check "it starts as any user id" starts_as_any_user
@@ -169,6 +212,19 @@ if wanted grafana; then
   check "Grafana has the dashboard" within 30 grafana_says /api/dashboards/uid/cogan '"uid":"cogan"'
 fi
 check "the service stops with exit code 0 when told to" stops_well
+if wanted proxy; then
+  export COMPOSE_FILE=docker-compose.yml:docker-compose.proxy.yml
+  base=$base/cogan
+  start service proxy
+  check "three replicas answer through nginx, each with the same bytes" each_replica_answers_the_same
+  check "no replica is reached directly" is_not_reached_directly
+  check "the API page works below the path prefix" keeps_its_prefix
+  check "GET /generate through nginx gives the same bytes twice" repeats_itself
+  check "its ETag is answered with 304 and no body, by whichever replica" answers_304
+  check "a client over the limit gets 429" limits_requests
+  sleep 2  # for the limit to forget
+  check "no request fails when a replica is killed" outlives_a_replica
+fi
 
 ((failures == 0)) || { echo "$failures failed"; exit 1; }
 echo "all is well"

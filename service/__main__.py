@@ -13,6 +13,7 @@ from argparse import SUPPRESS, ArgumentParser
 from pathlib import Path
 
 STATUS_BY_SIGNAL = {signal.SIGTERM: 0, signal.SIGINT: 130}
+PLATFORMS = {"AIP_HTTP_PORT", "SPACE_ID"}  # variables of Vertex AI and of Hugging Face's Spaces
 HANGS_AFTER_S = 5.0  # a thread that is still running when the server has stopped
 logger = logging.getLogger("cogan.start")
 
@@ -26,18 +27,23 @@ def main() -> None:
         signal.signal(number, lambda *_, status=status: sys.exit(status))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be loaded
     parser = ArgumentParser("cogan-serve", description="Serve models, configured by the variables COGAN_*.")
+    parser.add_argument("command", nargs="?", choices=["serve"], help="as SageMaker starts it: on its port and routes")
     parser.add_argument("--child", nargs=2, help=SUPPRESS)  # socket and run folder of a supervised process
-    child = parser.parse_args().child
-    sys.exit(_serve_child(*child) if child else _serve())
+    arguments = parser.parse_args()
+    sys.exit(_serve_child(*arguments.child) if arguments.child else _serve(arguments.command))
 
 
-def _serve() -> int:
+def _serve(command: str | None) -> int:
     """Serve in this process, or in several below this one; a wrong setting ends in one line and status 2."""
     from service.errors import StartError
     from service.settings import load_settings, unknown_variables
     from service.telemetry.logs import configure_logs
 
     try:
+        if command is not None or PLATFORMS & os.environ.keys():
+            from service.api.clouds import adopt_platform
+
+            adopt_platform(command, os.environ)
         settings = load_settings()
         configure_logs(settings.log_level)
         for name in unknown_variables():
@@ -45,12 +51,15 @@ def _serve() -> int:
         from service.server import hold_ports
 
         ports, _held = hold_ports(settings)
-        os.environ.update(ports)
-        if settings.processes == 1:
-            return _run_server(None, None)
-        from service.supervisor import Supervisor
+        from service.remote import local_models
 
-        return Supervisor(settings).run()
+        with local_models(settings) as folder:
+            os.environ.update(ports, COGAN_MODELS_DIR=str(folder))
+            if settings.processes == 1:
+                return _run_server(None, None)
+            from service.supervisor import Supervisor
+
+            return Supervisor(settings).run()
     except StartError as error:
         print(f"cogan-serve: {error}", file=sys.stderr)
         return 2

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service import __version__
+from service.api.clouds import PREDICT, AliasMiddleware, PredictRoute
 from service.api.docs import add_docs, customize_openapi
 from service.api.generate import GenerateRoutes, ImageResponses
 from service.api.health import HealthRoutes
@@ -58,7 +59,7 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
         return Batcher(model, workers, encoders, settings.threads, settings.max_queue, metrics)
 
     registry = ModelRegistry(make_batcher, settings.default_model, settings.stuck_after_s, metrics)
-    repository = ModelRepository(settings.models_dir, settings.provider, settings.max_batch)
+    repository = ModelRepository(Path(settings.models_dir), settings.provider, settings.max_batch)
     control = ControlState(run_folder / CONTROL_FILE if run_folder is not None else None)
     loader = ModelLoader(repository, registry, control, loading)
     _load_models(loader, registry, settings.default_model)
@@ -89,13 +90,15 @@ def _add_routes(
 ) -> None:
     generator = Generator(registry, settings.max_pixels, metrics)
     responses = ImageResponses(generator, cached, metrics, settings.deadline_s)
-    GenerateRoutes(generator, responses, settings.max_pairs).add_to(app)
+    (generate := GenerateRoutes(generator, responses, settings.max_pairs)).add_to(app)
     InterpolateRoutes(generator, responses, settings.max_frames).add_to(app)
     ShardRoutes(generator, bulk, lambda: registry.busy, metrics, settings.deadline_s).add_to(app)
     ModelRoutes(registry).add_to(app)
     InferenceRoutes(registry, metrics, settings).add_to(app)
     if settings.model_control:
         ModelControlRoutes(registry, loader).add_to(app)
+    if PREDICT in settings.routes_by_alias.values():
+        PredictRoute(generate, generator, settings).add_to(app)
     customize_openapi(app, settings)
     add_docs(app)
     add_studio(app)
@@ -114,6 +117,8 @@ def _add_middleware(
     app.add_middleware(protect, access=access, cached=cached)
     if settings.cors_origins is not None:  # outermost: pages read errors, too
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(","), **CORS)
+    if settings.aliases is not None:  # outside all else, so that a route is the same under each of its paths
+        app.add_middleware(AliasMiddleware, aliases=settings.routes_by_alias)
     app.state.health = health = app if settings.health_port is None else _base_app(None)
     if health is not app:
         health.add_middleware(protect, access=None, cached=None)  # nothing that may need a key

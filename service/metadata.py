@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -135,23 +136,40 @@ def graph_digest(content: bytes) -> str:
 
     It stays the same when a figure is added to the metadata. Raises MetadataError for bytes that are no ONNX file.
     """
-    digest, position = hashlib.sha256(), 0
+    digest = hashlib.sha256()
+    for number, start, _, end in _fields(content):
+        if number != METADATA_PROPS:
+            digest.update(content[start:end])
+    return f"sha256:{digest.hexdigest()}"
+
+
+def read_properties(content: bytes) -> dict[str, str]:
+    """Return the metadata properties of an ONNX file, which end it. Raises MetadataError if it is cut or none."""
+    entries = [content[value:end] for number, _, value, end in _fields(content) if number == METADATA_PROPS]
+    try:
+        return dict([entry[value:end].decode() for _, _, value, end in _fields(entry)] for entry in entries)
+    except ValueError as error:
+        raise MetadataError(NO_ONNX) from error
+
+
+def _fields(content: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield number, start, start of the value and end of each field of a protocol buffers message."""
+    position = 0
     while position < len(content):
         start = position
         key, position = _varint(content, position)
-        wire_type = key & 7  # of protocol buffers
+        wire_type, value = key & 7, position
         if wire_type in (0, 2):
             number, position = _varint(content, position)
+            value = position
             position += number if wire_type == 2 else 0
         elif wire_type in (1, 5):
             position += 8 if wire_type == 1 else 4
         else:
             raise MetadataError(NO_ONNX)
-        if key >> 3 != METADATA_PROPS:
-            digest.update(content[start:position])
+        yield key >> 3, start, value, position
     if position > len(content):
         raise MetadataError(NO_ONNX)
-    return f"sha256:{digest.hexdigest()}"
 
 
 def _varint(content: bytes, position: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.errors import SettingsError
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+ALIAS = TypeAdapter(Annotated[str, Field(pattern=r"^/[^\s,=]*=/[^\s,=]*$")])
 ORIGIN = TypeAdapter(Annotated[str, Field(pattern=r"^https?://[^/\s,]+$")])
 
 
@@ -37,6 +38,7 @@ def _each(check: Callable[[str], object], allowed: str) -> AfterValidator:
 
 
 Networks = Annotated[str, _each(ip_network, "an address or a network, such as 10.0.0.0/8")]
+Aliases = Annotated[str, _each(ALIAS.validate_python, "a path and a route, such as /ping=/readyz")] | None
 Origins = Annotated[str, _each(ORIGIN.validate_python, "an origin, such as https://example.com")]
 
 
@@ -61,8 +63,12 @@ class Settings(BaseSettings):
     """Address to listen on; 0.0.0.0 for all of IPv4, :: for IPv6 as well."""
     port: int = Field(default=8000, ge=0, le=65535, validation_alias=AliasChoices("COGAN_PORT", "PORT"))
     """Port to listen on, also read from PORT; 0 takes a free one."""
-    models_dir: Path = Path("models")
-    """Folder that holds <name>/<version>/model.onnx."""
+    models_dir: str | Path = "models"
+    """Folder that holds <name>/<version>/model.onnx, or its URL, such as s3://bucket/models."""
+    models_cache: Path | None = None
+    """Folder for the copy of models from a URL, kept for the next start; by default a temporary one."""
+    models_refresh_s: float = Field(default=0.0, ge=0, le=86_400)
+    """Seconds between looks at a URL for changed models; 0 looks once, at the start."""
     default_model: str | None = None
     """Model of requests that name none; by default the first generator by name."""
     provider: Literal["cpu", "cuda"] = "cpu"
@@ -93,6 +99,8 @@ class Settings(BaseSettings):
     """Pixels of one image response, all domains together; GIF counts 8 times, WebP twice."""
     max_body_bytes: int = Field(default=2**20, ge=1)
     """Largest request body in bytes."""
+    aliases: Aliases = None
+    """Further paths of routes, separated by commas, such as /ping=/readyz."""
     health_port: int | None = Field(default=None, ge=0, le=65535)
     """Serve /livez, /readyz and /metrics on this port only."""
     api_keys: SecretStr | None = None
@@ -107,6 +115,8 @@ class Settings(BaseSettings):
     """Addresses whose X-Forwarded-For is trusted, separated by commas, or *."""
     cors_origins: Origins | None = None
     """Origins whose pages may send requests, separated by commas, or *."""
+    frame_origins: Origins | None = None
+    """Origins whose pages may show this service's in a frame, separated by commas, or *."""
     head_timeout_s: float = Field(default=20.0, gt=0, le=3600)
     """Seconds until a connection with incomplete request line or headers is closed."""
     body_timeout_s: float = Field(default=30.0, gt=0, le=3600)
@@ -123,6 +133,11 @@ class Settings(BaseSettings):
     """Bytes of the response cache, of all processes together; 0 turns it off."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level of the log lines on stderr."""
+
+    @property
+    def routes_by_alias(self) -> dict[str, str]:
+        """The routes of `aliases` by their further paths."""
+        return dict(one.split("=") for one in (self.aliases or "").split(",") if one)
 
     @model_validator(mode="after")
     def _settings_fit(self) -> Settings:

@@ -8,14 +8,16 @@
 
 A .pt file is a classifier of `training.train_classifier`; --classifier-of is one that a run has adapted.
 
-Writes models/<name>/<version>/model.onnx, the next version where none is named, and config.pbtxt beside the
-versions, so that Triton Inference Server takes the same folder. A config.pbtxt that was edited is kept. Beside the
-versions of a generator lies directions.png, too: a pair moved along its directions. An exported generator is written
-again with its graph as it is and the directions of it.
+Writes models/<name>/<version>/model.onnx, the next version where none is named, with its digest, and beside the
+versions config.pbtxt, so that Triton Inference Server takes the same folder, and the card of the newest version, so
+that a hub shows it: `hf upload USER/digit_edge models/digit_edge`. What was edited is kept. Beside the versions of a
+generator lies directions.png, too: a pair moved along its directions. An exported generator is written again with its
+graph as it is and the directions of it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from training.config.fields import Positive
 from training.directions import SPREADS, direction_pairs, with_directions
 from training.errors import ConfigError, RunError
 from training.files import write_whole, writing
+from training.model_card import write_card
 from training.onnx_export import GRAPHS, prove, read_metadata, triton_config, write_onnx
 from training.pretrained.classifier import TrainingRecord, load_recorded
 from training.runs.figures import save_sheet
@@ -124,7 +127,7 @@ def export_again(file: Path, options: ExportOptions) -> tuple[Path, str]:
 
 
 def write(network: nn.Module, metadata: ModelMetadata, models: Path) -> tuple[Path, str]:
-    """Write a model and config.pbtxt into the repository.
+    """Write a model, its digest, config.pbtxt and its card into the repository.
 
     Nothing appears under the model's name before onnxruntime computes what PyTorch does.
     """
@@ -154,13 +157,16 @@ def place(metadata: ModelMetadata, models: Path, fill: Callable[[Path], str]) ->
         with writing(version / "model.onnx"):
             report = fill(aside / "model.onnx")
         save_directions(aside / "model.onnx", folder / "directions.png")
+        digest = hashlib.sha256((aside / "model.onnx").read_bytes()).hexdigest()
         with writing(version):
+            (aside / "model.onnx.sha256").write_text(f"{digest}  model.onnx\n")
             aside.rename(version)
+        noted = write_card(version / "model.onnx", metadata)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         if not any(folder.iterdir()):
             folder.rmdir()
-    return version / "model.onnx", report
+    return version / "model.onnx", "; ".join(filter(None, [report, noted]))
 
 
 def save_directions(model: Path, file: Path) -> None:

@@ -104,6 +104,15 @@ class GenerateRoutes:
         return await self._respond(request, await read_json(request, self._body_type, self._limits), "body")
 
     async def _respond(self, request: Request, wanted: GenerateQuery | GenerateRequest, place: str) -> Response:
+        format_ = choose_format(wanted.format, request.headers.get("accept"), PAIR_FORMATS)
+        spec, random = self.spec(wanted, format_, place)
+        return await self._responses.respond(request, spec, _url(spec, wanted) if random else None)
+
+    def spec(self, wanted: GenerateQuery | GenerateRequest, format_: str, place: str) -> tuple[GenerationSpec, bool]:
+        """Return the spec of a request, and whether its seed is a random one.
+
+        Raises TooLarge for too many pairs, and what Generator.model and Generator.spec raise.
+        """
         given = wanted.latents if isinstance(wanted, GenerateRequest) else None
         seeds = wanted.seeds if wanted.seed is None else [wanted.seed]
         random = given is None and seeds is None
@@ -123,14 +132,14 @@ class GenerateRoutes:
             latents=latents,
             truncation=wanted.truncation,
             path=None,
-            format_=choose_format(wanted.format, request.headers.get("accept"), PAIR_FORMATS),
+            format_=format_,
             place=place,
             labels=wanted.labels,
             filters=wanted.filters,
             count=wanted.count if wanted.filters else 1,
             directions=wanted.directions,
         )
-        return await self._responses.respond(request, spec, _url(spec, wanted) if random else None)
+        return spec, random
 
 
 def _url(spec: GenerationSpec, wanted: GenerateQuery | GenerateRequest) -> str:

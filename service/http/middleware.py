@@ -32,19 +32,15 @@ METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 POLLED = {"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}  # not logged, not traced
 WATCH_AFTER_S = 0.02  # before this, watching for a disconnect is not worth a task
 CLIENT_LEFT = 499  # as nginx logs it
-SECURITY_HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"content-security-policy", b"frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-]
+SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+UNFRAMED = [(b"x-frame-options", b"DENY"), (b"content-security-policy", b"frame-ancestors 'none'")]
 
 
 class ResponseSender:
     """Sends a response with the headers that every response has, and records its status and progress."""
 
-    def __init__(self, send: Send, request_id: bytes, closing: bool, headless: bool) -> None:
-        self._send, self._request_id, self._closing = send, request_id, closing
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]], closing: bool, headless: bool) -> None:
+        self._send, self._headers, self._closing = send, headers, closing
         self.headless = headless  # HEAD: the headers of GET without the body
         self.status = CLIENT_LEFT
         self.started = self.ended = False
@@ -59,7 +55,7 @@ class ResponseSender:
         """Send an ASGI message."""
         if message["type"] == "http.response.start":
             self.started, self.status = True, message["status"]
-            extra = [(b"x-request-id", self._request_id), *SECURITY_HEADERS]
+            extra = self._headers
             if self.status >= 400:
                 extra.append((b"server-timing", b"total;dur=%.3f" % (self.seconds * 1e3)))
             if self._closing:
@@ -89,6 +85,10 @@ class RequestMiddleware:
         self._access, self._cached = access, cached
         self._requests = cache(metrics.requests.labels)  # the library looks labels up under a lock
         self._durations = cache(metrics.request_duration.labels)
+        self._headers = [*SECURITY_HEADERS, *UNFRAMED]
+        if settings.frame_origins is not None:
+            ancestors = settings.frame_origins.replace(",", " ")
+            self._headers = [*SECURITY_HEADERS, (b"content-security-policy", b"frame-ancestors " + ancestors.encode())]
         self._max_body_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,7 +102,8 @@ class RequestMiddleware:
             request_id = b"%032x" % random.getrandbits(128)  # it need not be unguessable
         token = REQUEST_ID.set(request_id.decode())
         trace = TRACE_ID.set(current_trace() or _trace_id(headers.get(b"traceparent")))
-        sender = ResponseSender(send, request_id, self._registry.draining, scope["method"] == "HEAD")
+        own = [(b"x-request-id", request_id), *self._headers]
+        sender = ResponseSender(send, own, self._registry.draining, scope["method"] == "HEAD")
         inner = dict(scope, method="GET", headless=True) if sender.headless else scope
         self._metrics.in_flight += 1
         try:

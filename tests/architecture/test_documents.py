@@ -103,6 +103,15 @@ def test_the_documents_name_files_that_exist() -> None:
             assert "://" in link or (document.parent / link).exists(), f"{document.name}: {link}"
 
 
+@pytest.mark.parametrize(("models", "from_afar"), [("s3://bucket/models", True), ("other/models", False)])
+def test_make_serves_other_models(models: str, from_afar: bool) -> None:
+    """A folder needs nothing more, a URL the extra that reads it."""
+    command = ["make", "--dry-run", "serve", f"MODELS={models}", "PORT=9000"]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines[-1].startswith(f"PORT=9000 COGAN_MODELS_DIR={models} ")
+    assert any(line.endswith("-e '.[cpu,remote]'") for line in lines) == from_afar
+
+
 def test_the_service_tells_the_version_of_the_package() -> None:
     """What /v2 and the OpenAPI document say is what pyproject.toml says."""
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__

@@ -21,6 +21,13 @@ PARTS = {
 }
 
 
+class ComposeLoader(yaml.SafeLoader):
+    """Reads compose files, whose tag !reset drops what the file below says."""
+
+
+ComposeLoader.add_constructor("!reset", lambda *_: None)
+
+
 def collect_metrics() -> list[Metric]:
     """Return the metrics of a process that has served a request of each kind."""
     metrics = Metrics()
@@ -54,6 +61,12 @@ def gpu_compose() -> dict[str, Any]:
 
 
 @pytest.fixture
+def proxy_compose() -> dict[str, Any]:
+    """Return the override with a proxy, parsed."""
+    return read_yaml(ROOT / "docker-compose.proxy.yml")
+
+
+@pytest.fixture
 def scrape_config() -> dict[str, Any]:
     """Return the job of Prometheus that scrapes the service."""
     config = read_yaml(ROOT / "docker/prometheus/prometheus.yml")
@@ -76,6 +89,6 @@ def dashboard() -> dict[str, Any]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Parse a file that holds one mapping."""
-    document = yaml.safe_load(path.read_text())
+    document = yaml.load(path.read_text(), ComposeLoader)
     assert isinstance(document, dict), path
     return document

@@ -11,16 +11,17 @@ from service.settings import Settings
 Document = dict[str, Any]
 
 
-def test_images_are_pinned(compose: Document) -> None:
+def test_images_are_pinned(compose: Document, proxy_compose: Document) -> None:
     """An image that is not built here has a full version as its tag."""
-    images = [service["image"] for service in compose["services"].values() if "build" not in service]
+    services = compose["services"] | {"proxy": proxy_compose["services"]["proxy"]}
+    images = [service["image"] for service in services.values() if "build" not in service]
     assert images
     assert all(re.search(r":v?\d+\.\d+\.\d+$", image) for image in images)
 
 
-def test_every_container_drops_its_rights(compose: Document) -> None:
+def test_every_container_drops_its_rights(compose: Document, proxy_compose: Document) -> None:
     """No container keeps a capability or may gain one."""
-    for name, service in compose["services"].items():
+    for name, service in [*compose["services"].items(), ("proxy", proxy_compose["services"]["proxy"])]:
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
 
@@ -49,9 +50,9 @@ def test_a_stop_lets_accepted_work_finish(compose: Document) -> None:
     assert int(grace[1]) > longest
 
 
-def test_compose_sets_settings_that_exist(compose: Document, gpu_compose: Document) -> None:
+def test_compose_sets_settings_that_exist(compose: Document, gpu_compose: Document, proxy_compose: Document) -> None:
     """A COGAN_ variable in a compose file is a field of the service's settings."""
-    for document in (compose, gpu_compose):
+    for document in (compose, gpu_compose, proxy_compose):
         for name in document["services"]["service"].get("environment", {}):
             assert name.removeprefix("COGAN_").lower() in Settings.model_fields, name
 
@@ -64,6 +65,28 @@ def test_the_gpu_override_changes_services_that_exist(compose: Document, gpu_com
         (device,) = service["deploy"]["resources"]["reservations"]["devices"]
         assert device["driver"] == "nvidia"
         assert device["capabilities"] == ["gpu"]
+
+
+def test_behind_the_proxy_no_replica_is_published(compose: Document, proxy_compose: Document) -> None:
+    """Every client comes through nginx, so its address is believed."""
+    service = proxy_compose["services"]["service"]
+    assert "ports" in service
+    assert service["ports"] is None
+    assert service["deploy"]["replicas"] == 3
+    assert service["environment"]["COGAN_TRUSTED_PROXIES"] == "*"
+    assert compose["services"]["service"]["ports"]  # which the override drops
+
+
+def test_the_proxy_fits_the_service(compose: Document, root: Path) -> None:
+    """Port, body size and deadline of nginx.conf are those of the service, and what it writes is below /tmp."""
+    text = (root / "docker/nginx/nginx.conf").read_text()
+    (port,) = re.findall(r"proxy_pass http://\$replicas:(\d+);", text)
+    assert port == compose["services"]["service"]["environment"]["COGAN_PORT"]
+    (megabytes,) = re.findall(r"client_max_body_size (\d+)m;", text)
+    assert int(megabytes) * 2**20 == Settings.model_fields["max_body_bytes"].default
+    (seconds,) = re.findall(r"proxy_read_timeout (\d+)s;", text)
+    assert int(seconds) > Settings.model_fields["deadline_s"].default
+    assert re.findall(r"^\s*(?:pid|\w+_temp_path) (/\w+)/", text, re.MULTILINE) == ["/tmp"] * 6
 
 
 def test_training_starts_only_when_asked_for(compose: Document) -> None:

@@ -39,9 +39,9 @@ def is_let_in(source: str, ignore_file: Path) -> bool:
 
 
 def test_the_service_image_installs_nothing_but_the_service(root: Path) -> None:
-    """Of the extras only the provider's and tracing are installed: no torch, no tests, no tools."""
+    """Of the extras only the provider's, tracing and models from afar are installed: no torch, no tests, no tools."""
     runs = " ".join(arguments(root / "Dockerfile", "RUN"))
-    assert re.findall(r"\.\[([^]]*)\]", runs) == ["${PROVIDER},tracing"]
+    assert re.findall(r"\.\[([^]]*)\]", runs) == ["${PROVIDER},remote,tracing"]
     assert "torch" not in runs
 
 

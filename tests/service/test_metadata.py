@@ -12,7 +12,7 @@ import onnx
 import pytest
 from pydantic import ValidationError
 
-from service.metadata import METADATA_KEY, MetadataError, graph_digest, parse_metadata
+from service.metadata import METADATA_KEY, MetadataError, graph_digest, parse_metadata, read_properties
 from tests.conftest import LATENT_DIM, describe_model, domain_shapes
 
 
@@ -143,6 +143,18 @@ def test_what_is_no_onnx_file_has_no_graph_digest(content: bytes) -> None:
     """Its end or an unknown part is met before the file is read."""
     with pytest.raises(MetadataError, match="not an ONNX model"):
         graph_digest(content)
+
+
+def test_properties_are_read_as_onnx_reads_them(tiny_model: Callable[..., Path]) -> None:
+    """All of them, and none are read of a file that is cut within a field."""
+    path = tiny_model()
+    model = onnx.load(path)
+    model.metadata_props.add(key="other", value="ä" * 300)
+    content = model.SerializeToString()
+    assert read_properties(content) == {entry.key: entry.value for entry in model.metadata_props}
+    for end in (1, len(content) // 2, len(content) - 1):
+        with pytest.raises(MetadataError, match="not an ONNX model"):
+            read_properties(content[:end])
 
 
 UNIT_VECTOR = (1.0, *[0.0] * (LATENT_DIM - 1))

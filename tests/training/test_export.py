@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import resource
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from huggingface_hub import ModelCard
+from PIL import Image
 
 import training
 from service.metadata import parse_metadata
@@ -138,14 +142,14 @@ def test_a_config_that_was_edited_is_kept(coupled: RunFolder, tmp_path: Path) ->
     export(coupled, ExportOptions(models=tmp_path))
     _, report = export(coupled, ExportOptions(models=tmp_path))
     assert "config.pbtxt" not in report
+    assert "README.md" not in report
     file, notes = tmp_path / "tiny" / "config.pbtxt", tmp_path / "tiny" / "README.md"
     edited = file.read_text() + "instance_group [ { count: 2 kind: KIND_CPU } ]\n"
     file.write_text(edited)
     notes.write_text("mine")
     _, report = export(coupled, ExportOptions(models=tmp_path))
-    assert report.endswith(
-        f"; {file} is not what export writes, and is kept as it is: remove it to have it written anew"
-    )
+    for kept in (file, notes):
+        assert f"; {kept} is not what export writes, and is kept as it is: remove it to have it written anew" in report
     assert (file.read_text(), notes.read_text()) == (edited, "mine")
     assert sorted(entry.name for entry in (tmp_path / "tiny").iterdir()) == [
         "1",
@@ -154,7 +158,33 @@ def test_a_config_that_was_edited_is_kept(coupled: RunFolder, tmp_path: Path) ->
         "README.md",
         "config.pbtxt",
         "directions.png",
+        "sheet.png",
     ]
+
+
+def test_the_folder_is_what_a_hub_publishes(coupled: RunFolder, tmp_path: Path) -> None:
+    """The card has what a hub reads, every figure, licence and command; the sheet has the bytes of the file."""
+    file, _ = export(coupled, ExportOptions(models=tmp_path, name="pairs"))
+    card = ModelCard.load(tmp_path / "pairs" / "README.md")
+    assert (card.data.library_name, card.data.license) == ("onnx", "other")
+    assert card.data.tags == ["cogan", "coupled-gan", "generator"]
+    assert "| class agreement edge | 0.5 |" in card.text
+    assert f"Trained on: {coupled.experiment().data_license}\n" in card.text
+    assert "make serve MODELS=hf://USER/pairs" in card.text
+    latents = latents_of_seeds(coupled.experiment().latent_prior, range(32)).numpy()
+    digits, edges = onnxruntime.InferenceSession(file).run(None, {"latent": latents})
+    with Image.open(tmp_path / "pairs" / "sheet.png") as sheet:
+        assert sheet.size == (4 * 2 * 28 * 2, 8 * 28 * 2)
+        pixels = np.asarray(sheet)[::2, ::2]
+    assert (pixels[28:56, :28] == digits[4, :, :, 0]).all()
+    assert (pixels[28:56, 28:56] == edges[4, :, :, 0]).all()
+
+
+def test_a_digest_is_beside_the_file(coupled: RunFolder, tmp_path: Path) -> None:
+    """`sha256sum --check` takes it, as does a service that copies the folder from afar."""
+    file, _ = export(coupled, ExportOptions(models=tmp_path))
+    checked = subprocess.run(["sha256sum", "--check", "model.onnx.sha256"], cwd=file.parent, capture_output=True)
+    assert (checked.returncode, checked.stdout) == (0, b"model.onnx: OK\n")
 
 
 def test_an_export_names_the_file_that_a_full_disk_cut_short(coupled: RunFolder, tmp_path: Path) -> None:

@@ -1,0 +1,124 @@
+"""What SageMaker, Vertex AI and Hugging Face demand of a container, by the service's own settings and routes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from pydantic import ConfigDict, Field, JsonValue
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.generate import GenerateRoutes
+from service.api.options import deadline, read_json
+from service.api.schemas import ClosedModel, GenerateRequest
+from service.errors import FieldError, InvalidRequest, RequestError, SettingsError, TooLarge
+from service.generation.generator import Generator
+from service.generation.spec import GenerationSpec
+from service.settings import Settings
+
+SAGEMAKER_MODELS = Path("/opt/ml/model")  # where SageMaker unpacks a model's archive
+SAGEMAKER = {"/ping": "/readyz", "/invocations": "/generate"}
+PREDICT = "/predict"
+
+
+def adopt_platform(argument: str | None, environment: MutableMapping[str, str]) -> None:
+    """Set the service's variables by those of the platform; ones that are set by hand stay. Raises SettingsError.
+
+    SageMaker starts a container with the argument `serve`, Vertex AI with AIP_ variables, and a Space of Hugging Face
+    with SPACE_ID.
+    """
+    chosen: dict[str, str] = {}
+    if argument == "serve":
+        chosen = {"HOST": "0.0.0.0", "PORT": environment.get("SAGEMAKER_BIND_TO_PORT", "8080")}
+        chosen["ALIASES"] = ",".join(f"{outside}={inside}" for outside, inside in SAGEMAKER.items())
+        if any(SAGEMAKER_MODELS.glob("*/*/model.onnx")):
+            environment["COGAN_MODELS_DIR"] = str(SAGEMAKER_MODELS)  # over the image's own
+    elif (port := environment.get("AIP_HTTP_PORT")) is not None:
+        health, predict = (_route(f"AIP_{name}_ROUTE", environment) for name in ("HEALTH", "PREDICT"))
+        chosen = {"HOST": "0.0.0.0", "PORT": port, "ALIASES": f"{health}=/readyz,{predict}={PREDICT}"}
+        if store := environment.get("AIP_STORAGE_URI"):
+            environment["COGAN_MODELS_DIR"] = store  # over the image's own
+    elif "SPACE_ID" in environment:
+        chosen = {"HOST": "0.0.0.0", "FRAME_ORIGINS": "https://huggingface.co"}  # whose page shows it in a frame
+    for name, value in chosen.items():
+        environment.setdefault(f"COGAN_{name}", value)
+
+
+def _route(variable: str, environment: Mapping[str, str]) -> str:
+    path = environment.get(variable, "")
+    if not path.startswith("/") or "," in path or "=" in path:
+        raise SettingsError(f"{variable} = {path!r}: allowed is a path that begins with '/', without ',' and '='")
+    return path
+
+
+class AliasMiddleware:
+    """Serves routes under further paths."""
+
+    def __init__(self, app: ASGIApp, aliases: Mapping[str, str]) -> None:
+        """Take the path of a route by each path from outside."""
+        self._app, self._aliases = app, aliases
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on to the route that its path stands for."""
+        if (path := self._aliases.get(scope.get("path", ""))) is not None:
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        await self._app(scope, receive, send)
+
+
+class PredictRequest(ClosedModel):
+    """Vertex AI's request: each instance is a body of /generate."""
+
+    model_config = ConfigDict(strict=True)
+
+    instances: list[GenerateRequest] = Field(min_length=1, max_length=1024)
+    parameters: dict[str, JsonValue] | None = Field(default=None, max_length=0)
+    """None are known: an instance has them all."""
+
+
+class PredictRoute:
+    """Vertex AI's predictions: what /generate returns as JSON, for each instance."""
+
+    def __init__(self, routes: GenerateRoutes, generator: Generator, settings: Settings) -> None:
+        self._routes, self._generator, self._settings = routes, generator, settings
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add the route to an app; the platform's documents describe it."""
+        app.post(PREDICT, include_in_schema=False)(self.predict)
+
+    async def predict(self, request: Request) -> Response:
+        """Generate the coupled images of all instances, at most as many as one response of /generate has."""
+        limit = self._settings.max_pairs
+        wanted = (await read_json(request, PredictRequest, {"instances": limit})).instances
+        specs = [self._spec(i, one) for i, one in enumerate(wanted)]
+        pairs, pixels = sum(spec.size for spec in specs), sum(spec.pixels for spec in specs)
+        if pairs > limit or pixels > self._settings.max_pixels:
+            allowed = f"at most {limit} pairs and {self._settings.max_pixels} pixels"
+            wrong = FieldError("/instances", f"{pairs} pairs of {pixels} pixels", allowed)
+            raise TooLarge(f"one response has {allowed}; send several requests", [wrong])
+        until = deadline(request, self._settings.deadline_s)
+        bodies = await asyncio.gather(*(self._generate(i, spec, until) for i, spec in enumerate(specs)))
+        return Response(b'{"predictions": [' + b", ".join(bodies) + b"]}", media_type="application/json")
+
+    def _spec(self, number: int, wanted: GenerateRequest) -> GenerationSpec:
+        with _located(number):
+            if wanted.format not in (None, "json"):
+                raise InvalidRequest("a prediction is JSON", [FieldError("/format", wanted.format, ["json"])])
+            return self._routes.spec(wanted, "json", "body")[0]
+
+    async def _generate(self, number: int, spec: GenerationSpec, until: float) -> bytes:
+        with _located(number):
+            return (await self._generator.generate(spec, until, "body"))[0]
+
+
+@contextmanager
+def _located(number: int) -> Iterator[None]:
+    """Name the place of an instance in errors."""
+    try:
+        yield
+    except RequestError as error:
+        error.errors = tuple(replace(one, pointer=f"/instances/{number}{one.pointer}") for one in error.errors)
+        raise
