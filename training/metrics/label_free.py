@@ -189,10 +189,8 @@ def recognise_domains(domains: dict[str, Features]) -> dict[str, dict[str, float
     """Return for each domain which share of its images a linear classifier takes for its own: generated, and real test.
 
     It learns which domain training images are of (multinomial logistic regression of standardised features), so
-    that a model whose domains have not come apart is told from one whose glasses are seen. Empty for a single domain.
+    that a model whose domains have not come apart is told from one whose glasses are seen.
     """
-    if len(domains) < 2:
-        return {}
     seen = torch.cat([features.training for features in domains.values()])
     owners = torch.cat([torch.full((len(one.training),), number) for number, one in enumerate(domains.values())])
     mean, scale = seen.mean(0), seen.std(0).clamp_min(1e-6)
