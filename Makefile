@@ -17,13 +17,18 @@ $(SERVICE)/.done: pyproject.toml constraints.txt
 	$(SERVICE)/bin/python $(PIP) -e '.[cpu]'
 	@touch $@
 
-$(SERVICE)/.tested: $(SERVICE)/.done
+$(SERVICE)/.tested: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SERVICE)
 	$(SERVICE)/bin/python $(PIP) -e '.[cpu,test]'
-	@touch $@
+	@touch $(SERVICE)/.done $@
 
-$(DEV)/.done: pyproject.toml constraints.txt
+$(DEV)/.done: pyproject.toml constraints.txt tests/docker/package.json
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python $(PIP) -e '.[cpu,training,test,dev]'
+	$(DEV)/bin/python $(PIP) --no-deps --upgrade --target $(DEV)/kserve kserve
+	cp tests/docker/package.json $(DEV)
+	PATH=$(DEV)/bin:$$PATH npm install --prefix $(DEV) --no-package-lock --no-audit --no-fund --silent \
+		|| echo "npm's registry is not reached: tests that need its packages are skipped"
 	@touch $@
 
 $(BENCH)/.done: $(BENCHMARK)/requirements.txt $(BENCHMARK)/requirements-ray.txt
@@ -38,9 +43,20 @@ serve: $(SERVICE)/.done  ## serve the models of this folder on http://localhost:
 
 setup: $(DEV)/.done  ## install training, tests and tools into .venv
 
-test: lint $(SERVICE)/.tested  ## check style, types and layers, and run every test
+test:  ## check style, types and layers, and run every test
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target \
+		test-service lint test-others test-browser
+
+# The parts of `test`, two at a time. Tests of the service watch the clock, so that others make way for them.
+test-service: $(SERVICE)/.tested
 	$(SERVICE)/bin/python -m pytest -q tests/service
-	$(DEV)/bin/python -m pytest --ignore tests/service
+
+test-others: $(DEV)/.done
+	nice $(DEV)/bin/python -m pytest -q -n 2 --dist worksteal --ignore tests/service --ignore tests/browser
+
+test-browser: $(SERVICE)/.tested
+	@if command -v chromium >/dev/null; then $(SERVICE)/bin/python -m pytest -q tests/browser; \
+	else echo "no chromium is installed: browser tests are SKIPPED"; fi
 
 stress: $(SERVICE)/.tested  ## load the service for minutes, well and badly
 	$(SERVICE)/bin/python -m pytest -q -m stress tests/stress

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,28 @@ def _guard_weights(turns: int) -> list[onnx.TensorProto]:
     return [numpy_helper.from_array(array, name) for name, array in arrays.items()]
 
 
+def write_model(
+    models_dir: Path,
+    domains: Sequence[str] | None = None,
+    name: str = "tiny",
+    version: str = "1",
+    turns: int = 0,
+    **changes: Any,
+) -> Path:
+    """Write <models_dir>/<name>/<version>/model.onnx; `changes` replace fields of its metadata.
+
+    With `kind` it is a classifier of CLASS_NAMES or an encoder, whose images are its inputs.
+    """
+    known = ("digit",) if changes.get("kind") == "classifier" else ("digit", "edge")
+    metadata = describe_model(name, version, domain_shapes(domains or known), **changes)
+    model = build_graph(metadata, turns)
+    helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
+    path = models_dir / name / version / "model.onnx"
+    path.parent.mkdir(parents=True)
+    onnx.save(model, path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of scikit-learn's digits, <split>/<label>/<i>.png of 28x28: 300 train, 100 test."""
@@ -196,25 +219,4 @@ def models_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_model(models_dir: Path) -> MakeModel:
     """Return what writes a tiny model of the given domains and returns its path."""
-
-    def make(
-        domains: Sequence[str] | None = None,
-        name: str = "tiny",
-        version: str = "1",
-        turns: int = 0,
-        **changes: Any,
-    ) -> Path:
-        """Write models/<name>/<version>/model.onnx; `changes` replace fields of its metadata.
-
-        With `kind` it is a classifier of CLASS_NAMES or an encoder, whose images are its inputs.
-        """
-        known = ("digit",) if changes.get("kind") == "classifier" else ("digit", "edge")
-        metadata = describe_model(name, version, domain_shapes(domains or known), **changes)
-        model = build_graph(metadata, turns)
-        helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
-        path = models_dir / name / version / "model.onnx"
-        path.parent.mkdir(parents=True)
-        onnx.save(model, path)
-        return path
-
-    return make
+    return partial(write_model, models_dir)

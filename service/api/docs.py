@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from http import HTTPStatus
 from importlib.resources import files
@@ -30,6 +30,8 @@ SCRIPT, STYLE, ICON = FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favico
 DAY_S = 86_400
 PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")  # of X-Forwarded-Prefix
 Responses = dict[int | str, dict[str, Any]]
+SCHEMAS = "#/components/schemas/{model}"
+PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": SCHEMAS.format(model="Problem")}}}
 KEY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -38,21 +40,21 @@ KEY_SCHEMES = {
 
 def problems(*statuses: int) -> Responses:
     """Describe error responses."""
-    return {status: {"model": Problem, "description": HTTPStatus(status).phrase} for status in statuses}
-
-
-def image_responses(answer: type[BaseModel], formats: Mapping[str, Format]) -> Responses:
-    """Describe the responses of a route that generates images: JSON as `answer`, other formats, problems."""
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    content = {form.media_type: binary for name, form in formats.items() if name != "json"}
-    return {
-        200: {"model": answer, "content": content, "description": "The images"},
-        **problems(404, 406, 413, 422, 429, 500, 503, 504),
-    }
+    return {status: {"description": HTTPStatus(status).phrase, "content": PROBLEM} for status in statuses}
 
 
 QUERY_RESPONSES: Responses = {304: {"description": "The client has this response"}}
 BODY_RESPONSES = problems(400, 408, 415)
+
+
+def image_responses(model: type[BaseModel], formats: Mapping[str, Format]) -> Responses:
+    """Describe the responses of a route that generates images: JSON as `model`, other formats, problems."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    content = {form.media_type: binary for name, form in formats.items() if name != "json"}
+    return {
+        200: {"model": model, "content": content, "description": "The images"},
+        **problems(404, 406, 413, 422, 429, 500, 503, 504),
+    }
 
 
 def json_body(model: type[BaseModel], required: bool = True) -> dict[str, Any]:
@@ -74,8 +76,7 @@ def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON schema of a model without references."""
     schema = model.model_json_schema()
-    inlined = _inline(schema, schema.pop("$defs", {}))
-    assert isinstance(inlined, dict)
+    inlined: dict[str, Any] = _inline(schema, schema.pop("$defs", {}))
     return inlined
 
 
@@ -85,7 +86,7 @@ def _inline(part: Any, definitions: dict[str, Any]) -> Any:
     if not isinstance(part, dict):
         return part
     if "$ref" in part:
-        return _inline(definitions[part["$ref"].rsplit("/", 1)[1]], definitions)
+        return _inline(definitions[part["$ref"].rpartition("/")[2]], definitions)
     return {key: _inline(value, definitions) for key, value in part.items()}
 
 
@@ -101,51 +102,37 @@ class PlainRoute(APIRoute):
 
 
 def customize_openapi(app: FastAPI, settings: Settings) -> None:
-    """Add what FastAPI does not know: keys, rate limit, the media type of errors, and a relative server.
-
-    The server is relative to the document, so that it is right behind a proxy that adds a prefix.
-    """
+    """Add what FastAPI does not know: keys, rate limit, errors, and a server that is right behind a path prefix."""
     write, lock = app.openapi, Lock()
 
     def openapi() -> dict[str, Any]:
         with lock:  # FastAPI's own document is visible to other threads before it is complete
             if app.openapi_schema is None:
-                document = write()
-                document["servers"] = [{"url": "."}]
-                _describe_access(document, settings)
-                for operation in (one for path in document["paths"].values() for one in path.values()):
-                    operation["responses"] = dict(_as_problems(operation["responses"]))
-                for unused in ("HTTPValidationError", "ValidationError"):
-                    document["components"]["schemas"].pop(unused, None)
+                _complete(write(), settings)
         assert app.openapi_schema is not None, "written by FastAPI"
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way of extending it
 
 
-def _describe_access(document: dict[str, Any], settings: Settings) -> None:
+def _complete(document: dict[str, Any], settings: Settings) -> None:
+    document["servers"] = [{"url": "."}]  # relative to the document
+    problem = Problem.model_json_schema(ref_template=SCHEMAS)
+    schemas = document["components"]["schemas"] | problem.pop("$defs") | {"Problem": problem}
+    document["components"]["schemas"] = {n: s for n, s in schemas.items() if not n.endswith("ValidationError")}
     keyed = settings.api_keys is not None or settings.api_keys_file is not None
-    statuses = ([401] if keyed else []) + ([429] if settings.rate_limit else [])
-    guarded = [operations for path, operations in document["paths"].items() if path not in PUBLIC]
-    for operation in (operation for operations in guarded for operation in operations.values()):
-        for status in statuses:
-            content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-            described = {"description": HTTPStatus(status).phrase, "content": content}
-            operation["responses"].setdefault(str(status), described)
-        if keyed:
-            operation["security"] = [{scheme: []} for scheme in KEY_SCHEMES]
     if keyed:
         document["components"]["securitySchemes"] = KEY_SCHEMES
-
-
-def _as_problems(responses: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield responses, errors with the media type of problems, without FastAPI's own for wrong parameters."""
-    for status, response in responses.items():
-        json = response.get("content", {}).get("application/json")
-        if int(status) < 400 or json is None:
-            yield status, response
-        elif not json["schema"]["$ref"].endswith("HTTPValidationError"):
-            yield status, {**response, "content": {MEDIA_TYPE: json}}
+    rejections = (problems(401) if keyed else {}) | (problems(429) if settings.rate_limit else {})
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            responses = operation["responses"]
+            if "application/json" in responses.get("422", {}).get("content", ()):
+                del responses["422"]  # FastAPI's own, of parameters that may be any text
+            if path not in PUBLIC:
+                operation["responses"] = {str(status): one for status, one in rejections.items()} | responses
+                if keyed:
+                    operation["security"] = [{scheme: []} for scheme in KEY_SCHEMES]
 
 
 def add_docs(app: FastAPI) -> None:
@@ -167,23 +154,16 @@ def add_docs(app: FastAPI) -> None:
         return JSONResponse(app.openapi())
 
     async def go_to_docs(request: Request) -> Response:
-        return RedirectResponse(_prefix(request) + "docs")
+        prefix = request.headers.get("x-forwarded-prefix", "").rstrip("/")  # what a proxy has removed from the path
+        return RedirectResponse(f"{prefix}/docs" if PREFIX.fullmatch(prefix) else "docs")
 
-    async def send_docs_file(request: Request) -> Response:
+    async def send_file(request: Request) -> Response:
         name = request.url.path.rpartition("/")[2]
         return FileResponse(FOLDER / name, headers={"Cache-Control": f"max-age={DAY_S}"})
 
-    app.get("/", include_in_schema=False)(go_to_docs)
-    app.get("/openapi.json", include_in_schema=False)(show_document)
-    app.get("/docs", include_in_schema=False)(show_docs)
-    for name in FILES:
-        app.get(f"/docs/{name}", include_in_schema=False)(send_docs_file)
-
-
-def _prefix(request: Request) -> str:
-    """Return what a proxy has removed from the path, with a slash; empty, and so relative, if it does not say."""
-    given = request.headers.get("x-forwarded-prefix", "").rstrip("/")
-    return f"{given}/" if PREFIX.fullmatch(given) else ""
+    routes: dict[str, Callable[..., Any]] = {"/": go_to_docs, "/openapi.json": show_document, "/docs": show_docs}
+    for path, endpoint in (routes | {f"/docs/{name}": send_file for name in FILES}).items():
+        app.get(path, include_in_schema=False)(endpoint)
 
 
 def _policy(page: str) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request, Response
 
-from service.api.docs import BODY_RESPONSES, QUERY_RESPONSES, PlainRoute, image_responses, json_body, query_parameters
+from service.api import docs
 from service.api.options import TIMEOUT_PARAMETER, choose_format, deadline, read_json, read_query
-from service.api.schemas import GenerateAnswer, GenerateQuery, GenerateRequest, limited
+from service.api.schemas import GenerateQuery, GenerateRequest, GenerateResponse, limited
 from service.errors import FieldError, TooLarge
-from service.generation.encoding import PAIR_FORMATS, Format
+from service.generation.encoding import PAIR_FORMATS
 from service.generation.generator import Generator, formats
 from service.generation.spec import GenerationSpec, LatentSpec
 from service.http.response_cache import ResponseCache, matches
@@ -21,11 +22,9 @@ from service.latents import MAX_SEED
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import trace_stages
 
-FROM_CACHE = {"cache": 0.0}
-
 
 class ImageResponses:
-    """Responses with images; a GET that is always the same has a strong ETag, and 304 costs no inference."""
+    """docs.Responses with images; a GET that is always the same has a strong ETag, and 304 costs no inference."""
 
     def __init__(self, generator: Generator, cached: ResponseCache, metrics: Metrics, deadline_s: float) -> None:
         self._generator, self._cached, self._deadline_s = generator, cached, deadline_s
@@ -43,27 +42,21 @@ class ImageResponses:
             etag = spec.key
             headers |= {"Cache-Control": "no-cache", "ETag": f'"{etag}"'}
             if matches(request.headers.get("if-none-match", ""), etag):
-                unchanged = _not_modified(headers)
+                unchanged = Response(
+                    status_code=304, headers=headers | {"Server-Timing": server_timing({"cache": 0.0})}
+                )
                 self._cached.store(request.scope, unchanged, etag)
                 return unchanged
         self._metrics.cache_misses.inc()
         body, seconds = await self._generator.generate(spec, until)
         trace_stages(seconds)
-        response = _response(spec, body, headers, seconds)
+        headers["Server-Timing"] = server_timing(seconds)
+        if spec.format in ("zip", "npz"):
+            headers["Content-Disposition"] = f'attachment; filename="{spec.model.name}.{spec.format}"'
+        response = Response(body, headers=headers, media_type=formats(spec)[spec.format].media_type)
         if random_url is None:
             self._cached.store(request.scope, response, etag)
         return response
-
-
-def _not_modified(headers: dict[str, str]) -> Response:
-    return Response(status_code=304, headers=headers | {"Server-Timing": server_timing(FROM_CACHE)})
-
-
-def _response(spec: GenerationSpec, body: bytes, headers: dict[str, str], seconds: Mapping[str, float]) -> Response:
-    headers = headers | {"Server-Timing": server_timing(seconds)}
-    if spec.format in ("zip", "npz"):
-        headers["Content-Disposition"] = f'attachment; filename="{spec.model.name}.{spec.format}"'
-    return Response(body, headers=headers, media_type=formats(spec)[spec.format].media_type)
 
 
 def server_timing(seconds: Mapping[str, float]) -> str:
@@ -76,25 +69,23 @@ def add_image_routes(
     path: str,
     by_query: tuple[Callable[..., Any], type[Any]],
     by_body: tuple[Callable[..., Any], type[Any]],
-    answer: type[Any],
-    known_formats: Mapping[str, Format],
+    responses: docs.Responses,
 ) -> None:
     """Add both routes of a path to an app: GET with a query, POST with a body, each with its request type."""
-    options: dict[str, Any] = {"tags": ["images"], "response_class": Response, "route_class_override": PlainRoute}
-    responses = image_responses(answer, known_formats)
-    extra: dict[str, Any] = {"parameters": [*query_parameters(by_query[1]), TIMEOUT_PARAMETER]}
-    options |= {"responses": responses | QUERY_RESPONSES, "openapi_extra": extra}
-    app.router.add_api_route(path, by_query[0], methods=["GET"], **options)
-    extra = {**json_body(by_body[1]), "parameters": [TIMEOUT_PARAMETER]}
-    options |= {"responses": responses | BODY_RESPONSES, "openapi_extra": extra}
-    app.router.add_api_route(path, by_body[0], methods=["POST"], **options)
+    add = partial(
+        app.router.add_api_route, path, tags=["images"], response_class=Response, route_class_override=docs.PlainRoute
+    )
+    extra: dict[str, Any] = {"parameters": [*docs.query_parameters(by_query[1]), TIMEOUT_PARAMETER]}
+    add(by_query[0], methods=["GET"], responses=responses | docs.QUERY_RESPONSES, openapi_extra=extra)
+    extra = {**docs.json_body(by_body[1]), "parameters": [TIMEOUT_PARAMETER]}
+    add(by_body[0], methods=["POST"], responses=responses | docs.BODY_RESPONSES, openapi_extra=extra)
 
 
 class GenerateRoutes:
     """Equal requests have responses of equal bytes, by GET and by POST; without a seed, a random one is used."""
 
     def __init__(self, generator: Generator, responses: ImageResponses, max_pairs: int) -> None:
-        self._generator, self._responses, self._max_pairs = generator, responses, max_pairs
+        self._generator, self._responses = generator, responses
         self._limits = dict.fromkeys(("count", "seeds", "latents"), max_pairs)
         self._query_type = limited(GenerateQuery, **self._limits)
         self._body_type = limited(GenerateRequest, **self._limits)
@@ -102,7 +93,7 @@ class GenerateRoutes:
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app."""
         by_query, by_body = (self.generate_by_query, self._query_type), (self.generate, self._body_type)
-        add_image_routes(app, "/generate", by_query, by_body, GenerateAnswer, PAIR_FORMATS)
+        add_image_routes(app, "/generate", by_query, by_body, docs.image_responses(GenerateResponse, PAIR_FORMATS))
 
     async def generate_by_query(self, request: Request) -> Response:
         """Generate the coupled images of seeds. With a seed the response has an ETag; without, it is random."""
@@ -115,29 +106,26 @@ class GenerateRoutes:
     async def _respond(self, request: Request, wanted: GenerateQuery | GenerateRequest, place: str) -> Response:
         given = wanted.latents if isinstance(wanted, GenerateRequest) else None
         seeds = wanted.seeds if wanted.seed is None else [wanted.seed]
-        self._check_size(wanted.count, "seeds", len(seeds or [None]), place)
         random = given is None and seeds is None
+        if given is not None:
+            latents = [LatentSpec(i, values=tuple(values)) for i, values in enumerate(given)]
+        else:
+            seeds = seeds or [secrets.randbelow(MAX_SEED + 1)]
+            if len(seeds) * wanted.count > (limit := self._limits["count"]):
+                allowed = f"at most {limit // len(seeds)} for each of {len(seeds)} seeds"
+                wrong = FieldError("/count", wanted.count, allowed, place)
+                raise TooLarge(f"one response has at most {limit} pairs; send several requests", [wrong])
+            latents = [LatentSpec(index, seed) for seed in seeds for index in range(wanted.count)]
         spec = self._generator.spec(
             self._generator.model(wanted.model, place),
             domains=wanted.domains,
-            latents=_latents(given, seeds or [secrets.randbelow(MAX_SEED + 1)], wanted.count),
+            latents=latents,
             truncation=wanted.truncation,
             path=None,
             format_=choose_format(wanted.format, request.headers.get("accept"), PAIR_FORMATS),
             place=place,
         )
         return await self._responses.respond(request, spec, _url(spec, wanted.count) if random else None)
-
-    def _check_size(self, count: int, name: str, given: int, place: str) -> None:
-        if given * count > (limit := self._max_pairs):
-            wrong = FieldError("/count", count, f"at most {limit // given} for each of {given} {name}", place)
-            raise TooLarge(f"one response has at most {limit} pairs; send several requests", [wrong])
-
-
-def _latents(given: list[list[float]] | None, seeds: list[int], count: int) -> list[LatentSpec]:
-    if given is not None:
-        return [LatentSpec(i, values=tuple(values)) for i, values in enumerate(given)]
-    return [LatentSpec(index, seed) for seed in seeds for index in range(count)]
 
 
 def _url(spec: GenerationSpec, count: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -13,15 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from service.errors import (
-    FieldError,
-    InvalidRequest,
-    MalformedBody,
-    NotAcceptable,
-    RequestError,
-    TooLarge,
-    UnsupportedMediaType,
-)
+from service.errors import FieldError, InvalidRequest, MalformedBody, NotAcceptable, TooLarge, UnsupportedMediaType
 from service.generation.encoding import Format
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -30,7 +21,6 @@ MAX_WRONG = 20  # wrong fields that a response lists
 TIMEOUT_PARAMETER: dict[str, Any] = {
     "name": TIMEOUT,
     "in": "header",
-    "required": False,
     "description": "Seconds after which the response is of no use; it shortens the deadline of the settings.",
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
@@ -42,11 +32,10 @@ def parse_body(model: type[Model], content: bytes, limits: Mapping[str, int] | N
     Raises MalformedBody, RequestValidationError, and TooLarge if a field of `limits` is over its limit.
     """
     try:  # the JSON by itself: pydantic would copy all of a long list to validate its first items
-        return model.model_validate(from_json(content or b"{}", allow_inf_nan=False))
-    except ValidationError as error:
-        raise _request_error(error, model, "body", limits or {}) from error
+        values = from_json(content or b"{}", allow_inf_nan=False)
     except ValueError as error:
         raise MalformedBody(f"the body is not JSON: {error}") from error
+    return _validate(model, values, "body", limits or {})
 
 
 async def read_json(request: Request, model: type[Model], limits: Mapping[str, int]) -> Model:
@@ -54,17 +43,13 @@ async def read_json(request: Request, model: type[Model], limits: Mapping[str, i
 
     Raises as parse_body does, and InvalidRequest for a query beside the body, UnsupportedMediaType.
     """
-    if request.scope["query_string"]:
-        wrong = [
-            FieldError(f"/{name}", value, "none: it belongs in the body", "query")
-            for name, value in request.query_params.items()
-        ]
-        if wrong:
-            raise InvalidRequest("a request with a body has no query; send its fields in the body", wrong[:MAX_WRONG])
+    if request.scope["query_string"] and (query := request.query_params):
+        allowed = "none: it belongs in the body"
+        wrong = [FieldError(f"/{name}", value, allowed, "query") for name, value in query.items()]
+        raise InvalidRequest("a request with a body has no query; send its fields in the body", wrong[:MAX_WRONG])
     content = (await request.receive())["body"]  # whole: the middleware has read it
     if not content:
-        missing = {"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}
-        raise RequestValidationError([missing])
+        raise RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}])
     require_json(request)
     return parse_body(model, content, limits)
 
@@ -82,37 +67,37 @@ def read_query(request: Request, model: type[Model], limits: Mapping[str, int]) 
 
     Raises RequestValidationError, InvalidRequest for a repeated parameter that is not a list, and TooLarge.
     """
-    given = request.query_params.multi_items()
+    given: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        given.setdefault(name, []).append(value)
     lists = {field.alias or name for name, field in model.model_fields.items() if _is_list(field.annotation)}
-    repeated = [n for n, times in Counter(n for n, _ in given).items() if times > 1 and n not in lists]
-    if repeated:
-        wrong = [FieldError(f"/{n}", request.query_params.getlist(n), "once", "query") for n in repeated[:MAX_WRONG]]
+    if repeated := [name for name, values in given.items() if len(values) > 1 and name not in lists]:
+        wrong = [FieldError(f"/{name}", given[name], "once", "query") for name in repeated[:MAX_WRONG]]
         raise InvalidRequest(f"{', '.join(map(repr, repeated)):.80} is given several times; allowed is once", wrong)
-    values: dict[str, Any] = {name: value for name, value in given if name not in lists}
-    for name in lists & {name for name, _ in given}:
-        values[name] = [value for other, value in given if other == name]
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise _request_error(error, model, "query", limits) from error
+    query = {name: values if name in lists else values[0] for name, values in given.items()}
+    return _validate(model, query, "query", limits)
 
 
 def _is_list(annotation: Any) -> bool:
     return get_origin(annotation) is list or any(_is_list(part) for part in get_args(annotation))
 
 
-def _request_error(
-    error: ValidationError, model: type[BaseModel], place: str, limits: Mapping[str, int]
-) -> RequestError | RequestValidationError:
-    """Return the error for what pydantic found; over a limit of the settings it is TooLarge."""
-    if (count := error.error_count()) > MAX_WRONG:
-        return InvalidRequest(f"the {place} has {count} wrong or unknown fields, too many to list")
-    for problem in error.errors(include_url=False, include_input=False):  # input may be large
-        name = str(problem["loc"][0]) if len(problem["loc"]) == 1 else ""
-        if name in limits and problem["type"] in ("too_long", "less_than_equal"):
-            wrong = FieldError(f"/{name}", problem["ctx"].get("actual_length"), f"at most {limits[name]}", place)
-            return TooLarge(f"'{name}' is limited to {limits[name]} in one request; send several", [wrong])
-    return RequestValidationError([_located(problem, model, place) for problem in error.errors(include_url=False)])
+def _validate(model: type[Model], values: Any, place: str, limits: Mapping[str, int]) -> Model:
+    """Return values as a model; one over a limit of the settings is TooLarge."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        if (count := error.error_count()) > MAX_WRONG:
+            raise InvalidRequest(f"the {place} has {count} wrong or unknown fields, too many to list") from error
+        problems = error.errors(include_url=False)
+        for problem in problems:
+            name = str(problem["loc"][0]) if len(problem["loc"]) == 1 else ""
+            if name in limits and problem["type"] in ("too_long", "less_than_equal"):
+                sent = problem["ctx"].get("actual_length", problem["input"])
+                wrong = FieldError(f"/{name}", sent, f"at most {limits[name]}", place)
+                detail = f"'{name}' is limited to {limits[name]} in one request; send several"
+                raise TooLarge(detail, [wrong]) from error
+        raise RequestValidationError([_located(problem, model, place) for problem in problems]) from error
 
 
 def _located(problem: Any, model: type[BaseModel], place: str) -> dict[str, Any]:
@@ -144,8 +129,7 @@ def choose_format(requested: str | None, accept: str | None, formats: Mapping[st
     best = max(quality, key=lambda name: quality[name])  # the first of equals
     if quality[best] <= 0:
         offered = [form.media_type for form in formats.values()]
-        wrong = FieldError("/accept", accept, offered, place="header")
-        raise NotAcceptable(f"available are {', '.join(offered)}", [wrong])
+        raise NotAcceptable(f"available are {', '.join(offered)}", [FieldError("/accept", accept, offered, "header")])
     return best
 
 
@@ -154,11 +138,15 @@ def _media_ranges(accept: str) -> dict[str, float]:
     for part in accept.split(","):
         media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
         weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        try:
-            ranges[media_range] = float(weight)
-        except ValueError:
-            ranges[media_range] = 0.0
+        ranges[media_range] = _number(weight, otherwise=0.0)
     return ranges
+
+
+def _number(text: str, otherwise: float) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return otherwise
 
 
 def _quality(media_type: str, ranges: dict[str, float]) -> float:
@@ -169,16 +157,10 @@ def _quality(media_type: str, ranges: dict[str, float]) -> float:
 
 def deadline(request: Request, longest_s: float) -> float:
     """Return a request's deadline in the event loop's time. Raises InvalidRequest."""
-    given = request.headers.get(TIMEOUT)
-    return asyncio.get_running_loop().time() + (longest_s if given is None else min(longest_s, _seconds(given)))
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not seconds > 0:
-        wrong = FieldError(f"/{TIMEOUT.lower()}", text, "seconds, above 0", "header")
+    now, given = asyncio.get_running_loop().time(), request.headers.get(TIMEOUT)
+    if given is None:
+        return now + longest_s
+    if not (seconds := _number(given, otherwise=math.nan)) > 0:
+        wrong = FieldError(f"/{TIMEOUT.lower()}", given, "seconds, above 0", "header")
         raise InvalidRequest(f"{TIMEOUT}: {wrong.allowed}", [wrong])
-    return seconds
+    return now + min(longest_s, seconds)

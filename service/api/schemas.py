@@ -43,11 +43,11 @@ def limited(model: type[Model], **limits: int) -> type[Model]:
     """Return a request type with these limits: on the length of a list, on the value of a number."""
     fields: dict[str, Any] = {}
     for name in limits.keys() & model.model_fields.keys():
-        fields[name] = field = copy(model.model_fields[name])
+        field = copy(model.model_fields[name])
         bound = Le(limits[name]) if field.annotation is int else MaxLen(limits[name])
         field.metadata = [bound, *field.metadata]
-    types: Any = {name: (field.annotation, field) for name, field in fields.items()}
-    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **types)
+        fields[name] = field.annotation, field
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)
 
 
 class _ImageRequest(ClosedModel):
@@ -106,9 +106,8 @@ class GenerateRequest(_PairRequest):
     def _latents_alone(self) -> Self:
         given = {"seed", "seeds", "count", "truncation"} & self.model_fields_set
         if self.latents is not None and given:
-            raise PydanticCustomError(
-                "one_source", "'latents' stands alone, without {given}", {"given": ", ".join(sorted(given))}
-            )
+            others = {"given": ", ".join(sorted(given))}
+            raise PydanticCustomError("one_source", "'latents' stands alone, without {given}", others)
         return self
 
 
@@ -139,10 +138,7 @@ class Keyframe(ClosedModel):
         strict=True,
         json_schema_extra={
             "oneOf": [
-                {
-                    "required": ["seed"],
-                    "properties": {"seed": {"type": "integer"}, "latent": {"type": "null"}},
-                },
+                {"required": ["seed"], "properties": {"seed": {"type": "integer"}, "latent": {"type": "null"}}},
                 {
                     "required": ["latent"],
                     "properties": {"latent": {"type": "array"}, "seed": {"type": "null"}, "index": False},
@@ -197,7 +193,7 @@ class _Images(ResponseModel):
     domains: list[str]
 
 
-class GenerateAnswer(_Images):
+class GenerateResponse(_Images):
     """Response of /generate as JSON."""
 
     pairs: list[Pair]
@@ -211,7 +207,7 @@ class Frame(ResponseModel):
     """A data URL for every domain."""
 
 
-class InterpolateAnswer(_Images):
+class InterpolateResponse(_Images):
     """Response of /interpolate as JSON."""
 
     frames: list[Frame]

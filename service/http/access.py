@@ -8,7 +8,6 @@ import math
 import re
 import time
 from ipaddress import IPv6Address, ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
 from starlette.types import Scope
@@ -25,71 +24,41 @@ PUBLIC = frozenset(  # what machines poll, and what a browser opens without any 
 )
 VALID_KEY = re.compile(r"[!-+\--~]{16,256}")  # visible ASCII without the comma that separates keys
 BINARY_HEADER = "Inference-Header-Content-Length"  # of the Open Inference Protocol's binary data
+ALLOWED = "Authorization X-API-Key X-Request-Id Traceparent X-Request-Timeout If-None-Match"
+EXPOSED = "X-Request-Id ETag Retry-After Server-Timing Content-Location"
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST"],
-    "allow_headers": [
-        "Authorization",
-        "X-API-Key",
-        "X-Request-Id",
-        "Traceparent",
-        "X-Request-Timeout",
-        "If-None-Match",
-        BINARY_HEADER,
-    ],
-    "expose_headers": [
-        "X-Request-Id",
-        "ETag",
-        "Retry-After",
-        "Server-Timing",
-        "Content-Location",
-        BINARY_HEADER,
-    ],
+    "allow_headers": [*ALLOWED.split(), BINARY_HEADER],
+    "expose_headers": [*EXPOSED.split(), BINARY_HEADER],
     "max_age": 600,
 }
 MAX_BUCKETS = 10_000  # from which on full ones are dropped
 
 
-class ApiKeys:
-    """Keys, kept as their SHA-256 and compared in constant time."""
-
-    def __init__(self, keys: list[str]) -> None:
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-
-    def holder(self, headers: dict[bytes, bytes]) -> str | None:
-        """Return an identifier of the key in `Authorization: Bearer` or `X-API-Key`; None if none is valid."""
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        given = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
-        digest = hashlib.sha256(given).digest()
-        equal = [hmac.compare_digest(digest, known) for known in self._digests]
-        return digest.hex() if any(equal) else None
-
-
-def load_keys(settings: Settings) -> ApiKeys | None:
-    """Return the keys of the settings and of their file; None if neither is set.
+def load_keys(settings: Settings) -> list[bytes]:
+    """Return the SHA-256 of each key of the settings and of their file; none if neither is set.
 
     Raises SettingsError for an unreadable file, no key, or a weak one; never with the key.
     """
-    if settings.api_keys is None and settings.api_keys_file is None:
-        return None
     keys = settings.api_keys.get_secret_value().split(",") if settings.api_keys is not None else []
-    if settings.api_keys_file is not None:
-        lines = _read(settings.api_keys_file).splitlines()
+    if (file := settings.api_keys_file) is not None:
+        try:
+            lines = file.read_text("utf-8-sig").splitlines()  # a byte order mark is no part of a key
+        except (OSError, UnicodeDecodeError) as error:
+            hint = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+            raise SettingsError(f"COGAN_API_KEYS_FILE = '{file}' cannot be read: {error}{hint}") from error
         keys += [line for line in lines if line.strip() and not line.startswith("#")]
+        if not keys:
+            raise SettingsError(f"COGAN_API_KEYS_FILE = '{file}' holds no key")
     for place, key in enumerate(keys, 1):
         if not VALID_KEY.fullmatch(key.strip()):
             wanted = "allowed are 16 to 256 visible ASCII characters except the comma"
             raise SettingsError(f"API key {place} of {len(keys)} is not a key: {wanted}")
-    if not keys:
-        raise SettingsError(f"COGAN_API_KEYS_FILE = '{settings.api_keys_file}' holds no key")
-    return ApiKeys([key.strip() for key in keys])
+    return [_sha256(key.strip().encode()) for key in keys]
 
 
-def _read(file: Path) -> str:
-    try:
-        return file.read_text("utf-8-sig")  # a byte order mark is no part of a key
-    except (OSError, UnicodeDecodeError) as error:
-        hint = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise SettingsError(f"COGAN_API_KEYS_FILE = '{file}' cannot be read: {error}{hint}") from error
+def _sha256(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
 
 
 class RateLimit:
@@ -119,26 +88,34 @@ class RateLimit:
 class AccessControl:
     """Decides by the head of a request, so that nothing is read of rejected ones."""
 
-    def __init__(self, keys: ApiKeys | None, limit: RateLimit | None, metrics: Metrics) -> None:
+    def __init__(self, keys: list[bytes], limit: RateLimit | None, metrics: Metrics) -> None:
+        """Take the SHA-256 of all keys; without one, everyone may send requests."""
         self._keys, self._limit, self._metrics = keys, limit, metrics
 
     def check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Raise Unauthorized or RateLimited unless the request may pass."""
         if scope["path"] in PUBLIC:
             return
-        holder = self._keys.holder(headers) if self._keys is not None else None
+        holder = self._holder(headers) if self._keys else None
         if self._limit is not None:  # wrong keys count for their address: guessing is slow
             wait_s = self._limit.wait(holder or _client(scope), time.monotonic())
             if wait_s > 0:
                 self._metrics.rejected.labels("rate_limit").inc()
                 detail = f"over the rate limit; retry in {wait_s:.2f} s"
                 raise RateLimited(detail, headers={"Retry-After": str(math.ceil(wait_s))})
-        if self._keys is not None and holder is None:
+        if self._keys and holder is None:
             given = b"authorization" in headers or b"x-api-key" in headers
             detail = "the API key is wrong" if given else "an API key is required"
             challenge = 'Bearer realm="cogan"' + (', error="invalid_token"' if given else "")
             allowed = "send one in 'Authorization: Bearer' or 'X-API-Key'"
             raise Unauthorized(f"{detail}; {allowed}", headers={"WWW-Authenticate": challenge})
+
+    def _holder(self, headers: dict[bytes, bytes]) -> str | None:
+        """Return an identifier of a request's key; None if it has no valid one. The time taken tells nothing of it."""
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        digest = _sha256(token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b""))
+        equal = [hmac.compare_digest(digest, key) for key in self._keys]
+        return digest.hex() if any(equal) else None
 
 
 def _client(scope: Scope) -> str:
@@ -160,7 +137,7 @@ def make_access_control(settings: Settings, metrics: Metrics) -> AccessControl |
     """Return the access control of the settings; None if everyone may always. Raises SettingsError."""
     keys = load_keys(settings)
     limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
-    return AccessControl(keys, limit, metrics) if keys is not None or limit is not None else None
+    return AccessControl(keys, limit, metrics) if keys or limit is not None else None
 
 
 def refuse_cross_site(scope: Scope) -> None:
@@ -170,9 +147,6 @@ def refuse_cross_site(scope: Scope) -> None:
     """
     headers = dict(reversed(scope["headers"]))
     site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
-    if site is not None:
-        allowed = site in (b"same-origin", b"none")
-    else:
-        allowed = origin is None or origin.partition(b"://")[2] == headers.get(b"host")
-    if not allowed:
+    same = origin is None or origin.partition(b"://")[2] == headers.get(b"host")
+    if not (same if site is None else site in (b"same-origin", b"none")):
         raise Forbidden("pages of other origins may not load or unload models")

@@ -11,14 +11,15 @@ import random
 import re
 import time
 from functools import cache
+from typing import cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.engine.models import ModelRegistry
-from service.errors import NotReady, RequestError, SlowBody, TooLarge, UnsupportedMediaType
+from service.errors import NotReady, SlowBody, TooLarge, UnsupportedMediaType
 from service.http.access import AccessControl
 from service.http.problems import EXPECTED, problem_response
-from service.http.response_cache import Headers, ResponseCache
+from service.http.response_cache import ResponseCache
 from service.settings import Settings
 from service.telemetry.logs import REQUEST_ID, TRACE_ID, log_request
 from service.telemetry.metrics import Metrics
@@ -43,8 +44,7 @@ class ResponseSender:
     """Sends a response with the headers that every response has, and records its status and progress."""
 
     def __init__(self, send: Send, request_id: bytes, closing: bool, headless: bool) -> None:
-        self._send, self._closing = send, closing
-        self._request_id = request_id
+        self._send, self._request_id, self._closing = send, request_id, closing
         self.headless = headless  # HEAD: the headers of GET without the body
         self.status = CLIENT_LEFT
         self.started = self.ended = False
@@ -96,7 +96,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = first_of_each(scope["headers"])
+        headers = dict(reversed(scope["headers"]))  # of several lines the first, as Starlette has it
         request_id = headers.get(b"x-request-id", b"")
         if not VALID_ID.fullmatch(request_id):
             request_id = b"%032x" % random.getrandbits(128)  # it need not be unguessable
@@ -110,12 +110,11 @@ class RequestMiddleware:
         finally:
             self._metrics.in_flight -= 1
             route = getattr(inner.get("route"), "path", "unmatched")
-            self.record(scope["method"], route, sender.status, sender.seconds)
+            self._record(scope["method"], route, sender.status, sender.seconds)
             TRACE_ID.reset(trace)
             REQUEST_ID.reset(token)
 
-    def record(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count and log a response."""
+    def _record(self, method: str, route: str, status: int, seconds: float) -> None:
         method = method if method in METHODS else "OTHER"
         self._requests(route, method, status).inc()
         self._durations(route).observe(seconds)
@@ -128,14 +127,13 @@ class RequestMiddleware:
         try:
             if self._access is not None:
                 self._access.check(scope, headers)
-            body = await read_body(receive, headers, self._max_body_bytes, self._body_timeout_s)
-            if body is None:
-                return
-            if self._cached is not None and (found := self._cached.find(scope, headers, body)) is not None:
+            body = await _read_body(receive, headers, self._max_body_bytes, self._body_timeout_s)
+            found = None if body is None or self._cached is None else self._cached.find(scope, headers, body)
+            if found is not None:
                 for message in found:
                     await sender(message)
-                return
-            await _run_watched(self._app, scope, receive, body, sender)
+            elif body is not None:
+                await _run_watched(self._app, scope, receive, body, sender)
         except asyncio.CancelledError:  # by the server, whose grace period is over
             if sender.started:
                 raise
@@ -149,46 +147,36 @@ class RequestMiddleware:
             await problem_response(error, scope["path"])(scope, receive, sender)
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int, timeout_s: float) -> bytes | None:
+async def _read_body(receive: Receive, headers: dict[bytes, bytes], limit: int, timeout_s: float) -> bytes | None:
     """Return a request's whole body; None if the client left meanwhile.
 
     Raises TooLarge, SlowBody, and UnsupportedMediaType for a compressed one.
     """
-    if (size := int(headers.get(b"content-length", b"0"))) > limit:
-        raise _too_large(limit)
+    size, body = int(headers.get(b"content-length", b"0")), bytearray()
     if not size and b"transfer-encoding" not in headers:
         return b"" if (await receive())["type"] == "http.request" else None
-    if (coding := headers.get(b"content-encoding", b"").decode("latin-1").lower()) not in ("", "identity"):
+    coding = headers.get(b"content-encoding", b"").decode("latin-1").lower()
+    if size <= limit and coding not in ("", "identity"):
         detail = f"Content-Encoding {coding!r:.40} is not supported; send the body uncompressed"
         raise UnsupportedMediaType(detail, headers={"Accept-Encoding": "identity"})
     try:
         async with asyncio.timeout(timeout_s):
-            return await _read_all(receive, limit)
+            while max(size, len(body)) <= limit:
+                if (message := await receive())["type"] != "http.request":
+                    return None
+                body += message.get("body", b"")
+                if not message.get("more_body", False) and len(body) <= limit:
+                    return bytes(body)
     except TimeoutError:
         detail = f"the body did not arrive within {timeout_s:g} seconds"
         raise SlowBody(detail, headers={"Connection": "close"}) from None
-
-
-async def _read_all(receive: Receive, limit: int) -> bytes | None:
-    body = bytearray()
-    while (message := await receive())["type"] == "http.request":
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
-        if not message.get("more_body", False):
-            return bytes(body)
-    return None
-
-
-def _too_large(limit: int) -> RequestError:
-    return TooLarge(f"the body is larger than {limit} bytes")  # the rest of it is discarded
+    raise TooLarge(f"the body is larger than {limit} bytes")  # the rest of it is discarded
 
 
 async def _run_watched(app: ASGIApp, scope: Scope, receive: Receive, body: bytes, sender: ResponseSender) -> None:
     """Run an app on a request whose body is read, and cancel it when the client leaves."""
-    answering, watching = asyncio.current_task(), set[asyncio.Task[None]]()
-    assert answering is not None
-    left, unread = asyncio.Event(), [body]
+    loop, unread, watching = asyncio.get_running_loop(), [body], list[asyncio.Task[None]]()
+    left, answering = asyncio.Event(), cast("asyncio.Task[None]", asyncio.current_task())
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -203,10 +191,7 @@ async def _run_watched(app: ASGIApp, scope: Scope, receive: Receive, body: bytes
         await left.wait()
         return {"type": "http.disconnect"}
 
-    def begin() -> None:
-        watching.add(asyncio.create_task(watch()))
-
-    alarm = asyncio.get_running_loop().call_later(WATCH_AFTER_S, begin)
+    alarm = loop.call_later(WATCH_AFTER_S, lambda: watching.append(loop.create_task(watch())))
     try:
         await app(scope, replay, sender)
     except asyncio.CancelledError:
@@ -217,11 +202,6 @@ async def _run_watched(app: ASGIApp, scope: Scope, receive: Receive, body: bytes
         alarm.cancel()
         for task in watching:
             task.cancel()
-
-
-def first_of_each(headers: Headers) -> dict[bytes, bytes]:
-    """Return a request's headers by name: of several lines the first, as Starlette does."""
-    return dict(reversed(headers))
 
 
 def _trace_id(traceparent: bytes | None) -> str | None:

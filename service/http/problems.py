@@ -16,7 +16,7 @@ from service.telemetry.logs import REQUEST_ID
 
 EXPECTED = (RequestError, HTTPException, RequestValidationError)  # everything else is a defect
 MEDIA_TYPE = "application/problem+json"
-PROTOCOL_PATH = "/v2"
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
 MAX_VALUE = 80  # characters of a wrong value that are sent back
 PLAINER = {"missing": "Required", "model_type": "Input should be a JSON object"}
 _shortened = reprlib.Repr()  # short by its own defaults
@@ -29,7 +29,7 @@ def problem_response(error: Exception, path: str = "") -> Response:
     """
     problem = _as_request_error(error)
     body: dict[str, Any] = {
-        "title": _phrase(problem.status),
+        "title": PHRASES.get(problem.status, "Error"),
         "status": problem.status,
         "detail": problem.detail,
         "code": problem.code,
@@ -39,16 +39,9 @@ def problem_response(error: Exception, path: str = "") -> Response:
         ],
         "request_id": REQUEST_ID.get(),
     }
-    if path.startswith(PROTOCOL_PATH):
+    if path.startswith("/v2"):
         body["error"] = problem.detail
     return Response(json.dumps(body), problem.status, problem.headers, MEDIA_TYPE)
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"
 
 
 def _as_request_error(error: Exception) -> RequestError:
@@ -58,30 +51,28 @@ def _as_request_error(error: Exception) -> RequestError:
         return _from_validation(error)
     if isinstance(error, HTTPException):
         if error.status_code == HTTPStatus.NOT_FOUND:
-            return UnknownPath("there is nothing at this path; /docs lists what there is")
+            return UnknownPath(
+                "there is nothing at this path; the page docs at the root of the service lists what there is"
+            )
         return OtherError(error.status_code, str(error.detail), dict(error.headers or {}))
     return InternalError("the service failed; its log has the cause under this request_id")
 
 
 def _from_validation(error: RequestValidationError) -> RequestError:
     fields = [_field_error(problem) for problem in error.errors()]
-    first = fields[0]
-    name = f"{first.place} {first.pointer}".strip()
-    known = first.allowed if isinstance(first.allowed, str) else ", ".join(first.allowed) or "none"
-    allowed = known if isinstance(first.allowed, str) else f"unknown; known are {known}"
+    first, allowed = fields[0], fields[0].allowed
+    if not isinstance(allowed, str):
+        allowed = f"unknown; known are {', '.join(allowed) or 'none'}"
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
-    return InvalidRequest(f"{name}: {allowed}{more}", fields)
+    return InvalidRequest(f"{first.place} {first.pointer}".strip() + f": {allowed}{more}", fields)
 
 
 def _field_error(problem: dict[str, Any]) -> FieldError:
     place, *path = problem["loc"]
-    value, allowed = problem["input"], PLAINER.get(problem["type"], problem["msg"])
-    if problem["type"] == "unknown_field":
-        allowed = problem["ctx"]["known"]
-    if problem["type"] == "missing":
-        value = None
+    kind, value = problem["type"], problem["input"]
+    allowed = problem["ctx"]["known"] if kind == "unknown_field" else PLAINER.get(kind, problem["msg"])
     pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1")[:MAX_VALUE] for step in path)
-    return FieldError(pointer, value, allowed, place)
+    return FieldError(pointer, None if kind == "missing" else value, allowed, place)
 
 
 def _shorten(value: Any) -> Any:

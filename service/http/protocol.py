@@ -57,7 +57,6 @@ class Connection(HttpToolsProtocol):
         super().connection_made(cast("asyncio.Transport", transport))  # uvloop's is not registered as one
         self._data = b""
         self._in_head, self._head_bytes, self._chunk_bytes, self._since_body = False, 0, 0, 0
-        self._unsent = 0  # bytes, when the keep-alive timer last looked
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._time_head(True)
@@ -91,7 +90,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Start to count a head."""
-        self._in_head, self._head_bytes, self._unsent = True, 0, 0
+        self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -144,17 +143,19 @@ class Connection(HttpToolsProtocol):
         else:
             self._refuse(MalformedRequest(f"{msg} Allowed is HTTP/1.1 with one Host header."))
 
-    def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection; one whose last response is still being read is not idle."""
+    def timeout_keep_alive_handler(self, before: int | None = None) -> None:
+        """Close an idle connection; one whose last response is still being read is not idle.
+
+        Disconnect it if nothing was read since `before` bytes were unsent.
+        """
         unsent = self._unread()
         if not unsent:
             self.transport.close()
-        elif unsent == self._unsent:  # nothing was read since the timer was set
+        elif before is not None and unsent >= before:
             self.transport.abort()
         else:
-            self._unsent = unsent
-            handler = self.timeout_keep_alive_handler
-            self.timeout_keep_alive_task = self.loop.call_later(self.send_timeout_s, handler)
+            again = self.timeout_keep_alive_handler
+            self.timeout_keep_alive_task = self.loop.call_later(self.send_timeout_s, again, unsent)
 
     def on_response_complete(self) -> None:
         """Watch that the last response of a connection is read, as no keep-alive timer does."""
@@ -206,12 +207,8 @@ class Connection(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close when the current request is answered; a connection without one gets a moment to send it."""
         if self.cycle is None:
-            self.loop.call_later(FIRST_REQUEST_S, self._shut_down)
+            self.loop.call_later(FIRST_REQUEST_S, super().shutdown)  # does nothing to a closed connection
         else:
-            super().shutdown()
-
-    def _shut_down(self) -> None:
-        if not self.transport.is_closing():
             super().shutdown()
 
     def _time_head(self, wanted: bool) -> None:

@@ -17,7 +17,8 @@ MAX_KEY = 2048  # bytes of a request that is cached
 OVERHEAD = 2048  # bytes of a cached response besides its body, roughly
 SCOPE_KEY = "cogan.cache_key"
 TIMING = (b"server-timing", b"cache;dur=0.000")
-OF_BODY = frozenset((b"content-length", b"content-type", b"content-disposition"))  # headers that a 304 lacks
+NOT_OF_200 = frozenset((b"server-timing",))  # of the first response
+NOT_OF_304 = NOT_OF_200 | {b"content-length", b"content-type", b"content-disposition"}
 Headers = list[tuple[bytes, bytes]]
 RequestKey = tuple[str, str, bytes, bytes, bytes, bytes]
 
@@ -57,23 +58,24 @@ class ResponseCache:
         if (cached := self._responses.get(key)) is None:
             return None
         condition = headers.get(b"if-none-match", b"").decode("latin-1")
-        if cached.etag is not None and matches(condition, cached.etag):
-            start, content = _start(304, cached.headers, OF_BODY), b""
-        elif cached.body is not None:
-            start, content = _start(200, cached.headers), cached.body
-        else:
+        unchanged = cached.etag is not None and matches(condition, cached.etag)
+        content = b"" if unchanged else cached.body
+        if content is None:
             return None
         self._responses.move_to_end(key)
         self._metrics.cache_hits.inc()
         scope["route"] = cached.route  # as routing would set it
         trace_route(scope["method"], cached.route.path)
+        left_out = NOT_OF_304 if unchanged else NOT_OF_200
+        sent = [*(header for header in cached.headers if header[0] not in left_out), TIMING]
+        start = {"type": "http.response.start", "status": 304 if unchanged else 200, "headers": sent}
         return start, {"type": "http.response.body", "body": content}
 
     def store(self, scope: Scope, response: Response, etag: str | None) -> None:
         """Store a response, 200 or 304, that is the same until the models change, if the cache has room for it."""
-        body, (key, seen) = bytes(response.body), scope.get(SCOPE_KEY, (None, None))
-        known = body if response.status_code == HTTPStatus.OK else None
-        cached = CachedResponse(scope["route"], response.raw_headers, etag, known)
+        key, seen = scope.get(SCOPE_KEY, (None, None))
+        body = bytes(response.body) if response.status_code == HTTPStatus.OK else None
+        cached = CachedResponse(scope["route"], response.raw_headers, etag, body)
         self._drop_if_changed()
         if key is None or seen != self._seen or cached.size > self._max_bytes:  # or models that are gone have answered
             return
@@ -82,8 +84,7 @@ class ResponseCache:
         self._responses[key] = cached
         self._size += cached.size
         while self._size > self._max_bytes:
-            _, dropped = self._responses.popitem(last=False)
-            self._size -= dropped.size
+            self._size -= self._responses.popitem(last=False)[1].size
 
     def _drop_if_changed(self) -> None:
         if self._seen != (changes := self._changes()):
@@ -95,12 +96,6 @@ def matches(if_none_match: str, etag: str) -> bool:
     """Return whether the header If-None-Match names an entity tag, strong or weak, or any."""
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return f'"{etag}"' in tags or "*" in tags
-
-
-def _start(status: int, headers: Headers, left_out: frozenset[bytes] = frozenset()) -> Message:
-    """Return the start of a cached response; its timing is not that of the first one."""
-    sent = [header for header in headers if header[0] not in left_out and header[0] != b"server-timing"]
-    return {"type": "http.response.start", "status": status, "headers": [*sent, TIMING]}
 
 
 def _request_key(scope: Scope, headers: dict[bytes, bytes], body: bytes) -> RequestKey | None:

@@ -33,16 +33,14 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record; an exception becomes the field `exception`."""
+        context = {"request_id": REQUEST_ID.get(), "trace_id": TRACE_ID.get()}
         line: dict[str, object] = {
             "time": timestamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **{name: value for name, value in context.items() if value is not None},
         }
-        if (request_id := REQUEST_ID.get()) is not None:
-            line["request_id"] = request_id
-        if (trace_id := TRACE_ID.get()) is not None:
-            line["trace_id"] = trace_id
         line.update((key, value) for key, value in vars(record).items() if key not in _STANDARD)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

@@ -11,13 +11,14 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, Summary
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
@@ -68,14 +69,45 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry(auto_describe=True)
-        self._own = CollectorRegistry(auto_describe=False)  # what is never in shared files
         self._folder = os.environ.get(MULTIPROCESS)
         self.in_flight = 0  # requests being answered
         self._depths: dict[str, Callable[[], int]] = {}
-        self._own.register(_Processes(self._folder))
+        self._models: Callable[[], Iterator[Metric]] = lambda: iter(())
         self.of_model = cache(lambda name, version: ModelMetrics(self, name, version))
-        self._http()
-        self._engine()
+        counter = partial(Counter, namespace="cogan", registry=self._registry)
+        gauge = partial(Gauge, namespace="cogan", registry=self._registry, multiprocess_mode="livesum")
+        self._http(counter, gauge)
+        self._engine(gauge)
+        gauge("processes", "Processes that answer.").set(1)
+
+    def _http(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
+        labels = ("route", "method", "code")
+        self.requests = counter("http_requests_total", "Requests answered; code 499 is a client that left.", labels)
+        about = "Time from a request's headers to the end of its response."
+        self.request_duration = self._histogram("http_request_duration_seconds", about, "route")
+        self._in_flight_gauge = gauge("requests_in_flight", "Requests being answered.")
+        about = "Requests that the queue or the rate limit rejected or dropped."
+        self.rejected = counter("rejected_total", about, ("reason",))
+        for reason in ("queue_full", "deadline", "cancelled", "rate_limit"):
+            self.rejected.labels(reason)
+        self.cache_hits = counter("cache_hits_total", "Responses from the cache.")
+        self.cache_misses = counter("cache_misses_total", "Responses computed.")
+
+    def _engine(self, gauge: Callable[..., Gauge]) -> None:
+        histogram, summary = self._histogram, partial(Summary, namespace="cogan", registry=self._registry)
+        version = ("model", "version")
+        self._depth_gauge = gauge("queue_depth", "Images that wait.", ("model",))
+        self.queue_wait = histogram("queue_wait_seconds", "Wait of a request's first image.", *version)
+        self.inference_duration = histogram("inference_duration_seconds", "Time of one run.", "model", "provider")
+        self.encode_duration = histogram("encode_duration_seconds", "Time to encode one response.", "format")
+        about = "Time of a request in queue, run and encoding."
+        self.model_requests = summary("model_request_seconds", about, (*version, "outcome"))
+        self.model_runs = summary("model_run_seconds", "Time of a run, by its rows.", (*version, "rows"))
+        about = "When a model last ran, since 1970."
+        self.model_last_run = gauge("model_last_run_timestamp_seconds", about, version, multiprocess_mode="max")
+
+    def _histogram(self, name: str, about: str, *labels: str) -> Histogram:
+        return Histogram(name, about, labels, namespace="cogan", registry=self._registry, buckets=SECONDS)
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics, those of several processes added up."""
@@ -86,7 +118,8 @@ class Metrics:
         metrics = list(shared.collect())
         yield from metrics
         yield from _of_runs([sample for metric in metrics if metric.name == RUNS for sample in metric.samples])
-        yield from self._own.collect()
+        yield from _of_processes(self._folder)
+        yield from self._models()
 
     async def keep_sampled(self) -> None:
         """Sample the gauges for ever, so that other processes can read them."""
@@ -106,8 +139,8 @@ class Metrics:
     def watch_models(
         self, served: Callable[[], list[ServedModel]], refused: Callable[[], int], ready: Callable[[], bool]
     ) -> None:
-        """Expose the gauges of models from what these return."""
-        self._own.register(_Models(served, refused, ready))
+        """Expose the gauges of models, from what these return at each scrape: none outlives its model."""
+        self._models = lambda: _of_models(served(), refused(), ready())
 
     def forget_model(self, name: str) -> None:
         """Drop the queue depth of a model that is gone; shared files cannot drop it, and keep 0."""
@@ -116,109 +149,45 @@ class Metrics:
             if self._folder is None:
                 self._depth_gauge.remove(name)
 
-    def _http(self) -> None:
-        counter, gauge, histogram = self._counter, self._gauge, self._histogram
-        labels = ("route", "method", "code")
-        self.requests = counter("http_requests_total", "Requests answered; code 499 is a client that left.", *labels)
-        about = "Time from a request's headers to the end of its response."
-        self.request_duration = histogram("http_request_duration_seconds", about, SECONDS, "route")
-        self._in_flight_gauge = gauge("requests_in_flight", "Requests being answered.")
-        about = "Requests that the queue or the rate limit rejected or dropped."
-        self.rejected = counter("rejected_total", about, "reason")
-        for reason in ("queue_full", "deadline", "cancelled", "rate_limit"):
-            self.rejected.labels(reason)
-        self.cache_hits = counter("cache_hits_total", "Responses from the cache.")
-        self.cache_misses = counter("cache_misses_total", "Responses computed.")
-        gauge("processes", "Processes that answer.").set(1)
-
-    def _engine(self) -> None:
-        histogram, summary = self._histogram, self._summary
-        self._depth_gauge = self._gauge("queue_depth", "Images that wait.", "model")
-        version = ("model", "version")
-        about = "Wait of a request's first image."
-        self.queue_wait = histogram("queue_wait_seconds", about, SECONDS, *version)
-        self.inference_duration = histogram(
-            "inference_duration_seconds", "Time of one run.", SECONDS, "model", "provider"
-        )
-        self.encode_duration = histogram("encode_duration_seconds", "Time to encode one response.", SECONDS, "format")
-        about = "Time of a request in queue, run and encoding."
-        self.model_requests = summary("model_request_seconds", about, *version, "outcome")
-        self.model_runs = summary("model_run_seconds", "Time of a run, by its rows.", *version, "rows")
-        about = "When a model last ran, since 1970."
-        self.model_last_run = self._gauge("model_last_run_timestamp_seconds", about, *version, mode="max")
-
-    def _counter(self, name: str, about: str, *labels: str) -> Counter:
-        return Counter(f"cogan_{name}", about, labels, registry=self._registry)
-
-    def _gauge(self, name: str, about: str, *labels: str, mode: Literal["livesum", "max"] = "livesum") -> Gauge:
-        return Gauge(f"cogan_{name}", about, labels, registry=self._registry, multiprocess_mode=mode)
-
-    def _histogram(self, name: str, about: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        return Histogram(f"cogan_{name}", about, labels, registry=self._registry, buckets=buckets)
-
-    def _summary(self, name: str, about: str, *labels: str) -> Summary:
-        return Summary(f"cogan_{name}", about, labels, registry=self._registry)
-
 
 def _of_runs(runs: list[Sample]) -> Iterator[Metric]:
     """Yield the metrics of batches that follow from the counts of runs by model and rows."""
-    batches = Metric("cogan_batches", "Runs of a model.", "counter")
-    samples = Metric("cogan_samples", "Images computed.", "counter")
-    sizes = Metric("cogan_batch_size", "Images in a run.", "histogram")
+    batches = CounterMetricFamily("cogan_batches", "Runs of a model.", labels=["model"])
+    samples = CounterMetricFamily("cogan_samples", "Images computed.", labels=["model"])
     counts = [(s.labels["model"], int(s.labels["rows"]), s.value) for s in runs if s.name == f"{RUNS}_count"]
     for model in sorted({model for model, _, _ in counts}):
         own = [(rows, count) for name, rows, count in counts if name == model]
-        batches.add_sample("cogan_batches_total", {"model": model}, sum(count for _, count in own))
-        samples.add_sample("cogan_samples_total", {"model": model}, sum(rows * count for rows, count in own))
-    for bound in (*SIZES, math.inf):
-        below = sum(count for _, rows, count in counts if rows <= bound)
-        le = floatToGoString(bound)  # type: ignore[no-untyped-call]
-        sizes.add_sample("cogan_batch_size_bucket", {"le": le}, below)
-    sizes.add_sample("cogan_batch_size_count", {}, sum(count for *_, count in counts))
-    sizes.add_sample("cogan_batch_size_sum", {}, sum(rows * count for _, rows, count in counts))
-    yield from (batches, samples, sizes)
+        batches.add_metric([model], sum(count for _, count in own))
+        samples.add_metric([model], sum(rows * count for rows, count in own))
+    buckets = [
+        (floatToGoString(bound), sum(count for _, rows, count in counts if rows <= bound))  # type: ignore[no-untyped-call]
+        for bound in (*SIZES, math.inf)
+    ]
+    total = sum(rows * count for _, rows, count in counts)
+    yield from (batches, samples, HistogramMetricFamily("cogan_batch_size", "Images in a run.", buckets, total))
 
 
-class _Models(Collector):
-    """Gauges of the served models, derived when they are scraped, so that none outlives its model."""
-
-    def __init__(
-        self, served: Callable[[], list[ServedModel]], refused: Callable[[], int], ready: Callable[[], bool]
-    ) -> None:
-        self._served, self._refused, self._ready = served, refused, ready
-
-    def collect(self) -> Iterable[Metric]:
-        info = Metric("cogan_model_info", "1 for every model that is served.", "gauge")
-        load = Metric("cogan_model_load_seconds", "Time to load and warm up a model.", "gauge")
-        for name, version, digest, provider, load_s in self._served():
-            labels = {"model": name, "version": version, "digest": digest, "provider": provider}
-            info.add_sample(info.name, labels, 1)
-            load.add_sample(load.name, {"model": name}, load_s)
-        refused = Metric("cogan_models_refused", "Model files refused.", "gauge")
-        refused.add_sample(refused.name, {}, self._refused())
-        ready = Metric("cogan_ready", "1 while /readyz answers 200.", "gauge")
-        ready.add_sample(ready.name, {}, float(self._ready()))
-        return info, load, refused, ready
+def _of_models(served: list[ServedModel], refused: int, ready: bool) -> Iterator[Metric]:
+    about, labels = "1 for every model that is served.", ("model", "version", "digest", "provider")
+    info = GaugeMetricFamily("cogan_model_info", about, labels=labels)
+    load = GaugeMetricFamily("cogan_model_load_seconds", "Time to load and warm up a model.", labels=["model"])
+    for name, version, digest, provider, load_s in served:
+        info.add_metric([name, version, digest, provider], 1)
+        load.add_metric([name], load_s)
+    yield from (info, load, GaugeMetricFamily("cogan_models_refused", "Model files refused.", refused))
+    yield GaugeMetricFamily("cogan_ready", "1 while /readyz answers 200.", float(ready))
 
 
-class _Processes(Collector):
-    """`process_*` of all live processes added up; the start time is that of the oldest."""
-
-    def __init__(self, folder: str | None) -> None:
-        self._folder = folder
-
-    def collect(self) -> Iterable[Metric]:
-        totals: dict[str, Metric] = {}
-        for pid in self._pids():
-            for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
-                total = totals.setdefault(metric.name, metric)
-                if total is not metric:
-                    combine = min if metric.name == "process_start_time_seconds" else sum
-                    values = [total.samples[0].value, metric.samples[0].value]
-                    total.samples = [total.samples[0]._replace(value=combine(values))]
-        return totals.values()
-
-    def _pids(self) -> list[int]:
-        if self._folder is None:
-            return [os.getpid()]
-        return [int(file.stem.rpartition("_")[2]) for file in Path(self._folder).glob("gauge_livesum_*.db")]
+def _of_processes(folder: str | None) -> Iterator[Metric]:
+    """Yield `process_*` of all live processes added up; the start time is that of the oldest."""
+    pids, totals = [os.getpid()], dict[str, Metric]()
+    if folder is not None:
+        pids = [int(file.stem.rpartition("_")[2]) for file in Path(folder).glob("gauge_livesum_*.db")]
+    for pid in pids:
+        for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+            total = totals.setdefault(metric.name, metric)
+            if total is not metric:
+                combine = min if metric.name == "process_start_time_seconds" else sum
+                values = [total.samples[0].value, metric.samples[0].value]
+                total.samples = [total.samples[0]._replace(value=combine(values))]
+    yield from totals.values()

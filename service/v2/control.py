@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TypeVar
 
 from fastapi import FastAPI, Request
@@ -16,7 +17,6 @@ from service.http.access import refuse_cross_site
 from service.v2.routes import TAGS
 from service.v2.schemas import ControlRequest, IndexEntry, IndexRequest
 
-REPOSITORY = "/v2/repository"
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -28,27 +28,26 @@ class ModelControlRoutes:
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app."""
-        below, common = f"{REPOSITORY}/models/{{name}}", (400, 403, 408, 413, 415, 422)
+        common = (400, 403, 408, 413, 415, 422)
         for path, endpoint, body, statuses in (
-            (f"{REPOSITORY}/index", self.list_repository, IndexRequest, common),
-            (f"{below}/load", self.load_model, ControlRequest, (*common, 404, 501)),
-            (f"{below}/unload", self.unload_model, ControlRequest, (*common, 404)),
+            ("index", self.list_repository, IndexRequest, common),
+            ("models/{name}/load", self.load_model, ControlRequest, (*common, 404, 501)),
+            ("models/{name}/unload", self.unload_model, ControlRequest, (*common, 404)),
         ):
-            extra = json_body(body, required=False)
-            app.post(path, tags=TAGS, responses=problems(*statuses), openapi_extra=extra)(endpoint)
+            extra, responses = json_body(body, required=False), problems(*statuses)
+            app.post(f"/v2/repository/{path}", tags=TAGS, responses=responses, openapi_extra=extra)(endpoint)
 
     async def list_repository(self, request: Request) -> list[IndexEntry]:
         """List every version in the models folder and in memory: served, refused or not loaded."""
         wanted = await _read(request, IndexRequest)
         reasons = {error.path: error.reason for error in self._registry.errors}
-        served = [(model.name, model.version) for model in self._registry.models]
-        entries = [_ready(name, version) for name, version in served]
+        entries = {(model.name, model.version): _ready(model.name, model.version) for model in self._registry.models}
         found = [] if wanted.ready else await asyncio.to_thread(_versions, self._loader.repository)
         for name, version in found:
-            if (name, version) not in served:
-                reason = reasons.get(f"{name}/{version}/{MODEL_FILE}", "not loaded")
-                entries.append(IndexEntry(name=name, version=version, state="UNAVAILABLE", reason=reason))
-        return sorted(entries, key=lambda entry: (entry.name, len(entry.version), entry.version))
+            reason = reasons.get(f"{name}/{version}/{MODEL_FILE}", "not loaded")
+            entry = IndexEntry(name=name, version=version, state="UNAVAILABLE", reason=reason)
+            entries.setdefault((name, version), entry)
+        return sorted(entries.values(), key=lambda entry: (entry.name, len(entry.version), entry.version))
 
     async def load_model(self, request: Request, name: str) -> IndexEntry:
         """Load the highest version of a model; the one before it answers until then.
@@ -71,20 +70,17 @@ class ModelControlRoutes:
 async def _read(request: Request, model: type[Body]) -> Body:
     """Return a request's body, which may be empty. Raises Forbidden for one that another site's page sends."""
     refuse_cross_site(request.scope)
-    content = await request.body()
     if "content-type" in request.headers:  # the protocol's clients may send none; browsers do with every body
         require_json(request)
-    return parse_body(model, content)
+    return parse_body(model, await request.body())
 
 
 def _versions(repository: ModelRepository) -> list[tuple[str, str]]:
-    """Return all names with their versions; none of what cannot be read."""
+    """Return all names with their versions, up to what cannot be read."""
     found = []
-    try:
+    with suppress(OSError):
         for name in repository.names():
             found += [(name, version) for version in repository.versions(name)]
-    except OSError:
-        pass
     return found
 
 

@@ -157,17 +157,14 @@ class ModelReady(ResponseModel):
     ready: bool
 
 
-class OutputTensor(ResponseModel):
+class OutputTensor(TensorMetadata):
     """An output: `data` is flat; binary data have their size in `parameters`."""
 
-    name: str
-    datatype: Literal["FP32", "UINT8"]
-    shape: list[int]
     data: list[float] | None = None
     parameters: dict[str, int] | None = None
 
 
-class InferAnswer(ResponseModel):
+class InferResponse(ResponseModel):
     """Response of /infer, or the JSON at its start; `parameters` has the digest of the model."""
 
     model_name: str
@@ -221,7 +218,7 @@ class ModelStatistics(ResponseModel):
     batch_stats: list[BatchStatistics]
 
 
-class StatisticsAnswer(ResponseModel):
+class StatisticsResponse(ResponseModel):
     """Response of /stats."""
 
     model_stats: list[ModelStatistics]

@@ -6,13 +6,9 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import tomllib
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +18,15 @@ from PIL import Image
 
 from service import __version__
 from service.settings import Settings
+from tests.running import services
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-QUICK = "--steps 2 --batch-size 4 --generator.width 0.02 --discriminator.width 0.1 --machine.accelerator cpu"
+QUICK = {  # options that the tests add to the README's commands
+    "training.train": "--steps 2 --batch-size 4 --generator.width 0.02 --discriminator.width 0.1 "
+    "--machine.accelerator cpu --machine.threads 1",
+    "training.evaluate": "--pairs 100",
+}
 
 
 def _blocks(language: str) -> list[str]:
@@ -40,26 +41,11 @@ def _commands(program: str) -> list[str]:
 @pytest.fixture(scope="module")
 def served() -> Iterator[str]:
     """Serve the committed models by `python -m service` on a free port of this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env={**os.environ, "PORT": str(port)})
-    try:
-        _wait_until_ready(f"http://127.0.0.1:{port}/readyz")
-        yield f"localhost:{port}"
-    finally:
-        server.terminate()
-        assert server.wait(30) == 0
-
-
-def _wait_until_ready(url: str) -> None:
-    for _ in range(300):
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.1)
-    pytest.fail(f"{url} did not answer within 30 s")
+    with services(ROOT / "models") as start:
+        service = start()
+        yield f"localhost:{service.port}"
+        service.process.terminate()
+        assert service.process.wait(30) == 0
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -77,7 +63,7 @@ def test_every_curl_of_the_readme_is_answered(command: str, served: str, tmp_pat
     assert answer.stdout or any(tmp_path.iterdir())
 
 
-@pytest.mark.timeout(300)  # it measures ten thousand pairs, as the README does
+@pytest.mark.timeout(300)  # three processes that load PyTorch
 def test_the_readme_trains_on_two_folders_of_images(tmp_path: Path) -> None:
     """The README's experiment and its three commands turn two folders of pictures into a model."""
     random = np.random.default_rng(0)
@@ -94,8 +80,7 @@ def test_the_readme_trains_on_two_folders_of_images(tmp_path: Path) -> None:
         f"training.{verb}" for verb in ("train", "evaluate", "export")
     ]
     for command in commands:
-        quick = QUICK if "training.train" in command else ""
-        words = shlex.split(f"{command} {quick}")
+        words = shlex.split(f"{command} {QUICK.get(command.split()[2], '')}")
         subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "models/pictures/1/model.onnx").is_file()
 

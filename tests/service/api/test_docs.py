@@ -217,6 +217,14 @@ async def test_a_random_response_is_found_again_behind_a_prefix(behind: Behind, 
     assert (await client.get(again)).content == response.content
 
 
+async def test_an_unknown_path_names_no_other_without_its_prefix(behind: Behind) -> None:
+    """The problem mentions the page, whose path below a prefix the service does not know."""
+    response = await behind().get("nothing")
+    assert (response.status_code, response.json()["code"]) == (404, "unknown_path")
+    assert "page docs" in response.json()["detail"]
+    assert "/docs" not in response.json()["detail"]
+
+
 @pytest.mark.parametrize("headers", [{}, {"x-forwarded-prefix": "/cogan"}, {"x-forwarded-prefix": "/cogan/"}])
 async def test_the_root_leads_to_the_page_behind_a_prefix(behind: Behind, headers: dict[str, str]) -> None:
     """The redirect is relative, or has the prefix that the proxy names."""

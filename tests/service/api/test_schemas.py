@@ -47,13 +47,24 @@ def _quiet() -> Iterator[None]:
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    """Return the CPU time of a call, the best of five."""
-    taken = []
-    for _ in range(5):
-        begun = time.process_time()
-        work()
-        taken.append(time.process_time() - begun)
-    return min(taken)
+    """Return the CPU time of a call."""
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
+def assert_quick(work: Callable[[], object], reading: Callable[[], object], times: float) -> None:
+    """Check that work takes less than 20 ms of CPU time, or than so many times what reading takes.
+
+    The best of five calls of each counts, or of up to thirty on a busy machine.
+    """
+    taken, read = list[float](), list[float]()
+    for _ in range(30):
+        taken.append(cpu_seconds(work))
+        read.append(cpu_seconds(reading))
+        if len(taken) >= 5 and min(taken) < max(0.02, times * min(read)):
+            return
+    pytest.fail(f"{min(taken):.4f} s, and reading takes {min(read):.4f} s")
 
 
 def refusal(model: type[BaseModel], content: bytes, limits: dict[str, int]) -> Exception:
@@ -85,9 +96,7 @@ def test_a_mebibyte_of_valid_items_is_refused_quickly(
     assert isinstance(error, TooLarge)
     assert (error.errors[0].pointer, error.errors[0].allowed) == (f"/{field}", f"at most {limits[field]}")
     assert field in error.detail
-    assert cpu_seconds(lambda: refusal(model, content, limits)) < max(
-        0.02, 1.5 * cpu_seconds(lambda: json.loads(content))
-    )
+    assert_quick(lambda: refusal(model, content, limits), lambda: json.loads(content), times=1.5)
 
 
 @pytest.mark.usefixtures("_quiet")
@@ -118,8 +127,7 @@ def test_a_mebibyte_of_valid_items_is_refused_quickly(
 def test_a_mebibyte_of_wrong_items_is_refused_quickly(model: type[BaseModel], content: bytes) -> None:
     """Of wrong or too many items few are reported, and the CPU time is little more than that of reading the JSON."""
     limits = {"keyframes": 256} if model is FrameBody else {}
-    taken = cpu_seconds(lambda: refusal(model, content, limits))
-    assert taken < max(0.02, 3 * cpu_seconds(lambda: json.loads(content)))
+    assert_quick(lambda: refusal(model, content, limits), lambda: json.loads(content), times=3)
 
 
 @pytest.mark.usefixtures("_quiet")
@@ -143,7 +151,7 @@ def test_a_long_query_is_refused_quickly(query: str) -> None:
         return caught.value
 
     assert len(problem_response(refused()).body) < 10_000
-    assert cpu_seconds(refused) < max(0.02, 3 * cpu_seconds(lambda: parse_qsl(query)))
+    assert_quick(refused, lambda: parse_qsl(query), times=3)
 
 
 @pytest.mark.anyio
@@ -202,6 +210,8 @@ async def test_what_is_over_a_limit_is_413_and_named(
     (wrong,) = response.json()["errors"]
     assert (wrong["pointer"], wrong["allowed"]) == (pointer, f"at most {limit}")
     assert wrong["place"] == ("query" if method == "GET" else "body")
+    value = sent[pointer[1:]]
+    assert str(wrong["value"]) == str(len(value) if isinstance(value, list) else value)
     assert f"'{pointer[1:]}'" in response.json()["detail"]
 
 

@@ -20,17 +20,24 @@ from tritonclient.http import InferenceServerClient as Client
 
 from service.engine.onnx_model import OnnxModel
 from service.http.access import BINARY_HEADER
-from tests.conftest import LATENT_DIM
+from tests.conftest import LATENT_DIM, write_model
 from tests.running import Service, services
 
 LATENTS = np.random.default_rng(5).normal(size=(3, LATENT_DIM)).astype(np.float32)
 
 
-@pytest.fixture
-def client(tiny_model: Callable[..., Path], models_dir: Path) -> Iterator[Client]:
-    """Return Triton's client of a running service with one model of three domains, and model control."""
-    tiny_model(("digit", "edge", "ink"))
-    with services(models_dir) as start, Client(address(start(model_control=True))) as client:
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with one model of three domains."""
+    folder = tmp_path_factory.mktemp("models")
+    write_model(folder, ("digit", "edge", "ink"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(models: Path) -> Iterator[Client]:
+    """Return Triton's client, of up to four connections, of one running service of these models, with model control."""
+    with services(models) as start, Client(address(start(model_control=True)), concurrency=4) as client:
         yield client
 
 
@@ -80,9 +87,9 @@ def test_triton_reads_the_configuration(client: Client) -> None:
         client.get_model_config("nobody")
 
 
-def test_triton_infers_what_the_model_computes(client: Client, models_dir: Path) -> None:
+def test_triton_infers_what_the_model_computes(client: Client, models: Path) -> None:
     """As JSON and as bytes, in and out, the images are bit for bit those of the model."""
-    model = OnnxModel(models_dir / "tiny/1/model.onnx")
+    model = OnnxModel(models / "tiny/1/model.onnx")
     expected = model.run({"latent": LATENTS})
     for binary_in, binary_out, version in itertools.product((True, False), (True, False), ("", "1")):
         wanted = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("ink", "digit")]
@@ -193,15 +200,17 @@ def test_triton_may_not_change_logs_or_traces(client: Client) -> None:
         assert caught.value.status() == "501"
 
 
-def test_triton_counts_requests_and_runs(client: Client) -> None:
+def test_triton_counts_requests_and_runs(client: Client, models: Path) -> None:
     """Requests that succeeded and failed, rows and runs are counted for each model."""
+    write_model(models, name="counted")
+    client.load_model("counted")
     for _ in range(2):
-        client.infer("tiny", [latent()])
+        client.infer("counted", [latent()])
     with pytest.raises(triton.InferenceServerException, match="failed on this request"):
-        client.infer("tiny", [latent(np.full((1, LATENT_DIM), 60, np.float32))])  # on which a tiny model fails
-    for found in (client.get_inference_statistics("tiny", "1"), client.get_inference_statistics()):
-        stats = found["model_stats"][0]
-        assert (stats["name"], stats["version"], stats["inference_count"]) == ("tiny", "1", 6)
+        client.infer("counted", [latent(np.full((1, LATENT_DIM), 60, np.float32))])  # on which a tiny model fails
+    for found in (client.get_inference_statistics("counted", "1"), client.get_inference_statistics()):
+        stats = next(one for one in found["model_stats"] if one["name"] == "counted")
+        assert (stats["version"], stats["inference_count"]) == ("1", 6)
         assert stats["last_inference"] > 1_700_000_000_000
         assert stats["execution_count"] == sum(b["compute_infer"]["count"] for b in stats["batch_stats"])
         spent = stats["inference_stats"]
@@ -209,8 +218,10 @@ def test_triton_counts_requests_and_runs(client: Client) -> None:
         assert spent["success"]["ns"] == pytest.approx(spent["queue"]["ns"] + spent["compute_infer"]["ns"], abs=9)
 
 
-def test_triton_loads_and_unloads_models(client: Client, tiny_model: Callable[..., Path]) -> None:
+def test_triton_loads_and_unloads_models(tiny_model: Callable[..., Path], start: Callable[..., Service]) -> None:
     """The repository is listed, and a client changes what is served; a configuration of its own is ignored."""
+    tiny_model()
+    client = Client(address(start(model_control=True)))
     broken = tiny_model(name="broken")
     broken.write_bytes(b"junk")
     tiny_model(version="2")

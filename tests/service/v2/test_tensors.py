@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from service.engine.onnx_model import OnnxModel
 from service.http.access import BINARY_HEADER
-from service.v2.tensors import JSON_CHUNK, MAX_JSON_VALUES, Inference, write_response
+from service.v2 import routes
+from service.v2.tensors import JSON_CHUNK, MAX_JSON_VALUES, Inference, read_inference, write_response
 
 pytestmark = pytest.mark.anyio
 PATH = "/v2/models/tiny/infer"
@@ -276,11 +278,11 @@ async def test_json_is_written_in_parts(sized_model: Callable[..., Path]) -> Non
         try:
             next(writing)
         except StopIteration as stop:
-            response = stop.value
+            head, _ = stop.value
             break
         parts += 1
     assert parts >= 2 * 100 * 90 * 3 / JSON_CHUNK
-    (output,) = json.loads(response.head)["outputs"]
+    (output,) = json.loads(head)["outputs"]
     assert np.array_equal(np.reshape(output["data"], output["shape"]), outputs["day"])
 
 
@@ -299,6 +301,23 @@ async def test_inputs_as_json_are_bounded(
     assert "send binary data" in response.json()["error"]
     body, headers = binary(values.tobytes(), **about)
     assert (await client.post(PATH, content=body, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(("spaces", "off_loop"), [(0, False), (2**16, True)])
+async def test_a_large_body_is_read_off_the_event_loop(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, spaces: int, off_loop: bool
+) -> None:
+    """Parsing what takes over a millisecond delays no other request; a small body is worth no thread."""
+    threads = []
+
+    def read(*arguments: Any) -> Inference:
+        threads.append(threading.current_thread())
+        return read_inference(*arguments)
+
+    monkeypatch.setattr(routes, "read_inference", read)
+    response = await client.post(PATH, content=json.dumps(request()).encode() + b" " * spaces)
+    assert response.status_code == 200
+    assert [thread is not threading.current_thread() for thread in threads] == [off_loop]
 
 
 def images(shape: tuple[int, ...]) -> NDArray[np.uint8]:

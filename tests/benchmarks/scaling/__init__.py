@@ -1,0 +1,1 @@
+"""Simulation of autoscaling: which signal misses fewest requests at which cost."""
