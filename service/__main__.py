@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from argparse import SUPPRESS, ArgumentParser
@@ -35,7 +33,7 @@ def main() -> None:
 
 def _serve() -> int:
     """Serve in this process, or in several below this one; a wrong setting ends in one line and status 2."""
-    from service.errors import SettingsError, StartError
+    from service.errors import StartError
     from service.settings import load_settings, unknown_variables
     from service.telemetry.logs import configure_logs
 
@@ -52,14 +50,7 @@ def _serve() -> int:
             return _run_server(None, None)
         from service.supervisor import Supervisor
 
-        try:
-            folder = Path(tempfile.mkdtemp(prefix="cogan-"))
-        except OSError as error:
-            raise SettingsError(f"no temporary folder: {error}; set TMPDIR, or COGAN_PROCESSES = 1") from error
-        try:
-            return Supervisor(settings, folder).run()
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        return Supervisor(settings).run()
     except StartError as error:
         print(f"cogan-serve: {error}", file=sys.stderr)
         return 2
@@ -87,8 +78,7 @@ def _run_server(supervisor: socket.socket | None, run_folder: Path | None) -> in
 
     settings = load_settings()
     configure_logs(settings.log_level)
-    server = Server(create_app(settings, run_folder), settings, supervisor)
-    server.run()
+    Server(create_app(settings, run_folder), settings, supervisor).run()
     return _exit_status()
 
 
@@ -96,8 +86,8 @@ def _exit_status() -> int:
     """Return 0 once every thread has ended; do not wait for one that hangs, as Python would."""
     for number in STATUS_BY_SIGNAL:
         signal.signal(number, signal.SIG_IGN)  # it is exiting
-    end, own = time.monotonic() + HANGS_AFTER_S, threading.current_thread()
-    others = [thread for thread in threading.enumerate() if thread is not own and not thread.daemon]
+    end = time.monotonic() + HANGS_AFTER_S
+    others = [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
     for thread in others:
         thread.join(max(0.0, end - time.monotonic()))
     if hung := [thread.name for thread in others if thread.is_alive()]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
+from opentelemetry.trace import TracerProvider
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -36,9 +36,6 @@ from service.telemetry.tracing import make_tracer_provider
 from service.v2.control import ModelControlRoutes
 from service.v2.routes import InferenceRoutes
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
-
 CONTROL_FILE = "models.json"
 
 
@@ -62,13 +59,10 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
     control = ControlState(run_folder / CONTROL_FILE if run_folder is not None else None)
     loader = ModelLoader(repository, registry, control, loading)
     _load_models(loader, registry, settings.default_model)
-    stops = [partial(pool.shutdown, wait=False, cancel_futures=True) for pool in (workers, encoders, loading)]
-    app = _base_app(make_tracer_provider(), *stops)
+    app = _base_app(make_tracer_provider(), workers, encoders, loading)
     app.state.registry, app.state.loader, app.state.metrics = registry, loader, metrics
     cached = ResponseCache(settings.cache_bytes // settings.processes, lambda: registry.changes, metrics)
     _add_routes(app, settings, registry, loader, cached, metrics)
-    customize_openapi(app, settings)
-    add_docs(app)
     HealthRoutes(registry, metrics).add_to(_add_middleware(app, settings, registry, access, cached, metrics))
     return app
 
@@ -97,6 +91,8 @@ def _add_routes(
     InferenceRoutes(registry, metrics, settings).add_to(app)
     if settings.model_control:
         ModelControlRoutes(registry, loader).add_to(app)
+    customize_openapi(app, settings)
+    add_docs(app)
 
 
 def _add_middleware(
@@ -115,30 +111,30 @@ def _add_middleware(
     app.state.health = health = app if settings.health_port is None else _base_app(None)
     if health is not app:
         health.add_middleware(protect, access=None, cached=None)  # nothing that may need a key
-    for one in (app, health):
-        one.state.record_refusal = partial(_record_refusal, metrics)
+
+    def record_refusal(status: int) -> None:
+        """Count what was refused before it was a request."""
+        metrics.requests.labels("unmatched", "OTHER", status).inc()
+
+    app.state.record_refusal = health.state.record_refusal = record_refusal
     return health
 
 
-def _record_refusal(metrics: Metrics, status: int) -> None:
-    """Count what was refused before it was a request."""
-    metrics.requests.labels("unmatched", "OTHER", status).inc()
-
-
-def _base_app(tracer: TracerProvider | None, *stops: Callable[[], object]) -> FastAPI:
-    """Return an app without routes, whose errors are problems; `stops` are called when it ends."""
+def _base_app(tracer: TracerProvider | None, *pools: Executor) -> FastAPI:
+    """Return an app without routes, whose errors are problems; it ends with its pools."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        for stop in stops:
-            stop()
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    app = FastAPI(
+    return FastAPI(
         title="CoGAN",
         version=__version__,
         description="Coupled images: one latent, generated in every domain of a model.",
         lifespan=lifespan,
+        exception_handlers=dict.fromkeys(EXPECTED, _handle),
         redirect_slashes=False,
         openapi_url=None,
         docs_url=None,
@@ -153,21 +149,12 @@ def _base_app(tracer: TracerProvider | None, *stops: Callable[[], object]) -> Fa
             "exclude": lambda scope: scope.get("path") in POLLED,
         },
     )
-    for error in EXPECTED:
-        app.add_exception_handler(error, _handle)
-    return app
 
 
 async def _handle(request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        error = _wrong_method(request)
+    if isinstance(error, HTTPException) and error.status_code == 405:  # Starlette names the first route's methods
+        path, routes = request.scope["route"].path, [one for one in request.app.routes if isinstance(one, Route)]
+        methods = {method for route in routes if route.path == path for method in route.methods or ()}
+        allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+        error = WrongMethod(f"allowed at this path: {allowed}", headers={"Allow": allowed})
     return problem_response(error, request.scope["path"])
-
-
-def _wrong_method(request: Request) -> WrongMethod:
-    """Name the methods of all routes of a path; Starlette names those of the first."""
-    path = request.scope["route"].path
-    routes = [route for route in request.app.routes if isinstance(route, Route) and route.path == path]
-    methods = {method for route in routes for method in route.methods or ()}
-    allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
-    return WrongMethod(f"allowed at this path: {allowed}", headers={"Allow": allowed})

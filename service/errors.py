@@ -1,33 +1,10 @@
 """Errors of the service, one class a situation.
 
-ServiceError
-├── StartError                  the process exits with status 2 and one line
-│   ├── SettingsError           a setting is wrong
-│   └── ProviderMissing         a GPU was requested and is not available
-└── RequestError                sent as a problem+json with the class's status and code
-    ├── MalformedRequest        400  not HTTP
-    ├── MalformedBody           400  not JSON
-    ├── Unauthorized            401  no key, or a wrong one
-    ├── Forbidden               403  sent by a page of another site
-    ├── UnknownPath             404  no such route
-    ├── UnknownModel            404  no such model
-    ├── WrongMethod             405  the route has other methods
-    ├── NotAcceptable           406  no format that `Accept` allows
-    ├── SlowBody                408  a body that does not arrive
-    ├── TooLarge                413  body, pairs, frames or pixels over a limit
-    ├── UnsupportedMediaType    415  a body that says it is not JSON, or compressed
-    ├── InvalidRequest          422  a field is wrong
-    ├── LoadRefused             422  a model file that cannot be served
-    ├── QueueFull               429  too many requests wait
-    ├── RateLimited             429  over the rate limit
-    ├── HeadTooLarge            431  headers over the limit
-    ├── RunFailed               500  the model failed on this request
-    ├── InternalError           500  a defect of the service
-    ├── Unsupported             501  part of a protocol that the service does not have
-    ├── NotReady                503  no model, or shutting down
-    ├── Stuck                   503  a batch that does not end
-    ├── DeadlineExceeded        504  not computed in time
-    └── OtherError              any  a status that a library chose
+Exception
+├── StartError            the process exits with status 2 and one line
+│   ├── SettingsError
+│   └── ProviderMissing
+└── RequestError          sent as a problem+json with the class's status and code; below, by status
 """
 
 from __future__ import annotations
@@ -38,11 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 
-class ServiceError(Exception):
-    """Anything that the service itself reports."""
-
-
-class StartError(ServiceError):
+class StartError(Exception):
     """The service cannot start; the process exits with status 2."""
 
 
@@ -64,7 +37,7 @@ class FieldError:
     place: str = "body"  # or "query", "path", "header"
 
 
-class RequestError(ServiceError):
+class RequestError(Exception):
     """An error that the client receives as a problem+json with `status` and `code`."""
 
     status: ClassVar[int]

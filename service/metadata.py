@@ -18,6 +18,7 @@ LATENT = "latent"  # input of a generator, output of an encoder
 PREVIOUS = "previous"  # input of an encoder: the latent of the pass before, zeros for the first
 CLASSES = "classes"  # output of a classifier
 METADATA_PROPS = 14  # field of a ModelProto that holds the metadata
+NO_ONNX = "the file is not an ONNX model"
 
 Kind = Literal["generator", "encoder", "classifier"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
@@ -105,35 +106,29 @@ def graph_digest(content: bytes) -> str:
     while position < len(content):
         start = position
         key, position = _varint(content, position)
-        match key & 7:  # wire type of protocol buffers
-            case 0:
-                _, position = _varint(content, position)
-            case 2:
-                length, position = _varint(content, position)
-                position += length
-            case 1 | 5 as fixed:
-                position += 8 if fixed == 1 else 4
-            case _:
-                raise MetadataError("the file is not an ONNX model")
+        wire_type = key & 7  # of protocol buffers
+        if wire_type in (0, 2):
+            number, position = _varint(content, position)
+            position += number if wire_type == 2 else 0
+        elif wire_type in (1, 5):
+            position += 8 if wire_type == 1 else 4
+        else:
+            raise MetadataError(NO_ONNX)
         if key >> 3 != METADATA_PROPS:
             digest.update(content[start:position])
     if position > len(content):
-        raise MetadataError("the file is not an ONNX model")
+        raise MetadataError(NO_ONNX)
     return f"sha256:{digest.hexdigest()}"
 
 
 def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """Return a variable-length integer and the position behind it."""
+    """Return a variable-length integer, of at most ten bytes, and the position behind it."""
     value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(content):
-            break
-        byte = content[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
+    for i, byte in enumerate(content[position : position + 10]):
+        value |= (byte & 0x7F) << 7 * i
         if byte < 0x80:
-            return value, position
-    raise MetadataError("the file is not an ONNX model")
+            return value, position + i + 1
+    raise MetadataError(NO_ONNX)
 
 
 def parse_metadata(properties: dict[str, str]) -> ModelMetadata:

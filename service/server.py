@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any, ClassVar, cast
 
@@ -37,62 +38,53 @@ def bind_addresses(host: str, port: int, variable: str, exclusive: bool) -> list
     With `exclusive` an address that another process has is refused, even if that one shares it. Raises SettingsError,
     which names `variable` beside the host's.
     """
-    bound: list[socket.socket] = []
     bare = host.removeprefix("[").removesuffix("]")
-    try:
-        for one in ("::", "0.0.0.0") if bare == "::" else (bare,):
-            found = socket.getaddrinfo(one, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            for family, _, _, _, address in dict.fromkeys(found):
-                if bound and not port:
-                    address = (address[0], bound[0].getsockname()[1], *address[2:])
-                bound.append(_bind(family, address, exclusive))
-    except OSError as error:
-        for one_socket in bound:
-            one_socket.close()
-        raise SettingsError(f"COGAN_HOST = {host!r}, {variable} = {port}: {error.strerror}") from error
+    with contextlib.ExitStack() as stack:
+        bound = list[socket.socket]()
+        try:
+            for one in ("::", "0.0.0.0") if bare == "::" else (bare,):
+                found = socket.getaddrinfo(one, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+                for family, _, _, _, address in dict.fromkeys(found):
+                    number = port or (_port(bound) if bound else 0)
+                    bound.append(stack.enter_context(socket.socket(family, socket.SOCK_STREAM)))
+                    _bind(bound[-1], (address[0], number, *address[2:]), exclusive)
+        except OSError as error:
+            raise SettingsError(f"COGAN_HOST = {host!r}, {variable} = {port}: {error.strerror}") from error
+        stack.pop_all()  # they stay open
     return bound
 
 
-def _bind(family: int, address: tuple[object, ...], exclusive: bool) -> socket.socket:
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if not exclusive:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind(address)
-        if exclusive:
-            bound.listen(1)  # of two that have bound an address, Linux refuses one only here
-    except OSError:
-        bound.close()
-        raise
-    return bound
+def _bind(one: socket.socket, address: tuple[object, ...], exclusive: bool) -> None:
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if one.family == socket.AF_INET6:
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if not exclusive:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    one.bind(address)
+    if exclusive:
+        one.listen(1)  # of two that have bound an address, Linux refuses one only here
+
+
+def _port(bound: list[socket.socket]) -> int:
+    return int(bound[0].getsockname()[1])
 
 
 def hold_ports(settings: Settings) -> tuple[dict[str, str], list[socket.socket]]:
-    """Hold the ports of the settings; return them by variable, 0 resolved, and the sockets. Raises SettingsError."""
+    """Bind what the processes of one service share, so that no other service takes it.
+
+    Return the ports by variable, 0 resolved, and the sockets. Raises SettingsError if another service has one.
+    """
     ports, held = dict[str, str](), list[socket.socket]()
     for variable, port in (("COGAN_PORT", settings.port), ("COGAN_HEALTH_PORT", settings.health_port)):
         if port is not None:
-            held += (holding := hold_port(settings.host, port, variable))
-            ports[variable] = str(holding[0].getsockname()[1])
-    return ports, held
-
-
-def hold_port(host: str, port: int, variable: str) -> list[socket.socket]:
-    """Bind what the processes of one service share, so that no other service takes it; 0 is resolved.
-
-    Raises SettingsError if another service has it.
-    """
-    exclusive = bind_addresses(host, port, variable, exclusive=True)
-    number = int(exclusive[0].getsockname()[1])
-    for one in exclusive:
-        one.close()
-    held = bind_addresses(host, number, variable, exclusive=False)
+            exclusive = bind_addresses(settings.host, port, variable, exclusive=True)
+            ports[variable] = str(_port(exclusive))
+            for one in exclusive:
+                one.close()
+            held += bind_addresses(settings.host, int(ports[variable]), variable, exclusive=False)
     for one in held:  # with this option, another service could listen before these processes do
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-    return held
+    return ports, held
 
 
 def url(address: tuple[object, ...]) -> str:
@@ -107,17 +99,8 @@ def _config(app: FastAPI, settings: Settings, port: int, **own: Any) -> uvicorn.
         send_timeout_s: ClassVar[float] = settings.send_timeout_s
         record_refusal: ClassVar[Callable[[int], None]] = app.state.record_refusal
 
-    return uvicorn.Config(
-        app,
-        host=settings.host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        http=Limited,
-        ws="none",
-        **own,
-    )
+    own |= {"log_config": None, "access_log": False, "server_header": False, "http": Limited, "ws": "none"}
+    return uvicorn.Config(app, host=settings.host, port=port, **own)
 
 
 class HealthServer(uvicorn.Server):
@@ -154,16 +137,9 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings, supervisor: socket.socket | None = None) -> None:
         """Bind the addresses; `supervisor` is the socket of a supervisor, if there is one. Raises SettingsError."""
-        super().__init__(
-            _config(
-                app,
-                settings,
-                settings.port,
-                forwarded_allow_ips=settings.trusted_proxies,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=int(settings.deadline_s) + 5,
-            )
-        )
+        own = {"forwarded_allow_ips": settings.trusted_proxies, "timeout_keep_alive": KEEP_ALIVE_S}
+        own["timeout_graceful_shutdown"] = int(settings.deadline_s) + 5
+        super().__init__(_config(app, settings, settings.port, **own))
         self._settings, self._supervisor = settings, supervisor
         self._registry: ModelRegistry = app.state.registry
         self._loader: ModelLoader = app.state.loader
@@ -176,7 +152,7 @@ class Server(uvicorn.Server):
     @property
     def port(self) -> int:
         """The port it listens on."""
-        return int(self._bound[0].getsockname()[1])
+        return _port(self._bound)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve at its addresses until it is told to stop."""
@@ -185,7 +161,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen."""
         await super().startup(sockets)
-        _spare_collector()
+        gc.collect()  # what stays is no longer looked at, which would delay every response by some 40 ms
+        gc.freeze()
+        gc.set_threshold(2_000, 20, 20)  # young objects are collected less often, each time still quickly
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, lambda: self._start_task(self._loader.refresh(everything=True)))
         self._start_task(self._loader.watch())
@@ -221,14 +199,11 @@ class Server(uvicorn.Server):
                 while True:
                     waiting.append(listening.accept()[0])
             server.close()
-        loop = asyncio.get_running_loop()
+        loop, protocol = asyncio.get_running_loop(), cast("type[Connection]", self.config.http_protocol_class)
+        make = partial(protocol, self.config, self.server_state, self.lifespan.state)
         for client in waiting:
             with contextlib.suppress(OSError):  # it has left
-                await loop.connect_accepted_socket(self._protocol, client)
-
-    def _protocol(self) -> asyncio.Protocol:
-        kind = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
-        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+                await loop.connect_accepted_socket(make, client)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
         """Start to drain on SIGTERM; a second signal, or Ctrl-C, skips the delay.
@@ -261,10 +236,3 @@ class Server(uvicorn.Server):
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)  # the loop itself would not keep it alive
         task.add_done_callback(self._tasks.discard)
-
-
-def _spare_collector() -> None:
-    """Exclude what stays from garbage collection, which would delay every response by some 40 ms."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(2_000, 20, 20)  # young objects are collected less often, each time still quickly

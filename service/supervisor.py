@@ -7,28 +7,69 @@ and the models that requests loaded or unloaded, which ends with the service.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
+import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from service.errors import StartError
+from service.errors import SettingsError, StartError
 from service.server import FAILED, PING, READY
 from service.settings import Settings
 
 logger = logging.getLogger("cogan.supervisor")
 PING_EVERY_S = 1.0
 MAX_UNANSWERED = 5  # pings; counted, not timed, as the supervisor may be paused with all others
+MAX_UNREADY = 600  # pings of a process that starts: it may have many models to load
 STEADY_AFTER_S = 10.0  # a process that ran for less is replaced after a delay, which doubles
 MAX_DELAY_S = 30.0
 GRACE_S = 10.0  # beside the drain delay and the deadline of requests
+RUN_FOLDER = "cogan-serve-"  # of temporary folders
+
+
+@contextlib.contextmanager
+def run_folder() -> Iterator[tuple[Path, int]]:
+    """Give a temporary folder, and the descriptor that locks it, also in processes that inherit it.
+
+    Folders that nobody locks were left by services that were killed: they are removed. Raises SettingsError.
+    """
+    try:
+        hidden = Path(tempfile.mkdtemp(prefix=f".{RUN_FOLDER}"))  # until it is locked
+        lock = os.open(hidden, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = hidden.rename(hidden.with_name(hidden.name[1:]))
+    except OSError as error:
+        raise SettingsError(f"no temporary folder: {error}; set TMPDIR, or COGAN_PROCESSES = 1") from error
+    for other in folder.parent.glob(f"{RUN_FOLDER}*"):
+        with contextlib.suppress(OSError):
+            _remove_unlocked(other)
+    try:
+        yield folder, lock
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_unlocked(folder: Path) -> None:
+    """Remove a run folder of this user; an OSError says that it is locked, or another user's."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_uid == os.geteuid():  # root can lock all
+            shutil.rmtree(folder)
+    finally:
+        os.close(descriptor)
 
 
 @dataclass
@@ -44,14 +85,7 @@ class Child:
     closed: bool = False  # its end of the socket
     pinged_at: float = 0.0
     unanswered: int = 0  # pings
-
-    def ping(self, now: float) -> None:
-        """Ping it, if it is time to; what is sent to one that hangs or has exited is lost."""
-        if self.ready and now - self.pinged_at >= PING_EVERY_S:
-            self.pinged_at = now
-            self.unanswered += 1
-            with contextlib.suppress(OSError):
-                self.line.send(PING)
+    hung: bool = False  # and was killed for it
 
     def hear(self) -> None:
         """Read what it has sent: that it is ready, answers of its event loop, or why it cannot start."""
@@ -67,8 +101,8 @@ class Child:
 class Supervisor:
     """Keeps `settings.processes` servers running until a signal."""
 
-    def __init__(self, settings: Settings, run_folder: Path) -> None:
-        self._settings, self._run_folder = settings, run_folder
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._children: dict[int, Child] = {}
         self._due = dict.fromkeys(range(settings.processes), 0.0)  # when to start each that does not run
         self._delays = dict.fromkeys(range(settings.processes), 1.0)
@@ -81,50 +115,42 @@ class Supervisor:
         """Supervise until a signal, and return the exit status. Raises StartError if no process could start."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: self._signals.append(number))
-        while self._children or self._stop_by is None:
-            while self._signals:
-                self._pass_on(self._signals.pop(0))
-            if self._stop_by is None:
-                self._start_due()
-            self._ping()
-            self._listen()
-            self._reap()
+        with run_folder() as (folder, lock):
+            while self._children or self._stop_by is None:
+                while self._signals:
+                    self._pass_on(self._signals.pop(0))
+                if self._stop_by is None:
+                    self._start_due(folder, lock)
+                self._ping()
+                self._listen()
+                self._reap(folder)
         if self._error:
             raise StartError(self._error)
         return self._status
 
-    def _start_due(self) -> None:
-        for number, due in list(self._due.items()):
-            if time.monotonic() >= due:
-                del self._due[number]
-                self._children[number] = self._start(number)
-
-    def _start(self, number: int) -> Child:
-        line, theirs = socket.socketpair()
-        with theirs:
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "service",
-                    "--child",
-                    str(theirs.fileno()),
-                    str(self._run_folder),
-                ],
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # Ctrl-C is for the supervisor, which passes it on
-            )
-        line.setblocking(False)
-        return Child(number, process, line)
+    def _start_due(self, folder: Path, lock: int) -> None:
+        now = time.monotonic()
+        for number in [number for number, due in self._due.items() if now >= due]:
+            del self._due[number]
+            line, theirs = socket.socketpair()
+            line.setblocking(False)
+            command = [sys.executable, "-m", "service", "--child", str(theirs.fileno()), str(folder)]
+            with theirs:  # in a session of its own: Ctrl-C is for the supervisor, which passes it on
+                process = subprocess.Popen(command, pass_fds=(theirs.fileno(), lock), start_new_session=True)
+            self._children[number] = Child(number, process, line)
 
     def _ping(self) -> None:
         now = time.monotonic()
         for child in self._children.values():
-            child.ping(now)
-            if child.unanswered > MAX_UNANSWERED:
+            if now - child.pinged_at >= PING_EVERY_S:
+                child.pinged_at = now
+                child.unanswered += 1
+                with contextlib.suppress(OSError):  # it hangs or has exited
+                    child.line.send(PING)
+            if child.unanswered > (MAX_UNANSWERED if child.ready else MAX_UNREADY) and not child.hung:
                 logger.error("process %d hangs and is replaced", child.process.pid)
                 child.process.kill()
-                child.unanswered = 0
+                child.hung = True
             if self._stop_by is not None and now > self._stop_by and child.process.poll() is None:
                 logger.error("process %d did not stop in time and is killed", child.process.pid)
                 child.process.kill()
@@ -138,7 +164,7 @@ class Supervisor:
             lines[line].hear()
             self._serving |= lines[line].ready
 
-    def _reap(self) -> None:
+    def _reap(self, folder: Path) -> None:
         """Remove processes that have exited, and plan to replace them."""
         for number, child in list(self._children.items()):
             if (status := child.process.poll()) is None:
@@ -146,8 +172,8 @@ class Supervisor:
             child.hear()
             child.line.close()
             del self._children[number]
-            mark_process_dead(child.process.pid, str(self._run_folder))  # type: ignore[no-untyped-call]
-            if self._stop_by is None and self._serving:
+            mark_process_dead(child.process.pid, str(folder))  # type: ignore[no-untyped-call]
+            if self._stop_by is None and (self._serving or child.hung):
                 self._plan(child, status)
                 continue
             if self._stop_by is None:

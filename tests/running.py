@@ -88,6 +88,25 @@ class Service:
         self._reader.join()
 
 
+def wait_until(true: Callable[[], bool]) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + START
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process and all its threads are no more."""
+    try:
+        (thread,) = Path(f"/proc/{pid}/task").iterdir()
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except ValueError:  # several threads
+        return False
+    except OSError:
+        return True
+
+
 @contextmanager
 def killed(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
     """Give a process, and kill it if it is still there in the end; those below a supervisor end with it."""

@@ -12,15 +12,13 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 from concurrent.futures import Executor
 from functools import partial
-from itertools import compress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from service.engine.onnx_model import Arrays, OnnxModel
+from service.engine.onnx_model import OnnxModel, concatenate, take
 from service.engine.request import BatchSlice, Entry, Job, Result
 from service.errors import DeadlineExceeded, QueueFull, RunFailed
 from service.telemetry.metrics import Metrics
@@ -29,13 +27,7 @@ logger = logging.getLogger("cogan.batcher")
 INLINE_S = 0.001  # what takes no longer runs in the event loop itself, if nothing else waits
 ENCODE_SLICE_S = 0.005  # encoding that takes longer has threads of its own
 MAX_QUEUE_PIXELS = 2**27  # of accepted requests, whose images take one to three bytes a pixel
-
-
-class RunStats(NamedTuple):
-    """A run of a model: its rows and seconds."""
-
-    rows: int
-    seconds: float
+Runs = list[tuple[int, float]]  # rows and seconds of each
 
 
 class BatchQueue:
@@ -44,7 +36,7 @@ class BatchQueue:
     def __init__(self, max_rows: int, runs: int) -> None:
         """Hold at most `max_rows` waiting rows, and let at most `runs` batches be taken at the same time."""
         self.depth = 0  # rows that wait
-        self._max_rows, self._runs = max_rows, runs
+        self.max_rows, self.runs = max_rows, runs
         self._pixels = 0  # of all entries that are not removed
         self._lock = threading.Lock()
         self._entries: deque[Entry[Any]] = deque()
@@ -60,7 +52,7 @@ class BatchQueue:
         """Append an entry; return False if there is no room for all of it."""
         with self._lock:
             pixels = self._pixels + entry.job.pixels
-            if self.depth + entry.job.size > self._max_rows or (self._pixels and pixels > MAX_QUEUE_PIXELS):
+            if self.depth + entry.job.size > self.max_rows or (self._pixels and pixels > MAX_QUEUE_PIXELS):
                 return False
             self._entries.append(entry)
             self.depth += entry.job.size
@@ -71,20 +63,32 @@ class BatchQueue:
         """Remove an entry that is done, and what of it still waits."""
         with self._lock:
             self._pixels -= entry.job.pixels
-            self._drop(entry)
+            if entry.waiting:
+                self._entries.remove(entry)
+                self.depth -= entry.waiting
 
     def take(self) -> list[BatchSlice]:
         """Return the next batch; an empty list if nothing waits or enough batches are taken.
 
         Free runs share what waits evenly. A batch has entries of one model only, at most its `max_batch` rows.
         """
+        batch = list[BatchSlice]()
         with self._lock:
-            if not self.depth or len(self._started) == self._runs:
-                return []
-            batch = self._fill(math.ceil(self.depth / (self._runs - len(self._started))))
-            if batch:
-                self._started[id(batch)] = math.inf
-            return batch
+            if not self.depth or len(self._started) == self.runs:
+                return batch
+            model = self._entries[0].job.model
+            room = min(math.ceil(self.depth / (self.runs - len(self._started))), model.max_batch)
+            while room and self._entries and self._entries[0].job.model is model:
+                entry = self._entries[0]
+                part = BatchSlice(entry, entry.taken, entry.taken + min(room, entry.waiting))
+                entry.taken = part.stop
+                self.depth -= part.rows
+                room -= part.rows
+                if not entry.waiting:
+                    self._entries.popleft()
+                batch.append(part)
+            self._started[id(batch)] = math.inf
+        return batch
 
     def begin(self, batch: list[BatchSlice]) -> bool:
         """Mark a batch as running and drop cancelled requests; return False if none are left."""
@@ -106,32 +110,6 @@ class BatchQueue:
         with self._lock:
             whole = len(batch) == 1 and batch[0].rows == batch[0].entry.job.size
             return whole and len(self._started) == 1 and not self.depth
-
-    def _fill(self, room: int) -> list[BatchSlice]:
-        batch: list[BatchSlice] = []
-        while room and self._entries:
-            entry = self._entries[0]
-            if entry.done.done():
-                self._drop(entry)
-                continue
-            if not batch:
-                room = min(room, entry.job.model.max_batch)
-            elif entry.job.model is not batch[0].entry.job.model:
-                break
-            part = BatchSlice(entry, entry.taken, entry.taken + min(room, entry.waiting))
-            entry.taken = part.stop
-            self.depth -= part.rows
-            room -= part.rows
-            if not entry.waiting:
-                self._entries.popleft()
-            batch.append(part)
-        return batch
-
-    def _drop(self, entry: Entry[Any]) -> None:
-        if entry.waiting:
-            self._entries.remove(entry)
-            self.depth -= entry.waiting
-            entry.taken = entry.job.size
 
 
 class Batcher:
@@ -156,15 +134,9 @@ class Batcher:
         """
         self.model = model  # may be replaced at any time
         self._workers, self._encoders, self._metrics = workers, encoders, metrics
-        self._runs, self._max_queue = runs, max_queue
-        self._queue = BatchQueue(max_queue, runs)
+        self.queue = BatchQueue(max_queue, runs)
         self._starting = False  # whether _start_batches is scheduled
-        metrics.watch_queue(model.name, lambda: self._queue.depth)
-
-    @property
-    def longest_run_s(self) -> float:
-        """Seconds since the oldest running batch began; 0 if none is running."""
-        return self._queue.longest_run_s
+        metrics.watch_queue(model.name, lambda: self.queue.depth)
 
     async def submit(self, job: Job[Result], deadline: float) -> tuple[Result, dict[str, float]]:
         """Return a job's result and the seconds of each stage; `deadline` is in the event loop's time.
@@ -173,7 +145,7 @@ class Batcher:
         caller is cancelled, no more of its rows are run and encoding stops.
         """
         loop, entry = asyncio.get_running_loop(), Entry(job)
-        if not self._queue.put(entry):
+        if not self.queue.put(entry):
             raise self._refuse(job)
         alarm = loop.call_at(deadline, partial(self._expire, entry))
         if not self._starting:  # after all requests that arrived in this iteration of the loop
@@ -189,17 +161,17 @@ class Batcher:
             raise
         finally:
             alarm.cancel()
-            self._queue.remove(entry)
+            self.queue.remove(entry)
             loop.call_soon(self._count, entry)  # while the response is being sent
 
     def _refuse(self, job: Job[Any]) -> QueueFull:
         """Count a rejected request and return its error, with the seconds until there should be room."""
         self._metrics.of_model(job.model.name, job.model.version).failed.observe(0.0)
         self._metrics.rejected.labels("queue_full").inc()
-        wait = math.ceil(self._queue.depth * job.model.latency.row_s / self._runs) or 1
+        wait = math.ceil(self.queue.depth * job.model.latency.row_s / self.queue.runs) or 1
         return QueueFull(
-            f"{self._queue.depth} images wait for model '{job.model.name}' and this request needs {job.size} of "
-            f"{job.model.pixels} pixels; the queue holds {self._max_queue} images and {MAX_QUEUE_PIXELS} pixels. "
+            f"{self.queue.depth} images wait for model '{job.model.name}' and this request needs {job.size} of "
+            f"{job.model.pixels} pixels; the queue holds {self.queue.max_rows} images and {MAX_QUEUE_PIXELS} pixels. "
             f"Retry in {wait} s.",
             headers={"Retry-After": str(wait)},
         )
@@ -207,58 +179,53 @@ class Batcher:
     def _count(self, entry: Entry[Any]) -> None:
         model, seconds = entry.job.model, time.perf_counter() - entry.queued_at
         counted = self._metrics.of_model(model.name, model.version)
-        if entry.succeeded:
+        if entry.done.cancelled() or entry.done.exception() is not None:
+            counted.failed.observe(seconds)
+        else:
             counted.succeeded.observe(seconds)
             counted.queued.observe(entry.waited)
-        else:
-            counted.failed.observe(seconds)
 
     def _expire(self, entry: Entry[Any]) -> None:
-        if entry.expire(DeadlineExceeded(f"{entry.job.size} images were not computed before the deadline")):
+        if not entry.done.done():
+            late = DeadlineExceeded(f"{entry.job.size} images were not computed before the deadline")
+            entry.done.set_exception(late)
             self._metrics.rejected.labels("deadline").inc()
 
     def _start_batches(self, loop: asyncio.AbstractEventLoop) -> None:
         self._starting = False
-        while batch := self._queue.take():
+        while batch := self.queue.take():
             if self._runs_inline(batch):
-                model = batch[0].entry.job.model
-                finished, _, runs = self._process(batch)
-                self._settle(model, finished, runs)
+                self._settle(*self._process(batch, loop))
             else:
                 self._workers.submit(self._work, batch, loop)
 
     def _runs_inline(self, batch: list[BatchSlice]) -> bool:
         job = batch[0].entry.job
         run_s = job.model.latency.row_s * batch[0].rows
-        return run_s > 0.0 and run_s + job.encode_s <= INLINE_S and self._queue.is_alone(batch)
+        return run_s > 0.0 and run_s + job.encode_s <= INLINE_S and self.queue.is_alone(batch)
 
     def _work(self, batch: list[BatchSlice], loop: asyncio.AbstractEventLoop) -> None:
         """Process a batch in a worker thread, then queue the next one there, behind those of other models."""
-        model = batch[0].entry.job.model
-        finished, unfinished, runs = self._process(batch)
-        loop.call_soon_threadsafe(self._settle, model, finished, runs)
-        for entry in unfinished:
-            self._encoders.submit(self._encode, entry, loop)
-        if following := self._queue.take():
+        loop.call_soon_threadsafe(self._settle, *self._process(batch, loop))
+        if following := self.queue.take():
             self._workers.submit(self._work, following, loop)
 
-    def _process(self, batch: list[BatchSlice]) -> tuple[list[Entry[Any]], list[Entry[Any]], list[RunStats]]:
-        """Run a batch and encode what is quick to encode.
-
-        Return the entries that have a result or an error, those that are still to be encoded, and the runs.
-        """
+    def _process(
+        self, batch: list[BatchSlice], loop: asyncio.AbstractEventLoop
+    ) -> tuple[OnnxModel, list[Entry[Any]], Runs]:
+        """Run a batch and encode what is quick to encode; return its model, the entries that are done, and the runs."""
+        model, done = batch[0].entry.job.model, list[Entry[Any]]()
         try:
-            computed, runs = run_batch(batch) if self._queue.begin(batch) else ([], [])
-            quick = [entry.job.encode_s <= ENCODE_SLICE_S for entry in computed]
-            for entry in compress(computed, quick):
-                entry.encode(math.inf)
+            computed, runs = run_batch(batch) if self.queue.begin(batch) else ([], [])
+            for entry in computed:
+                if entry.job.encode_s > ENCODE_SLICE_S:
+                    self._encoders.submit(self._encode, entry, loop)
+                else:
+                    entry.encode(math.inf)
+                    done.append(entry)
         finally:
-            self._queue.end(batch)
-        return (
-            list(compress(computed, quick)),
-            [e for e, q in zip(computed, quick, strict=True) if not q],
-            runs,
-        )
+            self.queue.end(batch)
+        return model, done, runs
 
     def _encode(self, entry: Entry[Any], loop: asyncio.AbstractEventLoop) -> None:
         """Encode for a while in an encoder thread, then queue the rest behind what others have to encode."""
@@ -267,41 +234,44 @@ class Batcher:
         else:
             self._encoders.submit(self._encode, entry, loop)
 
-    def _settle(self, model: OnnxModel, entries: Iterable[Entry[Any]], runs: list[RunStats]) -> None:
+    def _settle(self, model: OnnxModel, entries: list[Entry[Any]], runs: Runs) -> None:
         for entry in entries:
             entry.settle()
         if runs:  # while the responses are being sent
             asyncio.get_running_loop().call_soon(self._record, model, runs)
 
-    def _record(self, model: OnnxModel, runs: list[RunStats]) -> None:
+    def _record(self, model: OnnxModel, runs: Runs) -> None:
         counted = self._metrics.of_model(model.name, model.version)
-        for run in runs:
-            model.latency.add(run.rows, run.seconds)
-            counted.ran(run.rows, run.seconds, model.provider)
+        for rows, seconds in runs:
+            model.latency.add(rows, seconds)
+            counted.ran(rows, seconds, model.provider)
 
 
-def run_batch(batch: list[BatchSlice]) -> tuple[list[Entry[Any]], list[RunStats]]:
+def run_batch(batch: list[BatchSlice]) -> tuple[list[Entry[Any]], Runs]:
     """Run slices of one model; return the entries that are computed or failed, and the runs: one, unless it fails.
 
-    Then every slice gets a run of its own, so that only the request that made it fail gets an error.
+    Then every slice gets a run of its own, so that only the request that made it fail gets an error. Outputs that
+    are not finite, which JSON cannot hold, are a failure, too.
     """
     model = batch[0].entry.job.model
     try:
-        inputs = _concatenate([part.entry.job.inputs(part.start, part.stop) for part in batch])
+        inputs = concatenate([part.entry.job.inputs(part.start, part.stop) for part in batch])
         begun = time.perf_counter()
         outputs = model.run(inputs)
-        run = RunStats(sum(part.rows for part in batch), time.perf_counter() - begun)
+        run = sum(part.rows for part in batch), time.perf_counter() - begun
+        if wrong := [t.name for t in model.outputs if t.datatype == "FP32" and not np.isfinite(outputs[t.name]).all()]:
+            raise FloatingPointError(f"output {wrong[0]} has values that are not finite")
     except Exception as error:  # onnxruntime's errors share no base class
         return _run_each(batch, error)
-    finished, offset = [], 0
-    for part in batch:
-        rows = slice(offset, offset := offset + part.rows)
-        if part.entry.add(part.start, _rows(inputs, rows), _rows(outputs, rows), part.rows):
-            finished.append(part.entry)
+    finished, end = list[Entry[Any]](), 0
+    for entry, start, stop in batch:
+        begin, end = end, end + stop - start
+        if entry.add(start, stop, take(inputs, begin, end), take(outputs, begin, end)):
+            finished.append(entry)
     return finished, [run]
 
 
-def _run_each(batch: list[BatchSlice], error: Exception) -> tuple[list[Entry[Any]], list[RunStats]]:
+def _run_each(batch: list[BatchSlice], error: Exception) -> tuple[list[Entry[Any]], Runs]:
     """Run every slice by itself; fail the entry of one that fails even so."""
     if len(batch) > 1:
         each = [run_batch([part]) for part in batch if not part.entry.done.done()]
@@ -311,13 +281,3 @@ def _run_each(batch: list[BatchSlice], error: Exception) -> tuple[list[Entry[Any
     failure.__cause__ = error
     entry.fail(failure)
     return [entry], []
-
-
-def _concatenate(parts: list[Arrays]) -> Arrays:
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _rows(arrays: Arrays, rows: slice) -> Arrays:
-    return {name: array[rows] for name, array in arrays.items()}

@@ -13,13 +13,11 @@ import json
 import logging
 import os
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from weakref import WeakSet
 
 from service.engine.batcher import Batcher
@@ -33,51 +31,60 @@ ROOT = "."  # path of an error that is the models folder's own
 LOST_FOUND = "lost+found"  # a volume's own folder, which only root may read
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 LOOK_EVERY_S = 0.5  # so that a change holds everywhere within a second
+UNLOADED = "it was unloaded by request"
+RETRY = {"Retry-After": "5"}
 T = TypeVar("T")
-Fingerprint = dict[str, tuple[object, ...]]  # of each model's files, by its name
+Fingerprint = dict[str, dict[str, object]]  # of each version's file, or why it cannot be read, by name of the model
 
 
-@dataclass(frozen=True)
-class LoadError:
+class LoadError(NamedTuple):
     """A file or folder that cannot be served: its path below the models folder, and the reason."""
 
     path: str
     reason: str
 
 
-@dataclass(frozen=True)
-class LoadResult:
-    """The model to serve, if any, what was refused, and the seconds it took."""
-
-    model: OnnxModel | None
-    errors: tuple[LoadError, ...]
-    seconds: float
+LoadResult = tuple[OnnxModel | None, list[LoadError]]  # what to serve, and what was refused
 
 
 class ModelRepository:
-    """A folder of models, <name>/<version>/model.onnx. It keeps no state: every answer is what is there now."""
+    """A folder of models, <name>/<version>/model.onnx. It keeps no state: every answer is what is there now.
+
+    What has a name that begins with a dot is still being written.
+    """
 
     def __init__(self, folder: Path, provider: Provider, max_batch: int) -> None:
         self.folder, self._provider, self._max_batch = folder, provider, max_batch
 
+    def fingerprint(self) -> Fingerprint | None:
+        """Return what changes with the files of each model; None if the folder cannot be read."""
+        try:
+            names, found = _visible(self.folder), Fingerprint()
+        except OSError:
+            return None
+        for name in names:
+            try:
+                files = self._files(name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:  # its load reports it
+                files = {} if name == LOST_FOUND else {ROOT: _reason(error)}
+            if files:
+                found[name] = files
+        return found
+
     def names(self) -> list[str]:
-        """Return the folders that may hold a model, by name. Raises OSError if the folder cannot be read."""
-        with os.scandir(self.folder) as entries:
-            found = sorted(one.name for one in entries if not one.name.startswith("."))
-        return [name for name in found if self._is_model(name)]
+        """Return the folders that may hold a model; none if the folder cannot be read."""
+        return list(self.fingerprint() or {})
 
     def versions(self, name: str) -> list[str]:
         """Return a model's version folders, the highest first; a wrongly named one if there is no other.
 
-        A folder whose name begins with a dot is still being written. Raises OSError if one cannot be read.
+        Raises OSError if the model's folder cannot be read.
         """
-        found = [v.name for v in (self.folder / name).iterdir() if not v.name.startswith(".") and _has_file(v)]
+        found = self._files(name)
         valid = [version for version in found if VERSION.fullmatch(version)]
         return sorted(valid, key=int, reverse=True) or sorted(found)[:1]
-
-    def fingerprint(self) -> Fingerprint:
-        """Return what changes with a model's files. Raises OSError if the folder cannot be read."""
-        return {name: self._stat(name) for name in self.names()}
 
     def unavailable_reason(self) -> str:
         """Return why there are no models."""
@@ -93,28 +100,24 @@ class ModelRepository:
         A refused version never takes away the `served` one, which is returned if it is still the highest or a higher
         one is refused. Raises ProviderMissing.
         """
-        start, model, errors = time.perf_counter(), None, list[LoadError]()
+        errors = list[LoadError]()
         try:
-            versions = self.versions(name)
+            for version in self.versions(name):
+                try:
+                    return self._load_version(name, version, served), errors
+                except (ModelRefused, OSError) as error:
+                    errors.append(LoadError(f"{name}/{version}/{MODEL_FILE}", _reason(error)))
+                    if served is not None:
+                        break
         except OSError as error:
-            versions, errors = [], [LoadError(name, _reason(error))]
-        for version in versions:
-            try:
-                model = self._load_version(name, version, served)
-                break
-            except (ModelRefused, OSError) as error:
-                errors.append(LoadError(f"{name}/{version}/{MODEL_FILE}", _reason(error)))
-                if served is not None:
-                    break
-        if model is None and not errors:
-            errors = [LoadError(name, f"it holds no <version>/{MODEL_FILE} any more")]
-        return LoadResult(model or served, tuple(errors), time.perf_counter() - start)
+            errors.append(LoadError(name, _reason(error)))
+        return served, errors or [LoadError(name, f"it holds no <version>/{MODEL_FILE} any more")]
 
     def _load_version(self, name: str, version: str, served: OnnxModel | None) -> OnnxModel:
         if not VERSION.fullmatch(version):
             raise ModelRefused(f"the version folder is named '{version}'; allowed are whole numbers from 1")
         path = self.folder / name / version / MODEL_FILE
-        if served is not None and (served.version, served.digest) == (version, file_digest(path)):
+        if served is not None and (served.version, served.digest) == (version, file_digest(path.read_bytes())):
             return served
         model = OnnxModel(path, self._provider, self._max_batch)
         if (model.name, model.version) != (name, version):
@@ -122,33 +125,22 @@ class ModelRepository:
             raise ModelRefused(f"its metadata says {found}, but its folder is {name}/{version}")
         return model
 
-    def _is_model(self, name: str) -> bool:
-        try:
-            return bool(self.versions(name))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError:
-            return name != LOST_FOUND  # its load reports the reason
-
-    def _stat(self, name: str) -> tuple[object, ...]:
-        try:
-            files = [(version, (self.folder / name / version / MODEL_FILE).stat()) for version in self.versions(name)]
-        except OSError as error:
-            return (_reason(error),)
-        return tuple(
-            (version, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino) for version, stat in files
-        )
+    def _files(self, name: str) -> dict[str, object]:
+        """Return what changes with the file of each version folder that has one. Raises OSError."""
+        found = dict[str, object]()
+        for version in _visible(self.folder / name):
+            try:
+                stat = (self.folder / name / version / MODEL_FILE).stat()
+                found[version] = stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:  # its load reports it
+                found[version] = _reason(error)
+        return found
 
 
-def _has_file(version: Path) -> bool:
-    """Return whether a version folder holds a model; one that may not be searched is left to its load."""
-    try:
-        (version / MODEL_FILE).stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
+def _visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _reason(error: Exception) -> str:
@@ -158,54 +150,43 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-@dataclass
-class Control:
-    """Models loaded and unloaded by request: names to leave out, and how often each was loaded."""
-
-    unloaded: set[str] = field(default_factory=set)
-    loads: dict[str, int] = field(default_factory=dict)
-
-
 class ControlState:
-    """The Control that the processes of a service share through a file; without one, of this process."""
+    """How often requests have loaded or unloaded each model, below 0 if it is unloaded now.
+
+    The processes of a service share it through a file; without one, it is of this process.
+    """
 
     def __init__(self, file: Path | None) -> None:
-        self._file, self._own = file, Control()
+        self._file, self._own = file, dict[str, int]()
 
-    def read(self) -> Control:
-        """Return the current state."""
+    def read(self) -> dict[str, int]:
+        """Return the current state by name."""
         if self._file is None:
-            return self._own
+            return dict(self._own)
         try:
-            stored = json.loads(self._file.read_bytes())
+            stored: dict[str, int] = json.loads(self._file.read_bytes())
         except FileNotFoundError:
-            return Control()
-        return Control(set(stored["unloaded"]), stored["loads"])
+            return {}
+        return stored
 
-    def load(self, name: str) -> None:
-        """Record that a model was loaded by request."""
-        with self._changed() as control:
-            control.unloaded.discard(name)
-            control.loads[name] = control.loads.get(name, 0) + 1
+    def record(self, name: str, loaded: bool) -> int:
+        """Record that a model was loaded or unloaded, and return its number; one process at a time writes."""
+        with ExitStack() as stack:
+            if self._file is not None:
+                lock = stack.enter_context(self._file.with_suffix(".lock").open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            state = self.read()
+            number = (abs(state.get(name, 0)) + 1) * (1 if loaded else -1)
+            self._write(state | {name: number})
+        return number
 
-    def unload(self, name: str) -> None:
-        """Record that a model was unloaded by request."""
-        with self._changed() as control:
-            control.unloaded.add(name)
-
-    @contextmanager
-    def _changed(self) -> Iterator[Control]:
-        """Give the state to change; one process at a time writes it, and the file appears whole."""
+    def _write(self, state: dict[str, int]) -> None:
         if self._file is None:
-            yield self._own
+            self._own = state
             return
-        with self._file.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            control = self.read()
-            yield control
-            part = self._file.with_suffix(".part")
-            part.write_text(json.dumps({"unloaded": sorted(control.unloaded), "loads": control.loads}))
-            part.replace(self._file)
+        part = self._file.with_suffix(".part")
+        part.write_text(json.dumps(state))
+        part.replace(self._file)  # it appears whole
 
 
 class ModelRegistry:
@@ -223,12 +204,15 @@ class ModelRegistry:
         self._stuck_after_s = stuck_after_s
         self._batchers: dict[str, Batcher] = {}
         self._all = WeakSet[Batcher]()  # those of unloaded models that still run, too
-        self._errors: dict[str, tuple[LoadError, ...]] = {}
-        self._load_s: dict[str, float] = {}
+        self._errors: dict[str, list[LoadError]] = {}
         self.none_found = "no model is loaded yet"  # why there are none, if none was refused
         self.changes = 0  # how often the served models have changed
         self.draining = False
-        metrics.watch_models(self._served, lambda: len(self.errors), lambda: self.unavailable_reason is None)
+        metrics.watch_models(
+            lambda: [ServedModel(m.name, m.version, m.digest, m.provider, m.load_s) for m in self.models],
+            lambda: len(self.errors),
+            lambda: self.unavailable_reason is None,
+        )
 
     @property
     def models(self) -> list[OnnxModel]:
@@ -263,13 +247,13 @@ class ModelRegistry:
     @property
     def stuck_reason(self) -> str | None:
         """Why only a restart helps; None unless a batch runs for longer than the setting."""
-        longest = max((batcher.longest_run_s for batcher in self._all), default=0.0)
+        longest = max((batcher.queue.longest_run_s for batcher in self._all), default=0.0)
         return f"a batch has been running for {longest:.1f} s" if longest > self._stuck_after_s else None
 
     def check_ready(self) -> None:
         """Raise NotReady if requests cannot be answered."""
         if (reason := self.unavailable_reason) is not None:
-            raise NotReady(reason, headers={"Retry-After": "5"})
+            raise NotReady(reason, headers=RETRY)
 
     def check_alive(self) -> None:
         """Raise Stuck if only a restart helps."""
@@ -281,15 +265,11 @@ class ModelRegistry:
 
         `version` asks for one version only; `place` is where the request names them.
         """
-        name = name if name is not None else self.default
-        if name is None or not self._batchers:
-            missing = (
-                "generator is served; /models lists what is" if self._batchers else "model is served; /readyz says why"
-            )
-            raise NotReady(f"no {missing}", headers={"Retry-After": "5"})
-        if name not in self._batchers:
-            raise unknown_model(name, sorted(self._batchers), place)
-        model = self._batchers[name].model
+        if not self._batchers:
+            raise NotReady("no model is served; /readyz says why", headers=RETRY)
+        if (name := name if name is not None else self.default) is None:
+            raise NotReady("no generator is served; /models lists what is", headers=RETRY)
+        model = self.batcher(name, place).model
         if version not in (None, model.version):
             wrong = FieldError("/version", version, [model.version], place)
             raise UnknownModel(f"model '{name}' is served in version {model.version} only", [wrong])
@@ -304,31 +284,28 @@ class ModelRegistry:
             raise UnknownModel(f"model '{name}' is a {model.metadata.kind}; this needs a generator", [wrong])
         return model
 
-    def batcher(self, name: str) -> Batcher:
-        """Return the batcher of a model. Raises UnknownModel if it was unloaded meanwhile."""
+    def batcher(self, name: str, place: str = "body") -> Batcher:
+        """Return the batcher of a model. Raises UnknownModel, also if it was unloaded meanwhile."""
         if name not in self._batchers:
-            raise unknown_model(name, sorted(self._batchers), "body")
+            raise unknown_model(name, sorted(self._batchers), place)
         return self._batchers[name]
 
-    def apply(self, name: str, result: LoadResult) -> None:
+    def apply(self, name: str, model: OnnxModel | None, errors: list[LoadError]) -> None:
         """Serve what was loaded, and keep what was refused."""
         self._errors.pop(name, None)
-        if result.errors:
-            self._errors[name] = result.errors
-        for error in result.errors:
+        if errors:
+            self._errors[name] = errors
+        for error in errors:
             logger.error("model refused: %s: %s", error.path, error.reason)
-        if (model := result.model) is None:
-            return
         batcher = self._batchers.get(name)
-        if batcher is not None and batcher.model is model:
+        if model is None or (batcher is not None and batcher.model is model):
             return
         if batcher is None:
             self._batchers[name] = batcher = self._make_batcher(model)
             self._all.add(batcher)
         batcher.model = model
-        self._load_s[name] = result.seconds
         self.changes += 1
-        extra = {"digest": model.digest, "seconds": round(result.seconds, 3)}
+        extra = {"digest": model.digest, "seconds": round(model.load_s, 3)}
         logger.info("model served: %s/%s", name, model.version, extra=extra)
 
     def remove(self, name: str, reason: str) -> None:
@@ -341,9 +318,6 @@ class ModelRegistry:
         self._metrics.forget_model(name)
         logger.info("model removed: %s/%s, because %s", name, batcher.model.version, reason)
 
-    def _served(self) -> list[ServedModel]:
-        return [ServedModel(m.name, m.version, m.digest, m.provider, self._load_s[m.name]) for m in self.models]
-
 
 class ModelLoader:
     """Keeps a registry like the models folder and the control state. Changes happen one at a time."""
@@ -354,18 +328,18 @@ class ModelLoader:
         self.repository, self._registry, self._control, self._thread = repository, registry, control, thread
         self._changing = asyncio.Lock()
         self._seen: Fingerprint = {}
-        self._loads: dict[str, int] = {}
+        self._recorded: dict[str, int] = {}
 
     def load_all(self) -> None:
         """Load every model in the folder, at the start; one that is refused does not affect the others.
 
         Raises ProviderMissing if the provider is missing.
         """
-        control = self._control.read()
         self._registry.none_found = self.repository.unavailable_reason()
-        self._seen, self._loads = self._fingerprint() or {}, dict(control.loads)
-        for name in self._seen.keys() - control.unloaded:
-            self._registry.apply(name, self.repository.load(name, None))
+        self._seen, self._recorded = self.repository.fingerprint() or {}, self._control.read()
+        for name in self._seen:
+            if self._recorded.get(name, 0) >= 0:
+                self._registry.apply(name, *self.repository.load(name, None))
         if reason := self._registry.unavailable_reason:
             logger.error("no model is served: %s", reason)
 
@@ -381,23 +355,24 @@ class ModelLoader:
     async def refresh(self, everything: bool = False) -> None:
         """Bring the registry up to date with the folder and the state; load again what changed, or everything."""
         async with self._changing:
-            found, control = await self._off_loop(lambda: (self._fingerprint(), self._control.read()))
+            found, recorded = await self._off_loop(lambda: (self.repository.fingerprint(), self._control.read()))
             if found is None:  # unreadable: what is served stays
                 self._registry.none_found = reason = self.repository.unavailable_reason()
                 if self._registry.models and ROOT not in self._registry.known:
-                    self._registry.apply(ROOT, LoadResult(None, (LoadError(ROOT, reason),), 0.0))
+                    self._registry.apply(ROOT, None, [LoadError(ROOT, reason)])
                 return
             if everything:
                 self._registry.none_found = self.repository.unavailable_reason()
             for name in sorted({*found, *self._registry.known}):
-                if name in control.unloaded:
-                    self._registry.remove(name, "it was unloaded by request")
+                if recorded.get(name, 0) < 0:
+                    self._registry.remove(name, UNLOADED)
                 elif name in found:
-                    if everything or self._changed(name, found, control):
+                    before = self._seen.get(name), self._recorded.get(name)
+                    if everything or before != (found[name], recorded.get(name)):
                         await self._load(name)
                 elif everything or name not in self._seen:  # for two looks, so that a folder may be replaced
                     self._registry.remove(name, "its files are gone")
-            self._seen, self._loads = found, dict(control.loads)
+            self._seen, self._recorded = found, recorded
 
     async def load(self, name: str) -> OnnxModel:
         """Serve the highest version of a model, by request. Raises UnknownModel, and LoadRefused.
@@ -405,48 +380,40 @@ class ModelLoader:
         If it is refused, the version served before stays.
         """
         async with self._changing:
-            found = await self._off_loop(self._fingerprint) or {}
-            if name not in found and name not in {model.name for model in self._registry.models}:
+            found = await self._off_loop(self.repository.fingerprint) or {}
+            if name not in found and self._served(name) is None:
                 raise unknown_model(name, sorted(found), "path")
-            result = await self._load(name)
-            if result.model is not None:
-                await self._off_loop(lambda: self._control.load(name))
-                self._loads[name] = (await self._off_loop(self._control.read)).loads.get(name, 0)
-                self._seen[name] = found.get(name, ())
-        if result.errors or result.model is None:
-            reasons = "; ".join(f"{error.path}: {error.reason}" for error in result.errors)
-            now = f"version {result.model.version} is served" if result.model else "no version is served"
+            model, errors = await self._load(name)
+            if model is not None:
+                self._recorded[name] = await self._off_loop(lambda: self._control.record(name, loaded=True))
+                self._seen[name] = found.get(name, {})
+        if model is None or errors:
+            reasons = "; ".join(f"{error.path}: {error.reason}" for error in errors)
+            now = f"version {model.version} is served" if model else "no version is served"
             raise LoadRefused(f"{reasons}; {now}")
-        return result.model
+        return model
 
     async def unload(self, name: str) -> OnnxModel:
         """Stop serving a model, by request; what was accepted is still computed. Raises UnknownModel."""
         async with self._changing:
-            served = {model.name: model for model in self._registry.models}
-            if name not in served:
-                raise unknown_model(name, sorted(served), "path")
-            await self._off_loop(lambda: self._control.unload(name))
-            self._registry.remove(name, "it was unloaded by request")
-        return served[name]
+            if (model := self._served(name)) is None:
+                raise unknown_model(name, [model.name for model in self._registry.models], "path")
+            await self._off_loop(lambda: self._control.record(name, loaded=False))
+            self._registry.remove(name, UNLOADED)
+        return model
 
-    def _changed(self, name: str, found: Fingerprint, control: Control) -> bool:
-        return found[name] != self._seen.get(name) or control.loads.get(name) != self._loads.get(name)
+    def _served(self, name: str) -> OnnxModel | None:
+        return next((model for model in self._registry.models if model.name == name), None)
 
     async def _load(self, name: str) -> LoadResult:
         """Load a model off the event loop, then serve it; a missing provider ends nothing by now."""
-        served = next((model for model in self._registry.models if model.name == name), None)
+        served = self._served(name)
         try:
             result = await self._off_loop(lambda: self.repository.load(name, served))
         except ProviderMissing as error:
-            result = LoadResult(served, (LoadError(name, str(error)),), 0.0)
-        self._registry.apply(name, result)
+            result = served, [LoadError(name, str(error))]
+        self._registry.apply(name, *result)
         return result
-
-    def _fingerprint(self) -> Fingerprint | None:
-        try:
-            return self.repository.fingerprint()
-        except OSError:
-            return None
 
     async def _off_loop(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

@@ -9,26 +9,18 @@ import contextlib
 import hashlib
 import re
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import ProviderMissing
-from service.metadata import (
-    CLASSES,
-    LATENT,
-    MetadataError,
-    ModelMetadata,
-    Prior,
-    graph_digest,
-    parse_metadata,
-)
+from service.metadata import CLASSES, LATENT, MetadataError, ModelMetadata, Prior, graph_digest, parse_metadata
 
 Provider = Literal["cpu", "cuda"]
 Arrays = Mapping[str, NDArray[Any]]
@@ -59,9 +51,8 @@ class ModelRefused(Exception):
     """A model file cannot be served; the message says why."""
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """An input or output of a model: its name, data type, and its shape without the batch axis."""
+class Tensor(NamedTuple):
+    """An input or output of a model; its shape is without the batch axis."""
 
     name: str
     datatype: DataType
@@ -90,42 +81,31 @@ class OnnxModel:
         A run has at most `max_batch` rows, and fewer of images so large that a domain would have over
         MAX_RUN_PIXELS. Raises ModelRefused, saying what is wrong with the file, and ProviderMissing.
         """
-        content = path.read_bytes()
+        begun, content = time.perf_counter(), path.read_bytes()
         self.provider: Provider = provider
-        self.digest = _digest(content)
+        self.digest = file_digest(content)
         self.latency = LatencyEstimate()
         self._session = _load_session(content, provider)
         self._turns = threading.Lock() if provider == "cuda" else contextlib.nullcontext()  # one run at a time
         self.metadata, self.graph_digest = _read_metadata(self._session, content)
+        self.name, self.version = self.metadata.name, self.metadata.version
         self.shapes = {domain.name: domain for domain in self.metadata.domains}
         self.domains = tuple(self.shapes)
-        self.inputs, self.outputs = tensors(self.metadata)
         areas = [domain.height * domain.width for domain in self.metadata.domains]
         self.pixels = sum(areas)  # of all domains, for one row
         self.max_batch = max(1, min(max_batch, MAX_RUN_PIXELS // max(areas)))
         self.engine = f"onnxruntime {ort.__version__} {provider}"  # another one may round differently
+        self.inputs, self.outputs = _tensors(self.metadata)
         _check_tensors("inputs", self.inputs, self._session.get_inputs())
         _check_tensors("outputs", self.outputs, self._session.get_outputs())
         self._warm_up()
-
-    @property
-    def name(self) -> str:
-        """The model's name, from its metadata."""
-        return self.metadata.name
-
-    @property
-    def version(self) -> str:
-        """The model's version, from its metadata."""
-        return self.metadata.version
+        self.load_s = time.perf_counter() - begun
 
     @property
     def prior(self) -> Prior:
         """The prior of a generator's latents."""
         assert self.metadata.prior is not None, "metadata of a generator has a prior"
         return self.metadata.prior
-
-    def __repr__(self) -> str:
-        return f"OnnxModel({self.digest})"
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return all outputs, [B, ...], of inputs [B, ...] with B at most `max_batch`.
@@ -136,15 +116,12 @@ class OnnxModel:
         size = len(next(iter(inputs.values())))
         step = CPU_ROWS if self.provider == "cpu" else self.max_batch
         if self.provider == "cuda" and size < self.max_batch:
-            inputs = {name: _pad(array, self.max_batch) for name, array in inputs.items()}
+            padding = {name: np.zeros((self.max_batch - size, *a.shape[1:]), a.dtype) for name, a in inputs.items()}
+            inputs = concatenate([inputs, padding])
         names = [output.name for output in self.outputs]
         with self._turns:
-            parts = [
-                self._session.run(names, {name: array[at : at + step] for name, array in inputs.items()})
-                for at in range(0, size, step)
-            ]
-        columns = zip(names, zip(*parts, strict=True), strict=True)
-        return {name: _join(column)[:size] for name, column in columns}
+            parts = [self._session.run(names, take(inputs, at, at + step)) for at in range(0, size, step)]
+        return take(concatenate([dict(zip(names, part, strict=True)) for part in parts]), 0, size)
 
     def _warm_up(self) -> None:
         for size in (self.max_batch, 1):
@@ -153,25 +130,31 @@ class OnnxModel:
                 found = self.run(zeros)
             except Exception as error:  # onnxruntime's errors share no base class
                 raise ModelRefused(f"a warm-up run of {size} rows failed: {_first_line(error)}") from error
-            for tensor in self.outputs:
-                array, expected = found[tensor.name], (size, *tensor.shape)
-                if array.dtype != DTYPES[tensor.datatype][0] or array.shape != expected:
+            for name, datatype, shape in self.outputs:
+                array, dtype, expected = found[name], np.dtype(DTYPES[datatype][0]), (size, *shape)
+                if array.dtype != dtype or array.shape != expected:
                     raise ModelRefused(
-                        f"output '{tensor.name}' is {array.dtype} {list(array.shape)} for {size} rows; the metadata "
-                        f"promises {np.dtype(DTYPES[tensor.datatype][0])} {list(expected)}"
+                        f"output '{name}' is {array.dtype} {list(array.shape)} for {size} rows; the metadata "
+                        f"promises {dtype} {list(expected)}"
                     )
 
 
-def file_digest(path: Path) -> str:
-    """Return a file's digest, as a model loaded from it has it."""
-    return _digest(path.read_bytes())
+def concatenate(parts: Sequence[Arrays]) -> Arrays:
+    """Return arrays by name, each joined from its parts [B, ...]."""
+    return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _digest(content: bytes) -> str:
+def take(arrays: Arrays, start: int, stop: int) -> Arrays:
+    """Return rows from `start` to `stop` of all arrays."""
+    return {name: array[start:stop] for name, array in arrays.items()}
+
+
+def file_digest(content: bytes) -> str:
+    """Return the digest of a file, which names a model."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def tensors(metadata: ModelMetadata) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _tensors(metadata: ModelMetadata) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Return the inputs and the outputs that a model of this metadata has."""
     images = tuple(Tensor(d.name, "UINT8", (d.height, d.width, d.channels)) for d in metadata.domains)
     if metadata.kind == "classifier":
@@ -198,8 +181,7 @@ def _load_session(content: bytes, provider: Provider) -> ort.InferenceSession:
     if EXTERNAL_DATA.search(content):
         raise ModelRefused("it has weights in other files (external data); export it as one file")
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1  # runs are parallel; and explicit threads are not pinned to cores
-    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # runs are parallel
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
     options.log_severity_level = 4  # errors are raised; its own log lines are not JSON
@@ -225,27 +207,18 @@ def _read_metadata(session: ort.InferenceSession, content: bytes) -> tuple[Model
         raise ModelRefused(f"its metadata is not UTF-8: {error}") from error
 
 
-def _check_tensors(what: str, expected: Iterable[Tensor], nodes: Sequence[Any]) -> None:
+def _check_tensors(what: str, expected: Sequence[Tensor], nodes: Sequence[Any]) -> None:
     """Compare what the graph declares with the metadata; open sizes are checked by the warm-up."""
-    wanted, found = {tensor.name: tensor for tensor in expected}, {node.name: node for node in nodes}
-    if sorted(wanted) != sorted(found):
-        raise ModelRefused(f"the graph's {what} are {list(found)}; the metadata promises {list(wanted)}")
-    for name, tensor in wanted.items():
-        node, kind = found[name], DTYPES[tensor.datatype][1]
-        differs = len(node.shape) != len(tensor.shape) + 1 or any(
-            isinstance(side, int) and side != size for side, size in zip(node.shape[1:], tensor.shape, strict=True)
-        )
-        if node.type != kind or differs or isinstance(node.shape[0], int):
-            promised = f"{kind} {['batch', *tensor.shape]}"
+    names, found = [tensor.name for tensor in expected], {node.name: node for node in nodes}
+    if sorted(names) != sorted(found):
+        raise ModelRefused(f"the graph's {what} are {list(found)}; the metadata promises {names}")
+    for name, datatype, shape in expected:
+        node, kind = found[name], DTYPES[datatype][1]
+        fixed = [(i, size) for i, size in enumerate(node.shape) if isinstance(size, int)]
+        fits = len(node.shape) == len(shape) + 1 and all(i > 0 and size == shape[i - 1] for i, size in fixed)
+        if node.type != kind or not fits:
+            promised = f"{kind} {['batch', *shape]}"
             raise ModelRefused(f"'{name}' is {node.type} {node.shape}; the metadata promises {promised}")
-
-
-def _pad(array: NDArray[Any], size: int) -> NDArray[Any]:
-    return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
-
-
-def _join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _first_line(error: Exception) -> str:

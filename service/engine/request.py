@@ -9,11 +9,11 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Generator
+from functools import partial
+from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import numpy as np
-
-from service.engine.onnx_model import Arrays, OnnxModel
+from service.engine.onnx_model import Arrays, OnnxModel, concatenate
 
 Result = TypeVar("Result")
 Encoding = Generator[None, None, Result]  # yields after every small part of the work, returns the result
@@ -44,83 +44,66 @@ class Entry(Generic[Result]):
     def __init__(self, job: Job[Result]) -> None:
         self.job = job
         self.taken = 0  # rows given to batches
-        self.computed = 0  # rows whose outputs are here
         self.waited = 0.0  # seconds until the first batch took it
         self.encoding_s = 0.0
         self.queued_at = time.perf_counter()
         self.done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._lock = threading.Lock()  # two workers may have a part each
+        self._computed = 0  # rows whose outputs are here
         self._parts: list[tuple[int, Arrays, Arrays]] = []  # first row, inputs, outputs
         self._encoding: Encoding[Result] | None = None
-        self._result: tuple[Result] | None = None
-        self._error: Exception | None = None
+        self._outcome: Callable[[], None] | None = None  # sets the future
 
     @property
     def waiting(self) -> int:
         """Rows not yet given to a batch."""
         return self.job.size - self.taken
 
-    @property
-    def succeeded(self) -> bool:
-        """Whether its future has a result."""
-        return self.done.done() and not self.done.cancelled() and self.done.exception() is None
-
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each stage, once it is done."""
         run = time.perf_counter() - self.queued_at - self.waited - self.encoding_s
         return {"queue": self.waited, "run": run, "encode": self.encoding_s}
 
-    def add(self, start: int, inputs: Arrays, outputs: Arrays, rows: int) -> bool:
-        """Store the results of rows from `start` on; return True if they were the last."""
+    def add(self, start: int, stop: int, inputs: Arrays, outputs: Arrays) -> bool:
+        """Store the results of rows from `start` to `stop`; return True if they were the last."""
         with self._lock:
             self._parts.append((start, inputs, outputs))
-            self.computed += rows
-            return self.computed == self.job.size
+            self._computed += stop - start
+            return self._computed == self.job.size
 
     def encode(self, until: float) -> bool:
         """Encode until a moment of time.perf_counter(); return False if there is more to encode.
 
         Stops early if the request is late or cancelled.
         """
-        if self._error is not None:
+        if self._outcome is not None:  # its run failed
             return True
         begun = time.perf_counter()
         try:
             if self._encoding is None:
-                self._encoding = self.job.encode(*_join(self._parts))
-                self._parts = []
+                _, inputs, outputs = zip(*sorted(self._parts, key=itemgetter(0)), strict=True)
+                self._encoding, self._parts = self.job.encode(concatenate(inputs), concatenate(outputs)), []
             while not self.done.done():
                 next(self._encoding)
                 if time.perf_counter() >= until:
                     return False
             self._encoding.close()
         except StopIteration as stop:
-            self._result = (stop.value,)
+            self._outcome = partial(self.done.set_result, stop.value)
         except Exception as error:  # of this request alone
-            self._error = error
+            self.fail(error)
         finally:
             self.encoding_s += time.perf_counter() - begun
         return True
 
     def fail(self, error: Exception) -> None:
         """Store an error as the outcome."""
-        self._error = error
+        self._outcome = partial(self.done.set_exception, error)
 
     def settle(self) -> None:
-        """Set the future to what the workers have stored, if anything; call it in the event loop."""
-        if self.done.done():
-            return
-        if self._error is not None:
-            self.done.set_exception(self._error)
-        elif self._result is not None:
-            self.done.set_result(self._result[0])
-
-    def expire(self, error: Exception) -> bool:
-        """Set the future to an error; return False if it is set already."""
-        if self.done.done():
-            return False
-        self.done.set_exception(error)
-        return True
+        """Set the future to the outcome, if there is one; call it in the event loop."""
+        if self._outcome is not None and not self.done.done():
+            self._outcome()
 
 
 class BatchSlice(NamedTuple):
@@ -134,15 +117,3 @@ class BatchSlice(NamedTuple):
     def rows(self) -> int:
         """Number of rows."""
         return self.stop - self.start
-
-
-def _join(parts: list[tuple[int, Arrays, Arrays]]) -> tuple[Arrays, Arrays]:
-    """Concatenate the parts of a request in their order."""
-    if len(parts) == 1:
-        return parts[0][1:]
-    _, inputs, outputs = zip(*sorted(parts, key=lambda part: part[0]), strict=True)
-    return _concatenate(inputs), _concatenate(outputs)
-
-
-def _concatenate(parts: tuple[Arrays, ...]) -> Arrays:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -32,18 +32,19 @@ class GeneratedImages:
     inputs: Arrays
     images: Mapping[str, Pixels]
 
+    def rows(self) -> Iterator[Pixels]:
+        """Yield a row [H, W, C] for each image of the spec, its domains side by side."""
+        return images.sheet_rows(self.images)
+
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its media type, its encoder, its largest side, and how many pixels one of its counts as.
-
-    A weight is the time that the format takes for a pixel, beside those of weight 1.
-    """
+    """A format of a response."""
 
     media_type: str
     encode: Callable[[GeneratedImages], Encoding]
     max_side: float = math.inf
-    weight: int = 1
+    weight: int = 1  # how many pixels one of its counts as, by the time it takes
 
     def seconds(self, spec: GenerationSpec) -> float:
         """Return roughly the seconds that encoding takes."""
@@ -55,8 +56,12 @@ def _json(generated: GeneratedImages) -> Encoding:
     spec, parts = generated.spec, list[str]()
     columns = [(f'"{name}":"data:image/png;base64,', column) for name, column in generated.images.items()]
     for i in range(spec.size):
-        origin = f'"t":{sum(spec.path.position(i))}' if spec.path else _origin(spec.latents[i])
-        encoded = ",".join(before + _base64(column[i]) for before, column in columns)
+        if spec.path is not None:
+            origin = f'"t":{sum(spec.path.position(i))}'
+        else:
+            latent = spec.latents[i]
+            origin = ("" if latent.seed is None else f'"seed":{latent.seed},') + f'"index":{latent.index}'
+        encoded = ",".join([f'{before}{b64encode(images.png(column[i])).decode()}"' for before, column in columns])
         parts.append(f'{{{origin},"images":{{{encoded}}}}}')
         yield
     start = _json_start(spec.model.name, spec.model.version, spec.model.digest, spec.domains)
@@ -69,22 +74,12 @@ def _json_start(model: str, version: str, digest: str, domains: tuple[str, ...])
     return json.dumps(start, separators=(",", ":"))[:-1]
 
 
-def _origin(latent: LatentSpec) -> str:
-    index = f'"index":{latent.index}'
-    return index if latent.seed is None else f'"seed":{latent.seed},{index}'
-
-
-def _base64(pixels: Pixels) -> str:
-    return b64encode(images.png(pixels)).decode() + '"'
-
-
 def _zip(generated: GeneratedImages) -> Encoding:
-    def files() -> Iterator[tuple[str, bytes]]:
-        for i, folder in enumerate(_folders(generated.spec)):
-            for name, column in generated.images.items():
-                yield f"{folder}/{name}.png", images.png(column[i])
-
-    return images.zipped(files())
+    return images.zipped(
+        (f"{folder}/{name}.png", images.png(column[i]))
+        for i, folder in enumerate(_folders(generated.spec))
+        for name, column in generated.images.items()
+    )
 
 
 def _folders(spec: GenerationSpec) -> Iterator[str]:
@@ -104,23 +99,15 @@ def _npz(generated: GeneratedImages) -> Encoding:
 
 def _sheet(generated: GeneratedImages) -> Encoding:
     height = generated.spec.size * max(domain.height for domain in generated.spec.shapes)
-    return images.png_of_rows(images.sheet_rows(generated.images), height)
+    return images.png_of_rows(generated.rows(), height)
 
 
 def _webp_sheet(generated: GeneratedImages) -> Encoding:
     rows = list[Pixels]()
-    for row in images.sheet_rows(generated.images):
+    for row in generated.rows():
         rows.append(row)
         yield
     return images.webp(np.concatenate(rows))
-
-
-def _animation(write: Callable[[Iterator[Pixels]], Encoding]) -> Callable[[GeneratedImages], Encoding]:
-    return lambda generated: write(images.sheet_rows(generated.images))
-
-
-def _animated_png(generated: GeneratedImages) -> Encoding:
-    return images.animated_png(images.sheet_rows(generated.images), generated.spec.size)
 
 
 PAIR_FORMATS = {
@@ -132,9 +119,9 @@ PAIR_FORMATS = {
 }
 FRAME_FORMATS = {
     "json": PAIR_FORMATS["json"],
-    "gif": Format("image/gif", _animation(images.gif), images.GIF_SIDE, weight=8),
-    "webp": Format("image/webp", _animation(images.animated_webp), images.WEBP_SIDE, weight=2),
-    "png": Format("image/png", _animated_png),
+    "gif": Format("image/gif", lambda g: images.gif(g.rows()), images.GIF_SIDE, weight=8),
+    "webp": Format("image/webp", lambda g: images.animated_webp(g.rows()), images.WEBP_SIDE, weight=2),
+    "png": Format("image/png", lambda g: images.animated_png(g.rows(), g.spec.size)),
     "zip": PAIR_FORMATS["zip"],
     "npz": PAIR_FORMATS["npz"],
 }

@@ -44,14 +44,8 @@ class Generator:
         Raises InvalidRequest for a domain or latent that does not fit, and TooLarge for too many pixels.
         """
         _check_latents(model, latents, "/latents/{}" if path is None else "/keyframes/{}/latent")
-        spec = GenerationSpec(
-            model=model,
-            domains=_check_domains(model, domains, place),
-            latents=tuple(latents),
-            truncation=truncation,
-            path=path,
-            format=format_,
-        )
+        chosen = _check_domains(model, domains, place)
+        spec = GenerationSpec(model, chosen, tuple(latents), truncation, path, format_)
         self._check_size(spec, place)
         return spec
 
@@ -71,17 +65,19 @@ class Generator:
         known = formats(spec)
         form, rows = known[spec.format], 1 if spec.path is not None else spec.size
         height = rows * max(domain.height for domain in spec.shapes)
-        side, cost = max(height, sum(domain.width for domain in spec.shapes)), spec.pixels * form.weight
-        if side <= form.max_side and cost <= self._max_pixels:
+        side, pixels = max(height, sum(domain.width for domain in spec.shapes)), spec.pixels
+
+        def fits(one: Format) -> bool:
+            return side <= one.max_side and pixels * one.weight <= self._max_pixels
+
+        if fits(form):
             return
-        fitting = [
-            name for name, f in known.items() if side <= f.max_side and spec.pixels * f.weight <= self._max_pixels
-        ]
+        fitting = [name for name, one in known.items() if fits(one)]
         if side > form.max_side:
             detail = f"{spec.format} has at most {form.max_side} pixels a side, and this would have {side}"
         else:
             weight = f", each of which counts as {form.weight} in {spec.format}" if form.weight > 1 else ""
-            detail = f"a response has at most {self._max_pixels} pixels; this would have {spec.pixels}{weight}"
+            detail = f"a response has at most {self._max_pixels} pixels; this would have {pixels}{weight}"
         remedy = f"or another format ({', '.join(fitting)})" if fitting else "or fewer domains"
         wrong = FieldError("/format", spec.format, fitting or "fewer images", place)
         raise TooLarge(f"{detail}; request fewer images at once, {remedy}", [wrong])

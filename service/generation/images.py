@@ -29,13 +29,9 @@ STORED_UP_TO = 4096  # bytes of pixels: what is smaller costs more to compress t
 
 def png(pixels: Pixels) -> bytes:
     """Return pixels [H, W, C] as PNG: stored up to STORED_UP_TO bytes, else compressed quickly."""
-    height, width, channels = pixels.shape
-    if (rows := _plain_rows(pixels)).size <= STORED_UP_TO:
-        packed = _stored(rows.tobytes())
-    else:
-        stream = _compressor()
-        packed = stream.compress(_filtered(rows, pixels)) + stream.flush()
-    return b"".join((_png_start(height, width, channels), *_chunk(b"IDAT", packed), _PNG_END))
+    rows = _plain_rows(pixels)
+    packed = _stored(rows.tobytes()) if rows.size <= STORED_UP_TO else _compressed(rows, pixels)
+    return b"".join((_png_start(*pixels.shape), *_chunk(b"IDAT", packed), _PNG_END))
 
 
 def png_of_rows(blocks: Iterable[Pixels], height: int) -> Encoding:
@@ -70,6 +66,12 @@ def _filtered(rows: Pixels, pixels: Pixels) -> bytes:
 def _compressor() -> Any:
     """Return a zlib stream for runs of equal bytes, in a third of the time of level 1, no larger for strokes."""
     return zlib.compressobj(1, strategy=zlib.Z_RLE, memLevel=9)
+
+
+def _compressed(rows: Pixels, pixels: Pixels) -> bytes:
+    stream = _compressor()
+    packed: bytes = stream.compress(_filtered(rows, pixels)) + stream.flush()
+    return packed
 
 
 def _stored(data: bytes) -> bytes:
@@ -165,8 +167,7 @@ def animated_png(frames: Iterable[Pixels], count: int) -> Encoding:
     parts, number = list[bytes](), 0
     for i, frame in enumerate(frames):
         height, width, channels = frame.shape
-        stream = _compressor()
-        packed = stream.compress(_filtered(_plain_rows(frame), frame)) + stream.flush()
+        packed = _compressed(_plain_rows(frame), frame)
         if i == 0:
             parts += [_png_start(height, width, channels), *_chunk(b"acTL", struct.pack(">II", count, 0))]
         control = struct.pack(">IIIIIHHBB", number, width, height, 0, 0, FRAME_MS, 1000, 0, 0)

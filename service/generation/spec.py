@@ -86,15 +86,14 @@ class GenerationSpec:
     def inputs(self, start: int, stop: int) -> Arrays:
         """Return the model's input for images `start` to `stop`: `latent`, float32 [B, Z]."""
         if self.path is None:
-            return {LATENT: np.array([self._latent(one) for one in self.latents[start:stop]])}
-        return {LATENT: np.array([self._frame(self.path, i) for i in range(start, stop)])}
-
-    def _latent(self, one: LatentSpec) -> Latent:
-        return one.latent(self.model.prior, self.truncation)
+            rows = [one.latent(self.model.prior, self.truncation) for one in self.latents[start:stop]]
+        else:
+            rows = [self._frame(self.path, i) for i in range(start, stop)]
+        return {LATENT: np.array(rows)}
 
     @cached_property
     def _keyframes(self) -> list[Latent]:
-        return [self._latent(one) for one in self.latents]
+        return [one.latent(self.model.prior, self.truncation) for one in self.latents]
 
     def _frame(self, path: InterpolationPath, frame: int) -> Latent:
         at, t = path.position(frame)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -69,6 +70,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry(auto_describe=True)
+        self._sampling = threading.Lock()  # a model is not forgotten while it is sampled
         self._folder = os.environ.get(MULTIPROCESS)
         self.in_flight = 0  # requests being answered
         self._depths: dict[str, Callable[[], int]] = {}
@@ -129,12 +131,14 @@ class Metrics:
 
     def _sample_gauges(self) -> None:
         self._in_flight_gauge.set(self.in_flight)
-        for name, depth in list(self._depths.items()):
-            self._depth_gauge.labels(name).set(depth())
+        with self._sampling:
+            for name, depth in self._depths.items():
+                self._depth_gauge.labels(name).set(depth())
 
     def watch_queue(self, name: str, depth: Callable[[], int]) -> None:
         """Expose what `depth` returns as the queue depth of a model."""
-        self._depths[name] = depth
+        with self._sampling:
+            self._depths[name] = depth
 
     def watch_models(
         self, served: Callable[[], list[ServedModel]], refused: Callable[[], int], ready: Callable[[], bool]
@@ -144,10 +148,11 @@ class Metrics:
 
     def forget_model(self, name: str) -> None:
         """Drop the queue depth of a model that is gone; shared files cannot drop it, and keep 0."""
-        if self._depths.pop(name, None) is not None:
-            self._depth_gauge.labels(name).set(0)
-            if self._folder is None:
-                self._depth_gauge.remove(name)
+        with self._sampling:
+            if self._depths.pop(name, None) is not None:
+                self._depth_gauge.labels(name).set(0)
+                if self._folder is None:
+                    self._depth_gauge.remove(name)
 
 
 def _of_runs(runs: list[Sample]) -> Iterator[Metric]:

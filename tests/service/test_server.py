@@ -20,7 +20,7 @@ import uvloop
 
 from service.app import create_app
 from service.errors import SettingsError
-from service.server import Server, bind_addresses, hold_port, url
+from service.server import Server, bind_addresses, hold_ports, url
 from service.settings import Settings
 from tests.running import START, Service, serving
 
@@ -67,11 +67,13 @@ def test_a_name_has_all_its_addresses_at_one_port(stack: ExitStack) -> None:
 
 def test_a_held_port_is_for_this_service_only(stack: ExitStack) -> None:
     """Before any process listens, another service is refused, and processes of this one are not."""
-    (held,) = [stack.enter_context(one) for one in hold_port("127.0.0.1", 0, "COGAN_PORT")]
-    port = held.getsockname()[1]
+    ports, held = hold_ports(Settings(port=0, health_port=0))
+    port, _ = (stack.enter_context(one).getsockname()[1] for one in held)
+    assert ports.keys() == {"COGAN_PORT", "COGAN_HEALTH_PORT"}
+    assert ports["COGAN_PORT"] == str(port)
     for host in ("127.0.0.1", "0.0.0.0"):
         with pytest.raises(SettingsError, match="in use"):
-            hold_port(host, port, "COGAN_PORT")
+            hold_ports(Settings(host=host, port=port))
     for _ in range(2):
         (one,) = bind_addresses("127.0.0.1", port, "COGAN_PORT", exclusive=False)
         stack.enter_context(one).listen()
@@ -86,7 +88,7 @@ def test_a_port_of_closed_connections_is_free(stack: ExitStack) -> None:
         accepted.close()  # first, so that this side lingers
         assert client.recv(1) == b""
         port = old.getsockname()[1]
-    for one in hold_port("127.0.0.1", port, "COGAN_PORT"):
+    for one in hold_ports(Settings(port=port))[1]:
         stack.enter_context(one)
 
 

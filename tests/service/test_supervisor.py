@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import write_model
-from tests.running import START, Service, killed, services, sockets_of, tcp_at
+from tests.running import ALONE, START, Service, has_ended, killed, services, sockets_of, tcp_at, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads Linux's /proc")
 Start = Callable[..., Service]
@@ -45,25 +46,6 @@ def metric(service: Service, name: str) -> float:
 def says(message: str, line: dict[str, Any]) -> bool:
     """Return whether a log line begins so."""
     return str(line["message"]).startswith(message)
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait for something to become true."""
-    end = time.monotonic() + START
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def has_ended(pid: int) -> bool:
-    """Return whether a process and all its threads are no more."""
-    try:
-        (thread,) = Path(f"/proc/{pid}/task").iterdir()
-        return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except ValueError:  # several threads
-        return False
-    except OSError:
-        return True
 
 
 def connection(service: Service) -> socket.socket:
@@ -315,6 +297,49 @@ def test_one_that_is_busy_for_seconds_is_kept(
     assert answered_of_40(service) == 40
 
 
+IMPATIENT = """
+import signal
+import service.supervisor
+from service.__main__ import main
+
+def limit(number, _):
+    service.supervisor.MAX_UNREADY = 2 if number == signal.SIGUSR1 else 600
+
+signal.signal(signal.SIGUSR1, limit)
+signal.signal(signal.SIGUSR2, limit)
+main()
+"""  # a supervisor that can be told how long a process may take to start
+
+
+def test_one_that_hangs_before_it_is_ready_is_replaced(tiny_model: Callable[..., Path], models_dir: Path) -> None:
+    """Its event loop cannot answer yet: it has a longer time, and then another takes its place."""
+    tiny_model(turns=1_000_000)  # a second or so, for the warm-up
+    variables = ALONE | {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PROCESSES": "2"}
+    command, lines = [sys.executable, "-c", IMPATIENT], list[dict[str, Any]]()
+    with killed(subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.PIPE, text=True)) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_until(lambda: len(children.read_text().split()) == 2)
+        hung = int(children.read_text().split()[0])
+        os.kill(hung, signal.SIGSTOP)
+        hangs = partial(says, f"process {hung} hangs and is replaced")
+        for number, shown in ((signal.SIGUSR1, lambda line: "url" in line), (signal.SIGUSR2, hangs)):
+            while not any(map(shown, lines)):
+                lines.append(read_line(process))
+            process.send_signal(number)
+        while sum("url" in line for line in lines) < 2:
+            lines.append(read_line(process))
+        process.terminate()
+        process.communicate(timeout=START)
+    assert process.returncode == 0
+
+
+def read_line(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Return the next log line of a service."""
+    assert process.stderr is not None
+    line: dict[str, Any] = json.loads(process.stderr.readline())
+    return line
+
+
 def test_a_pause_of_the_whole_service_is_no_hang(pair: Start) -> None:
     """`docker pause` stops all processes, and none is killed afterwards for not having answered."""
     service = pair()
@@ -472,12 +497,3 @@ def test_ctrl_c_or_a_second_signal_skips_the_delay(pair: Start, numbers: list[in
         service.process.send_signal(number)
         time.sleep(0.5)
     assert service.process.wait(15) == 0
-
-
-def test_the_run_folder_is_removed(pair: Start, tmp_path: Path) -> None:
-    """Nothing is left in the temporary directory."""
-    service = pair(environment={"TMPDIR": str(tmp_path)})
-    assert len(list(tmp_path.glob("cogan-*"))) == 1
-    service.process.terminate()
-    assert service.process.wait(START) == 0
-    assert list(tmp_path.glob("cogan-*")) == []

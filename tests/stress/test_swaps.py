@@ -73,7 +73,7 @@ def test_no_request_fails_while_versions_change(
     tiny_model: Callable[..., Path], start: Callable[..., Service], swaps: int
 ) -> None:
     """Each answer is that of one whole version, and what is asked after a swap has the version of then."""
-    digests = {"1": file_digest(tiny_model(DOMAINS[:2], turns=TURNS))}
+    digests = {"1": file_digest(tiny_model(DOMAINS[:2], turns=TURNS).read_bytes())}
     service, seen = start(cache_bytes=0, threads=1, model_control=True), Seen()  # so that requests wait during a swap
     with httpx.Client(base_url=service.url, timeout=30) as client, asked(service.url, seen):
         after = {ask(client)}
@@ -82,7 +82,7 @@ def test_no_request_fails_while_versions_change(
             if broken := version % 5 == 0:
                 path.write_bytes(DAMAGES[version // 5 % len(DAMAGES)](path.read_bytes()))
             else:
-                digests[str(version)] = file_digest(path)
+                digests[str(version)] = file_digest(path.read_bytes())
             swap(service, client, version, broken)
             now = ask(client)
             assert now[:2] == list(digests.items())[-1]

@@ -6,6 +6,7 @@ same graph then carries the generator's gradient.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -81,6 +82,7 @@ class DiscriminatorUpdate:
     ) -> None:
         self._state, self._augment, self._auxiliary, self._fabric = state, view, auxiliary, fabric
         self._config, self._learner = experiment.discriminator, state.learners["discriminator"]
+        self._normalises = any(layer.norm == "batch" for layer in experiment.discriminator_table.layers)
         labels = self._config.real_label, self._config.fake_label
         self._loss = adversarial_loss(experiment.loss, *labels)
 
@@ -99,20 +101,28 @@ class DiscriminatorUpdate:
         penalised = {PENALTIES[penalty.name].place for penalty in due}
         places = dict.fromkeys(("real", "fake", *sorted(penalised)))
         images = {place: PLACES[place](real, fake) for place in places}
-        logits = {place: self._logits(images[place], place in penalised) for place in places}
+        plain = {place: images[place] for place in images if place not in penalised}
+        logits = self._judge(plain) | {place: self._exact_logits(images[place]) for place in sorted(penalised)}
         loss = sum_over_domains(self._loss.discriminator, logits["real"], logits["fake"])
         means = {f"{place}_logit": torch.cat(list(logits[place].values())).mean() for place in ("real", "fake")}
         self._state.means.add(discriminator_loss=loss, **means)
         costs = {one.name: (one.weight * one.every, _cost(one, images, logits)) for one in due}
         return self._state.means.weigh(loss, costs)
 
-    def _logits(self, images: Images, penalised: bool) -> Images:
-        if not penalised:
-            judged: Images = self._learner.forward(images)
-            return judged
+    def _judge(self, images: Mapping[str, Images]) -> dict[str, Images]:
+        """Return the logits of images by place: in one forward pass, or one a place if it normalises over a batch."""
+        if self._normalises or len(images) < 2:
+            return {place: self._learner.forward(batches) for place, batches in images.items()}
+        names, *_ = map(tuple, images.values())
+        together = self._learner.forward({name: torch.cat([one[name] for one in images.values()]) for name in names})
+        lengths = [len(next(iter(one.values()))) for one in images.values()]
+        parts = {name: logits.split(lengths) for name, logits in together.items()}
+        return {place: {name: parts[name][number] for name in names} for number, place in enumerate(images)}
+
+    def _exact_logits(self, images: Images) -> Images:
         # a gradient's gradient needs full precision, which the bare network has
-        exact: Images = self._state.discriminator({name: batch.requires_grad_() for name, batch in images.items()})
-        return exact
+        logits: Images = self._state.discriminator({name: batch.requires_grad_() for name, batch in images.items()})
+        return logits
 
 
 def _cost(config: PenaltyConfig, images: dict[str, Images], logits: dict[str, Images]) -> Tensor:

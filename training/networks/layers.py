@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
+from training.networks.thin import ThinConv2d
 from training.zoo import Layer
 
 Shape = tuple[int, int, int]  # C, H, W
@@ -41,6 +43,28 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(values.movedim(1, -1)).movedim(-1, 1)
 
 
+class Flatten(nn.Flatten):
+    """Flattening whose gradient has the memory layout of convolutions again, which what precedes it needs."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Flatten [B, C, H, W] to [B, C*H*W]."""
+        if values.requires_grad and values.dim() == 4:
+            values.register_hook(_channels_last)
+        return super().forward(values)
+
+
+class Unflatten(nn.Unflatten):
+    """Unflattening to the memory layout of convolutions."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Unflatten [B, C*H*W] to [B, C, H, W]."""
+        return _channels_last(super().forward(values))
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    return values.contiguous(memory_format=torch.channels_last)
+
+
 def build(layers: Sequence[Layer], shape: Shape, width: float, outputs: dict[str, int]) -> tuple[Layers, Shape]:
     """Build layers on an input of `shape`; return the module and the shape of its output.
 
@@ -67,7 +91,8 @@ def _conv(layer: Layer, shape: Shape, out: int) -> Built:
     k, s = layer.kernel, layer.stride
     around = [_around(layer, (math.ceil(side / s) - 1) * s + k - side) for side in sides]
     height, width = (((side + total - k) // s + 1) // layer.pool for side, total in zip(sides, around, strict=True))
-    conv = nn.Conv2d(channels, out, k, s, _halves(around), bias=_has_bias(layer))
+    kind = ThinConv2d if _is_thin(layer, channels) else nn.Conv2d
+    conv = kind(channels, out, k, s, _halves(around), bias=_has_bias(layer))
     pool = [nn.MaxPool2d(layer.pool)] if layer.pool > 1 else []
     return [*_at_the_ends(around, 1), conv, *pool], (out, height, width)
 
@@ -84,8 +109,8 @@ def _deconv(layer: Layer, shape: Shape, out: int) -> Built:
 def _linear(layer: Layer, shape: Shape, out: int) -> Built:
     k = layer.kernel
     linear = nn.Linear(math.prod(shape), out * k * k, bias=_has_bias(layer))
-    unfold = [nn.Unflatten(1, (out, k, k))] if k > 1 else []
-    return [nn.Flatten(), linear, *unfold], (out, k, k)
+    unfold = [Unflatten(1, (out, k, k))] if k > 1 else []
+    return [Flatten(), linear, *unfold], (out, k, k)
 
 
 OPERATIONS: dict[str, Callable[[Layer, Shape, int], Built]] = {
@@ -118,6 +143,12 @@ def _finish(layer: Layer, out: int, flat: bool) -> list[nn.Module]:
     if layer.channel_dropout > 0.0:
         modules.append(nn.Dropout2d(layer.channel_dropout))
     return modules
+
+
+def _is_thin(layer: Layer, channels: int) -> bool:
+    """Return whether a convolution is faster as a matrix product: to an image, of 32 channels or more."""
+    narrow = isinstance(layer.padding, str) or layer.padding < layer.kernel
+    return layer.out == "image" and layer.stride == 1 and channels >= 32 and narrow
 
 
 def _has_bias(layer: Layer) -> bool:

@@ -332,8 +332,8 @@ file, own = Path(sys.argv[1]), sys.argv[2]
 def change(thread):
     state = ControlState(file)
     for turn in range(20):
-        state.load("shared")
-        state.unload(f"{own}-{thread}-{turn}")
+        state.record("shared", loaded=True)
+        state.record(f"{own}-{thread}-{turn}", loaded=False)
 
 with ThreadPoolExecutor(4) as threads:
     list(threads.map(change, range(4)))
@@ -341,10 +341,8 @@ with ThreadPoolExecutor(4) as threads:
     command = [sys.executable, "-c", program, str(file)]
     processes = [subprocess.Popen([*command, name], cwd=ROOT) for name in ("a", "b")]
     assert [process.wait(START) for process in processes] == [0, 0]
-    control = ControlState(file).read()
-    assert control.loads == {"shared": 160}
-    expected = {f"{own}-{thread}-{turn}" for own in "ab" for thread in range(4) for turn in range(20)}
-    assert control.unloaded == expected
+    expected = {f"{own}-{thread}-{turn}": -1 for own in "ab" for thread in range(4) for turn in range(20)}
+    assert ControlState(file).read() == {"shared": 160} | expected
 
 
 def test_a_state_is_never_read_in_half(tmp_path: Path) -> None:
@@ -354,17 +352,17 @@ def test_a_state_is_never_read_in_half(tmp_path: Path) -> None:
     def read() -> set[int]:
         seen = set()
         while not done:
-            seen.add(len(ControlState(tmp_path / "models.json").read().unloaded))
+            seen.add(len(ControlState(tmp_path / "models.json").read()))
         return seen
 
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read)
         for i in range(100):
-            state.unload(f"model_{i}")
+            state.record(f"model_{i}", loaded=False)
         done = True
         assert reading.result() <= set(range(101))
-    state.load("model_7")
-    assert len(state.read().unloaded) == 99
+    assert state.record("model_7", loaded=True) == state.read()["model_7"] == 2
+    assert sum(number < 0 for number in state.read().values()) == 99
 
 
 async def test_no_request_fails_or_is_mistaken_during_a_hundred_swaps(

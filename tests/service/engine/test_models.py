@@ -69,11 +69,11 @@ def test_the_served_file_is_not_loaded_again(tiny_model: Callable[..., Path], mo
     """The same version with the same digest is the same model; other bytes in its place are another."""
     path = tiny_model()
     repository = ModelRepository(models_dir, "cpu", 4)
-    first = repository.load("tiny", None).model
-    assert repository.load("tiny", first).model is first
+    first = repository.load("tiny", None)[0]
+    assert repository.load("tiny", first)[0] is first
     path.parent.rename(models_dir / "old")
     tiny_model(quality={"pixel_agreement": 1.0})
-    second = repository.load("tiny", first).model
+    second = repository.load("tiny", first)[0]
     assert first is not None
     assert second is not None
     assert second.digest != first.digest

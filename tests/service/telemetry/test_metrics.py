@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -132,6 +133,22 @@ def test_gauges_of_models_follow_what_is_served() -> None:
     found = scrape(metrics)
     assert not [name for name in found if "tiny" in name]
     assert found["cogan_models_refused"] == found["cogan_ready"] == 0
+
+
+def test_a_model_that_is_forgotten_during_a_scrape_leaves_nothing() -> None:
+    """Scrapes run in threads: a model may be unloaded while its queue is sampled."""
+    metrics = Metrics()
+    forgetting = threading.Thread(target=metrics.forget_model, args=("tiny",))
+
+    def depth() -> int:
+        forgetting.start()
+        forgetting.join(0.2)
+        return 3
+
+    metrics.watch_queue("tiny", depth)
+    scrape(metrics)
+    forgetting.join()
+    assert not [name for name in scrape(metrics) if "tiny" in name]
 
 
 def test_processes_add_up(start_member: Callable[[], Member]) -> None:

@@ -74,6 +74,33 @@ def test_the_generators_update_leaves_the_discriminator(
     assert all(weight.requires_grad for weight in trainer.state.discriminator.parameters())
 
 
+@pytest.mark.parametrize(
+    ("discriminator", "calls"),
+    [({}, 1), ({"penalty": "r1", "penalty_every": 1}, 2), ({"table": "dcgan_digit", "width": 1 / 16}, 2)],
+    ids=["together", "penalised", "normalised"],
+)
+def test_real_and_generated_images_are_judged_together(
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer, discriminator: dict[str, Any], calls: int
+) -> None:
+    """One forward pass has all images of the update, unless a penalty or a batch norm keeps them apart."""
+    trainer = make_trainer(make_experiment(discriminator=discriminator))
+    batches: list[int] = []
+    trainer.state.discriminator.register_forward_hook(
+        lambda _module, inputs, _logits: batches.append(len(inputs[0]["edge"]))
+    )
+    trainer.step()
+    assert batches == [8 // calls] * calls + [4]  # the last is the generator's update
+
+
+def test_judged_together_is_judged_apart(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
+    """The logits of real and generated images are those of a forward pass each."""
+    trainer = make_trainer(make_experiment(("digit", "edge", "negative")))
+    names = list(trainer.state.generator.heads)
+    places = {place: {name: torch.randn(3, 1, 28, 28) for name in names} for place in ("real", "fake")}
+    for place, logits in trainer._update_discriminator._judge(places).items():
+        torch.testing.assert_close(logits, trainer.state.discriminator(places[place]))
+
+
 def test_the_penalty_comes_every_so_many_steps(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
     """A lazy penalty is computed at the first step and then every `penalty_every`."""
     trainer = make_trainer(make_experiment(discriminator={"penalty": "r1", "penalty_every": 3}))

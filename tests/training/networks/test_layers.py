@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.networks.layers import ACTIVATIONS, NORMS, OPERATIONS, Layers, build
+from training.networks.layers import ACTIVATIONS, NORMS, OPERATIONS, Flatten, Layers, build
 from training.zoo.rows import Activation, Layer, Norm, Operation
 
 WINDOWS = list(product((3, 4, 5, 6), (1, 2, 3), ((12, 12), (7, 10))))  # kernel, stride, sides
@@ -87,7 +87,7 @@ def test_the_norm_takes_its_place() -> None:
     assert [type(module) for module in first] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
     assert first[0].bias is None
     last = built(Layer("linear", 2, norm="batch", norm_last=True, activation="relu"), 1, 4, 4)
-    assert [type(module) for module in last] == [nn.Flatten, nn.Linear, nn.ReLU, nn.BatchNorm1d]
+    assert [type(module) for module in last] == [Flatten, nn.Linear, nn.ReLU, nn.BatchNorm1d]
     assert last[1].bias is not None
     assert (first[1].eps, last[3].eps) == (0.8, 1e-5)
 
@@ -123,3 +123,24 @@ def test_dropout_leaves_out_values_or_channels() -> None:
         assert 0.3 < kept.float().mean() < 0.7
         assert bool((kept.flatten(2).all(2) | ~kept.flatten(2).any(2)).all()) == together
         assert (layers.eval()(torch.ones(1, 1, 8, 8)) != 0).all()
+
+
+def test_convolutions_keep_their_memory_layout_beside_linear_layers() -> None:
+    """A map made of a linear layer, and the gradient of what is flattened, have the layout channels last."""
+    rows = [Layer("linear", 5, 4), Layer("conv", 6, 3, 1, 1, activation="relu"), Layer("linear", 2)]
+    layers, _ = build(rows, (7, 1, 1), 1.0, {})
+    layouts: list[bool] = []
+
+    def note(values: Tensor) -> None:
+        layouts.append(values.is_contiguous(memory_format=torch.channels_last))
+
+    def look(_module: nn.Module, _inputs: object, features: Tensor) -> None:
+        note(features)
+        features.register_hook(note)
+
+    layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
+    for module in layers:
+        if isinstance(module, nn.Unflatten | nn.Conv2d):
+            module.register_forward_hook(look)
+    layers(torch.randn(3, 7)).sum().backward()
+    assert layouts == [True] * 4

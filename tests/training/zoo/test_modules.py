@@ -23,7 +23,6 @@ TABLES = {
 OUTPUTS = {"image": 3, "latent": 100, "logit": 1, "classes": 10}
 WINDOWS: dict[type[nn.Module], str] = {nn.Conv2d: "conv", nn.ConvTranspose2d: "deconv"}
 WORDS: dict[type[nn.Module], str] = {
-    nn.Flatten: "flatten",
     nn.ReLU: "relu",
     nn.Sigmoid: "sigmoid",
     nn.Tanh: "tanh",
@@ -41,7 +40,8 @@ def word(module: nn.Module) -> str:
             sides = (module.kernel_size, module.stride, module.padding)
             numbers = "/".join(str(side[0]) if isinstance(side, tuple) else side for side in sides)
             bias = "" if module.bias is not None else "!"
-            return f"{WINDOWS[type(module)]}{module.out_channels}/{numbers}{bias}"
+            kind = next(name for window, name in WINDOWS.items() if isinstance(module, window))
+            return f"{kind}{module.out_channels}/{numbers}{bias}"
         case nn.Linear():
             return f"dense{module.out_features}{'' if module.bias is not None else '!'}"
         case nn.BatchNorm1d() | nn.BatchNorm2d():
@@ -62,6 +62,8 @@ def word(module: nn.Module) -> str:
             return f"repeat{module.scale_factor:g}"
         case nn.ZeroPad2d():
             return f"pad{module.padding}"
+        case nn.Flatten():
+            return "flatten"
         case nn.Unflatten():
             return "to" + "x".join(map(str, module.unflattened_size))
         case _:
