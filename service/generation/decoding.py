@@ -30,7 +30,7 @@ MAX_WAITING = 2**26  # bytes of the files that wait or are decoded
 MAX_METADATA = 2**20  # bytes that may be read before the pixels
 MAX_READS = 2**15  # calls, which tiny parts of a file would multiply
 START_OF_SCAN = b"\xff\xda"
-MAX_SCANS = 64  # of a progressive JPEG, each of which takes the time of a whole image
+MAX_SCANS = 32  # of a progressive JPEG, each of which takes the time of a whole image
 ORIENTATION = 0x0112  # EXIF's tag
 TILE_SIDES = (0x0142, 0x0143)  # TIFF's tags
 EXIF = b"Exif\0\0"
@@ -148,8 +148,8 @@ class BoundedFile(io.BytesIO):
         self.left -= len(content)
         self._reads -= 1
         if self.left < 0 or self._reads < 0:
-            allowed = f"at most {MAX_METADATA} bytes of metadata, in few parts"
-            raise TooLarge(f"an image has {allowed}; save it without", [FieldError("/image", "more", allowed)])
+            allowed = f"at most {MAX_METADATA} bytes of metadata, and {MAX_READS} parts"
+            raise TooLarge(f"an image file has {allowed}; save it anew", [FieldError("/image", "more", allowed)])
         return content
 
     def strip_jpeg(self) -> bytes:
