@@ -6,16 +6,18 @@ Axes: H height, W width, C channels.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import io
 import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageMode, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageMode, ImageOps, UnidentifiedImageError, _imaging
 
 from service.errors import DeadlineExceeded, FieldError, InvalidRequest, QueueFull, RequestError, TooLarge
 from service.generation.images import Pixels
@@ -67,6 +69,8 @@ class ImageDecoder:
         self._waiting = 0  # bytes
         warnings.filterwarnings("ignore", module="PIL")  # of odd metadata
         Image.init()  # not in several threads at once
+        with suppress(AttributeError, OSError):  # libtiff prints errors, which are exceptions as well, on stderr
+            ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
     async def decode(self, file: bytes, fittings: Sequence[Fitting], deadline: float) -> tuple[list[Pixels], float]:
         """Return the image as each fitting makes it, uint8 [H, W, C], and the seconds that it took.

@@ -17,6 +17,7 @@ from PIL import Image
 
 from service.engine.onnx_model import OnnxModel
 from service.generation.decoding import Fitting, fit, read_image
+from service.latents import Latent
 from service.metadata import LATENT, PREVIOUS
 from tests.conftest import domain_shapes
 from tests.damaged import picture, saved
@@ -49,13 +50,14 @@ def check(response: httpx.Response, status: int, pointer: str = "", allowed: Any
         assert problem["errors"][0]["allowed"] == allowed, problem
 
 
-def expected_latent(encoder: OnnxModel, passes: int, crop: float | None = None) -> np.ndarray[Any, Any]:
+def expected_latent(encoder: OnnxModel, passes: int, crop: float | None = None) -> Latent:
     """Return the latent of FILE after passes of an encoder."""
     (domain,) = encoder.metadata.domains
     image, latent = fit(read_image(FILE), Fitting(domain, crop=crop)), np.zeros((1, 8), np.float32)
     for _ in range(passes):
         latent = encoder.run({domain.name: image[np.newaxis], PREVIOUS: latent})[LATENT]
-    return latent[0]
+    found: Latent = latent[0]
+    return found
 
 
 async def test_three_ways_to_send_an_image(encoded: dict[str, OnnxModel], connect: Connect) -> None:

@@ -449,9 +449,10 @@ async def test_outputs_that_are_not_finite_fail_only_their_request(
     onnx.save(proto, path)
     batcher = make_batcher(kind="encoder", domains=("digit",))
     batcher.model = OnnxModel(path)
-    black, white = (
+    inputs: list[Arrays] = [
         {"digit": np.full((1, 8, 6, 1), level, np.uint8), PREVIOUS: np.zeros((1, 8), np.float32)} for level in (0, 255)
-    )
+    ]
+    black, white = inputs
     first = await begin(submit(batcher, make_job(batcher.model, white)))
     failing = asyncio.create_task(submit(batcher, make_job(batcher.model, black)))
     innocent = asyncio.create_task(submit(batcher, make_job(batcher.model, white)))
