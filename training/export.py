@@ -31,7 +31,7 @@ from training.files import write_whole, writing
 from training.onnx_export import GRAPHS, prove, read_metadata, triton_config, write_onnx
 from training.pretrained.classifier import TrainingRecord, load_recorded
 from training.runs.encoders import load_encoder
-from training.runs.folder import RunFolder, last_step, load_adapted, load_average
+from training.runs.folder import RunFolder, Snapshot, load_adapted, load_average, snapshot_step
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class ExportOptions:
     """Domain whose images are encoded, of a run with an encoder; the exported generator is found by its weights."""
     goes_with: tuple[Name, ...] = ()
     """Generators in the repository whose images a classifier is for."""
+    snapshot: Snapshot = "best"
+    """The generator of the least distance while the run went on, or of the last checkpoint."""
 
 
 @verb
@@ -71,7 +73,7 @@ def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
     """
     if options.encoder_of is not None:
         return export_encoder(run, options.encoder_of, options)
-    network, steps = load(run, options.classifier_of)
+    network, steps = load(run, options)
     return write(network, describe(run, options, steps), options.models)
 
 
@@ -116,9 +118,9 @@ def export_encoder(run: RunFolder, domain: str, options: ExportOptions) -> tuple
 def exported_generator(run: RunFolder, models: Path) -> str:
     """Return the graph digest of the newest version of a run's exported generator.
 
-    Raises RunError unless that version came from the run's last checkpoint.
+    Raises RunError unless that version came from the run's best snapshot, as the encoder did.
     """
-    experiment, steps = run.description()["experiment"], last_step(run.checkpoints)
+    experiment, steps = run.description()["experiment"], snapshot_step(run)
     file = models / experiment["name"] / str(next_version(models / experiment["name"]) - 1) / "model.onnx"
     made = read_metadata(file).provenance if file.is_file() else None
     if made is None or (made.experiment, made.steps) != (experiment, steps):
@@ -194,11 +196,11 @@ def write_config(file: Path, config: str) -> str:
     return ""
 
 
-def load(run: RunFolder, classifier_of: str | None) -> tuple[nn.Module, int]:
+def load(run: RunFolder, options: ExportOptions) -> tuple[nn.Module, int]:
     """Return the generator of a run, or a domain's classifier, and its step. Raises RunError, ConfigError."""
-    if classifier_of is None:
-        return load_average(run)
-    classifiers, steps = load_adapted(run)
+    if options.classifier_of is None:
+        return load_average(run, options.snapshot)
+    classifier_of, (classifiers, steps) = options.classifier_of, load_adapted(run)
     if classifier_of not in classifiers:
         raise ConfigError(f"classifier_of = {classifier_of!r}: must be one of {', '.join(classifiers)}")
     return classifiers[classifier_of], steps

@@ -26,14 +26,32 @@ from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
 from training.files import read_json, write_lines
 from training.networks.coupled import generate, latents_of_seeds
+from training.runs.distances import distance_curves, distance_row, save_distance
 from training.runs.figures import by_metric, save_curves, save_sheet
-from training.runs.folder import MachineFacts, RunFolder, last_step, load_average, machines, seconds
+from training.runs.folder import (
+    MachineFacts,
+    RunFolder,
+    Snapshot,
+    last_step,
+    load_average,
+    machines,
+    seconds,
+    snapshot_step,
+)
 from training.runs.tables import Row, Rows, Value, flat, markdown, save_report, spread
 
 SEEDS = range(8)
 PIXELS = {"binarised": "pixels agree, binarised", "within_51": "within 51", "within_25": "within 25"}
 # Last parts of the names of fields that differ between runs of one recipe.
-NOT_OF_RECIPE = {"seed", "log_every", "sample_every", "checkpoint_every", "classifiers", "vgg", "description"}
+NOT_OF_RECIPE = {
+    "seed",
+    "log_every",
+    "sample_every",
+    "checkpoint_every",
+    "measure_every",
+    "classifiers",
+    "description",
+}
 
 MNIST, USPS = "ylecun/mnist", "flwrlabs/usps"
 
@@ -66,8 +84,10 @@ pair.
 - **Pixels agree**: the share of pixels at which the transform of the other domain's generated image equals
   the image generated for the domain, to the same side of mid-grey, or within so many of 255 levels.
   **Published**: Liu & Tuzel 2016, with a tolerance that they do not state.
-- **Classes agree**: the share of pairs whose images are given the same class by the evaluation classifiers.
-  **Class balance**: the entropy of the generated classes over that of equally many of each.
+- **Classes agree**: the share of pairs whose images are given the same class by the evaluation classifiers; in
+  brackets that of true pairs of real test images, where there are some.
+- **Doubtful**: the share of images whose class the domain's classifier gives less than 0.9; in brackets that of real
+  test images. **Class balance**: the entropy of the generated classes over that of equally many of each.
 - **Frechet distance** between the features of generated and of real images in the domain's classifier; only
   those of one classifier can be compared. **Its classifier**: its accuracy on real test images.
 """
@@ -77,6 +97,14 @@ ADAPTED = """
 Accuracy of the last step on all test images of the domain without labels: mean and standard deviation over
 the seeds. **Held out** is the share of a domain's images that was kept for testing, as the official code
 divides USPS; others are divided as their source has it. **Published** is that of CoGAN.
+
+{table}"""
+DISTANCES = """
+## Distance over the steps
+
+Of snapshots to the images that were learned from, while the run went on, a mean over domains. The best snapshot
+is what was measured above, unless the last is named. The latents, and the images it is chosen by, are others than
+those that measure it. A run is best in its last fifth if it was still getting better.
 
 {table}"""
 DETAILS = """
@@ -167,11 +195,13 @@ def document(runs: Sequence[RunFolder], options: ReportOptions) -> None:
     text = page(
         [row for run in generated for row in generated_rows(run, options.recipes, Path(folder.name))],
         [row for group in group_by_recipe(adapted) for row in adapted_rows(group, options.recipes)],
+        [distance_row(run, distance_file(Path(folder.name), run)) for run in generated if distance_curves(run)],
         [details_row(group, options.recipes) for group in group_by_recipe(runs)],
         ", ".join(dict.fromkeys(latents_of(run) for run in generated)),
     )
     for run in generated:
         save_strips(run, folder)
+        save_distance(run, distance_file(folder, run))
     options.to.parent.mkdir(parents=True, exist_ok=True)
     write_lines(options.to, text.splitlines())
 
@@ -191,16 +221,26 @@ def check(runs: Sequence[RunFolder], generated: Sequence[RunFolder], adapted: Se
 
 def save_strips(run: RunFolder, folder: Path) -> None:
     """Write images of the EMA generator of the first seeds, a file for each domain."""
-    experiment, (generator, _) = run.experiment(), load_average(run)
+    experiment, (generator, _) = run.experiment(), load_average(run, measured_snapshot(run))
     for name, images in generate(generator, latents_of_seeds(experiment.latent_prior, SEEDS)).items():
         file = strip_file(folder, experiment.name, name)
         file.parent.mkdir(parents=True, exist_ok=True)
         save_sheet({name: images}, file, columns=len(SEEDS))
 
 
-def page(generated: Rows, adapted: Rows, details: Rows, latents: str) -> str:
+def measured_snapshot(run: RunFolder) -> Snapshot:
+    """Return the snapshot that was measured. Raises RunError if it is not a run's best or last one."""
+    return "best" if _quality(run)["steps"] == snapshot_step(run, "best") else "last"
+
+
+def distance_file(folder: Path, run: RunFolder) -> Path:
+    """Return the path of the curve of a run's distance in the folder of a page's pictures."""
+    return folder / run.experiment().name / "distance.png"
+
+
+def page(generated: Rows, adapted: Rows, distances: Rows, details: Rows, latents: str) -> str:
     """Return the page in Markdown, a section for each table that has rows, of those `latents`."""
-    sections = ((GENERATED, generated), (ADAPTED, adapted), (DETAILS, details))
+    sections = ((GENERATED, generated), (ADAPTED, adapted), (DISTANCES, distances), (DETAILS, details))
     texts = [text.format(table=markdown(rows), latents=latents) for text, rows in sections if rows]
     return "".join([HEAD, *texts])
 
@@ -226,7 +266,7 @@ def generated_rows(run: RunFolder, recipes: Path, pictures: Path) -> Rows:
         {
             "experiment": experiment.name,
             "domain": domain.name,
-            "steps": _steps(run, recipes),
+            "steps": _steps(run, recipes) + _chosen(run, quality),
             "samples": f"![]({strip_file(pictures, experiment.name, domain.name)})",
             **_measures(domain, quality),
         }
@@ -280,7 +320,13 @@ def details_row(runs: Sequence[RunFolder], recipes: Path) -> Row:
 
 
 def _quality(run: RunFolder) -> Mapping[str, Any]:
-    return run.quality(last_step(run.checkpoints))
+    return run.quality(snapshot_step(run, "best"), snapshot_step(run, "last"))
+
+
+def _chosen(run: RunFolder, quality: Mapping[str, Any]) -> str:
+    """Return after which step a run was measured, if it is not the last."""
+    measured = int(quality["steps"])
+    return "" if measured == snapshot_step(run, "last") else f"; the best, {measured:,}"
 
 
 def _measures(domain: DomainConfig, quality: Mapping[str, Any]) -> Row:
@@ -288,13 +334,17 @@ def _measures(domain: DomainConfig, quality: Mapping[str, Any]) -> Row:
         return quality.get(measure, {}).get(domain.name)
 
     pixels, distance = of("pixel_agreement") or {}, of("frechet_distance") or {}
+    doubtful = of("doubtful_images") or {}
     floors = pixels.get("floor", {})
+    free = quality.get("without_labels", {}).get("domains", {}).get(domain.name, {}).get("frechet_distance", {})
     return {
         **{title: _cell(pixels.get(name), floors.get(name)) for name, title in PIXELS.items()},
         "published": _cell(published_pixel_agreement(domain) if pixels else None, form=".3f"),
-        "classes agree": _cell(of("class_agreement")),
+        "classes agree": _cell(of("class_agreement"), of("class_agreement_of_real_pairs")),
+        "doubtful": _cell(doubtful.get("generated"), doubtful.get("real"), ".2%"),
         "class balance": _cell(of("class_balance")),
         "Frechet distance": _cell(distance.get("drawn"), distance.get("floor"), ".2f"),
+        "distance without labels": _cell(free.get("generated"), free.get("floor"), ".1f"),
         "its classifier": _cell(_overall(of("classifier_accuracy")), form=".2%"),
     }
 

@@ -22,12 +22,13 @@ from tyro.conf import UseAppendAction, arg
 
 from training.cli import parse, verb
 from training.config.experiment import EXPERIMENT, Experiment, load_experiment, parse_experiment
+from training.data.choices import Choices
 from training.engine.machine import Machine
 from training.errors import ConfigError, DivergedError, RunError
 from training.evaluate import MeasureOptions, evaluate
 from training.metrics.quality import load_evaluation_classifiers, load_real
 from training.runs.figures import Curve, save_curves
-from training.runs.folder import RunFolder, find_run, last_step
+from training.runs.folder import RunFolder, find_run, last_step, snapshot_step
 from training.runs.tables import Rows, Value, flat, save_report
 from training.train import complete
 
@@ -54,7 +55,7 @@ class SweepOptions:
 @verb
 def main(target: Path, arguments: list[str]) -> None:
     """Sweep over the fields of a recipe."""
-    options = parse(SweepOptions(load_experiment(target)), arguments)
+    options = parse(SweepOptions(load_experiment(target, Choices(Machine.from_environment().has_gpu()))), arguments)
     device = options.machine.device("a sweep")
     points = read_points(options.over)
     experiments = [move(options.experiment, point) for point in points]
@@ -93,14 +94,14 @@ def reach(
     A quality measured with as many pairs and classifiers of the same accuracies is not measured again.
     """
     try:
-        run = complete(run, experiment, options.runs, options.machine)
+        run = complete(run, experiment, options.runs, options.machine, options.measure.classifiers)
     except DivergedError as error:
         print(error)
         run = find_run(options.runs, experiment)
         return {"run": run.path.name if run else ""}
     known: dict[str, object] = {}
     with suppress(RunError):
-        known = run.quality(experiment.steps)
+        known = run.quality(snapshot_step(run, options.measure.snapshot))
     if (known.get("pairs"), known.get("classifier_accuracy", {})) != (options.measure.pairs, accuracies):
         known = evaluate(run, options.measure, device)
     numbers = {name: value for name, value in flat(known).items() if isinstance(value, float | int)}

@@ -20,6 +20,7 @@ from training.cli import parse, verb
 from training.config.data import DOMAIN, DomainConfig
 from training.config.experiment import Experiment, load_experiment
 from training.config.fields import Positive, listed, one_of
+from training.data.choices import Choices
 from training.data.dataset import ImageSet, load_split
 from training.data.labels import require_labels
 from training.engine.machine import Machine
@@ -61,7 +62,7 @@ class ClassifierOptions:
 def main(target: Path, arguments: list[str]) -> None:
     """Train one classifier a domain and print its accuracy on the real test images."""
     options = parse(ClassifierOptions(), arguments)
-    experiment = load_experiment(target)
+    experiment = load_experiment(target, Choices(Machine.from_environment().has_gpu()))
     if wrong := size_mismatch(CLASSIFIERS, options.table, experiment.size):
         raise ConfigError(f"table = {options.table!r}: {wrong}")
     device = options.machine.device("training classifiers")

@@ -22,6 +22,7 @@ from training.engine.loss_inputs import check_labels
 from training.engine.machine import Machine
 from training.engine.trainer import Trainer
 from training.losses.coupling import COUPLINGS
+from training.metrics import label_free
 from training.networks.init import initialise
 from training.pretrained.classifier import Classifier
 from training.pretrained.features import FeatureNetwork
@@ -41,6 +42,7 @@ KINDS: dict[str, dict[str, object]] = {
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+    label_free.MEASURING_SIDE = 32  # pixels, to save time
     os.environ["COGAN_PRECISION"] = "32-true"  # whatever this machine is good at, in other processes too
 
 
@@ -79,7 +81,7 @@ def random_loss_networks(experiment: Experiment) -> LossNetworks:
     tables = {table.size: name for name, table in CLASSIFIERS.items()}
     kinds: dict[str, Callable[[int], LossNetwork]] = {
         "classifiers": lambda channels: Classifier(tables[experiment.size], channels, 10),
-        "vgg": random_feature_network,
+        "feature_network": random_feature_network,
     }
     return {
         coupling.name: {domain.name: kinds[asks](domain.channels).eval() for domain in experiment.domains}

@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 
-from training import adapt, evaluate, export, report, sweep, train, train_classifier, train_encoder
+from training import adapt, evaluate, export, report, sample, sweep, train, train_classifier, train_encoder
 from training.cli import quieten_libraries
 from training.config.data import DomainConfig
 from training.config.experiment import Experiment
@@ -27,7 +27,7 @@ from training.losses.adversarial import LOSSES, PENALTIES
 from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 
 RunVerb = Callable[..., None]
-VERBS = [adapt, train, evaluate, export, report, sweep, train_classifier, train_encoder]
+VERBS = [adapt, train, evaluate, export, report, sample, sweep, train_classifier, train_encoder]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
@@ -54,6 +54,7 @@ def test_libraries_say_nothing(write_experiment: Path, tmp_path: Path) -> None:
         "tiny",
         *("digit", "edge", "negative"),
         *("generator", "discriminator"),
+        "snapshots are not measured",
         "run folder",
         "done",
     ]
@@ -114,17 +115,6 @@ def test_help_says_what_each_choice_is(
     printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for name, choice in (one for registry in registries for one in registry.items()):
         assert f"- {name}: {choice.about}" in printed
-
-
-def test_a_dry_run_writes_nothing(
-    run_verb: RunVerb, write_experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It loads the images, says what would be done and stops."""
-    run_verb(train, write_experiment, "--dry-run", "--runs", tmp_path / "runs")
-    message = capsys.readouterr().out
-    assert "tiny: 5 steps of 4 images a domain" in message
-    assert "negative: 100 images" in message
-    assert list(tmp_path.iterdir()) == [write_experiment]
 
 
 def test_options_override_the_file(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> None:

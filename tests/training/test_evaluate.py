@@ -42,12 +42,39 @@ def test_the_verbs_measure_a_run(
         assert measured["of"] == "digit"
         assert measured.keys() - {"of", "floor"} == measured["floor"].keys()
     assert quality["class_agreement"].keys() == {"edge", "negative"}
-    for key in ("class_balance", "classifier_accuracy", "frechet_distance"):
+    assert quality["class_agreement_of_real_pairs"].keys() == {"edge", "negative"}
+    assert all(0 <= share <= 1 for share in quality["class_agreement_of_real_pairs"].values())
+    for key in ("class_balance", "classifier_accuracy", "frechet_distance", "doubtful_images"):
         assert quality[key].keys() == {"digit", "edge", "negative"}
     for distance in quality["frechet_distance"].values():
         assert 0 <= distance["floor"] < distance["drawn"]
     with Image.open(tmp_path / "00000_tiny/sheet.png") as sheet:
         assert sheet.size == (8 * 3 * 28 * 2, 3 * 28 * 2)
+
+
+def test_domains_without_a_classifier_are_measured_without_labels(
+    run_verb: RunVerb, write_experiment: Path, tmp_path: Path
+) -> None:
+    """Each by a public network, beside the floor of real images, with the reason and the nearest training images."""
+    classifiers = ["--classifiers", tmp_path / "classifiers"]
+    run_verb(train, write_experiment, "--runs", tmp_path)
+    run_verb(train_classifier, write_experiment, *classifiers, "--epochs", 1)
+    kept = next(iter((tmp_path / "classifiers").glob("*edge*.pt")))
+    for file in set((tmp_path / "classifiers").iterdir()) - {kept}:
+        file.unlink()
+    run_verb(evaluate, tmp_path / "00000_tiny", *classifiers, "--pairs", 50, "--images", 40)
+    quality: dict[str, Any] = json.loads((tmp_path / "00000_tiny/quality.json").read_text())
+    assert quality["frechet_distance"].keys() == quality["class_balance"].keys() == {"edge"}
+    assert quality["without_classes"].keys() == {"digit", "negative"}
+    assert "train_classifier makes it" in quality["without_classes"]["digit"]
+    measured = quality["without_labels"]["domains"]
+    assert measured.keys() == {"digit", "negative"}
+    for name, figures in measured.items():
+        assert figures["images"] == {"compared": 40, "test": 40, "training": 40, "learned_from": 100}
+        for distance in ("frechet_distance", "kernel_distance"):
+            assert figures[distance]["floor"] < figures[distance]["generated"]
+        with Image.open(tmp_path / f"00000_tiny/nearest_{name}.png") as sheet:
+            assert sheet.size == (4 * 2 * 28 * 2, 3 * 28 * 2)
 
 
 def test_a_classifier_needs_labels(tmp_path: Path) -> None:
@@ -64,7 +91,8 @@ def test_a_classifier_needs_labels(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needs labels"):
         accuracy(Classifier("digit", 1, 2), ImageSet(images, None))
     quality = measure(experiment, {"plain": images}, tmp_path, CPU)
-    assert quality["not_measured"] == "classes and Frechet distances: no labels for plain"
+    assert quality["without_classes"] == {"plain": "no labels for plain"}
+    assert "frechet_distance" not in quality
 
 
 def test_a_classifier_needs_labels_to_be_measured(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from training.config.experiment import Experiment
 from training.engine.state import build_generator
 from training.files import write_json
 from training.networks.coupled import generate, latents_of_seeds
-from training.runs.folder import RunFolder, load_average, note_machine, save_checkpoint
+from training.runs.folder import RunFolder, load_average, note_machine, save_best, save_checkpoint
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]
@@ -92,6 +92,8 @@ PAIRS: dict[str, Any] = {
         }
     },
     "class_agreement": {"edge": 0.9375},
+    "class_agreement_of_real_pairs": {"edge": 0.9875},
+    "doubtful_images": {"edge": {"below": 0.9, "generated": 0.125, "real": 0.0625}},
     "class_balance": {"digit": 0.96875, "edge": 0.984375},
     "frechet_distance": {"digit": {"drawn": 7.36, "floor": 3.25}, "edge": {"drawn": 9.875, "floor": 2.5}},
     "classifier_accuracy": {"digit": 0.9958, "edge": {"closed": 1.0, "thin": 0.99}},  # attributes
@@ -136,9 +138,11 @@ def test_every_measure_of_every_domain_is_a_cell(
         "within 51": "0.9375 (0.6250)",
         "within 25": "0.8125 (0.5000)",
         "published": "",
-        "classes agree": "0.9375",
+        "classes agree": "0.9375 (0.9875)",
+        "doubtful": "12.50% (6.25%)",
         "class balance": "0.9844",
         "Frechet distance": "9.88 (2.50)",
+        "distance without labels": "",
         "its classifier": "99.50%",
     }
     assert digit["Frechet distance"] == single["Frechet distance"] == "7.36 (3.25)"
@@ -157,6 +161,45 @@ def test_strips_are_generated_by_the_run(run_verb: RunVerb, make_experiment: Mak
     for name, images in generated.items():
         with Image.open(tmp_path / "page" / "tiny" / f"{name}.png") as strip:
             assert strip.tobytes() == torch.cat(list(images), dim=2).numpy().tobytes()
+
+
+def test_the_distance_over_the_steps_is_shown(
+    run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    """A run whose snapshots were measured has its curve, its best step, and pictures of the best."""
+    experiment = make_experiment(steps=100)
+    run = leave(tmp_path / "runs", experiment, 100)
+    with closing(run.open_log(0)) as log:
+        for step, distance in ((20, 9.0), (60, 7.5), (100, 8.25)):
+            parts = {"frechet_distance/digit": distance - 1, "frechet_distance/edge": distance + 1}
+            log.write(step, {"frechet_distance": distance} | parts)
+    torch.manual_seed(5)
+    best = build_generator(experiment)
+    save_best(run, 60, best.state_dict(), "frechet_distance", 7.5)
+    write_json(run.quality_file, {"steps": 60, **PAIRS})
+    plain = leave(tmp_path / "runs", make_experiment(name="plain"), 300, PAIRS)
+    page = tmp_path / "results.md"
+    run_verb(report, run.path, plain.path, "--to", page)
+    assert table(page, "Distance over the steps") == [
+        {
+            "experiment": "tiny",
+            "over the steps": "![](results/tiny/distance.png)",
+            "measure": "frechet_distance",
+            "best": "7.50",
+            "after step": "60",
+            "last": "8.25",
+            "best in the last fifth": "no",
+        }
+    ]
+    assert table(page, "Generated images")[0]["steps"] == "100; the best, 60"
+    with Image.open(tmp_path / "results/tiny/distance.png") as curve:
+        assert curve.width > 100
+    expected = generate(best, latents_of_seeds(experiment.latent_prior, range(8)))["edge"]
+    with Image.open(tmp_path / "results/tiny/edge.png") as strip:
+        assert strip.tobytes() == torch.cat(list(expected), dim=2).numpy().tobytes()
+    write_json(run.quality_file, {"steps": 100, **PAIRS})
+    run_verb(report, run.path, "--to", page)
+    assert table(page, "Generated images")[0]["steps"] == "100"
 
 
 def test_training_details_are_reported(run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path) -> None:

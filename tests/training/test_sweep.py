@@ -29,7 +29,16 @@ def run_sweep(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> Swee
     """Return what sweeps over the tiny experiment, without labels by default."""
 
     def run(*arguments: str, label_column: str = "none") -> None:
-        folders = ["--runs", tmp_path / "runs", "--to", tmp_path / "sweep", "--measure.pairs", 12]
+        folders = [
+            "--runs",
+            tmp_path / "runs",
+            "--to",
+            tmp_path / "sweep",
+            "--measure.pairs",
+            12,
+            "--measure.images",
+            12,
+        ]
         labels = [f"--domains.{number}.label-column={label_column}" for number in range(3)]
         run_verb(sweep, write_experiment, "--steps", 2, *folders, *labels, *arguments)
 

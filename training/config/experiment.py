@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
@@ -25,6 +25,7 @@ from training.losses.pixels import RANGES
 from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS, Table
 
 OF_THE_MACHINE = {"precision"}  # fields of earlier experiments
+RENAMED = {"vgg": "feature_network"}  # fields of their couplings
 TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS}
 
 
@@ -58,6 +59,8 @@ class Experiment:
     """Values in a latent."""
     loss: Annotated[str, one_of(LOSSES), listed(LOSSES)] = "ce"
     """Adversarial loss."""
+    pixels: Literal[16, 28, 32, 64, 128, 256] | None = None
+    """Height and width of the images; chosen with the architecture if none is named, else the architecture's."""
     batch_size: Positive = 64
     """Images of each domain in a step."""
     steps: Positive = 25_000
@@ -76,10 +79,17 @@ class Experiment:
     """Pairs on a sheet of samples, of the same latents every time."""
     checkpoint_every: Positive = 1000
     """Steps between two checkpoints."""
+    measure_every: Positive = 2000
+    """Steps between two measured snapshots; the best of them is kept."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         check_domains(self.domains)
+        if self.pixels and self.size != (self.pixels, self.pixels):
+            raise ValueError(
+                f"pixels = {self.pixels}: generator.table = {self.generator.table!r} is for {self.size}; name "
+                "another table, or none, so that both are chosen"
+            )
         channels = {domain.channels for domain in self.domains}
         for name in self.networks:
             config = getattr(self, name)
@@ -138,14 +148,20 @@ class Experiment:
 
 EXPERIMENT = TypeAdapter(Experiment)
 Values = dict[str, Any]  # of a recipe, as TOML gives them
+Complete = Callable[[Path, Values], Values]
 
 
-def load_experiment(path: Path) -> Experiment:
-    """Read a recipe and the recipes it builds on. Raises ConfigError, naming file, field and what is allowed."""
-    return _load(path, ())[1]
+def load_experiment(path: Path, complete: Complete = lambda _path, values: values) -> Experiment:
+    """Read a recipe and the recipes it builds on. Raises ConfigError, naming file, field and what is allowed.
+
+    `complete` fills the unset fields of the recipe's values, once they are merged.
+    """
+    return _load(path, (), complete)[1]
 
 
-def _load(path: Path, children: tuple[Path, ...]) -> tuple[Values, Experiment]:
+def _load(
+    path: Path, children: tuple[Path, ...], complete: Complete = lambda _path, values: values
+) -> tuple[Values, Experiment]:
     """Return a recipe's values, merged with those of its base, and its experiment; `children` build on it.
 
     A base is checked before it is merged, so an error names the file in which the wrong field stands.
@@ -158,7 +174,7 @@ def _load(path: Path, children: tuple[Path, ...]) -> tuple[Values, Experiment]:
     if base:
         values = merge(_load(base, (*children, path))[0], values)
     with _errors_in(path):
-        return values, parse_experiment(values)
+        return values, parse_experiment(complete(path, values))
 
 
 @contextmanager
@@ -226,7 +242,10 @@ def _read_text(path: Path) -> str:
 
 def parse_kept(values: Mapping[str, object]) -> Experiment:
     """Build an experiment of what a run or a model of whatever age keeps. Raises ConfigError."""
-    return parse_experiment({name: value for name, value in values.items() if name not in OF_THE_MACHINE})
+    kept = {name: value for name, value in values.items() if name not in OF_THE_MACHINE}
+    if isinstance(couplings := kept.get("couplings"), list):
+        kept["couplings"] = [{RENAMED.get(name, name): value for name, value in one.items()} for one in couplings]
+    return parse_experiment(kept)
 
 
 def parse_experiment(values: object) -> Experiment:

@@ -25,8 +25,8 @@ class CouplingConfig:
     """Its weight in the generator's loss."""
     classifiers: str = "couplers"
     """Folder of the classifiers of `semantic`; not those that evaluate the pairs."""
-    vgg: str = "timm/vgg19.tv_in1k"
-    """Weights of VGG19 for `content` and `style`: a hub name, or a file of torchvision's."""
+    feature_network: str = "efficientnet_lite0"
+    """Of `content` and `style`: efficientnet_lite0, efficientnet_lite2, or VGG19 by a hub name or a file."""
     layers: Positive = 1
     """How many of the domains' own generator layers `weights` and `features` compare, from the first on."""
     until: Annotated[float, Field(gt=0, le=1)] | None = None

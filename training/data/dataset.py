@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -19,9 +20,9 @@ from training.config.experiment import Experiment
 from training.data.decoding import Fingerprints, decode, decode_rows, fingerprints, read_cells
 from training.data.labels import class_mismatch, read_labels
 from training.data.preprocess import in_mode
-from training.data.sources import group_of_rows, join_rows, locate, number_rows, open_rows, share_out_images
+from training.data.sources import group_of_rows, join_rows, locate, number_rows, open_rows, share_out, share_out_images
 from training.errors import DataError
-from training.losses.pixels import transform
+from training.losses.pixels import Images, transform
 
 Pixels = NDArray[np.uint8]
 
@@ -80,6 +81,11 @@ class ImageSet:
     """Names of the classes, if the source has them."""
     origins: tuple[Origin, ...] = ()
     """Where each image is from."""
+
+
+def digest(images: Tensor) -> str:
+    """Return a digest of all pixels of images."""
+    return hashlib.blake2b(images.contiguous().numpy().data, digest_size=16).hexdigest()
 
 
 class Origin(NamedTuple):
@@ -167,14 +173,19 @@ def load_pairs(experiment: Experiment) -> dict[str, ImageSet]:
     return pairs
 
 
-def check_test_splits(experiment: Experiment) -> None:
-    """Raise DataError if the test images cannot be loaded; none of them is kept.
+def load_held_out(experiment: Experiment, limit: int = 2000) -> Images:
+    """Load at most so many test images of each domain, at random but always the same.
 
-    Also if domains have different classes and an auxiliary or coupling loss compares them.
+    Raises DataError, also if domains have different classes and an auxiliary or coupling loss compares them.
     """
-    names = {d.name: load_split(d, "test", experiment.size).class_names for d in experiment.domains}
+    held_out, names = {}, {}
+    for domain in experiment.domains:
+        test = load_split(domain, "test", experiment.size)
+        names[domain.name] = test.class_names
+        held_out[domain.name] = test.images[share_out(len(test.images), shares=1, seed=0)[0][:limit]]
     if (experiment.lessons or experiment.asks("classifiers")) and (mismatch := class_mismatch(names)):
         raise DataError(f"{mismatch}; lessons and the semantic coupling need domains of the same classes")
+    return held_out
 
 
 def load_split(domain: DomainConfig, use: Use, size: tuple[int, int]) -> ImageSet:

@@ -37,6 +37,7 @@ Pixels = NDArray[np.uint8]
 Fingerprints = list[bytes | None]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Scalar = TypeVar("Scalar", bound=np.generic)
 CACHE_LIMIT = 20 * 2**30  # bytes; of more, what was not used for longest is removed
 LAYOUT = 1  # raised when the same images become other pixels
 WIDTH = 16  # bytes of a fingerprint
@@ -91,7 +92,7 @@ def fingerprints(table: datasets.Dataset, column: str) -> Fingerprints:
     found: Fingerprints = []
     for cells in read_cells(table.cast_column(column, datasets.Image(decode=False)), column):
         paths = [cell["path"] for cell in cells if cell and cell["bytes"] is None]
-        kept = iter(_cached("fingerprints", _states(paths), partial(_read_fingerprints, paths)) if paths else ())
+        kept = iter(cached("fingerprints", _states(paths), partial(_read_fingerprints, paths)) if paths else ())
         for cell in cells:
             if cell is None:
                 found.append(None)
@@ -107,7 +108,7 @@ def decode_rows(table: datasets.Dataset, marks: Fingerprints, domain: DomainConf
     """
     fitting = [LAYOUT, PIL.__version__, size, domain.channels, domain.margin, domain.crop]
     known = b"".join(one or b"" for one in marks)
-    return _cached("images", json.dumps(fitting).encode() + known, lambda: _decode(table, domain, size))
+    return cached("images", json.dumps(fitting).encode() + known, lambda: _decode(table, domain, size))
 
 
 def _decode(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]) -> Pixels:
@@ -186,12 +187,12 @@ def _in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> list[R
         return list(pool.map(work, items))
 
 
-def _cached(kind: str, key: bytes, make: Callable[[], Pixels]) -> Pixels:
+def cached(kind: str, key: bytes, make: Callable[[], NDArray[Scalar]]) -> NDArray[Scalar]:
     """Return an array from the cache, or make and keep it; without a cache this takes longer."""
     folder = Path(datasets.config.HF_DATASETS_CACHE, "cogan")
     file = folder / f"{kind}-{hashlib.blake2b(key, digest_size=16).hexdigest()}.npy"
     try:
-        kept: Pixels = np.load(file, mmap_mode="c")
+        kept: NDArray[Scalar] = np.load(file, mmap_mode="c")
         os.utime(file)
     except (OSError, ValueError, EOFError):
         made = make()
@@ -200,12 +201,12 @@ def _cached(kind: str, key: bytes, make: Callable[[], Pixels]) -> Pixels:
             write_whole(file, lambda aside: _save(made, aside))
             _trim(folder)
         except Exception as error:
-            log.warning("decoded images are not kept: %s", error)
+            log.warning("decoded images or features are not kept: %s", error)
         return made
     return kept
 
 
-def _save(array: Pixels, file: Path) -> None:
+def _save(array: NDArray[Any], file: Path) -> None:
     with file.open("wb") as handle:
         np.save(handle, array)
 

@@ -53,6 +53,11 @@ class Machine:
         """Number of processes that torchrun started, or 1."""
         return int(os.environ.get(COUNT, 1))
 
+    def has_gpu(self) -> bool:
+        """Return whether training would be on a GPU."""
+        there = {"cpu": False, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        return there[self.accelerator] if self.accelerator in there else any(there.values())
+
     def resume(self, known: Mapping[str, str | int]) -> Machine:
         """Return the machine with unset fields taken from a run's, if they are available here."""
         accelerator = str(known.get("accelerator", "auto"))

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from training.config.experiment import Experiment
 from training.config.networks import NetworkConfig
 from training.engine.distributed import Processes
+from training.engine.statistics import LogitStatistics
+from training.losses.adversarial import adversarial_loss
 from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
 from training.networks.ema import EMA, is_finite
 from training.networks.init import OPTIMISERS, initialise
@@ -43,6 +45,9 @@ class State:
         self._steps, self._falling = experiment.steps, experiment.warmdown * experiment.steps
         self._halve_every = experiment.halve_every
         self._processes = Processes(fabric)
+        config = experiment.discriminator
+        loss = adversarial_loss(experiment.loss, config.real_label, config.fake_label)
+        self.logits = LogitStatistics([domain.name for domain in experiment.domains], loss, self._processes)
 
     def begin_step(self) -> None:
         """Set the learning rates: halved every `halve_every` steps, falling linearly over the last share."""
@@ -70,13 +75,15 @@ class State:
     def not_finite(self) -> list[str]:
         """Name the mean losses, over all processes, and the networks that are no longer finite numbers."""
         self.means.agree(self._processes.mean)
+        self.logits.agree()
         broken = [name for name, network in self.networks.items() if not is_finite(network)]
         return self.means.not_finite() + broken
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the next step depends on."""
+        """Return everything that the next step and the next line of metrics depend on."""
         return {
             "steps_done": self.steps_done,
+            "logits": self.logits.state_dict(),
             **{name: part.state_dict() for name, part in self._parts().items()},
         }
 
@@ -85,6 +92,9 @@ class State:
         self.steps_done = state["steps_done"]
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+        self.logits.reset()
+        if "logits" in state:  # checkpoints of earlier versions have none
+            self.logits.load_state_dict(state["logits"])
 
     def _parts(self) -> dict[str, Any]:
         optimisers = {f"{name}_optimiser": learner.optimiser for name, learner in self.learners.items()}

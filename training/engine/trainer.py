@@ -104,8 +104,8 @@ class DiscriminatorUpdate:
         plain = {place: images[place] for place in images if place not in penalised}
         logits = self._judge(plain) | {place: self._exact_logits(images[place]) for place in sorted(penalised)}
         loss = sum_over_domains(self._loss.discriminator, logits["real"], logits["fake"])
-        means = {f"{place}_logit": torch.cat(list(logits[place].values())).mean() for place in ("real", "fake")}
-        self._state.means.add(discriminator_loss=loss, **means)
+        self._state.means.add(discriminator_loss=loss)
+        self._state.logits.add(logits["real"], logits["fake"])
         costs = {one.name: (one.weight * one.every, _cost(one, images, logits)) for one in due}
         return self._state.means.weigh(loss, costs)
 

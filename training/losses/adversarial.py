@@ -6,8 +6,9 @@ a generator's side (the same arguments -> a scalar to minimise).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn.functional import relu, softplus
 from training.losses.pixels import Images
 
 Objective = Callable[[Tensor, Tensor], Tensor]
+Cost = Callable[[Tensor], Tensor]  # of each logit
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,9 @@ class AdversarialLoss:
 
     `smoothed`, where the loss is one of labels, makes the same loss with other labels of real and of fake
     images in the discriminator's side than 1 and 0 (Salimans et al. 2016, section 3.4).
+
+    `sides`, if the discriminator's loss is the mean of a cost of each real and one of each fake logit, are
+    these two; `boundary`, if one logit separates real from fake images, is that logit.
     """
 
     about: str
@@ -32,20 +37,44 @@ class AdversarialLoss:
     generator: Objective
     needs_real: bool = False
     smoothed: Callable[[float, float], AdversarialLoss] | None = None
+    sides: tuple[Cost, Cost] | None = None
+    boundary: float | None = None
+
+
+def _of_sides(
+    about: str, real_cost: Cost, fake_cost: Cost, generator: Objective, boundary: float | None = None
+) -> AdversarialLoss:
+    """Make a loss whose discriminator's side is the mean of a cost of real and one of fake logits."""
+
+    def discriminator(real: Tensor, fake: Tensor) -> Tensor:
+        return (real_cost(real) + fake_cost(fake)).mean()
+
+    return AdversarialLoss(about, discriminator, generator, sides=(real_cost, fake_cost), boundary=boundary)
 
 
 def _of_labels(
-    about: str, cost: Callable[[Tensor, float], Tensor], real_label: float = 1.0, fake_label: float = 0.0
+    about: str,
+    cost: Callable[[Tensor, float], Tensor],
+    logit_of: Callable[[float], float],
+    real_label: float = 1.0,
+    fake_label: float = 0.0,
 ) -> AdversarialLoss:
-    """Make a loss from the cost of a logit at a label; the generator's label is 1."""
-
-    def discriminator(real: Tensor, fake: Tensor) -> Tensor:
-        return (cost(real, real_label) + cost(fake, fake_label)).mean()
+    """Make a loss from the cost of a logit at a label, and the logit of a label; the generator's label is 1."""
 
     def generator(_real: Tensor, fake: Tensor) -> Tensor:
         return cost(fake, 1.0).mean()
 
-    return AdversarialLoss(about, discriminator, generator, smoothed=partial(_of_labels, about, cost))
+    real_cost, fake_cost = partial(_at, cost, real_label), partial(_at, cost, fake_label)
+    loss = _of_sides(about, real_cost, fake_cost, generator, logit_of((real_label + fake_label) / 2))
+    return replace(loss, smoothed=partial(_of_labels, about, cost, logit_of))
+
+
+def _at(cost: Callable[[Tensor, float], Tensor], label: float, logits: Tensor) -> Tensor:
+    return cost(logits, label)
+
+
+def _log_odds(share: float) -> float:
+    return math.log(share / (1.0 - share))
 
 
 def _cross_entropy(logits: Tensor, label: float) -> Tensor:
@@ -54,14 +83,6 @@ def _cross_entropy(logits: Tensor, label: float) -> Tensor:
 
 def _half_square(logits: Tensor, label: float) -> Tensor:
     return (logits - label).square() / 2
-
-
-def _wasserstein_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    return (fake - real).mean()
-
-
-def _hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    return (relu(1.0 - real) + relu(1.0 + fake)).mean()
 
 
 def _critic_generator(_real: Tensor, fake: Tensor) -> Tensor:
@@ -78,21 +99,27 @@ def _relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
 
 LOSSES = {
     "ce": _of_labels(
-        "cross entropy, non-saturating for the generator (Goodfellow et al. 2014, section 3)", _cross_entropy
+        "cross entropy, non-saturating for the generator (Goodfellow et al. 2014, section 3)",
+        _cross_entropy,
+        _log_odds,
     ),
     "lsgan": _of_labels(
         "least squares, with labels 1 and 0 (Mao et al. 2017, equation 9)",
         _half_square,
+        float,
     ),
-    "wgan": AdversarialLoss(
+    "wgan": _of_sides(
         "difference of mean logits (Arjovsky et al. 2017, algorithm 1); needs a clip or a gradient penalty",
-        _wasserstein_discriminator,
+        lambda real: -real,
+        lambda fake: fake,
         _critic_generator,
     ),
-    "hinge": AdversarialLoss(
+    "hinge": _of_sides(
         "hinge of the discriminator, mean logit of the generator (Miyato et al. 2018, equations 16 and 17)",
-        _hinge_discriminator,
+        lambda real: relu(1.0 - real),
+        lambda fake: relu(1.0 + fake),
         _critic_generator,
+        boundary=0.0,
     ),
     "relativistic": AdversarialLoss(
         "relativistic pairing of real and fake images (Huang et al. 2024, R3GAN, equation 2)",

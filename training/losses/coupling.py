@@ -44,8 +44,8 @@ class CouplingInputs:
     """By domain, the weights of each of its own generator layers."""
     classify: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """By domain, images -> probabilities [B, K], of classes or of attributes."""
-    vgg_features: Mapping[str, Callable[[Tensor], Sequence[Tensor]]] = field(default_factory=dict)
-    """By domain, images -> features [B, C, H, W] of VGG19; the last ones are of the content."""
+    image_features: Mapping[str, Callable[[Tensor], Sequence[Tensor]]] = field(default_factory=dict)
+    """By domain, images -> features [B, C, H, W] of a feature network; the last ones are of the content."""
     encode: Callable[[Images], Images] | None = None
     """Images -> latents [B, Z], by domain."""
 
@@ -55,7 +55,7 @@ class Coupling:
     """A description, the inputs required besides the generated images, and the loss."""
 
     about: str
-    asks: Literal["classifiers", "layers", "encoder", "vgg", "nothing"]
+    asks: Literal["classifiers", "layers", "encoder", "feature_network", "nothing"]
     loss: Callable[[GeneratedBatch, CouplingInputs], Tensor]
 
 
@@ -90,9 +90,9 @@ def cycle(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
 def content(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     """Return the spread over domains of the images' content.
 
-    That is the last features of VGG19 (Gatys et al. 2016, equation 1).
+    That is the last features of a network of image classes (Gatys et al. 2016, equation 1).
     """
-    return _spread([inputs.vgg_features[name](batch)[-1] for name, batch in generated.images.items()])
+    return _spread([inputs.image_features[name](batch)[-1] for name, batch in generated.images.items()])
 
 
 def style(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
@@ -103,8 +103,8 @@ def style(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     losses = []
     for name, batch in generated.images.items():
         with torch.no_grad():
-            target = inputs.vgg_features[name](generated.real[name])[:-1]
-        predicted = inputs.vgg_features[name](batch)[:-1]
+            target = inputs.image_features[name](generated.real[name])[:-1]
+        predicted = inputs.image_features[name](batch)[:-1]
         by_layer = [(_gram(a) - _gram(b)).square().mean() for a, b in zip(predicted, target, strict=True)]
         losses.append(torch.stack(by_layer).mean())
     return torch.stack(losses).sum()
@@ -135,8 +135,10 @@ COUPLINGS = {
     "weights": Coupling("own layers with equal weights (Soft-CoGAN's weight regulariser)", "layers", weights),
     "features": Coupling("own layers with equal outputs (its feature regulariser)", "layers", features),
     "cycle": Coupling("an encoder finds the latent in every image (its cycle consistency)", "encoder", cycle),
-    "content": Coupling("equal features of VGG19 (the content of its perceptual loss)", "vgg", content),
-    "style": Coupling("Gram matrices of real images (the style of its perceptual loss)", "vgg", style),
+    "content": Coupling(
+        "equal features of a pretrained network (the content of its perceptual loss)", "feature_network", content
+    ),
+    "style": Coupling("Gram matrices of real images (the style of its perceptual loss)", "feature_network", style),
     "reconstruction": Coupling(
         "the mean real image, for a start that should fade (DCGAN-Tensorflow)", "nothing", reconstruction
     ),

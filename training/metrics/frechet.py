@@ -57,6 +57,11 @@ def class_agreement(classes: Tensor, other_classes: Tensor) -> float:
     return float((classes == other_classes).double().mean())
 
 
+def doubtful(confidences: Tensor, below: float) -> float:
+    """Return the share of images whose most probable class has less than that probability."""
+    return float((confidences < below).double().mean())
+
+
 def class_balance(classes: Tensor, values: int) -> float:
     """Return the entropy of the classes over its maximum: 1 for equally many of each, 0 for one alone.
 
@@ -68,14 +73,31 @@ def class_balance(classes: Tensor, values: int) -> float:
     return float(entropies.mean() / math.log(values))
 
 
-@torch.inference_mode()
+class FrechetDistance:
+    """Frechet distance (Heusel et al. 2017, section 2) of images to real ones, which are read once."""
+
+    @torch.inference_mode()
+    def __init__(self, classifier: Classifier, real: Tensor, batch: int = PART) -> None:
+        """Take the features of the classifier, on its device."""
+        self._metric = FrechetInceptionDistance(feature=_Features(classifier), reset_real_features=False)
+        self._batch = batch
+        self._update(real, is_real=True)
+
+    @torch.inference_mode()
+    def __call__(self, generated: Tensor) -> float:
+        """Return the distance of generated images."""
+        self._metric.reset()
+        self._update(generated, is_real=False)
+        return float(self._metric.compute())
+
+    def _update(self, images: Tensor, is_real: bool) -> None:
+        for part in images.split(self._batch):
+            self._metric.update(part, real=is_real)
+
+
 def frechet_distance(classifier: Classifier, real: Tensor, generated: Tensor, batch: int = PART) -> float:
-    """Return the Frechet distance (Heusel et al. 2017, section 2) between the classifier's features."""
-    metric = FrechetInceptionDistance(feature=_Features(classifier))
-    for images, is_real in ((real, True), (generated, False)):
-        for part in images.split(batch):
-            metric.update(part, real=is_real)
-    return float(metric.compute())
+    """Return the Frechet distance of generated to real images, in the classifier's features."""
+    return FrechetDistance(classifier, real, batch)(generated)
 
 
 class _Features(torch.nn.Module):

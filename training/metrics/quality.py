@@ -6,6 +6,7 @@ Real images are the whole test split. Metrics that need labels are left out, wit
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +23,37 @@ from training.metrics.frechet import (
     class_agreement,
     class_balance,
     counterpart_distance,
+    doubtful,
     frechet_distance,
     pixel_agreement,
 )
-from training.pretrained.classifier import Classifier, classifier_file, classify, load_classifier
+from training.pretrained.classifier import Classifier, classifier_file, classify, confidence, load_classifier
 from training.zoo import CLASSIFIERS
+
+CONFIDENT = 0.9  # probability of a classifier's most probable class
 
 
 def measure(experiment: Experiment, pairs: Images, classifiers: Path, device: torch.device) -> dict[str, Any]:
     """Return every measure that the experiment's data allow, as JSON; classifiers read on the device."""
     count = len(next(iter(pairs.values())))
     real = load_real(experiment)
-    evaluation_classifiers = load_evaluation_classifiers(experiment, real, classifiers)
+    evaluation_classifiers, reasons = find_evaluation_classifiers(experiment, real, classifiers)
     for classifier in evaluation_classifiers.values():
         classifier.to(device)
     quality = {"pairs": count, "latents": f"index 0 of seeds 0 to {count - 1}"}
     quality["pixel_agreement"] = measure_pixels(experiment.domains, pairs, real)
     if counterparts := measure_counterparts(experiment, pairs):
         quality["counterpart_distance"] = counterparts
-    if not evaluation_classifiers:
-        return quality | {"not_measured": f"classes and Frechet distances: {why_not_classified(experiment, real)}"}
-    return (
-        quality
-        | measure_classes(pairs, evaluation_classifiers, {name: images.class_names for name, images in real.items()})
-        | {"frechet_distance": measure_distances(experiment, pairs, real, evaluation_classifiers)}
-    )
+    if evaluation_classifiers:
+        classified = {name: pairs[name] for name in evaluation_classifiers}
+        names = {name: images.class_names for name, images in real.items()}
+        quality |= measure_classes(classified, evaluation_classifiers, names)
+        quality |= measure_real_pairs(experiment, evaluation_classifiers)
+        quality |= measure_doubt(classified, real, evaluation_classifiers)
+        quality["frechet_distance"] = measure_distances(experiment, pairs, real, evaluation_classifiers)
+    if reasons:
+        quality["without_classes"] = reasons
+    return quality
 
 
 def load_real(experiment: Experiment) -> dict[str, ImageSet]:
@@ -67,6 +74,22 @@ def load_evaluation_classifiers(
         domain.name: load_classifier(classifier_file(classifiers, domain, experiment.size))
         for domain in experiment.domains
     }
+
+
+def find_evaluation_classifiers(
+    experiment: Experiment, real: dict[str, ImageSet], classifiers: Path
+) -> tuple[dict[str, Classifier], dict[str, str]]:
+    """Return the evaluation classifiers that there are, by domain, and the reason for each that is missing."""
+    found, reasons = {}, {}
+    for domain in experiment.domains:
+        file = classifier_file(classifiers, domain, experiment.size)
+        if reason := why_not_classified(experiment, {domain.name: real[domain.name]}):
+            reasons[domain.name] = reason
+        elif file.is_file():
+            found[domain.name] = load_classifier(file)
+        else:
+            reasons[domain.name] = f"{file} is missing: training.train_classifier makes it"
+    return found, reasons
 
 
 def why_not_classified(experiment: Experiment, real: dict[str, ImageSet]) -> str:
@@ -138,12 +161,59 @@ def measure_classes(
     }
 
 
+def measure_real_pairs(experiment: Experiment, evaluation_classifiers: dict[str, Classifier]) -> dict[str, Any]:
+    """Return the class agreement of true pairs of test images with the first domain: the most that pairs can reach.
+
+    It is below 1 because classifiers err, and because classes may look alike. Empty without true pairs.
+    """
+    first, agreement = experiment.domains[0].name, {}
+    for name, (images, counterparts) in load_true_pairs(experiment).items():
+        if {first, name} <= evaluation_classifiers.keys():
+            classes = classify(evaluation_classifiers[first], images)
+            agreement[name] = class_agreement(classes, classify(evaluation_classifiers[name], counterparts))
+    return {"class_agreement_of_real_pairs": agreement} if agreement else {}
+
+
+def load_true_pairs(experiment: Experiment) -> dict[str, tuple[Tensor, Tensor]]:
+    """Load the true pairs that each domain has with the first one, as test images of both in one order.
+
+    They are columns of one table, or transforms of the same images; other domains have none.
+    """
+    first, *others = experiment.domains
+    columns, known = load_pairs(experiment), ("transform", "train_split", "held_out")
+    pairs = {}
+    for domain in others:
+        if {first.name, domain.name} <= columns.keys():
+            pairs[domain.name] = columns[first.name].images, columns[domain.name].images
+        elif domain.image_fields(*known) == first.image_fields(*known):
+            transformed = replace(first, transform=domain.transform)
+            splits = (load_split(one, "test", experiment.size).images for one in (first, transformed))
+            pairs[domain.name] = next(splits), next(splits)
+    return pairs
+
+
+def measure_doubt(
+    pairs: Images, real: dict[str, ImageSet], evaluation_classifiers: dict[str, Classifier]
+) -> dict[str, Any]:
+    """Return the share of doubtful images of each domain: those of which its classifier is not confident."""
+    return {
+        "doubtful_images": {
+            name: {
+                "below": CONFIDENT,
+                "generated": doubtful(confidence(classifier, pairs[name]), CONFIDENT),
+                "real": doubtful(confidence(classifier, real[name].images), CONFIDENT),
+            }
+            for name, classifier in evaluation_classifiers.items()
+        }
+    }
+
+
 def measure_distances(
     experiment: Experiment, pairs: Images, real: dict[str, ImageSet], evaluation_classifiers: dict[str, Classifier]
 ) -> dict[str, Any]:
     """Compare generated images with real test images; the floor compares as many training images with them."""
     distances = {}
-    for domain in experiment.domains:
+    for domain in [one for one in experiment.domains if one.name in evaluation_classifiers]:
         generated, test = pairs[domain.name], real[domain.name].images
         training = load_split(domain, "train", experiment.size).images
         classifier = evaluation_classifiers[domain.name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Self
 
@@ -43,6 +44,19 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(values.movedim(1, -1)).movedim(-1, 1)
 
 
+class Block(nn.Module):
+    """The sum of a main path and of a shortcut, scaled so that the variance stays."""
+
+    def __init__(self, main: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.main, self.shortcut = main, shortcut
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return [B, C', H', W'] of [B, C, H, W]."""
+        total: Tensor = (self.main(values) + self.shortcut(values)) * math.sqrt(0.5)
+        return total
+
+
 class Flatten(nn.Flatten):
     """Flattening whose gradient has the memory layout of convolutions again, which what precedes it needs."""
 
@@ -74,7 +88,7 @@ def build(layers: Sequence[Layer], shape: Shape, width: float, outputs: dict[str
     for layer in layers:
         out = outputs[layer.out] if isinstance(layer.out, str) else max(1, round(layer.out * width))
         enlarged, shape = _enlarge(layer, shape)
-        operation, shape = OPERATIONS[layer.operation](layer, shape, out)
+        operation, shape = (_block if layer.skip else OPERATIONS[layer.operation])(layer, shape, out)
         flat = isinstance(operation[-1], nn.Linear)
         rows.append((layer, [*enlarged, *operation, *_finish(layer, out, flat)]))
     return Layers.of_rows(rows), shape
@@ -111,6 +125,23 @@ def _linear(layer: Layer, shape: Shape, out: int) -> Built:
     linear = nn.Linear(math.prod(shape), out * k * k, bias=_has_bias(layer))
     unfold = [Unflatten(1, (out, k, k))] if k > 1 else []
     return [Flatten(), linear, *unfold], (out, k, k)
+
+
+def _block(layer: Layer, shape: Shape, out: int) -> Built:
+    """Build a layer with a skip (He et al. 2016): beside its operation a 3x3 convolution, where the sides are smaller.
+
+    A convolution halves the channels within, so that the block costs what the operation alone would.
+    """
+    widens = layer.operation == "deconv"
+    within = out if widens else max(1, out // 2)
+    small = replace(layer, operation="conv", kernel=3, stride=1, padding=1, pool=1)
+    one, other = (small, layer) if widens else (layer, small)
+    first, inner = OPERATIONS[one.operation](one, shape, within)
+    second, shape_out = OPERATIONS[other.operation](other, inner, out)
+    finish = _finish(replace(layer, dropout=0.0, channel_dropout=0.0), within, flat=False)
+    narrow = nn.Conv2d(shape[0], out, 1, bias=False)
+    shortcut = [narrow, nn.Upsample(scale_factor=layer.stride)] if widens else [nn.AvgPool2d(layer.stride), narrow]
+    return [Block(nn.Sequential(*first, *finish, *second), nn.Sequential(*shortcut))], shape_out
 
 
 OPERATIONS: dict[str, Callable[[Layer, Shape, int], Built]] = {

@@ -10,9 +10,10 @@ from training.config.losses import CouplingConfig
 from training.errors import ConfigError
 from training.losses.coupling import COUPLINGS
 from training.pretrained.classifier import Classifier, classifier_file, load_classifier
+from training.pretrained.efficientnet import PACKAGES, EfficientNetLite, loss_side
 from training.pretrained.features import FeatureNetwork, load_feature_network
 
-LossNetwork = Classifier | FeatureNetwork
+LossNetwork = Classifier | EfficientNetLite | FeatureNetwork
 LossNetworks = Mapping[str, Mapping[str, LossNetwork]]  # by coupling and domain
 
 
@@ -40,10 +41,13 @@ def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[st
 
 
 def _feature_network(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, LossNetwork]:
-    return dict.fromkeys((domain.name for domain in experiment.domains), load_feature_network(coupling.vgg))
+    name = coupling.feature_network
+    known = name in PACKAGES
+    network = EfficientNetLite(name, loss_side(experiment.size)) if known else load_feature_network(name)
+    return dict.fromkeys((domain.name for domain in experiment.domains), network)
 
 
 LOADERS: dict[str, Callable[[CouplingConfig, Experiment], Mapping[str, LossNetwork]]] = {
     "classifiers": _classifiers,
-    "vgg": _feature_network,
+    "feature_network": _feature_network,
 }

@@ -10,7 +10,6 @@ from training.errors import ConfigError, RunError
 from training.files import read_json, write_json
 from training.pretrained.encoder import EncoderRecipe, LatentEncoder
 from training.runs.folder import (
-    MetricsLog,
     RunFolder,
     list_checkpoints,
     load_average,
@@ -19,6 +18,7 @@ from training.runs.folder import (
     provenance,
     save_checkpoint,
 )
+from training.runs.metrics_log import MetricsLog
 
 
 class EncoderFolder:

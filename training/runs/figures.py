@@ -49,9 +49,16 @@ def save_curves(panels: Panels, across: str, file: Path) -> None:
 
 
 def by_metric(runs: Mapping[str, Mapping[str, Curve]]) -> dict[str, dict[str, Curve]]:
-    """Turn the curves of runs, by metric, into panels: one for each metric that any run has."""
-    metrics = dict.fromkeys(metric for curves in runs.values() for metric in curves)
-    return {metric: {run: runs[run][metric] for run in runs if metric in runs[run]} for metric in metrics}
+    """Turn the curves of runs, by metric, into panels: one for each metric that any run has.
+
+    Those of domains, real_loss/digit, are in the panel of their metric, real_loss, labelled by run and domain.
+    """
+    panels: dict[str, dict[str, Curve]] = {}
+    for run, curves in runs.items():
+        for name, curve in curves.items():
+            metric, _, domain = name.partition("/")
+            panels.setdefault(metric, {})[f"{run} {domain}".rstrip()] = curve
+    return panels
 
 
 def sheet(pairs: Images, columns: int = 1) -> Image.Image:
@@ -67,11 +74,12 @@ def sheet(pairs: Images, columns: int = 1) -> Image.Image:
     return Image.fromarray(pixels.numpy())
 
 
-def save_sheet(pairs: Images, file: Path, columns: int = 1, scale: int = 1) -> None:
-    """Write a sheet as a PNG, its pixels enlarged `scale` times."""
+def save_sheet(pairs: Images, file: Path, columns: int = 1, scale: int = 1) -> Image.Image:
+    """Write a sheet as a PNG, its pixels enlarged `scale` times, and return it as it is without."""
     image = sheet(pairs, columns)
     enlarged = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     write_whole(file, lambda aside: enlarged.save(aside, format="PNG"))
+    return image
 
 
 def save_film(sheets: Sequence[Path], file: Path) -> None:

@@ -8,6 +8,7 @@ runs/00003_digit_edge/
     images.json         which images each domain learns from
     samples/            sheets: rows are latents, columns are domains
     checkpoints/        resumable states
+    best/               the averaged generator of the best measured snapshot
     losses.png          the metrics over the steps, once the run has ended
     training.gif        the sheets, one after the other, once the run has ended
     quality.json        what `evaluate` measured
@@ -17,38 +18,33 @@ runs/00003_digit_edge/
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import re
 import subprocess
-import threading
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from training.config.experiment import EXPERIMENT, Experiment, parse_kept
-from training.data.dataset import ImageSet
 from training.engine.distributed import Processes
 from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
-from training.files import expecting, read_json, write_json, write_lines, write_tensors, writing
+from training.files import expecting, read_json, write_json, write_lines, write_tensors
 from training.networks.coupled import AdaptedClassifier, CoupledDiscriminator, CoupledGenerator
+from training.runs.metrics_log import MetricsLog
 
 MAX_CHECKPOINTS = 2  # the last, and the one before it
 LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 COMPUTING = ("device", "threads", "processes", "precision")  # what results depend on, to the last bit
 MachineFacts = Mapping[str, str | int]
-MAX_NAMED = 5
+Snapshot = Literal["best", "last"]
 
 
 class RunFolder:
@@ -57,6 +53,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self.best = path / "best"
         self.samples = path / "samples"
         self.losses_file = path / "losses.png"
         self.film_file = path / "training.gif"
@@ -117,18 +114,19 @@ class RunFolder:
                 values.append(line[name])
         return curves
 
-    def quality(self, steps: int) -> dict[str, Any]:
-        """Return what `evaluate` measured after so many steps. Raises RunError if it has not."""
+    def quality(self, *steps: int) -> dict[str, Any]:
+        """Return what `evaluate` measured after one of these steps. Raises RunError if it has not."""
         return self._measured(self.quality_file, steps, "evaluate")
 
     def accuracy(self, steps: int) -> dict[str, Any]:
         """Return what `adapt` measured after so many steps. Raises RunError if it has not."""
-        return self._measured(self.accuracy_file, steps, "adapt")
+        return self._measured(self.accuracy_file, (steps,), "adapt")
 
-    def _measured(self, file: Path, steps: int, verb: str) -> dict[str, Any]:
+    def _measured(self, file: Path, steps: Sequence[int], verb: str) -> dict[str, Any]:
         measured: dict[str, Any] = read_json(file) if file.is_file() else {}
-        if measured.get("steps") != steps:
-            raise RunError(f"{self.path} is not measured after step {steps}: python -m training.{verb} {self.path}")
+        if measured.get("steps") not in steps:
+            after = " or ".join(map(str, dict.fromkeys(steps)))
+            raise RunError(f"{self.path} is not measured after step {after}: python -m training.{verb} {self.path}")
         return measured
 
     def open_log(self, step: int) -> MetricsLog:
@@ -224,12 +222,12 @@ def _acquire(lock: FileLock) -> bool:
     return True
 
 
-def load_average(run: RunFolder) -> tuple[CoupledGenerator, int]:
-    """Return the averaged generator of a run's last checkpoint, and its step.
+def load_average(run: RunFolder, snapshot: Snapshot = "best") -> tuple[CoupledGenerator, int]:
+    """Return the averaged generator of a run's best measured snapshot or of its last checkpoint, and its step.
 
     Raises RunError if there is none.
     """
-    generator, state = build_generator(run.experiment()), load_checkpoint(run.checkpoints)
+    generator, state = build_generator(run.experiment()), load_checkpoint(_snapshots(run, snapshot))
     generator.load_state_dict(state["average"])
     return generator.eval(), state["steps_done"]
 
@@ -239,6 +237,34 @@ def load_discriminator(run: RunFolder) -> CoupledDiscriminator:
     discriminator = build_discriminator(run.experiment())
     discriminator.load_state_dict(load_checkpoint(run.checkpoints)["discriminator"])
     return discriminator.eval()
+
+
+def snapshot_step(run: RunFolder, snapshot: Snapshot = "best") -> int:
+    """Return the step of the snapshot that `load_average` loads; 0 if there is none."""
+    return last_step(_snapshots(run, snapshot))
+
+
+def _snapshots(run: RunFolder, snapshot: Snapshot) -> Path:
+    """Return the folder that holds a snapshot: the last is the best of a run that was not measured."""
+    return run.best if snapshot == "best" and list_checkpoints(run.best) else run.checkpoints
+
+
+def save_best(run: RunFolder, step: int, average: dict[str, Any], measure: str, distance: float) -> None:
+    """Write the averaged generator's state after `step`, and by what measure and distance it is the best."""
+    run.best.mkdir(exist_ok=True)
+    state = {"steps_done": step, "average": average, "measure": measure, "distance": distance}
+    written = run.best / f"step_{step:08d}.pt"
+    write_tensors(written, state)
+    for old in set(list_checkpoints(run.best)) - {written}:
+        old.unlink()
+
+
+def chosen_by(run: RunFolder) -> dict[str, Any]:
+    """Return the measure of a run's best snapshot and its distance; empty if none was measured."""
+    if not list_checkpoints(run.best):
+        return {}
+    state = load_checkpoint(run.best)
+    return {"measure": state["measure"], "distance": state["distance"]}
 
 
 def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:
@@ -256,42 +282,6 @@ def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:
         for domain in experiment.domains
     }
     return classifiers, state["steps_done"]
-
-
-class MetricsLog:
-    """Writes each line of metrics twice: as JSON and as TensorBoard events."""
-
-    def __init__(self, file: Path, events: Path, step: int) -> None:
-        self._file, self._folder = file, events
-        self._hook = threading.excepthook
-        threading.excepthook = self._pass_over
-        with writing(file):
-            self._lines = file.open("a", buffering=1, encoding="utf-8")
-        with writing(events):
-            self._events = SummaryWriter(events, purge_step=step + 1)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Add the values at `step`. Raises RunError if the disk fails."""
-        with writing(self._file):
-            self._lines.write(json.dumps({"step": step, **values}) + "\n")
-        with writing(self._folder):
-            for name, value in values.items():
-                self._events.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Flush and close both files. Raises RunError if the disk fails."""
-        try:
-            with writing(self._file):
-                self._lines.close()
-            with writing(self._folder):
-                self._events.close()
-        finally:
-            threading.excepthook = self._hook
-
-    def _pass_over(self, failed: threading.ExceptHookArgs) -> None:
-        """Print no traceback of TensorBoard's thread if the disk fails: its next call raises the error."""
-        if not isinstance(failed.exc_value, OSError):
-            self._hook(failed)
 
 
 def provenance() -> dict[str, Any]:
@@ -347,61 +337,3 @@ def seconds(run: RunFolder) -> float:
         times = [event.wall_time for event in EventFileLoader(str(file)).Load()]
         total += max(times, default=0.0) - min(times, default=0.0)
     return total
-
-
-def write_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> None:
-    """Write each domain's images into the run: fingerprints and names, and a digest of all pixels."""
-    record = {
-        name: {"pixels": _digest(images.images), "images": [list(origin) for origin in images.origins]}
-        for name, images in sets.items()
-    }
-    write_lines(run.images_file, [json.dumps(record)])
-
-
-def check_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> str:
-    """Compare what domains learn from now with what they learned from; return a warning, or nothing.
-
-    Raises RunError, naming the images, if a domain would learn from others than those it began with. A run
-    without a record, of an earlier version, is not checked.
-    """
-    if not run.images_file.is_file():
-        return ""
-    record: dict[str, Any] = read_json(run.images_file)
-    if changes := _image_changes(record, sets):
-        raise RunError(
-            f"{run.path} cannot go on: its images have changed, and a domain would learn from others than it "
-            f"began with ({'. '.join(changes)}); restore them, or begin a new run"
-        )
-    if any(record[name]["pixels"] != _digest(images.images) for name, images in sets.items()):
-        return "the images are the same, but in another order, or decoded or fitted otherwise than before"
-    return ""
-
-
-def _image_changes(record: Mapping[str, Any], sets: Mapping[str, ImageSet]) -> list[str]:
-    """Return for each domain the images that it had not, or has no longer, by the run's record."""
-    known = {name: {mark: file for file, mark in domain["images"]} for name, domain in record.items()}
-    owners = {mark: name for name, images in known.items() for mark in images}
-    changes = []
-    for name, images in sets.items():
-        now = {origin.fingerprint: origin.name for origin in images.origins}
-        counts = Counter(origin.fingerprint for origin in images.origins)
-        before = Counter(mark for _, mark in record.get(name, {"images": []})["images"])
-        taken = [now[mark] for mark in now if owners.get(mark, name) != name]
-        added = [now[mark] for mark in counts - before if mark not in owners or owners[mark] == name]
-        gone = [known[name][mark] for mark in before - counts]
-        parts = [
-            f"{len(files)} {what}: {_some(files)}"
-            for what, files in (("were another domain's", taken), ("are new", added), ("are gone", gone))
-            if files
-        ]
-        changes += [f"domain {name}: {'; '.join(parts)}"] if parts else []
-    return changes
-
-
-def _digest(images: Tensor) -> str:
-    return hashlib.blake2b(images.contiguous().numpy().data, digest_size=16).hexdigest()
-
-
-def _some(files: list[str]) -> str:
-    more = f" and {len(files) - MAX_NAMED} more" if len(files) > MAX_NAMED else ""
-    return ", ".join(files[:MAX_NAMED]) + more

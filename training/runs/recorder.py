@@ -1,24 +1,37 @@
-"""Recorder of a run: metrics, sheets, checkpoints, and at the end a plot and a film."""
+"""Recorder of a run: metrics, sheets, checkpoints, measured snapshots, and at the end a plot and a film."""
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
 
-from lightning_fabric import Fabric
-from torch import Tensor
-
+from training.engine.held_out import HeldOutImages
 from training.engine.machine import describe_machine
 from training.engine.trainer import Trainer
 from training.errors import DivergedError
 from training.losses.pixels import Images
+from training.metrics.snapshots import SnapshotMeasure
 from training.networks.coupled import generate, latents_of_seeds
 from training.runs.figures import by_metric, save_curves, save_film, save_sheet
-from training.runs.folder import RunFolder, note_machine, save_checkpoint
+from training.runs.folder import RunFolder, chosen_by, note_machine, save_best, save_checkpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FIRST_PREVIEW = 60.0  # seconds; each further one comes after twice the time
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a run is compared with while it trains."""
+
+    held_out: Images = field(default_factory=dict)
+    """Test images uint8 [N, C, H, W] by domain, on which the discriminator's accuracy shows overfitting."""
+    measure: SnapshotMeasure | None = None
+    """Distance of snapshots; None if they are not measured."""
 
 
 class Recorder:
@@ -27,30 +40,57 @@ class Recorder:
     All processes of a run call every method, and all of them stop if a loss diverges.
     """
 
-    def __init__(self, folder: RunFolder, trainer: Trainer) -> None:
-        self._folder, self._trainer = folder, trainer
+    def __init__(self, folder: RunFolder, trainer: Trainer, watch: Watch | None = None) -> None:
+        self._folder, self._trainer, watch = folder, trainer, watch or Watch()
         self._leads = trainer.processes.leads
+        self._held_out = HeldOutImages(trainer.experiment, watch.held_out, trainer.state, trainer.processes)
+        self._measure = watch.measure if self._leads else None
+        self._best = _best(folder, self._measure) if self._measure else 0.0
+        self._begun, self._next_preview = time.monotonic(), FIRST_PREVIEW
         self._log = folder.open_log(trainer.state.steps_done) if self._leads else None
         if self._leads:
             processes = trainer.processes
             note_machine(folder, describe_machine(processes.device, processes.count, processes.precision))
 
     def write_metrics(self) -> dict[str, float]:
-        """Write the mean losses since the last time, and return them. Raises DivergedError."""
+        """Write the mean losses since the last time, and return them. Raises DivergedError.
+
+        With them, what the discriminator says of the real, generated and held-out images of each domain.
+        """
         self.check()
-        means = self._trainer.state.means.means()
-        self._trainer.state.means.reset()
+        state = self._trainer.state
+        means = state.means.means()
+        values = means | state.logits.means() | self._held_out.accuracy()
+        state.means.reset()
+        state.logits.reset()
         if self._log:
-            self._log.write(self._trainer.state.steps_done, means)
+            self._log.write(state.steps_done, values)
         return means
+
+    def preview_is_due(self) -> bool:
+        """Return whether it is time for a sheet: a minute after the start, then after 2, 4, 8 and so on."""
+        if due := time.monotonic() - self._begun >= self._next_preview:
+            self._next_preview *= 2
+        return due
 
     def save_sheet(self) -> None:
         """Write a sheet of pairs of the EMA generator, of the same seeds every time."""
-        if self._leads:
-            experiment = self._trainer.experiment
-            latents = latents_of_seeds(experiment.latent_prior, range(experiment.sample_count))
-            file = self._folder.samples / f"step_{self._trainer.state.steps_done:08d}.png"
-            save_sheet(generate(self._trainer.state.ema_generator, latents), file)
+        if self._log:
+            steps = self._trainer.state.steps_done
+            sheet = save_sheet(preview(self._trainer), self._folder.samples / f"step_{steps:08d}.png")
+            self._log.write_picture(steps, sheet)
+
+    def measure(self) -> None:
+        """Measure the EMA generator, and keep it if it is the best so far; it costs no random numbers."""
+        if self._log and self._measure:
+            state = self._trainer.state
+            values = measure_snapshot(self._trainer, self._measure)
+            distance = values[self._measure.name]
+            if distance < self._best:
+                self._best = distance
+                average = state.ema_generator.state_dict()
+                save_best(self._folder, state.steps_done, average, self._measure.name, distance)
+            self._log.write(state.steps_done, values)
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint. Raises DivergedError."""
@@ -82,6 +122,25 @@ class Recorder:
             self._log.close()
 
 
+def _best(folder: RunFolder, measure: SnapshotMeasure) -> float:
+    """Return the least distance so far; infinite if none was measured by this measure."""
+    known = chosen_by(folder)
+    return float(known["distance"]) if known.get("measure") == measure.name else math.inf
+
+
+def preview(trainer: Trainer) -> Images:
+    """Generate the pairs of a sheet of samples."""
+    experiment = trainer.experiment
+    latents = latents_of_seeds(experiment.latent_prior, range(experiment.sample_count))
+    return generate(trainer.state.ema_generator, latents)
+
+
+def measure_snapshot(trainer: Trainer, measure: SnapshotMeasure) -> dict[str, float]:
+    """Return the distances of the EMA generator: their mean, and that of each domain."""
+    latents = latents_of_seeds(trainer.experiment.latent_prior, measure.seeds)
+    return measure(generate(trainer.state.ema_generator, latents))
+
+
 @contextmanager
 def stop_requested(processes: int) -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether SIGINT or SIGTERM has come. A second signal stops at once.
@@ -106,25 +165,3 @@ def stop_requested(processes: int) -> Iterator[Callable[[], bool]]:
         yield lambda: bool(signals)
     finally:
         restore()
-
-
-def describe(trainer: Trainer, images: Images, fabric: Fabric) -> str:
-    """Return the summary that is printed before training."""
-    experiment = trainer.experiment
-    sizes = {
-        name: sum(weight.numel() for weight in network.parameters()) for name, network in trainer.state.networks.items()
-    }
-    return "\n".join(
-        [
-            f"{experiment.name}: {experiment.steps} steps of {experiment.batch_size} images a domain "
-            f"on {fabric.device}, precision {trainer.processes.precision}",
-            *(f"  {name}: {len(domain)} images, {_shape(domain)}" for name, domain in images.items()),
-            *(f"  {name}: {size:,} parameters" for name, size in sizes.items()),
-        ]
-    )
-
-
-def _shape(images: Tensor) -> str:
-    """Return the size of images, and grey or RGB."""
-    _, channels, height, width = images.shape
-    return f"{height}x{width} {'grey' if channels == 1 else 'RGB'}"

@@ -7,12 +7,12 @@ heads); a discriminator's first layers are a domain's own (the stems) and its la
 
 from __future__ import annotations
 
-from training.zoo import cogan, dcgan, soft_cogan
+from training.zoo import cogan, dcgan, modern, soft_cogan
 from training.zoo.rows import Layer, Table
 
 __all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "FEATURES", "GENERATORS", "Layer", "Table", "size_mismatch"]
 
-FAMILIES = (cogan, dcgan, soft_cogan)
+FAMILIES = (cogan, dcgan, soft_cogan, modern)
 GENERATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.GENERATORS.items()}
 DISCRIMINATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.DISCRIMINATORS.items()}
 ENCODERS = soft_cogan.ENCODERS

@@ -25,6 +25,8 @@ class Layer:
     """Pixels on every side; same, as TensorFlow has it, leaves a side's length to the stride alone."""
     enlarge: int = 1
     """How often every pixel is repeated, across and down."""
+    skip: bool = False
+    """Whether the operation is a block: with a 3x3 convolution and a skip, added before the normalisation."""
     pool: int = 1
     norm: Norm = "none"
     eps: float = 1e-5

@@ -1,6 +1,7 @@
 """How much faster a training step is than the steps of earlier systems, at equal architecture and batch.
 
     python -m tests.benchmarks.training training/recipes/digit_negative.toml --repeats 5
+    python -m tests.benchmarks.training training/recipes/digit_negative.toml --accelerator cuda --steps 100
 
 Ours: the shared layers run once for all domains, one run of the generator serves both updates, channels last,
 and bfloat16 where the machine is good at it. Theirs: see loops.py. All update the same networks by the same
@@ -16,16 +17,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 
 from tests.benchmarks.training.loops import LOOPS, Loop
 from training.config.experiment import Experiment, load_experiment
 from training.config.fields import Precision
-from training.engine.machine import Machine
+from training.engine.machine import Machine, describe_machine
 from training.engine.trainer import Trainer
 from training.runs.tables import Value, markdown
+
+Kind = Literal["cpu", "cuda", "mps"]
+KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
 
 
 def main() -> None:
@@ -34,10 +38,13 @@ def main() -> None:
     parser.add_argument("experiment", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--accelerator", choices=["auto", *KINDS], default="cpu")
     options = parser.parse_args()
     experiment = without_penalty(load_experiment(options.experiment))
-    seconds = measure(arms(experiment), options.repeats, options.steps)
-    print(f"{experiment.name}, {torch.get_num_threads()} threads of the CPU\n")
+    device = Machine(accelerator=options.accelerator).device("a benchmark")
+    seconds = measure(arms(experiment, device), options.repeats, options.steps, partial(synchronise, device))
+    machine = describe_machine(device, processes=1, precision="")
+    print(f"{experiment.name} on {machine['device']}, {torch.get_num_threads()} threads of the CPU\n")
     print(markdown(rows(seconds, experiment.batch_size * len(experiment.domains))))
 
 
@@ -47,26 +54,38 @@ def without_penalty(experiment: Experiment) -> Experiment:
     return replace(experiment, discriminator=discriminator, couplings=())
 
 
-def arms(experiment: Experiment) -> dict[str, Callable[[], None]]:
-    """Return a step of each arm by its name, on the same images at random."""
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has computed what it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def arms(experiment: Experiment, device: torch.device) -> dict[str, Callable[[], None]]:
+    """Return a step of each arm by its name, on the same images at random and on one device."""
     images = {
         domain.name: torch.randint(256, (1000, domain.channels, *experiment.size), dtype=torch.uint8)
         for domain in experiment.domains
     }
     precisions: tuple[Precision, ...] = get_args(Precision)
-    fabrics = {name: Machine(accelerator="cpu", precision=name).fabric() for name in precisions}
-    ours = {f"ours, {name}": Trainer(experiment, images, fabric).step for name, fabric in fabrics.items()}
-    return {name: partial(step, Loop(experiment, images)) for name, step in LOOPS.items()} | ours
+    machines = {name: Machine(accelerator=KINDS[device.type], precision=name) for name in precisions}
+    ours = {f"ours, {name}": Trainer(experiment, images, one.fabric()).step for name, one in machines.items()}
+    return {name: partial(step, Loop(experiment, images, device)) for name, step in LOOPS.items()} | ours
 
 
-def measure(steps: dict[str, Callable[[], None]], repeats: int, count: int) -> dict[str, list[float]]:
-    """Time `count` steps of each arm in turns; return the seconds of one, a value a turn."""
+def measure(
+    steps: dict[str, Callable[[], None]], repeats: int, count: int, wait: Callable[[], None]
+) -> dict[str, list[float]]:
+    """Time `count` steps of each arm in turns; return the seconds of one, a value a turn.
+
+    `wait` returns when the device has computed all that it was given.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(repeats + 1):
         for name, step in steps.items():
             begun = time.perf_counter()
             for _ in range(count):
                 step()
+            wait()
             if turn:  # the first warms up
                 seconds[name].append((time.perf_counter() - begun) / count)
     return seconds

@@ -21,21 +21,24 @@ from training.losses.pixels import Images, from_bytes
 class Loop:
     """Networks, optimisers and batches, which every loop has alike."""
 
-    def __init__(self, experiment: Experiment, images: Images) -> None:
-        self.batch, self.latent_dim = experiment.batch_size, experiment.latent_dim
-        self.images, self.loss = images, LOSSES[experiment.loss]
-        self.generator, self.discriminator = build_generator(experiment), build_discriminator(experiment)
+    def __init__(self, experiment: Experiment, images: Images, device: torch.device) -> None:
+        self.batch, self.latent_dim, self.device = experiment.batch_size, experiment.latent_dim, device
+        self.images = {name: domain.to(device) for name, domain in images.items()}
+        self.loss = LOSSES[experiment.loss]
+        self.generator = build_generator(experiment).to(device)
+        self.discriminator = build_discriminator(experiment).to(device)
         self.g_optimiser = _adam(self.generator, experiment.generator)
         self.d_optimiser = _adam(self.discriminator, experiment.discriminator)
 
     def real(self) -> Images:
         """Draw a batch of real images of each domain."""
-        rows = {name: torch.randint(len(images), (self.batch,)) for name, images in self.images.items()}
+        counts = {name: len(images) for name, images in self.images.items()}
+        rows = {name: torch.randint(count, (self.batch,), device=self.device) for name, count in counts.items()}
         return {name: from_bytes(self.images[name][rows[name]], self.generator.image_range) for name in rows}
 
     def latents(self) -> Tensor:
         """Draw the latents of a batch, [B, Z]."""
-        return torch.randn(self.batch, self.latent_dim)
+        return torch.randn(self.batch, self.latent_dim, device=self.device)
 
     def draw_apart(self, latents: Tensor) -> Images:
         """Run the generator of each domain by itself, the shared layers with it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 import time
 import tracemalloc
@@ -57,13 +58,8 @@ def test_images_are_turned_upright(name: str, orientation: int) -> None:
     exif[0x0112] = orientation
     lossless = {"lossless": True} if name == "WEBP" else {}
     file = saved(picture(), name, exif=exif.tobytes() if name != "TIFF" else exif, **lossless)
-    expected = ImageOps.exif_transpose(read_turned(file))
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(file)))
     assert np.array_equal(np.asarray(read_image(file)), np.asarray(expected))
-
-
-def read_turned(file: bytes) -> Image.Image:
-    """Return an image as it is stored."""
-    return Image.open(decoding.io.BytesIO(file))
 
 
 @pytest.mark.parametrize(

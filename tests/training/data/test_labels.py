@@ -10,7 +10,7 @@ from PIL import Image
 
 from training.config.data import DomainConfig
 from training.config.experiment import Experiment, parse_experiment
-from training.data.dataset import check_test_splits, load_split
+from training.data.dataset import load_held_out, load_split
 from training.data.labels import class_mismatch
 from training.errors import ConfigError, DataError
 
@@ -44,12 +44,12 @@ def test_auxiliary_losses_and_the_semantic_coupling_need_the_same_classes(
     """A class that one folder lacks moves the numbers of all behind it, which is said before training."""
     ours, theirs = folder(tmp_path / "ours", "cat", "dog"), folder(tmp_path / "theirs", "dog", "wolf")
     with pytest.raises(DataError, match="class 0 of domain theirs is 'dog', and that of ours 'cat'; lessons"):
-        check_test_splits(experiment(ours, theirs, **compared))
+        load_held_out(experiment(ours, theirs, **compared))
     more = folder(tmp_path / "more", "cat", "dog", "wolf")
     with pytest.raises(DataError, match="domain theirs has 3 classes and ours 2"):
-        check_test_splits(experiment(ours, more, **compared))
-    check_test_splits(experiment(ours, theirs))
-    check_test_splits(experiment(ours, folder(tmp_path / "same", "cat", "dog"), **compared))
+        load_held_out(experiment(ours, more, **compared))
+    load_held_out(experiment(ours, theirs))
+    load_held_out(experiment(ours, folder(tmp_path / "same", "cat", "dog"), **compared))
 
 
 def test_merged_classes_are_one(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_images_without_classes_fit_any(tmp_path: Path) -> None:
         (tmp_path / "flat" / split).mkdir(parents=True)
         for shade in (1, 2):
             Image.new("L", SIZE, shade).save(tmp_path / "flat" / split / f"{shade}.png")
-    check_test_splits(experiment(ours, tmp_path / "flat", **LESSON))
+    load_held_out(experiment(ours, tmp_path / "flat", **LESSON))
 
 
 def test_what_measures_a_run_is_looked_at_before_it(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_what_measures_a_run_is_looked_at_before_it(tmp_path: Path) -> None:
     ):
         domain = {"name": "ours", "source": str(ours), **fields}
         with pytest.raises(DataError, match=f"domain ours: .*{message}"):
-            check_test_splits(parse_experiment({"name": "a", "data_license": "none", "domains": [domain]}))
+            load_held_out(parse_experiment({"name": "a", "data_license": "none", "domains": [domain]}))
 
 
 def test_a_damaged_test_image_is_found_before_training(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_damaged_test_image_is_found_before_training(tmp_path: Path) -> None:
     ours, theirs = folder(tmp_path / "ours", "cat", "dog"), folder(tmp_path / "theirs", "cat", "dog")
     (theirs / "test" / "dog" / "test.png").write_text("no image")
     with pytest.raises(DataError, match=r"domain theirs: image .+dog/test\.png of .+ cannot be read"):
-        check_test_splits(experiment(ours, theirs))
+        load_held_out(experiment(ours, theirs))
 
 
 def test_sources_that_name_no_classes_fit_any() -> None:

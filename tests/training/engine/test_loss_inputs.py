@@ -124,7 +124,7 @@ def test_classifiers_are_read_for_those_who_ask(make_experiment: MakeExperiment,
     """A cycle needs none; missing loss networks are named with their path."""
     assert load_loss_networks(make_experiment(couplings=coupled("cycle"))) == {}
     for name, message in (("semantic", "train_classifier"), ("content", r"vgg\.pth is missing")):
-        missing = coupled(name)[0] | {"classifiers": str(tmp_path), "vgg": str(tmp_path / "vgg.pth")}
+        missing = coupled(name)[0] | {"classifiers": str(tmp_path), "feature_network": str(tmp_path / "vgg.pth")}
         with pytest.raises(RunError, match=message):
             load_loss_networks(make_experiment(couplings=[missing]))
 

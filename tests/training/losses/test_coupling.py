@@ -88,20 +88,20 @@ def test_a_cycle_ends_where_it_began() -> None:
 def test_content_is_the_last_of_the_features() -> None:
     """It costs the mean squared difference between domains, whatever the other features are."""
     images = {"left": torch.zeros(2, 1, 4, 4), "right": torch.full((2, 1, 4, 4), 6.0)}
-    vgg_features = dict.fromkeys(images, lambda batch: [batch * 100, batch])
-    assert content(GeneratedBatch(images), CouplingInputs(vgg_features=vgg_features)).item() == pytest.approx(36.0)
+    image_features = dict.fromkeys(images, lambda batch: [batch * 100, batch])
+    assert content(GeneratedBatch(images), CouplingInputs(image_features=image_features)).item() == pytest.approx(36.0)
 
 
 def test_style_is_how_channels_go_together() -> None:
     """A feature's Gram matrix is its mean over places; generated and real ones are compared image by image."""
     real = {"left": torch.tensor([[[[1.0, 3.0]], [[2.0, 0.0]]]])}  # two channels of two places
     generated = {"left": torch.tensor([[[[3.0, 1.0]], [[0.0, 2.0]]]])}  # the places change, the style does not
-    vgg_features = {"left": lambda batch: [batch, 2 * batch, batch + 1000.0]}
-    assert style(GeneratedBatch(generated, real=real), CouplingInputs(vgg_features=vgg_features)) == 0.0
+    image_features = {"left": lambda batch: [batch, 2 * batch, batch + 1000.0]}
+    assert style(GeneratedBatch(generated, real=real), CouplingInputs(image_features=image_features)) == 0.0
     generated["left"] = torch.tensor([[[[1.0, 3.0]], [[0.0, 2.0]]]])  # products 5, 3, 2 where 5, 1, 2 are real
     expected = (2 * 2.0**2 / 4 + 2 * 8.0**2 / 4) / 2
     assert style(
-        GeneratedBatch(generated, real=real), CouplingInputs(vgg_features=vgg_features)
+        GeneratedBatch(generated, real=real), CouplingInputs(image_features=image_features)
     ).item() == pytest.approx(expected)
 
 
@@ -122,7 +122,7 @@ def test_a_domain_as_far_from_the_mean_has_the_same_gradient(name: str) -> None:
         inputs = CouplingInputs(
             weights={name: [[value]] for name, value in values.items()},
             classify=dict.fromkeys(values, lambda batch: batch.flatten(1)),
-            vgg_features=dict.fromkeys(values, lambda batch: [batch]),
+            image_features=dict.fromkeys(values, lambda batch: [batch]),
         )
         generated = GeneratedBatch(values, features={name: [value] for name, value in values.items()})
         (gradient,) = torch.autograd.grad(COUPLINGS[name].loss(generated, inputs), values["d0"])

@@ -10,9 +10,11 @@ from torch import nn
 
 from training.losses.pixels import transform
 from training.metrics.frechet import (
+    FrechetDistance,
     class_agreement,
     class_balance,
     counterpart_distance,
+    doubtful,
     frechet_distance,
     pixel_agreement,
 )
@@ -88,6 +90,19 @@ def test_a_spread_costs_what_the_closed_form_says(pixels_as_features: Classifier
     values = levels.double() * 2 / 255
     expected = 4 * (values.mean() ** 2 + values.var())
     assert frechet_distance(pixels_as_features, levels, levels * 2) == pytest.approx(float(expected), rel=0.02)
+
+
+def test_real_images_are_read_once(pixels_as_features: Classifier) -> None:
+    """One distance after another is what each is by itself, and the real images stay."""
+    real, *others = torch.randint(256, (3, 200, 1, 2, 2), dtype=torch.uint8)
+    distance = FrechetDistance(pixels_as_features, real)
+    expected = [frechet_distance(pixels_as_features, real, images) for images in (*others, others[0])]
+    assert [distance(images) for images in (*others, others[0])] == expected
+
+
+def test_doubtful_images_are_counted() -> None:
+    """One in four has less than 0.9; exactly 0.9 is not less."""
+    assert doubtful(torch.tensor([0.95, 0.9, 0.5, 1.0], dtype=torch.float64), 0.9) == 0.25
 
 
 def test_counterparts_are_nearer_than_others() -> None:

@@ -8,12 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from tests.training.data.picture_sets import pictures, write_split
 from training.config.experiment import Experiment, parse_experiment
 from training.data.dataset import load_split
 from training.losses.pixels import transform
-from training.metrics.quality import measure_counterparts, measure_pixels
+from training.metrics.quality import (
+    CONFIDENT,
+    load_true_pairs,
+    measure_counterparts,
+    measure_doubt,
+    measure_pixels,
+    measure_real_pairs,
+)
+from training.pretrained.classifier import Classifier, classify, confidence
 
 MakeExperiment = Callable[..., Experiment]
 SIZE = (28, 28)
@@ -58,3 +67,62 @@ def test_true_pairs_stand_beside_the_generated(tmp_path: Path) -> None:
     assert measured["true_floor"] > measured["true_distance"]
     alone = parse_experiment({"name": "a", "data_license": "none", "domains": domains[:1]})
     assert measure_counterparts(alone, generated) == {}
+
+
+def test_true_pairs_are_transforms_of_the_same_images(make_experiment: MakeExperiment) -> None:
+    """Whatever the first domain is; other images, and the same ones in colour, have no true pairs."""
+    experiment = make_experiment(("negative", "digit", "edge", "colour"))
+    pairs, (negative, digit, edge, _) = load_true_pairs(experiment), experiment.domains
+    assert pairs.keys() == {"digit", "edge"}
+    originals = load_split(digit, "test", SIZE).images
+    for domain in (digit, edge):
+        first, other = pairs[domain.name]
+        assert torch.equal(first, transform(originals, negative.transform))
+        assert torch.equal(other, transform(originals, domain.transform))
+    others = replace(experiment, domains=(negative, replace(edge, margin=2)))
+    assert load_true_pairs(others) == {}
+
+
+def test_true_pairs_are_columns_of_one_table(tmp_path: Path) -> None:
+    """The images of a test row are a pair."""
+    columns = {"image": pictures(0, 51, 102), "dark": pictures(0, 0, 51)}
+    for split in ("train", "test"):
+        write_split(tmp_path / "pairs", split, columns)
+    domains = [{"name": name, "source": str(tmp_path / "pairs"), "image_column": name} for name in ("image", "dark")]
+    experiment = parse_experiment({"name": "a", "data_license": "none", "domains": domains})
+    image, dark = load_true_pairs(experiment)["dark"]
+    assert image[:, 0, 0, 0].tolist() == [0, 51, 102]
+    assert dark[:, 0, 0, 0].tolist() == [0, 0, 51]
+
+
+@pytest.fixture
+def brightness() -> Classifier:
+    """Return a classifier of two classes, dark and bright, which doubts what lies between."""
+    classifier = Classifier("digit", channels=1, classes=2)
+    classifier.body = nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(1))
+    last = nn.Linear(1, 2)
+    with torch.no_grad():
+        last.weight.copy_(torch.tensor([[-4.0], [4.0]]))
+        last.bias.zero_()
+    classifier.last = last  # type: ignore[assignment]  # layers of no architecture
+    return classifier.eval()
+
+
+def test_real_pairs_and_doubt_are_what_the_classifiers_say(
+    make_experiment: MakeExperiment, brightness: Classifier
+) -> None:
+    """A digit is dark where its negative is bright, and of middling images the classifier is not sure."""
+    experiment = make_experiment(("digit", "negative"))
+    classifiers = dict.fromkeys(("digit", "negative"), brightness)
+    real = {domain.name: load_split(domain, "test", SIZE) for domain in experiment.domains}
+    first, other = (classify(brightness, real[name].images) for name in classifiers)
+    agreement = measure_real_pairs(experiment, classifiers)["class_agreement_of_real_pairs"]
+    assert agreement == {"negative": float((first == other).double().mean())}
+    levels = torch.tensor([0, 60, 120, 140, 255], dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, -1, *SIZE)
+    sure = confidence(brightness, levels)
+    assert (sure < CONFIDENT).tolist() == [False, False, True, True, False]
+    doubt = measure_doubt(dict.fromkeys(classifiers, levels), real, classifiers)["doubtful_images"]
+    assert doubt["digit"]["generated"] == doubt["negative"]["generated"] == 0.4
+    assert doubt["digit"]["real"] == float((confidence(brightness, real["digit"].images) < CONFIDENT).double().mean())
+    assert measure_real_pairs(make_experiment(("digit",)), classifiers) == {}
+    assert measure_real_pairs(experiment, {"negative": brightness}) == {}  # one domain has no classifier

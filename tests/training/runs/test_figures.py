@@ -36,6 +36,8 @@ def test_runs_become_panels_of_metrics() -> None:
     """Every metric that any run has is a panel, with a curve for each run that has it."""
     runs = {"one": {"loss": CURVE, "r1": CURVE}, "two": {"loss": CURVE}}
     assert by_metric(runs) == {"loss": {"one": CURVE, "two": CURVE}, "r1": {"one": CURVE}}
+    domains = {"one": {"loss/digit": CURVE, "loss": CURVE, "loss/edge": CURVE}}
+    assert by_metric(domains) == {"loss": {"one digit": CURVE, "one": CURVE, "one edge": CURVE}}
 
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (3, 3, 1), (4, 3, 2)])

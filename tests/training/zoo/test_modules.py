@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.networks.layers import ChannelNorm, build
+from training.networks.layers import Block, ChannelNorm, build
 from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, FEATURES, GENERATORS, Layer
 
 TABLES = {
@@ -62,12 +62,21 @@ def word(module: nn.Module) -> str:
             return f"repeat{module.scale_factor:g}"
         case nn.ZeroPad2d():
             return f"pad{module.padding}"
+        case Block():
+            return f"[{printed_path(module.main)} + {printed_path(module.shortcut)}]"
+        case nn.AvgPool2d():
+            return f"mean{module.kernel_size}"
         case nn.Flatten():
             return "flatten"
         case nn.Unflatten():
             return "to" + "x".join(map(str, module.unflattened_size))
         case _:
             return WORDS.get(type(module), repr(module))
+
+
+def printed_path(path: nn.Module) -> str:
+    """Write the modules of one path of a block."""
+    return " ".join(map(word, path.children()))
 
 
 def printed(layers: Sequence[Layer], shape: tuple[int, int, int]) -> list[str]:
@@ -116,6 +125,7 @@ def test_every_table_is_stated() -> None:
         {"padding": "same"},
         {"enlarge": 2},
         {"pool": 2},
+        {"skip": True},
         {"norm": "none"},
         {"norm": "layer"},
         {"eps": 1e-3},

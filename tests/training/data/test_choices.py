@@ -1,0 +1,172 @@
+"""A recipe of folders alone is completed by what the images are like, and what it names holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training import train
+from training.config.experiment import Experiment, load_experiment
+from training.data.choices import Choices
+from training.errors import ConfigError, DataError
+from training.runs.folder import RunFolder
+from training.zoo.modern import SIDES
+
+
+def write_pictures(folder: Path, size: tuple[int, int], mode: str, count: int = 12) -> None:
+    """Write JPEGs of noise."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng([*folder.name.encode()])
+    width, height = size
+    for number in range(count):
+        shape = (height, width, 3) if mode == "RGB" else (height, width)
+        Image.fromarray(random.integers(256, size=shape, dtype=np.uint8)).save(folder / f"{number}.jpg")
+
+
+def complete(
+    tmp_path: Path, text: str = "", on_gpu: bool = False, **folders: tuple[tuple[int, int], str]
+) -> Experiment:
+    """Write folders of pictures, and a recipe that names them alone and says `text`; load it."""
+    for name, (size, mode) in folders.items():
+        write_pictures(tmp_path / name, size, mode)
+    domains = "".join(f'[[domains]]\nsource = "{tmp_path / name}"\n' for name in folders)
+    file = tmp_path / "My pictures.toml"
+    file.write_text(f"{text}\n{domains}")
+    return load_experiment(file, Choices(on_gpu))
+
+
+SQUARE = ((64, 64), "RGB")
+
+
+def test_two_folders_are_enough(tmp_path: Path) -> None:
+    """Names, colour, test images, architecture, penalty and augmentations follow from the folders."""
+    experiment = complete(tmp_path, day=((90, 70), "RGB"), night=((64, 100), "L"))
+    assert experiment.name == "my_pictures"
+    assert [(d.name, d.channels, d.crop, d.held_out) for d in experiment.domains] == [
+        ("day", 3, 1.0, 0.1),
+        ("night", 1, 1.0, 0.1),
+    ]
+    assert experiment.size == (64, 64)
+    assert {experiment.generator.table, experiment.discriminator.table} == {"modern_64"}
+    assert experiment.discriminator.augmentations == ("flip", "color", "translation", "cutout")
+    assert [penalty.name for penalty in experiment.discriminator.all_penalties] == ["r1"]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "on_gpu", "side"),
+    [
+        (8, 8, False, 16),
+        (28, 28, False, 28),
+        (31, 40, False, 16),
+        (40, 33, False, 32),
+        (500, 300, False, 64),
+        (500, 300, True, 128),
+        (100, 400, True, 64),
+    ],
+)
+def test_the_size_is_a_power_of_two_that_the_images_fill(
+    tmp_path: Path, width: int, height: int, on_gpu: bool, side: int
+) -> None:
+    """Of their smaller sides; 28 for those of MNIST, 16 at least, and at most what the device can train."""
+    assert complete(tmp_path, on_gpu=on_gpu, one=((width, height), "RGB")).size == (side, side)
+
+
+def test_the_smallest_folder_sets_the_size(tmp_path: Path) -> None:
+    """No domain is enlarged, whatever the others are like."""
+    assert complete(tmp_path, a=SQUARE, b=((32, 32), "RGB"), c=SQUARE).size == (32, 32)
+
+
+def test_square_images_are_not_cropped(tmp_path: Path) -> None:
+    """A choice without effect is not made."""
+    assert complete(tmp_path, one=SQUARE).domains[0].crop is None
+
+
+def test_many_images_are_only_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From so many training images on the discriminator does not learn them by heart."""
+    monkeypatch.setattr("training.data.choices.FEW", 11)
+    assert complete(tmp_path, one=SQUARE).discriminator.augmentations == ("flip",)
+
+
+def test_every_modern_size_can_be_named() -> None:
+    """The field takes the sizes that there are architectures of."""
+    sides = get_args(get_args(get_type_hints(Experiment)["pixels"])[0])
+    assert sides == SIDES
+
+
+NAMED = [
+    ("pixels = 32", "size", (32, 32)),
+    ("steps = 7", "steps", 7),
+    ("batch_size = 9", "batch_size", 9),
+    ("warmdown = 0.0", "warmdown", 0.0),
+    ('data_license = "mine"', "data_license", "mine"),
+    ('name = "other"', "name", "other"),
+    ("discriminator.augmentations = []", "discriminator.augmentations", ()),
+    ('discriminator.penalty = "none"', "discriminator.penalty", "none"),
+    ("discriminator.penalty_every = 4", "discriminator.penalty_every", 4),
+    ("generator.width = 0.25", "generator.width", 0.25),
+    ("generator.shared_layers = 1", "generator.shared_layers", 1),
+    ("generator.learning_rate = 0.1", "generator.learning_rate", 0.1),
+    ('discriminator.initialisation = "xavier"', "discriminator.initialisation", "xavier"),
+]
+
+
+@pytest.mark.parametrize(("text", "field", "value"), NAMED)
+def test_what_is_named_holds(tmp_path: Path, text: str, field: str, value: Any) -> None:
+    """Every choice is overridden by its field, and the others are still made."""
+    experiment: Any = complete(tmp_path, text, one=SQUARE)
+    assert experiment.generator.table.startswith("modern_")
+    for name in field.split("."):
+        experiment = getattr(experiment, name)
+    assert experiment == value
+
+
+def test_a_named_architecture_leaves_nothing_to_choose(tmp_path: Path) -> None:
+    """The recipe is then taken as it is, and all that is missing is an error."""
+    with pytest.raises(ConfigError, match="data_license: Field required"):
+        complete(tmp_path, 'generator.table = "photo_64"', one=SQUARE)
+
+
+def test_a_size_that_the_architecture_lacks_is_an_error(tmp_path: Path) -> None:
+    """The message names both, and the remedy."""
+    write_pictures(tmp_path / "a", (64, 64), "RGB")
+    file = tmp_path / "recipe.toml"
+    file.write_text(
+        'name = "x"\ndata_license = "x"\npixels = 32\ngenerator.table = "photo_64"\n'
+        f'discriminator.table = "photo_64"\n[[domains]]\nname = "a"\nsource = "{tmp_path / "a"}"\n'
+    )
+    with pytest.raises(ConfigError, match=r"pixels = 32: generator.table = 'photo_64' is for \(64, 64\)"):
+        load_experiment(file, Choices(on_gpu=False))
+
+
+def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
+    """The error tells the domain and the file."""
+    write_pictures(tmp_path / "one", (64, 64), "RGB")
+    (tmp_path / "one" / "1.jpg").write_bytes(b"no picture")
+    file = tmp_path / "recipe.toml"
+    file.write_text(f'[[domains]]\nsource = "{tmp_path / "one"}"\n')
+    with pytest.raises(DataError, match=r"'one'.*1\.jpg"):
+        load_experiment(file, Choices(on_gpu=False))
+
+
+def test_the_choices_are_printed_and_kept_in_the_run(
+    tmp_path: Path, run_verb: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with its reason; the run has them as its recipe, so that resuming chooses nothing again."""
+    text = "steps = 1\npixels = 16\nbatch_size = 2\ngenerator.width = 0.05\ndiscriminator.width = 0.05"
+    complete(tmp_path, text, day=SQUARE, night=((20, 20), "L"))
+    verb: ModuleType = train
+    run_verb(verb, tmp_path / "My pictures.toml", "--runs", tmp_path / "runs", "--machine.accelerator", "cpu")
+    printed = capsys.readouterr().out
+    assert "chosen, as the recipe does not say:" in printed
+    assert 'generator.table = "modern_16"  (no architecture is named, and images have 16)' in printed
+    assert "night.channels = 1  (grey images)" in printed
+    (run,) = (tmp_path / "runs").glob("*_my_pictures")
+    kept = RunFolder.open(run).experiment()
+    assert (kept.generator.table, kept.steps, kept.domains[1].channels) == ("modern_16", 1, 1)
+    run_verb(verb, run, "--machine.accelerator", "cpu")
+    assert "chosen" not in capsys.readouterr().out

@@ -1,0 +1,170 @@
+"""Choices for a recipe that names no architecture: by the images' size, colour and number, and the device.
+
+What the recipe names, holds; each choice fills a field that is unset, so the same field overrides it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from training.config.data import DOMAIN, DomainConfig
+from training.config.experiment import Values
+from training.data.decoding import decode
+from training.data.preprocess import in_mode
+from training.data.sources import open_rows
+from training.errors import DataError
+from training.zoo import GENERATORS
+from training.zoo.modern import SIDES
+
+SAMPLE = 64  # images of a domain that are looked at
+GREY = 24  # greatest difference of two channels of a grey picture that a JPEG has in colour
+FEW = 10_000  # images of a domain; with fewer a discriminator learns them by heart (Zhao et al. 2020)
+HELD_OUT = 0.1
+OWN_ROWS = {True: 3, False: 2}  # of the generator, next to the image; more from 64x64 on
+
+
+@dataclass
+class Choices:
+    """Fills the unset fields of a recipe; `made` says what was chosen and why, a line each."""
+
+    on_gpu: bool
+    made: list[str] = field(default_factory=list)
+
+    def __call__(self, path: Path, values: Values) -> Values:
+        """Return a recipe's values with the fields that it leaves unset, if it names no architecture.
+
+        Raises DataError if the images cannot be read, and ConfigError for a wrong field of a domain.
+        """
+        networks = [values.get(name, {}) for name in ("generator", "discriminator")]
+        if any("table" in network for network in networks if isinstance(network, dict)) or not _have_sources(values):
+            return values
+        values = {**values, "domains": [dict(domain) for domain in values["domains"]]}
+        self._set(values, "name", re.sub(r"[^a-z0-9_]+", "_", path.stem.lower()).strip("_"), "the recipe's file")
+        self._set(values, "data_license", "not stated", "no field says it")
+        seen = [self._choose_for(domain) for domain in values["domains"]]
+        side = self._side(values, min(one.side for one in seen))
+        self._choose_networks(values, side, min(one.count for one in seen))
+        return values
+
+    def _choose_for(self, domain: Values) -> _Seen:
+        """Choose the fields of one domain, and return what its images are like."""
+        source = Path(domain["source"])
+        self._set(
+            domain, "name", re.sub(r"[^a-z0-9_]+", "_", source.name.lower()).strip("_"), "its folder", f"{source}: "
+        )
+        config, where = DOMAIN.validate_python(domain), f"{domain['name']}."
+        if "held_out" not in domain and not _has_test_images(config):
+            self._set(domain, "held_out", HELD_OUT, f"it has no {config.test_split} images to measure with", where)
+            config = DOMAIN.validate_python(domain)
+        seen = _look_at(config)
+        self._set(domain, "channels", 3 if seen.colour else 1, "colour" if seen.colour else "grey images", where)
+        if not seen.square:
+            self._set(domain, "crop", 1.0, "not all images are square: their middle is kept, not squashed", where)
+        return seen
+
+    def _side(self, values: Values, smallest: int) -> int:
+        """Return the side of the images: as the recipe says, or the greatest that they fill."""
+        greatest, device = (128, "GPU") if self.on_gpu else (64, "CPU")
+        fitting = [side for side in SIDES if side <= min(smallest, greatest) and (side != 28 or smallest == 28)]
+        reason = f"the smaller side of half of the images is {smallest} or more; at most {greatest} on a {device}"
+        side: int = self._set(values, "pixels", max(fitting, default=min(SIDES)), reason)
+        return side
+
+    def _choose_networks(self, values: Values, side: int, count: int) -> None:
+        generator = values["generator"] = dict(values.get("generator", {}))
+        discriminator = values["discriminator"] = dict(values.get("discriminator", {}))
+        width = 1.0 if self.on_gpu else 0.5
+        for name, network in (("generator.", generator), ("discriminator.", discriminator)):
+            self._set(network, "table", f"modern_{side}", f"no architecture is named, and images have {side}", name)
+            self._set(network, "width", width, "as fast as a GPU allows" if self.on_gpu else "for one core", name)
+            self._set(network, "learning_rate", 5e-4, "of this architecture", name)
+        shared, reason = len(GENERATORS[f"modern_{side}"].layers) - OWN_ROWS[side >= 64], "the last blocks are own"
+        self._set(generator, "shared_layers", shared, reason, "generator.")
+        self._set(discriminator, "initialisation", "he", "it has no normalisation", "discriminator.")
+        self._set(discriminator, "penalty", "r1", "it needs a penalty (Mescheder et al. 2018)", "discriminator.")
+        self._set(discriminator, "penalty_every", 16, "as good as every step (Karras et al. 2020)", "discriminator.")
+        self._set(discriminator, "augmentations", *_augmentations(count), "discriminator.")
+        batch = 64 if self.on_gpu else 16 if side >= 64 else 32
+        self._set(values, "batch_size", batch, f"for {side}x{side} on a {'GPU' if self.on_gpu else 'CPU'}")
+        self._set(values, "steps", 60_000 if self.on_gpu else 20_000, "a start; more steps are better")
+        self._set(values, "warmdown", 0.5, "rates that fall end in better images")
+
+    def _set(self, values: Values, name: str, value: Any, reason: str, where: str = "") -> Any:
+        """Set a field if it is unset, and return its value."""
+        if name not in values:
+            values[name] = value
+            self.made.append(f"{where}{name} = {_written(value)}  ({reason})")
+        return values[name]
+
+
+def _have_sources(values: Values) -> bool:
+    """Return whether there are domains, each with a source; whatever else is wrong is found when they are parsed."""
+    domains = values.get("domains")
+    if not isinstance(domains, list) or not domains:
+        return False
+    return all(isinstance(domain, dict) and isinstance(domain.get("source"), str) for domain in domains)
+
+
+def _written(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(list(value) if isinstance(value, tuple) else value)
+
+
+def _augmentations(count: int) -> tuple[tuple[str, ...], str]:
+    if count >= FEW:
+        return ("flip",), "mirrored images count, too; a domain's forbidden_augmentations forbid it"
+    return (
+        ("flip", "color", "translation", "cutout"),
+        f"{count} images are few: DiffAugment (Zhao et al. 2020); a domain's forbidden_augmentations forbid some",
+    )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the images of a domain are like."""
+
+    count: int
+    side: int
+    """The median of their smaller sides, in pixels."""
+    colour: bool
+    square: bool
+
+
+def _has_test_images(config: DomainConfig) -> bool:
+    try:
+        return len(open_rows(config, "test")) > 0
+    except DataError:
+        return False
+
+
+def _look_at(config: DomainConfig) -> _Seen:
+    """Look at some images of a domain. Raises DataError if there are none, or one cannot be read."""
+    rows = open_rows(config, "train")
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows)), dtype=int))
+    images = [_decode(cell, config) for cell in rows.select(chosen)[config.image_column]]
+    return _Seen(
+        config.count or len(rows),
+        int(median(min(image.size) for image in images)),
+        any(_is_colour(image) for image in images),
+        all(image.width == image.height for image in images),
+    )
+
+
+def _decode(cell: dict[str, Any], config: DomainConfig) -> Image.Image:
+    try:
+        return decode(cell)
+    except DataError as error:
+        raise DataError(f"domain {config.name!r}: image {cell['path'] or ''} of {config.source!r} {error}") from error
+
+
+def _is_colour(image: Image.Image) -> bool:
+    small = in_mode(image, 3)
+    small.thumbnail((64, 64))
+    pixels = np.asarray(small, np.int16)
+    return bool((pixels.max(2) - pixels.min(2)).max() > GREY)

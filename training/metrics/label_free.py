@@ -1,0 +1,226 @@
+"""Measures without labels, on features of a public network: distances, precision, recall, the nearest training image.
+
+Images are uint8 [N, C, H, W], grey or RGB, of any size; features float32 [N, F] on the CPU. Each measure stands
+beside its floor, what it gives for real images. An experiment that learns from a network is measured by another.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics.image.kid import poly_mmd
+
+from training.config.experiment import Experiment
+from training.data.dataset import digest, load_split, load_training_sets
+from training.data.decoding import cached
+from training.data.sources import share_out
+from training.errors import DataError
+from training.losses.coupling import COUPLINGS
+from training.losses.pixels import Images
+from training.pretrained.efficientnet import PACKAGES, EfficientNetLite
+
+MEASURING_SIDE: int | None = None  # pixels; None is what the network learned from
+SNAPSHOT_SIDE = 128  # pixels; a third of those of the networks' own size
+NEIGHBOURS = 3  # Kynkaanniemi et al. 2019, section 3.1
+BATCH = 8  # images; larger ones leave the cache of a CPU
+MIN_IMAGES = 2  # of which a spread can be computed
+DECAY = 1e-3  # of the weights that recognise domains
+SHOWN = 12  # generated images that are shown beside the nearest training image
+
+
+def measuring_network(experiment: Experiment, side: int | None = None) -> EfficientNetLite:
+    """Return the network that measures an experiment: the first that it does not learn from.
+
+    Raises RunError if its package is missing.
+    """
+    asking = [one for one in experiment.couplings if COUPLINGS[one.name].asks == "feature_network"]
+    learned_from = {coupling.feature_network for coupling in asking}
+    return EfficientNetLite(next(name for name in PACKAGES if name not in learned_from), side or MEASURING_SIDE)
+
+
+@torch.inference_mode()
+def extract(network: EfficientNetLite, images: Tensor) -> Tensor:
+    """Return the features [N, F] of images, computed where the network is."""
+    device = next(network.parameters()).device
+    return torch.cat([network(part.to(device).float() / 255).cpu() for part in images.split(BATCH)])
+
+
+def extract_real(network: EfficientNetLite, images: Tensor) -> Tensor:
+    """Return the features of real images, which are kept in the cache of decoded images."""
+    key = f"{network.name} {network.side} {tuple(images.shape)} {digest(images)}"
+    return torch.from_numpy(cached("features", key.encode(), lambda: extract(network, images).numpy()))
+
+
+def label_free_distance(real: Tensor, generated: Tensor, network: EfficientNetLite) -> float:
+    """Return the Frechet distance of generated to real images; features of the real ones are cached.
+
+    For snapshots while a run goes on, with `network` of `measuring_network(experiment, SNAPSHOT_SIDE)`. A distance
+    depends on the numbers of images and on the network, so only those of the same are compared.
+    """
+    return frechet(extract_real(network, real), extract(network, generated))
+
+
+def frechet(real: Tensor, generated: Tensor) -> float:
+    """Return the Frechet distance (Heusel et al. 2017, section 2) between the Gaussians of two sets of features.
+
+    The trace of the root of the product of covariances A'A and B'B is the sum of the singular values of AB',
+    which stays exact where there are fewer images than features.
+    """
+    (mean, root), (other_mean, other_root) = _gaussian(real), _gaussian(generated)
+    overlap = torch.linalg.svdvals(root @ other_root.T).sum()
+    spreads = root.square().sum() + other_root.square().sum()
+    return float((mean - other_mean).square().sum() + spreads - 2 * overlap)
+
+
+def _gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean [F] and a root [min(N, F), F] of the covariance."""
+    values = features.double()
+    mean = values.mean(0)
+    root = torch.linalg.qr(values - mean, mode="r").R / (len(values) - 1) ** 0.5
+    return mean, root
+
+
+def kernel_distance(real: Tensor, generated: Tensor) -> float:
+    """Return the squared maximum mean discrepancy of a cubic kernel, KID (Binkowski et al. 2018, section 4).
+
+    It is unbiased, so it may be negative, and may be compared over numbers of images; as many are taken of both.
+    """
+    count = min(len(real), len(generated))
+    return float(poly_mmd(real[:count].double(), generated[:count].double()))
+
+
+def precision_recall(real: Tensor, generated: Tensor) -> tuple[float, float]:
+    """Return precision and recall (Kynkaanniemi et al. 2019, section 3.1).
+
+    Precision is the share of generated images that lie among the real ones, within the distance of one of
+    them to its third neighbour; recall the share of real ones that lie among the generated.
+    """
+    real, generated = real.double(), generated.double()
+    distances = torch.cdist(real, generated)
+    precision = (distances <= _radii(real)[:, None]).any(0)
+    recall = (distances <= _radii(generated)[None, :]).any(1)
+    return float(precision.float().mean()), float(recall.float().mean())
+
+
+def _radii(features: Tensor) -> Tensor:
+    """Return the distance of each image to its third neighbour [N]; the first of the sorted is the image itself."""
+    rank = min(NEIGHBOURS + 1, len(features))
+    return torch.cdist(features, features).kthvalue(rank, dim=1).values
+
+
+def nearest(features: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distance [N] to the nearest of other images, and its index [N]."""
+    found = torch.cdist(features.double(), among.double()).min(1)
+    return found.values, found.indices
+
+
+def measure_without_labels(
+    experiment: Experiment, pairs: Images, limit: int, device: torch.device
+) -> tuple[dict[str, Any], dict[str, Images]]:
+    """Measure the domains of `pairs` against test and training images, `limit` of each at most.
+
+    As many generated images are compared as training images, which are the floor.
+
+    Returns the measures as JSON, and for each domain the generated images that are nearest to a training image,
+    beside it. Raises DataError, RunError.
+    """
+    network = measuring_network(experiment).to(device)
+    learned = load_training_sets(experiment)
+    measures, closest, features = {}, {}, {}
+    for domain in [one for one in experiment.domains if one.name in pairs]:
+        name, real = domain.name, load_split(domain, "test", experiment.size)
+        test, training = (_sample(images, limit) for images in (real.images, learned[name].images))
+        generated = pairs[name][: len(training)]  # as many as the floor has
+        if min(map(len, (generated, test, training))) < MIN_IMAGES:
+            raise DataError(f"domain {name}: {MIN_IMAGES} test and training images are needed to measure, or more")
+        features[name] = Features(
+            extract(network, generated), extract_real(network, test), extract_real(network, training)
+        )
+        measures[name], order, indices = _measure(features[name])
+        measures[name]["images"]["learned_from"] = len(learned[name].images)
+        closest[name] = {"generated": generated[order], "training": training[indices]}
+    for name, shares in recognise_domains(features).items():
+        measures[name]["recognised"] = shares
+    return {"network": network.name, "pixels": network.side, "domains": measures}, closest
+
+
+def _sample(images: Tensor, limit: int) -> Tensor:
+    """Return some images, in a random order that is always the same: folders are sorted."""
+    return images[share_out(len(images), shares=1, seed=0)[0][:limit]]
+
+
+class Features(NamedTuple):
+    """Features [N, F] of a domain's images."""
+
+    generated: Tensor
+    test: Tensor
+    training: Tensor
+
+
+def _measure(features: Features) -> tuple[dict[str, Any], Tensor, Tensor]:
+    """Measure a domain, and the same of training images against test images as the floor.
+
+    Returns also which generated images are nearest to a training image, and to which.
+    """
+    drawn, known, seen = features
+    count = min(len(drawn), len(seen))  # of both, as distances depend on it
+    both = {"generated": drawn[:count], "floor": seen[:count]}
+    precisions, recalls = zip(*(precision_recall(known, one) for one in both.values()), strict=True)
+    distances, indices = nearest(drawn, seen)
+    order = distances.argsort()[:SHOWN]
+    measures = {
+        "images": {"compared": count, "test": len(known), "training": len(seen)},
+        "frechet_distance": {name: frechet(known, one) for name, one in both.items()},
+        "kernel_distance": {name: kernel_distance(known, one) for name, one in both.items()},
+        "precision": dict(zip(both, precisions, strict=True)),
+        "recall": dict(zip(both, recalls, strict=True)),
+        "nearest_training_image": {
+            "generated": float(distances.median()),
+            "floor": float(nearest(known, seen)[0].median()),
+        },
+    }
+    return measures, order, indices[order]
+
+
+def recognise_domains(domains: dict[str, Features]) -> dict[str, dict[str, float]]:
+    """Return for each domain which share of its images a linear classifier takes for its own: generated, and real test.
+
+    It learns which domain training images are of (multinomial logistic regression of standardised features), so
+    that a model whose domains have not come apart is told from one whose glasses are seen. Empty for a single domain.
+    """
+    if len(domains) < 2:
+        return {}
+    seen = torch.cat([features.training for features in domains.values()])
+    owners = torch.cat([torch.full((len(one.training),), number) for number, one in enumerate(domains.values())])
+    mean, scale = seen.mean(0), seen.std(0).clamp_min(1e-6)
+    weight, bias = _regress((seen - mean) / scale, owners)
+
+    def share(features: Tensor, number: int) -> float:
+        chosen = ((features - mean) / scale @ weight + bias).argmax(1)
+        return float((chosen == number).float().mean())
+
+    return {
+        name: {"generated": share(one.generated, number), "real": share(one.test, number)}
+        for number, (name, one) in enumerate(domains.items())
+    }
+
+
+def _regress(features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weight [F, K] and bias [K] of a logistic regression with weight decay."""
+    count = int(classes.max()) + 1
+    weight = torch.zeros(features.shape[1], count, requires_grad=True)
+    bias = torch.zeros(count, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = cross_entropy(features @ weight + bias, classes) + DECAY * weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimiser.step(closure)
+    return weight.detach(), bias.detach()
