@@ -28,9 +28,7 @@ TEMPLATE = """\
 name: "{name}"
 backend: "onnxruntime"
 max_batch_size: {max_batch}
-input [
-{inputs}
-]
+input [ {inputs} ]
 output [
 {outputs}
 ]
@@ -226,7 +224,8 @@ GRAPHS: dict[str, Callable[[nn.Module, ModelMetadata], Graph]] = {
 
 def triton_config(name: str, graph: Graph) -> str:
     """Return the text of a model's config.pbtxt."""
-    inputs, outputs = (",\n".join(f"  {_port(port)}" for port in ports) for ports in (graph.inputs, graph.outputs))
+    inputs = ", ".join(_port(port) for port in graph.inputs)
+    outputs = ",\n".join(f"  {_port(port)}" for port in graph.outputs)
     return TEMPLATE.format(name=name, max_batch=MAX_BATCH, inputs=inputs, outputs=outputs)
 
 
