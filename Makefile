@@ -24,7 +24,7 @@ $(SERVICE)/.tested: pyproject.toml constraints.txt
 
 $(DEV)/.done: pyproject.toml constraints.txt tests/docker/package.json
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/python $(PIP) -e '.[cpu,training,test,dev]'
+	$(DEV)/bin/python $(PIP) -e '.[cpu,training,test,test-datasets,dev]'
 	$(DEV)/bin/python $(PIP) --no-deps --upgrade --target $(DEV)/kserve kserve
 	cp tests/docker/package.json $(DEV)
 	PATH=$(DEV)/bin:$$PATH npm install --prefix $(DEV) --no-package-lock --no-audit --no-fund --silent \
@@ -70,6 +70,8 @@ lint: $(DEV)/.done  ## check style, types and layers
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
+	@if [ -d $(DEV)/node_modules/typescript ]; then $(DEV)/bin/node $(DEV)/node_modules/typescript/bin/tsc -p service/studio; \
+	else echo "typescript is not installed: the studio's types are NOT CHECKED"; fi
 
 format: $(DEV)/.done  ## bring all files into the project's form
 	$(DEV)/bin/ruff format .

@@ -22,6 +22,8 @@ from service.api.health import HealthRoutes
 from service.api.interpolate import InterpolateRoutes
 from service.api.models import ModelRoutes
 from service.api.schemas import MAX_LATENT_VALUE
+from service.api.shards import ShardRoutes, lower_priority
+from service.api.studio import add_studio
 from service.api.translate import TranslateRoutes
 from service.engine.batcher import Batcher
 from service.engine.models import ControlState, ModelLoader, ModelRegistry, ModelRepository
@@ -55,6 +57,7 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
     encoders = ThreadPoolExecutor(1, thread_name_prefix="encode")
     loading = ThreadPoolExecutor(1, thread_name_prefix="load")
     decoding = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
+    bulk = ThreadPoolExecutor(settings.threads, thread_name_prefix="bulk", initializer=lower_priority)
 
     def make_batcher(model: OnnxModel) -> Batcher:
         return Batcher(model, workers, encoders, settings.threads, settings.max_queue, metrics)
@@ -64,10 +67,10 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
     control = ControlState(run_folder / CONTROL_FILE if run_folder is not None else None)
     loader = ModelLoader(repository, registry, control, loading)
     _load_models(loader, registry, settings.default_model)
-    app = _base_app(make_tracer_provider(), workers, encoders, loading, decoding)
+    app = _base_app(make_tracer_provider(), workers, encoders, loading, bulk, decoding)
     app.state.registry, app.state.loader, app.state.metrics = registry, loader, metrics
     cached = ResponseCache(settings.cache_bytes // settings.processes, lambda: registry.changes, metrics)
-    _add_routes(app, settings, registry, loader, cached, metrics, decoding)
+    _add_routes(app, settings, registry, loader, cached, bulk, metrics, decoding)
     HealthRoutes(registry, metrics).add_to(_add_middleware(app, settings, registry, access, cached, metrics))
     return app
 
@@ -86,6 +89,7 @@ def _add_routes(
     registry: ModelRegistry,
     loader: ModelLoader,
     cached: ResponseCache,
+    bulk: Executor,
     metrics: Metrics,
     decoding: Executor,
 ) -> None:
@@ -95,12 +99,14 @@ def _add_routes(
     InterpolateRoutes(generator, responses, settings.max_frames).add_to(app)
     translator = Translator(registry, ImageDecoder(decoding, metrics), metrics, MAX_LATENT_VALUE)
     TranslateRoutes(generator, translator, metrics, settings.deadline_s).add_to(app)
+    ShardRoutes(generator, bulk, lambda: registry.busy, metrics, settings.deadline_s).add_to(app)
     ModelRoutes(registry).add_to(app)
     InferenceRoutes(registry, metrics, settings).add_to(app)
     if settings.model_control:
         ModelControlRoutes(registry, loader).add_to(app)
     customize_openapi(app, settings)
     add_docs(app)
+    add_studio(app)
 
 
 def _add_middleware(

@@ -53,6 +53,11 @@ class RequestError(Exception):
         self.errors = tuple(errors)
         self.headers = headers or {}
 
+    @property
+    def request_id(self) -> str | None:
+        """Identifier of the request in the service's log, for a client that received the error."""
+        return self.headers.get("x-request-id")
+
 
 class MalformedRequest(RequestError, status=400):
     """The bytes received are not valid HTTP/1.1."""
@@ -88,6 +93,10 @@ class NotAcceptable(RequestError, status=406):
 
 class SlowBody(RequestError, status=408):
     """The body did not arrive in time."""
+
+
+class DigestMismatch(RequestError, status=409):
+    """The model has another digest than the one requested."""
 
 
 class TooLarge(RequestError, status=413):

@@ -5,12 +5,13 @@ Axes: Z latent dimension.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.metadata import Prior
+from service.metadata import Direction, Prior
 
 MAX_SEED = 2**53 - 1  # exact in every JSON reader
 MAX_INDEX = 2**32 - 1  # one word of a spawn key
@@ -39,6 +40,18 @@ def draw_latent(prior: Prior, seed: int, index: int = 0, truncation: float | Non
         while (outside := np.abs(latent) > truncation).any():
             latent[outside] = generator.standard_normal(int(outside.sum()))
     return latent.astype(np.float32)
+
+
+def displacement(steps: Iterable[tuple[Direction, float]]) -> NDArray[np.float64]:
+    """Return the sum of steps along directions, each in spreads of the prior: float64 [Z]."""
+    total: NDArray[np.float64] = np.sum([value * one.spread * np.array(one.vector) for one, value in steps], axis=0)
+    return total
+
+
+def move(latent: Latent, by: NDArray[np.float64]) -> Latent:
+    """Return a latent moved by a displacement: float32 [Z]."""
+    moved: Latent = (latent + by).astype(np.float32)
+    return moved
 
 
 def default_method(prior: Prior) -> Method:

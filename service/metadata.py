@@ -8,6 +8,7 @@ the images of one domain and `previous`, float32 [B, Z], to `latent`: one pass, 
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -19,6 +20,9 @@ PREVIOUS = "previous"  # input of an encoder: the latent of the pass before, zer
 CLASSES = "classes"  # output of a classifier
 METADATA_PROPS = 14  # field of a ModelProto that holds the metadata
 NO_ONNX = "the file is not an ONNX model"
+
+MAX_DIRECTIONS = 8
+UNIT = 1e-4  # how far a direction's length may be from 1
 
 Kind = Literal["generator", "encoder", "classifier"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
@@ -52,6 +56,23 @@ class Domain(_Part):
     description: str
 
 
+class Direction(_Part):
+    """A direction of the latent along which the images of all domains change together."""
+
+    name: Name | None = None
+    """A direction is requested by its number, from 1, or by this name."""
+    vector: tuple[float, ...]
+    """Unit vector, [Z]."""
+    spread: float = Field(gt=0, allow_inf_nan=False)
+    """Standard deviation of the prior along it."""
+
+    @model_validator(mode="after")
+    def _is_unit(self) -> Direction:
+        if not abs(length := math.hypot(*self.vector) - 1) <= UNIT:
+            raise ValueError(f"a direction is a unit vector, and this one's length differs from 1 by {length:.3g}")
+        return self
+
+
 class Provenance(_Part):
     """The run that a model came from, as far as needed to repeat it."""
 
@@ -76,6 +97,8 @@ class ModelMetadata(_Part):
     """Outputs of a generator, inputs of an encoder or a classifier."""
     classes: tuple[str, ...] = ()
     """Class names of a classifier, by output index."""
+    directions: tuple[Direction, ...] = Field(default=(), max_length=MAX_DIRECTIONS)
+    """Directions of a generator's latents, the one that changes images most first."""
     goes_with: tuple[GeneratorId, ...] = ()
     """Generators that a classifier or an encoder belongs to: names or graph digests."""
     provenance: Provenance
@@ -94,7 +117,18 @@ class ModelMetadata(_Part):
             raise ValueError(f"only a classifier has classes, and this is of kind '{self.kind}'")
         elif self.prior is None:
             raise ValueError(f"'prior' is required for kind '{self.kind}'")
+        if self.directions:
+            self._check_directions()
         return self
+
+    def _check_directions(self) -> None:
+        if self.kind != "generator" or self.prior is None:
+            raise ValueError(f"only a generator has directions, and this is of kind '{self.kind}'")
+        if wrong := {len(one.vector) for one in self.directions} - {self.prior.latent_dim}:
+            raise ValueError(f"a direction has {self.prior.latent_dim} values, and here are some of {sorted(wrong)}")
+        named = [one.name for one in self.directions if one.name is not None]
+        if len(set(named)) < len(named):
+            raise ValueError(f"direction names repeat: {named}")
 
 
 def graph_digest(content: bytes) -> str:

@@ -4,33 +4,40 @@
     python -m training.export served_classifiers/mnist_edge_2f1c0a9e.pt --goes-with digit_edge
     python -m training.export runs/00004_mnist_to_usps --classifier-of usps
     python -m training.export runs/00003_digit_edge --encoder-of digit
+    python -m training.export models/digit_edge/2/model.onnx
 
 A .pt file is a classifier of `training.train_classifier`; --classifier-of is one that a run has adapted;
 --encoder-of takes the encoder of `training.train_encoder`, for images of that domain.
 
 Writes models/<name>/<version>/model.onnx, the next version where none is named, and config.pbtxt beside the
-versions, so that Triton Inference Server takes the same folder. A config.pbtxt that was edited is kept.
+versions, so that Triton Inference Server takes the same folder. A config.pbtxt that was edited is kept. Beside the
+versions of a generator lies directions.png, too: a pair moved along its directions. An exported generator is written
+again with its graph as it is and the directions of it.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
+import torch
 from torch import nn
 
-from service.metadata import Domain, ModelMetadata, Name, Provenance, graph_digest
+from service.metadata import METADATA_KEY, Domain, ModelMetadata, Name, Provenance, graph_digest
 from training.cli import parse, verb
 from training.config.experiment import Experiment
 from training.config.fields import Positive
+from training.directions import SPREADS, direction_pairs, with_directions
 from training.errors import ConfigError, RunError
 from training.files import write_whole, writing
 from training.onnx_export import GRAPHS, prove, read_metadata, triton_config, write_onnx
 from training.pretrained.classifier import TrainingRecord, load_recorded
 from training.runs.encoders import load_encoder
+from training.runs.figures import save_sheet
 from training.runs.folder import RunFolder, Snapshot, load_adapted, load_average, snapshot_step
 
 
@@ -60,6 +67,8 @@ def main(target: Path, arguments: list[str]) -> None:
     options = parse(ExportOptions(), arguments)
     if target.suffix == ".pt":
         file, report = export_classifier(target, options)
+    elif target.suffix == ".onnx":
+        file, report = export_again(target, options)
     else:
         file, report = export(RunFolder.open(target), options)
     print(f"{file}: {file.stat().st_size / 1e6:.2f} MB; {report}")
@@ -158,11 +167,49 @@ def export_classifier(file: Path, options: ExportOptions) -> tuple[Path, str]:
     return write(classifier, describe_classifier(record, options), options.models)
 
 
+def export_again(file: Path, options: ExportOptions) -> tuple[Path, str]:
+    """Write an exported generator as another version, with the directions of its graph; return its file and a report.
+
+    Raises RunError if the file is no exported model, ConfigError if it is no generator or the version exists.
+    """
+    metadata = read_metadata(file)
+    if metadata.kind != "generator":
+        raise ConfigError(f"{file} is a {metadata.kind}: only a generator is exported again, for its directions")
+    name = options.name or metadata.name
+    version = str(options.version or next_version(options.models / name))
+    model = onnx.load(file)
+    written = with_directions(model, metadata.model_copy(update={"name": name, "version": version}))
+
+    def fill(aside: Path) -> str:
+        onnx.helper.set_model_props(model, {METADATA_KEY: written.model_dump_json()})
+        onnx.save(model, aside)
+        same = graph_digest(aside.read_bytes()) == graph_digest(file.read_bytes())
+        config = (file.parents[1] / "config.pbtxt").read_text(encoding="utf-8")
+        kept = write_config(options.models / name / "config.pbtxt", config.replace(metadata.name, name, 1))
+        found = f"{len(written.directions)} directions, the graph of {file}" if same else "the graph is written anew"
+        return "; ".join(filter(None, [found, kept]))
+
+    return place(written, options.models, fill)
+
+
 def write(network: nn.Module, metadata: ModelMetadata, models: Path) -> tuple[Path, str]:
     """Write a model and config.pbtxt into the repository.
 
     Nothing appears under the model's name before onnxruntime computes what PyTorch does.
     """
+
+    def fill(aside: Path) -> str:
+        write_onnx(network, metadata, aside)
+        report = prove(network, metadata, aside)
+        config = triton_config(metadata.name, GRAPHS[metadata.kind](network, metadata))
+        kept = write_config(models / metadata.name / "config.pbtxt", config)
+        return "; ".join(filter(None, [report, kept]))
+
+    return place(metadata, models, fill)
+
+
+def place(metadata: ModelMetadata, models: Path, fill: Callable[[Path], str]) -> tuple[Path, str]:
+    """Write a version by `fill`, which takes a file aside and returns a report; and a sheet of directions beside it."""
     folder = models / metadata.name
     version = folder / metadata.version
     if version.exists():
@@ -174,17 +221,23 @@ def write(network: nn.Module, metadata: ModelMetadata, models: Path) -> tuple[Pa
         aside.mkdir(parents=True)
     try:
         with writing(version / "model.onnx"):
-            write_onnx(network, metadata, aside / "model.onnx")
-        report = prove(network, metadata, aside / "model.onnx")
-        config = triton_config(metadata.name, GRAPHS[metadata.kind](network, metadata))
-        kept = write_config(folder / "config.pbtxt", config)
+            report = fill(aside / "model.onnx")
+        save_directions(aside / "model.onnx", folder / "directions.png")
         with writing(version):
             aside.rename(version)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         if not any(folder.iterdir()):
             folder.rmdir()
-    return version / "model.onnx", "; ".join(filter(None, [report, kept]))
+    return version / "model.onnx", report
+
+
+def save_directions(model: Path, file: Path) -> None:
+    """Write a sheet of a generator's directions: a row each, seed 0 moved by SPREADS."""
+    if (metadata := read_metadata(model)).directions:
+        pairs = direction_pairs(metadata, model, seed=0)
+        images = {name: torch.from_numpy(batch).permute(0, 3, 1, 2) for name, batch in pairs.items()}
+        save_sheet(images, file, columns=len(SPREADS), scale=2)
 
 
 def write_config(file: Path, config: str) -> str:

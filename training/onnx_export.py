@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from service.metadata import CLASSES, LATENT, METADATA_KEY, PREVIOUS, Domain, ModelMetadata, parse_metadata
+from training.directions import with_directions
 from training.errors import ExportError
 from training.files import expecting
 from training.losses.pixels import from_bytes, to_bytes
@@ -38,7 +39,7 @@ dynamic_batching {{ }}
 
 
 def write_onnx(network: nn.Module, metadata: ModelMetadata, file: Path) -> None:
-    """Write the graph of a network of the metadata's kind, with the metadata in it."""
+    """Write the graph of a network of the metadata's kind, with the metadata in it, a generator's with directions."""
     graph = GRAPHS[metadata.kind](network, metadata)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
     with warnings.catch_warnings():
@@ -59,6 +60,8 @@ def write_onnx(network: nn.Module, metadata: ModelMetadata, file: Path) -> None:
     for node in model.graph.node:  # traces of the source files that every operation came from
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
+    if metadata.kind == "generator":
+        metadata = with_directions(model, metadata)
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)

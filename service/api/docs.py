@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse
+from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import request_response
 
 from service.api.schemas import Problem
@@ -28,7 +28,6 @@ from service.settings import Settings
 FOLDER = Path(str(files("fastapi_swagger.resources")))
 SCRIPT, STYLE, ICON = FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 DAY_S = 86_400
-PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")  # of X-Forwarded-Prefix
 Responses = dict[int | str, dict[str, Any]]
 SCHEMAS = "#/components/schemas/{model}"
 PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": SCHEMAS.format(model="Problem")}}}
@@ -153,15 +152,11 @@ def add_docs(app: FastAPI) -> None:
     def show_document() -> Response:  # in a thread: to write it takes a while
         return JSONResponse(app.openapi())
 
-    async def go_to_docs(request: Request) -> Response:
-        prefix = request.headers.get("x-forwarded-prefix", "").rstrip("/")  # what a proxy has removed from the path
-        return RedirectResponse(f"{prefix}/docs" if PREFIX.fullmatch(prefix) else "docs")
-
     async def send_file(request: Request) -> Response:
         name = request.url.path.rpartition("/")[2]
         return FileResponse(FOLDER / name, headers={"Cache-Control": f"max-age={DAY_S}"})
 
-    routes: dict[str, Callable[..., Any]] = {"/": go_to_docs, "/openapi.json": show_document, "/docs": show_docs}
+    routes: dict[str, Callable[..., Any]] = {"/openapi.json": show_document, "/docs": show_docs}
     for path, endpoint in (routes | {f"/docs/{name}": send_file for name in FILES}).items():
         app.get(path, include_in_schema=False)(endpoint)
 

@@ -48,7 +48,7 @@ class ImageResponses:
                 self._cached.store(request.scope, unchanged, etag)
                 return unchanged
         self._metrics.cache_misses.inc()
-        body, seconds = await self._generator.generate(spec, until)
+        body, seconds = await self._generator.generate(spec, until, "query" if request.method == "GET" else "body")
         trace_stages(seconds)
         headers["Server-Timing"] = server_timing(seconds)
         if spec.format in ("zip", "npz"):
@@ -115,7 +115,8 @@ class GenerateRoutes:
                 allowed = f"at most {limit // len(seeds)} for each of {len(seeds)} seeds"
                 wrong = FieldError("/count", wanted.count, allowed, place)
                 raise TooLarge(f"one response has at most {limit} pairs; send several requests", [wrong])
-            latents = [LatentSpec(index, seed) for seed in seeds for index in range(wanted.count)]
+            count = 1 if wanted.filters else wanted.count  # with filters, the first candidate of every seed
+            latents = [LatentSpec(wanted.index + i, seed) for seed in seeds for i in range(count)]
         spec = self._generator.spec(
             self._generator.model(wanted.model, place),
             domains=wanted.domains,
@@ -124,14 +125,23 @@ class GenerateRoutes:
             path=None,
             format_=choose_format(wanted.format, request.headers.get("accept"), PAIR_FORMATS),
             place=place,
+            labels=wanted.labels,
+            filters=wanted.filters,
+            count=wanted.count if wanted.filters else 1,
+            directions=wanted.directions,
         )
-        return await self._responses.respond(request, spec, _url(spec, wanted.count) if random else None)
+        return await self._responses.respond(request, spec, _url(spec, wanted) if random else None)
 
 
-def _url(spec: GenerationSpec, count: int) -> str:
+def _url(spec: GenerationSpec, wanted: GenerateQuery | GenerateRequest) -> str:
     """Return where the response to a random seed is found again, relative to this one: a proxy may add a prefix."""
-    query: dict[str, object] = {"model": spec.model.name, "seed": spec.latents[0].seed, "count": count}
-    query |= {"domains": spec.domains, "format": spec.format}
-    if spec.truncation is not None:
-        query["truncation"] = spec.truncation
-    return "generate?" + urlencode(query, doseq=True)
+    chosen = {"model": spec.model.name, "seed": spec.latents[0].seed, "domains": spec.domains, "format": spec.format}
+    query = wanted.model_dump(by_alias=True, exclude_defaults=True, exclude={"latents"}) | chosen
+    if spec.directions:
+        query["directions"] = ",".join(f"{number + 1}:{value}" for number, value in spec.directions)
+    return "generate?" + urlencode({name: _word(value) for name, value in query.items()}, doseq=True)
+
+
+def _word(value: object) -> object:
+    """Return a value as a query has it."""
+    return str(value).lower() if isinstance(value, bool) else value

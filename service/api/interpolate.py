@@ -58,5 +58,7 @@ class InterpolateRoutes:
             path=path,
             format_=choose_format(wanted.format, request.headers.get("accept"), FRAME_FORMATS),
             place=place,
+            labels=wanted.labels,
+            directions=wanted.directions,
         )
         return await self._responses.respond(request, spec)

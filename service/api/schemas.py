@@ -6,14 +6,18 @@ from copy import copy
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from annotated_types import Le, MaxLen
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
+from service.generation.spec import Filters
 from service.latents import MAX_INDEX, MAX_SEED, MIN_TRUNCATION, Method
-from service.metadata import MAX_LATENT_DIM, ModelMetadata
+from service.metadata import MAX_DIRECTIONS, MAX_LATENT_DIM, ModelMetadata
 
 MAX_LATENT_VALUE = 100.0  # far outside any prior, and well inside float32
 MAX_DOMAINS = 64  # named in one request
+MAX_SHARD_SIZE = 100_000  # seeds
+MAX_FIRST_INDEX = 2**31  # far below MAX_INDEX, which no candidate then reaches
+MAX_STEP = 10.0  # spreads along a direction: far outside any prior
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -26,8 +30,26 @@ WHOLE = BeforeValidator(_whole)  # the last of a type's annotations: what follow
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED), WHOLE]
 LatentValue = Annotated[float, Field(ge=-MAX_LATENT_VALUE, le=MAX_LATENT_VALUE, allow_inf_nan=False)]
 LatentValues = Annotated[list[LatentValue], Field(min_length=1, max_length=MAX_LATENT_DIM, fail_fast=True)]
+OF_SEEDS = ("seed", "seeds", "index", "count", "truncation", "class", "min_confidence", "agree")  # not of latents
+Step = Annotated[float, Field(ge=-MAX_STEP, le=MAX_STEP, allow_inf_nan=False)]
+Steps = Annotated[dict[str, Step], Field(max_length=2 * MAX_DIRECTIONS)]
 PairFormat = Literal["json", "png", "webp", "zip", "npz"]
+ShardFormat = Literal["png", "webp", "npy"]
 FrameFormat = Literal["json", "gif", "webp", "png", "zip", "npz"]
+
+
+def _steps(text: object) -> object:
+    """Take 1:2,thickness:-1 for {"1": 2, "thickness": -1}."""
+    if not isinstance(text, str):
+        return text
+    pairs = [part.rpartition(":") for part in text.split(",")]
+    if len({name for name, _, _ in pairs}) < len(pairs) or not all(name for name, _, _ in pairs):
+        raise PydanticCustomError("steps", "Write each direction once, as in 1:2,thickness:-1")
+    return {name: value for name, _, value in pairs}
+
+
+WRITTEN_STEPS = WithJsonSchema({"type": "string", "pattern": r"^[a-z0-9_]+:[^:,]+(,[a-z0-9_]+:[^:,]+)*$"})
+QuerySteps = Annotated[Steps | None, BeforeValidator(_steps), WRITTEN_STEPS]
 
 
 class ClosedModel(BaseModel):
@@ -61,15 +83,38 @@ class _ImageRequest(ClosedModel):
     """Names of the domains to generate, in this order; otherwise all."""
     truncation: float | None = Field(default=None, ge=MIN_TRUNCATION, allow_inf_nan=False)
     """Bound on every value of a latent of a seed: lower is more typical, less varied."""
+    labels: bool = False
+    """Whether to label the images by the classifiers that go with the model: class, confidence, agreement."""
+    directions: Steps | None = None
+    """Spreads to move along directions of the model, by number or name: {"1": 2.0, "thickness": -1}."""
 
 
-class _PairRequest(_ImageRequest):
+class FilterFields(ClosedModel):
+    """Filters of pairs by their labels. Of each seed the first candidates by index that pass are taken."""
+
+    class_name: str | None = Field(default=None, alias="class")
+    """Class of the image of the first requested domain that has a classifier."""
+    min_confidence: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    """Least confidence, in every requested domain that has a classifier."""
+    agree: bool = False
+    """Whether the classes of all requested domains that have a classifier have to be equal."""
+
+    @property
+    def filters(self) -> Filters | None:
+        """The filters; None if there are none."""
+        chosen = Filters(self.class_name, self.min_confidence or 0.0, self.agree)
+        return chosen if chosen != Filters() else None
+
+
+class _PairRequest(_ImageRequest, FilterFields):
     seed: Seed | None = Field(default=None, examples=[7])
     """Seed of the images; otherwise a random one is returned."""
     seeds: list[Seed] | None = Field(default=None, min_length=1, fail_fast=True)
     """Several seeds instead of one."""
+    index: Annotated[int, Field(ge=0, le=MAX_FIRST_INDEX), WHOLE] = 0
+    """First image of every seed."""
     count: Annotated[int, Field(ge=1), WHOLE] = 1
-    """Images 0 to count - 1 of every seed."""
+    """Images of every seed, from `index` on; with filters, those that pass, of at most 1000 candidates."""
     format: PairFormat | None = None
     """Format of the response; otherwise what `Accept` prefers, or json."""
 
@@ -80,7 +125,12 @@ class _PairRequest(_ImageRequest):
         return self
 
 
-class GenerateQuery(_PairRequest):
+class _QueryDirections(ClosedModel):
+    directions: QuerySteps = None
+    """Spreads to move along directions of the model, by number or name: 1:2,thickness:-1."""
+
+
+class GenerateQuery(_QueryDirections, _PairRequest):
     """Query of GET /generate."""
 
 
@@ -94,7 +144,7 @@ class GenerateRequest(_PairRequest):
             "anyOf": [
                 {"properties": {"latents": {"type": "null"}, "seed": {"type": "null"}}},
                 {"properties": {"latents": {"type": "null"}, "seeds": {"type": "null"}}},
-                {"properties": dict.fromkeys(("seed", "seeds", "count", "truncation"), False)},
+                {"properties": dict.fromkeys(OF_SEEDS, False)},
             ],
         },
     )
@@ -104,7 +154,7 @@ class GenerateRequest(_PairRequest):
 
     @model_validator(mode="after")
     def _latents_alone(self) -> Self:
-        given = {"seed", "seeds", "count", "truncation"} & self.model_fields_set
+        given = {name for name in OF_SEEDS if name.replace("class", "class_name") in self.model_fields_set}
         if self.latents is not None and given:
             others = {"given": ", ".join(sorted(given))}
             raise PydanticCustomError("one_source", "'latents' stands alone, without {given}", others)
@@ -122,7 +172,7 @@ class _FrameRequest(_ImageRequest):
     """Format of the response, images as animations; otherwise what `Accept` prefers, or json."""
 
 
-class InterpolateQuery(_FrameRequest):
+class InterpolateQuery(_QueryDirections, _FrameRequest):
     """Query of GET /interpolate."""
 
     start: Seed = Field(alias="from", examples=[1])
@@ -168,13 +218,38 @@ class InterpolateRequest(_FrameRequest):
     keyframes: list[Keyframe] = Field(min_length=2, fail_fast=True)
 
 
+class ShardQuery(_QueryDirections, _ImageRequest, FilterFields):
+    """Query of GET /shards."""
+
+    digest: str | None = Field(default=None, pattern="^sha256:[0-9a-f]{64}$")
+    """Digest that the model has to have; otherwise the response is 409."""
+    size: Annotated[int, Field(ge=1, le=MAX_SHARD_SIZE), WHOLE] = 1000
+    """Seeds of a shard: shard n has the seeds from n * size on, and of each one pair."""
+    format: ShardFormat = "png"
+    """Format of the images."""
+
+
 class ResponseModel(BaseModel):
     """A response as JSON."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class Pair(ResponseModel):
+class ImageLabel(ResponseModel):
+    """The class that a classifier reads in an image."""
+
+    class_name: str = Field(alias="class")
+    confidence: float
+
+
+class _Labelled(ResponseModel):
+    labels: dict[str, ImageLabel] | None = None
+    """Label of every domain that has a classifier; absent if they are not requested."""
+    agree: bool | None = None
+    """Whether all classes are equal; null if no domain has a classifier."""
+
+
+class Pair(_Labelled):
     """The coupled images of one latent, as data URLs of PNGs."""
 
     seed: int | None = None
@@ -199,7 +274,7 @@ class GenerateResponse(_Images):
     pairs: list[Pair]
 
 
-class Frame(ResponseModel):
+class Frame(_Labelled):
     """One frame: t = 1.0 is the second key frame."""
 
     t: float

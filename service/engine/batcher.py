@@ -48,13 +48,19 @@ class BatchQueue:
         with self._lock:
             return max(0.0, time.perf_counter() - min(self._started.values(), default=math.inf))
 
+    @property
+    def busy(self) -> bool:
+        """Whether rows wait or run."""
+        return bool(self.depth or self._started)
+
     def put(self, entry: Entry[Any]) -> bool:
         """Append an entry; return False if there is no room for all of it."""
         with self._lock:
             pixels = self._pixels + entry.job.pixels
             if self.depth + entry.job.size > self.max_rows or (self._pixels and pixels > MAX_QUEUE_PIXELS):
                 return False
-            self._entries.append(entry)
+            if entry.job.size:
+                self._entries.append(entry)
             self.depth += entry.job.size
             self._pixels = pixels
             return True
@@ -148,7 +154,9 @@ class Batcher:
         if not self.queue.put(entry):
             raise self._refuse(job)
         alarm = loop.call_at(deadline, partial(self._expire, entry))
-        if not self._starting:  # after all requests that arrived in this iteration of the loop
+        if not job.size:
+            self._encoders.submit(self._encode, entry, loop)
+        elif not self._starting:  # after all requests that arrived in this iteration of the loop
             self._starting = True
             loop.call_soon(self._start_batches, loop)
         try:

@@ -250,6 +250,11 @@ class ModelRegistry:
         longest = max((batcher.queue.longest_run_s for batcher in self._all), default=0.0)
         return f"a batch has been running for {longest:.1f} s" if longest > self._stuck_after_s else None
 
+    @property
+    def busy(self) -> bool:
+        """Whether any model has rows that wait or run; any thread may ask."""
+        return any(batcher.queue.busy for batcher in list(self._batchers.values()))
+
     def check_ready(self) -> None:
         """Raise NotReady if requests cannot be answered."""
         if (reason := self.unavailable_reason) is not None:

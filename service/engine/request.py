@@ -23,7 +23,7 @@ class Job(NamedTuple, Generic[Result]):
     """A forward pass of a model and what to make of it, as functions that worker threads call.
 
     `inputs` returns rows from one index to another of every input of the model, [B, ...]. `encode` turns all inputs
-    and outputs into the result, which takes about `encode_s` seconds.
+    and outputs into the result, which takes about `encode_s` seconds. A job without rows is only encoded.
     """
 
     model: OnnxModel
@@ -81,7 +81,8 @@ class Entry(Generic[Result]):
         begun = time.perf_counter()
         try:
             if self._encoding is None:
-                _, inputs, outputs = zip(*sorted(self._parts, key=itemgetter(0)), strict=True)
+                parts = sorted(self._parts, key=itemgetter(0)) or [(0, {}, {})]
+                _, inputs, outputs = zip(*parts, strict=True)
                 self._encoding, self._parts = self.job.encode(concatenate(inputs), concatenate(outputs)), []
             while not self.done.done():
                 next(self._encoding)

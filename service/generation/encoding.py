@@ -9,32 +9,19 @@ import json
 import math
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from service.engine.onnx_model import Arrays
 from service.generation import images
 from service.generation.images import Encoding, Pixels
+from service.generation.pairs import GeneratedImages, dump, label_columns
 from service.generation.spec import GenerationSpec, LatentSpec
 from service.metadata import LATENT
 
 IMAGE_S, PIXEL_S = 12e-6, 30e-9  # what encoding takes, roughly: by image and by pixel of weight 1
-
-
-@dataclass(frozen=True)
-class GeneratedImages:
-    """The images of a spec: inputs with `latent`, float32 [B, Z], and {domain: uint8 [B, H, W, C]}."""
-
-    spec: GenerationSpec
-    inputs: Arrays
-    images: Mapping[str, Pixels]
-
-    def rows(self) -> Iterator[Pixels]:
-        """Yield a row [H, W, C] for each image of the spec, its domains side by side."""
-        return images.sheet_rows(self.images)
 
 
 @dataclass(frozen=True)
@@ -45,6 +32,11 @@ class Format:
     encode: Callable[[GeneratedImages], Encoding]
     max_side: float = math.inf
     weight: int = 1  # how many pixels one of its counts as, by the time it takes
+
+    @property
+    def labels(self) -> bool:
+        """Whether it has room for labels: a picture has none."""
+        return not self.media_type.startswith("image/")
 
     def seconds(self, spec: GenerationSpec) -> float:
         """Return roughly the seconds that encoding takes."""
@@ -61,6 +53,8 @@ def _json(generated: GeneratedImages) -> Encoding:
         else:
             latent = spec.latents[i]
             origin = ("" if latent.seed is None else f'"seed":{latent.seed},') + f'"index":{latent.index}'
+        if generated.labels is not None:
+            origin += "," + dump(generated.labels[i].as_json())[1:-1]
         encoded = ",".join([f'{before}{b64encode(images.png(column[i])).decode()}"' for before, column in columns])
         parts.append(f'{{{origin},"images":{{{encoded}}}}}')
         yield
@@ -75,11 +69,14 @@ def _json_start(model: str, version: str, digest: str, domains: tuple[str, ...])
 
 
 def _zip(generated: GeneratedImages) -> Encoding:
-    return images.zipped(
-        (f"{folder}/{name}.png", images.png(column[i]))
-        for i, folder in enumerate(_folders(generated.spec))
-        for name, column in generated.images.items()
-    )
+    def files() -> Iterator[tuple[str, bytes]]:
+        for i, folder in enumerate(_folders(generated.spec)):
+            for name, column in generated.images.items():
+                yield f"{folder}/{name}.png", images.png(column[i])
+            if generated.labels is not None:
+                yield f"{folder}/labels.json", dump(generated.labels[i].as_json()).encode()
+
+    return images.zipped(files())
 
 
 def _folders(spec: GenerationSpec) -> Iterator[str]:
@@ -93,8 +90,17 @@ def _folders(spec: GenerationSpec) -> Iterator[str]:
 
 
 def _npz(generated: GeneratedImages) -> Encoding:
-    """Pack an array uint8 [B, H, W, C] a domain, and the latents, float32 [B, Z], as `latent`."""
-    return images.npz({**generated.images, LATENT: generated.inputs[LATENT]})
+    """Pack an array uint8 [B, H, W, C] a domain, and the latents, float32 [B, Z], as `latent`; and what is requested.
+
+    Names of further arrays have a dot, which no domain has.
+    """
+    spec, arrays = generated.spec, {**generated.images, LATENT: generated.inputs[LATENT]}
+    if spec.filters is not None:
+        arrays |= {"pair.seed": np.array([one.seed for one in spec.latents])}
+        arrays |= {"pair.index": np.array([one.index for one in spec.latents])}
+    if generated.labels is not None:
+        arrays |= label_columns(generated.labels)
+    return images.npz(arrays)
 
 
 def _sheet(generated: GeneratedImages) -> Encoding:

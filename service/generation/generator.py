@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
+from typing import TypeVar
 
 from service.engine.models import ModelRegistry
 from service.engine.onnx_model import Arrays, OnnxModel
 from service.engine.request import Job
 from service.errors import FieldError, InvalidRequest, TooLarge
-from service.generation.encoding import FRAME_FORMATS, PAIR_FORMATS, Format, GeneratedImages
+from service.generation import pairs
+from service.generation.encoding import FRAME_FORMATS, PAIR_FORMATS, Format
 from service.generation.images import Encoding
-from service.generation.spec import GenerationSpec, InterpolationPath, LatentSpec
+from service.generation.pairs import GeneratedImages, Steps, check_filters, classifiers_of
+from service.generation.spec import Filters, GenerationSpec, InterpolationPath, LatentSpec
 from service.telemetry.metrics import Metrics
 
+T = TypeVar("T")
 Seconds = Mapping[str, float]  # of each stage of the work
 
 
@@ -38,27 +43,65 @@ class Generator:
         path: InterpolationPath | None,
         format_: str,
         place: str,
+        directions: Mapping[str, float] | None = None,
+        labels: bool = False,
+        filters: Filters | None = None,
+        count: int = 1,
     ) -> GenerationSpec:
         """Return the normal form of a request; `place` is where its fields are.
 
-        Raises InvalidRequest for a domain or latent that does not fit, and TooLarge for too many pixels.
+        Raises InvalidRequest for a domain, latent, direction, filter or format that does not fit, and TooLarge for
+        too many pixels.
         """
         _check_latents(model, latents, "/latents/{}" if path is None else "/keyframes/{}/latent")
-        chosen = _check_domains(model, domains, place)
-        spec = GenerationSpec(model, chosen, tuple(latents), truncation, path, format_)
+        chosen, steps = check_domains(model, domains, place), _check_directions(model, directions or {}, place)
+        classifiers = classifiers_of(model, chosen, self._registry.models) if labels or filters else ()
+        options = (steps, count, labels, filters, classifiers)
+        spec = GenerationSpec(model, chosen, tuple(latents), truncation, path, format_, *options)
+        if spec.filters is not None:
+            check_filters(spec, spec.filters, place)
+        _check_labels(spec, place)
         self._check_size(spec, place)
         return spec
 
-    async def generate(self, spec: GenerationSpec, deadline: float) -> tuple[bytes, Seconds]:
-        """Return the encoded images and the seconds of each stage. Raises what Batcher.submit raises."""
+    async def generate(self, spec: GenerationSpec, deadline: float, place: str) -> tuple[bytes, Seconds]:
+        """Return the encoded images and the seconds of each stage.
+
+        Raises what Batcher.submit raises, and InvalidRequest if too few candidates pass the filters.
+        """
         form = formats(spec)[spec.format]
-        job = Job(spec.model, spec.size, spec.inputs, partial(self._encode, spec, form), form.seconds(spec))
-        return await self._registry.batcher(spec.model.name).submit(job, deadline)
+        if spec.filters is None and not spec.labels:
+            job = Job(spec.model, spec.size, spec.inputs, partial(self._encode, spec, form), form.seconds(spec))
+            return await self._submit(job, deadline)
+        seconds, steps = Counter[str](), pairs.generate(spec, place)
+        generated = await self._complete(steps, deadline, seconds)
+        encode = partial(self._encode_generated, generated, form)
+        body, of_encoding = await self._submit(Job(spec.model, 0, spec.inputs, encode, form.seconds(spec)), deadline)
+        seconds.update(of_encoding)
+        return body, seconds
+
+    async def _complete(self, steps: Steps[T], deadline: float, seconds: Counter[str]) -> T:
+        """Run the jobs of steps and return their result; add what each stage took to `seconds`."""
+        try:
+            job = next(steps)
+            while True:
+                computed, of_job = await self._submit(job, deadline)
+                seconds.update(of_job)
+                job = steps.send(computed)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    async def _submit(self, job: Job[T], deadline: float) -> tuple[T, Seconds]:
+        return await self._registry.batcher(job.model.name).submit(job, deadline)
 
     def _encode(self, spec: GenerationSpec, form: Format, inputs: Arrays, outputs: Arrays) -> Encoding:
         images = {name: outputs[name] for name in spec.domains}
-        with self._encode_durations(spec.format).time():
-            return (yield from form.encode(GeneratedImages(spec, inputs, images)))
+        return self._encode_generated(GeneratedImages(spec, inputs, images), form)
+
+    def _encode_generated(self, generated: GeneratedImages, form: Format, *_: Arrays) -> Encoding:
+        with self._encode_durations(generated.spec.format).time():
+            return (yield from form.encode(generated))
 
     def _check_size(self, spec: GenerationSpec, place: str) -> None:
         """Check that a format has room for the images, and that they cost no more than the limit."""
@@ -83,12 +126,21 @@ class Generator:
         raise TooLarge(f"{detail}; request fewer images at once, {remedy}", [wrong])
 
 
+def _check_labels(spec: GenerationSpec, place: str) -> None:
+    """Check that a format has room for labels: a picture has none."""
+    known = formats(spec)
+    if spec.labels and not known[spec.format].labels:
+        having = ", ".join(name for name, form in known.items() if form.labels)
+        wrong = FieldError("/labels", True, f"false, or a format of {having}", place)
+        raise InvalidRequest(f"{spec.format} has no room for labels; {having} have", [wrong])
+
+
 def formats(spec: GenerationSpec) -> Mapping[str, Format]:
     """Return the formats by name: those of interpolations or of pairs."""
     return FRAME_FORMATS if spec.path is not None else PAIR_FORMATS
 
 
-def _check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) -> tuple[str, ...]:
+def check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) -> tuple[str, ...]:
     """Return the domains to generate: all, or those requested, each known and named once."""
     requested = tuple(domains) if domains is not None else model.domains
     wrong = [
@@ -100,6 +152,22 @@ def _check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) 
         known = ", ".join(model.domains)
         raise InvalidRequest(f"the domains of model '{model.name}' are {known}, each at most once", wrong)
     return requested
+
+
+def _check_directions(model: OnnxModel, given: Mapping[str, float], place: str) -> tuple[tuple[int, float], ...]:
+    """Return steps along directions by number, from 0; those of 0 spreads are left out, as they change nothing."""
+    known = {str(i + 1): i for i in range(len(model.metadata.directions))}
+    names = {one.name: i for i, one in enumerate(model.metadata.directions) if one.name is not None}
+    wrong, steps = list[FieldError](), dict[int, float]()
+    for key, value in given.items():
+        if (number := known.get(key, names.get(key))) is None or number in steps:
+            wrong.append(FieldError("/directions", key, [*known, *names] if number is None else "once", place))
+        else:
+            steps[number] = value
+    if wrong:
+        allowed = f"are {', '.join([*known, *names])}, each at most once" if known else "are none: it has no directions"
+        raise InvalidRequest(f"the directions of model '{model.name}' {allowed}", wrong)
+    return tuple((number, value) for number, value in sorted(steps.items()) if value)
 
 
 def _check_latents(model: OnnxModel, latents: Sequence[LatentSpec], pointer: str) -> None:

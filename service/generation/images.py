@@ -190,10 +190,11 @@ def zipped(files: Iterable[tuple[str, bytes]]) -> Encoding:
 
 def npz(arrays: Mapping[str, NDArray[Any]]) -> Encoding:
     """Return arrays, whatever they are called, as an uncompressed npz, which `numpy.load` reads."""
-    return zipped((f"{name}.npy", _npy(array)) for name, array in arrays.items())
+    return zipped((f"{name}.npy", npy(array)) for name, array in arrays.items())
 
 
-def _npy(array: NDArray[Any]) -> bytes:
+def npy(array: NDArray[Any]) -> bytes:
+    """Return an array as a .npy file."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()

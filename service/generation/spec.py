@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.engine.onnx_model import Arrays, OnnxModel
 from service.generation.images import ENCODER_ID
-from service.latents import Latent, Method, draw_latent, interpolate
+from service.latents import Latent, Method, displacement, draw_latent, interpolate, move
 from service.metadata import LATENT, Domain, Prior
 
 
@@ -48,10 +49,20 @@ class InterpolationPath:
 
 
 @dataclass(frozen=True)
+class Filters:
+    """Which candidates of a seed are accepted, by their labels."""
+
+    class_name: str | None = None  # of the first domain that has a classifier
+    min_confidence: float = 0.0  # in every domain that has one
+    agree: bool = False  # whether their classes have to be equal
+
+
+@dataclass(frozen=True)
 class GenerationSpec:
     """Images of these domains, of these latents or along a path through them, in this format.
 
-    It holds the model itself: whatever is loaded meanwhile, this one computes the images.
+    It holds the models themselves: whatever is loaded meanwhile, these ones compute the images and their labels. With
+    filters each latent is a seed's first candidate, and the first `count` candidates of every seed that pass are taken.
     """
 
     model: OnnxModel
@@ -60,11 +71,16 @@ class GenerationSpec:
     truncation: float | None
     path: InterpolationPath | None
     format: str
+    directions: tuple[tuple[int, float], ...] = ()  # number of each from 0, in order, and spreads to move along it
+    count: int = 1
+    labels: bool = False
+    filters: Filters | None = None
+    classifiers: tuple[OnnxModel, ...] = ()  # of the domains that have one, in their order
 
     @property
     def size(self) -> int:
-        """Number of latents to compute."""
-        return self.path.frames(len(self.latents)) if self.path else len(self.latents)
+        """Number of pairs or frames."""
+        return self.path.frames(len(self.latents)) if self.path else len(self.latents) * self.count
 
     @property
     def shapes(self) -> list[Domain]:
@@ -80,7 +96,10 @@ class GenerationSpec:
     def key(self) -> str:
         """Identifier of the response's bytes: equal specs, models, engines and encoders have equal keys."""
         latents = [(one.index, one.seed, one.values) for one in self.latents]
-        what = (self.model.digest, self.domains, latents, self.truncation, self.path, self.format)
+        what: tuple[object, ...] = (
+            *(self.model.digest, self.domains, latents, self.truncation, self.path, self.format, self.directions),
+            *(self.labels, self.filters, self.count, tuple(one.digest for one in self.classifiers)),
+        )
         return hashlib.sha256(f"{self.model.engine} {ENCODER_ID} {what!r}".encode()).hexdigest()[:32]
 
     def inputs(self, start: int, stop: int) -> Arrays:
@@ -89,7 +108,14 @@ class GenerationSpec:
             rows = [one.latent(self.model.prior, self.truncation) for one in self.latents[start:stop]]
         else:
             rows = [self._frame(self.path, i) for i in range(start, stop)]
+        if self._displacement is not None:
+            rows = [move(row, self._displacement) for row in rows]
         return {LATENT: np.array(rows)}
+
+    @cached_property
+    def _displacement(self) -> NDArray[np.float64] | None:
+        known = self.model.metadata.directions
+        return displacement((known[i], value) for i, value in self.directions) if self.directions else None
 
     @cached_property
     def _keyframes(self) -> list[Latent]:

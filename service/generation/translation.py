@@ -22,8 +22,9 @@ from service.engine.onnx_model import Arrays, OnnxModel, take
 from service.engine.request import Encoding, Job
 from service.errors import FieldError, InvalidRequest
 from service.generation.decoding import Fit, Fitting, ImageDecoder
-from service.generation.encoding import PAIR_FORMATS, GeneratedImages
+from service.generation.encoding import PAIR_FORMATS
 from service.generation.images import Pixels
+from service.generation.pairs import GeneratedImages
 from service.generation.spec import GenerationSpec, LatentSpec
 from service.latents import Latent
 from service.metadata import LATENT, PREVIOUS

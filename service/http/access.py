@@ -22,6 +22,7 @@ PUBLIC = frozenset(  # what machines poll, and what a browser opens without any 
         *("/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/favicon-32x32.png"),
     )
 )
+STUDIO = "/studio/"  # files of the page at /
 VALID_KEY = re.compile(r"[!-+\--~]{16,256}")  # visible ASCII without the comma that separates keys
 BINARY_HEADER = "Inference-Header-Content-Length"  # of the Open Inference Protocol's binary data
 ALLOWED = "Authorization X-API-Key X-Request-Id Traceparent X-Request-Timeout If-None-Match"
@@ -95,7 +96,7 @@ class AccessControl:
 
     def check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Raise Unauthorized or RateLimited unless the request may pass."""
-        if scope["path"] in PUBLIC:
+        if scope["path"] in PUBLIC or scope["path"].startswith(STUDIO):
             return
         holder = self._holder(headers) if self._keys else None
         if self._limit is not None:  # wrong keys count for their address: guessing is slow

@@ -105,7 +105,7 @@ class RequestMiddleware:
         token = REQUEST_ID.set(request_id.decode())
         trace = TRACE_ID.set(current_trace() or _trace_id(headers.get(b"traceparent")))
         sender = ResponseSender(send, request_id, self._registry.draining, scope["method"] == "HEAD")
-        inner = dict(scope, method="GET") if sender.headless else scope
+        inner = dict(scope, method="GET", headless=True) if sender.headless else scope
         self._metrics.in_flight += 1
         try:
             await self._answer(inner, headers, receive, sender)

@@ -88,6 +88,7 @@ class Metrics:
         about = "Time from a request's headers to the end of its response."
         self.request_duration = self._histogram("http_request_duration_seconds", about, "route")
         self._in_flight_gauge = gauge("requests_in_flight", "Requests being answered.")
+        self.shard_pairs = counter("shard_pairs_total", "Pairs generated for shards.")
         about = "Requests that the queue or the rate limit rejected or dropped."
         self.rejected = counter("rejected_total", about, ("reason",))
         for reason in ("queue_full", "deadline", "cancelled", "rate_limit"):

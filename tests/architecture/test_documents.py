@@ -30,8 +30,8 @@ QUICK = {  # options that the tests add to the README's commands
 }
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def _blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def _commands(program: str) -> list[str]:
@@ -80,6 +80,17 @@ def test_every_curl_of_the_translation_page_is_answered(tiny_model: Callable[...
             assert answer.returncode == 0, answer.stdout
     with Image.open(tmp_path / "pair.png") as pair:
         assert pair.format == "PNG"
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/client.md"])
+def test_python_of_the_documents_runs(document: str, served: str, tmp_path: Path) -> None:
+    """Each example runs on the committed models, word for word but for the port."""
+    examples = _blocks("python", (ROOT / document).read_text())
+    assert examples
+    for example in examples:
+        program = example.replace("localhost:8000", served)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=tmp_path, env=environment, check=True)
 
 
 @pytest.mark.timeout(300)  # three processes that load PyTorch

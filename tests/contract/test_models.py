@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from service.metadata import ModelMetadata
 from tests.contract.committed import METADATA, model_files, open_session
+from training.directions import SPREADS
 from training.losses.pixels import transform
 from training.metrics.frechet import pixel_agreement
 from training.networks.coupled import latents_of_seeds
@@ -82,3 +85,29 @@ def test_a_models_pixels_agree_as_recorded(file: Path) -> None:
         expected = transform(generated[recorded["of"]], transforms[name])
         again = pixel_agreement(expected, generated[name])
         assert again["binarised"] == pytest.approx(recorded["binarised"], abs=0.01)
+
+
+@each_generator
+def test_pairs_agree_along_directions(file: Path) -> None:
+    """Moved along any direction by up to two spreads, the domains read alike as often as unmoved, within 0.03."""
+    session, metadata = open_model(file)
+    assert metadata.prior is not None
+    assert len(metadata.directions) == 8
+    readers = {
+        other.domains[0].name: open_session(place)
+        for place, other in METADATA.items()
+        if other.kind == "classifier" and metadata.name in other.goes_with
+    }
+    latents = latents_of_seeds(metadata.prior, range(400)).numpy()
+
+    def agreement(moved: NDArray[np.float32]) -> NDArray[np.float64]:
+        images = session.run([domain.name for domain in metadata.domains], {"latent": moved})
+        named = zip(metadata.domains, images, strict=True)
+        read = [readers[domain.name].run(None, {domain.name: batch})[0].argmax(1) for domain, batch in named]
+        return np.array([(one == read[0]).mean() for one in read[1:]])
+
+    still = agreement(latents)
+    for one in metadata.directions:
+        steps = (step * one.spread * np.array(one.vector, np.float32) for step in SPREADS)
+        along = np.mean([agreement(latents + step) for step in steps], axis=0)
+        assert (along > still - 0.03).all()

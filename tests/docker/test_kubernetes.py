@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic_settings import CliApp
 
 from service.settings import Settings
+from service.synthesize import Synthesis
 from tests.docker.conftest import collect_metrics, sample_names
 from tests.docker.schemas import Document, validate
 
@@ -170,3 +173,27 @@ def test_what_the_autoscaler_asks_for_exists() -> None:
         for container in read("base/cogan.yaml")["Deployment"]["spec"]["template"]["spec"]["containers"]
     )
     assert float(triggers[0]["metadata"]["threshold"]) == pytest.approx(0.7 * pod_cpus)
+
+
+def test_the_parts_of_an_indexed_job_are_all_shards(root: Path) -> None:
+    """Each pod makes the part of its index, of as many as there are, by a command that the service knows."""
+    job = yaml.safe_load((root / "docker/kubernetes/synthesize.yaml").read_text())
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert spec["completionMode"] == "Indexed"
+    own = set[int]()
+    for index in range(spec["completions"]):
+        script = container["command"][-1].replace("exec python -m service.synthesize", "printf '%s\\n'")
+        command = subprocess.run(
+            ["sh", "-c", script],
+            env={"JOB_COMPLETION_INDEX": str(index)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        synthesis = CliApp.run(Synthesis, command.stdout.split())
+        assert not own & set(synthesis.own)
+        own |= set(synthesis.own)
+    assert own == set(synthesis.numbers)
+    assert synthesis.to == container["volumeMounts"][0]["mountPath"]
+    assert pod["volumes"][0]["name"] == container["volumeMounts"][0]["name"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import onnx
@@ -12,9 +14,10 @@ import pytest
 from onnx import helper
 
 from service.app import create_app
+from service.client import AsyncClient, Client
 from service.metadata import METADATA_KEY
 from service.settings import Settings
-from tests.conftest import Shape, build_graph, describe_model
+from tests.conftest import Shape, build_graph, describe_model, write_model
 from tests.running import Service, services
 
 
@@ -64,3 +67,45 @@ def sized_model(models_dir: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+def statuses(service: Service) -> list[int]:
+    """Return the statuses of all requests for images so far, also of those that were refused before routing."""
+    return [line["status"] for line in list(service.lines) if line.get("route") in ("/generate", "unmatched")]
+
+
+class Blocking:
+    """An AsyncClient whose methods block and return lists, so that one test is of both clients."""
+
+    def __init__(self, url: str, **access: Any) -> None:
+        self._client, self._runner = AsyncClient(url, **access), asyncio.Runner()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        async def call(*args: Any, **options: Any) -> Any:
+            returned = getattr(self._client, name)(*args, **options)
+            return [one async for one in returned] if hasattr(returned, "__aiter__") else await returned
+
+        return lambda *args, **options: self._runner.run(call(*args, **options))
+
+    def close(self) -> None:
+        """Close the client and its loop."""
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+
+@pytest.fixture(params=[Client, Blocking], ids=["Client", "AsyncClient"])
+def connect_to(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
+    """Return what opens a client of either kind."""
+    with ExitStack() as stack:
+        yield lambda url, **access: cast("Client", stack.enter_context(closing(request.param(url, **access))))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Start a service with two generators, of which `tiny` is the default."""
+    folder = tmp_path_factory.mktemp("served")
+    write_model(folder)
+    write_model(folder, name="all", domains=("digit", "edge", "negative"))
+    write_model(folder, name="reader", kind="classifier", goes_with=("tiny",))
+    with services(folder) as start:
+        yield start(default_model="tiny")

@@ -10,8 +10,10 @@ from typing import Any
 
 import onnx
 import pytest
+from pydantic import ValidationError
 
 from service.metadata import METADATA_KEY, MetadataError, graph_digest, parse_metadata
+from tests.conftest import LATENT_DIM, describe_model, domain_shapes
 
 
 @pytest.fixture
@@ -141,3 +143,25 @@ def test_what_is_no_onnx_file_has_no_graph_digest(content: bytes) -> None:
     """Its end or an unknown part is met before the file is read."""
     with pytest.raises(MetadataError, match="not an ONNX model"):
         graph_digest(content)
+
+
+UNIT_VECTOR = (1.0, *[0.0] * (LATENT_DIM - 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"directions": [{"vector": (0.5, *UNIT_VECTOR[1:]), "spread": 1.0}]}, "a direction is a unit vector"),
+        ({"directions": [{"vector": UNIT_VECTOR, "spread": 0.0}]}, "greater than 0"),
+        ({"directions": [{"vector": (1.0,), "spread": 1.0}]}, f"a direction has {LATENT_DIM} values"),
+        ({"directions": [{"name": "a", "vector": UNIT_VECTOR, "spread": 1.0}] * 2}, "direction names repeat"),
+        ({"directions": [{"name": "1", "vector": UNIT_VECTOR, "spread": 1.0}]}, "String should match pattern"),
+        ({"directions": [{"vector": UNIT_VECTOR, "spread": 1.0}] * 9}, "at most 8"),
+        ({"kind": "classifier", "directions": [{"vector": UNIT_VECTOR, "spread": 1.0}]}, "only a generator has"),
+    ],
+)
+def test_directions_are_checked(changes: dict[str, Any], message: str) -> None:
+    """Directions are unit vectors of the latent, at most 8, with a spread and distinct names."""
+    domains = domain_shapes(["digit"])
+    with pytest.raises(ValidationError, match=message):
+        describe_model("tiny", "1", domains, **changes)

@@ -47,7 +47,7 @@ async def send(url: str, images: Iterable[bytes]) -> tuple[Counter[int], float]:
     return statuses, longest
 
 
-@pytest.mark.parametrize(("first", "then", "growth"), forms((200, 400, 1.15), (1000, 5000, 1.1)))
+@pytest.mark.parametrize(("first", "then", "growth"), forms((200, 400, 1.15), (4000, 5000, 1.1)))
 def test_damaged_images_do_no_harm(
     tiny_model: Callable[..., Path], start: Callable[..., Service], first: int, then: int, growth: float
 ) -> None:

@@ -107,7 +107,9 @@ def test_a_file_says_all_of_itself(coupled: RunFolder, tmp_path: Path) -> None:
     file, _ = export(coupled, ExportOptions(models=tmp_path, name="pairs"))
     model = onnx.load(file)
     metadata = parse_metadata({entry.key: entry.value for entry in model.metadata_props})
-    assert metadata == describe(coupled, ExportOptions(models=tmp_path, name="pairs", version=1), steps=1)
+    described = describe(coupled, ExportOptions(models=tmp_path, name="pairs", version=1), steps=1)
+    assert metadata == described.model_copy(update={"directions": metadata.directions})
+    assert len(metadata.directions) == 8
     assert [domain.name for domain in metadata.domains] == ["digit", "edge"]
     assert metadata.quality == QUALITY
     provenance = metadata.provenance
@@ -151,6 +153,7 @@ def test_a_config_that_was_edited_is_kept(coupled: RunFolder, tmp_path: Path) ->
         "3",
         "README.md",
         "config.pbtxt",
+        "directions.png",
     ]
 
 

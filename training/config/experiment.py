@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from service.metadata import MAX_LATENT_DIM, Name, Prior, describe_errors
+from service.metadata import MAX_DIRECTIONS, MAX_LATENT_DIM, Name, Prior, describe_errors
 from training.config.data import DomainConfig, check_domains
 from training.config.fields import STRICT, Positive, Share, listed, one_of
 from training.config.losses import ClassifierConfig, CouplingConfig, LessonConfig, check_couplings, check_lessons
@@ -25,6 +25,7 @@ from training.losses.pixels import RANGES
 from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS, Table
 
 OF_THE_MACHINE = {"precision"}  # fields of earlier experiments
+DirectionName = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*)?$", max_length=64)]
 RENAMED = {"vgg": "feature_network"}  # fields of their couplings
 TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS}
 
@@ -57,6 +58,8 @@ class Experiment:
     """Distribution of the latents."""
     latent_dim: Annotated[int, Field(ge=1, le=MAX_LATENT_DIM)] = 100
     """Values in a latent."""
+    direction_names: Annotated[tuple[DirectionName, ...], Field(max_length=MAX_DIRECTIONS)] = ()
+    """Names of the exported generator's directions, the first one's first; an empty one leaves a direction unnamed."""
     loss: Annotated[str, one_of(LOSSES), listed(LOSSES)] = "ce"
     """Adversarial loss."""
     pixels: Literal[16, 28, 32, 64, 128, 256] | None = None
@@ -99,6 +102,8 @@ class Experiment:
         shared_layers = self.discriminator.shared_of(self.discriminator_table)
         check_lessons(self.lessons, self.domains, shared_layers, self.discriminator.own_last_layers)
         self.discriminator.check_labels(self.loss)
+        if len(set(named := list(filter(None, self.direction_names)))) < len(named):
+            raise ValueError(f"direction_names = {self.direction_names}: every name once")
         return self
 
     @property

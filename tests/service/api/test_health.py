@@ -103,6 +103,7 @@ async def test_metrics_have_the_names_that_dashboards_use(client: httpx.AsyncCli
         "cogan_rejected_total",
         "cogan_requests_in_flight",
         "cogan_samples_total",
+        "cogan_shard_pairs_total",
     }
     assert "cogan_cache_hits_total 1.0" in text
     assert 'cogan_inference_duration_seconds_count{model="tiny",provider="cpu"} 1.0' in text

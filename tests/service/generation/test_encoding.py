@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from service.engine.onnx_model import OnnxModel
-from service.generation.encoding import FRAME_FORMATS, PAIR_FORMATS, GeneratedImages
+from service.generation.encoding import FRAME_FORMATS, PAIR_FORMATS
+from service.generation.pairs import GeneratedImages
 from service.generation.spec import GenerationSpec, InterpolationPath, LatentSpec
 from service.metadata import LATENT
 from tests.service.generation.conftest import complete

@@ -1,0 +1,445 @@
+"""Client of the service in Python: coupled images as numpy arrays. It needs httpx (extra `client`).
+
+    with Client("http://localhost:8000") as client:
+        pairs = client.generate(seed=7)
+        pairs["edge"]  # uint8 [1, H, W, C]
+        pairs.image("edge").save("edge.png")
+
+`Core` builds requests and reads responses without any I/O; `Client` and `AsyncClient` send what it asks for.
+Axes: B pairs or frames, H height, W width, C channels (1 grey or 3 RGB), Z latent dimension.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import io
+import json
+import math
+import tarfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, Concatenate, Generic, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast, overload
+
+import httpx
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from service import __version__
+from service.errors import FieldError, OtherError, RequestError
+
+MAX_CACHED, MAX_CACHED_BYTES = 64, 2**20  # responses that are revalidated, and the size of one
+LOCAL = "http://localhost:8000"
+READ_S = 60.0  # longest wait for bytes, if no timeout is given
+GRACE_S = 5.0  # for the service's 504 to arrive, before the client stops waiting itself
+RETRIES, RETRY_S = 3, 0.1  # of connections that are cut or refused; the first wait, which doubles
+CUT = (httpx.NetworkError, httpx.RemoteProtocolError)
+MAX_DETAIL = 200  # characters of an error that is no problem+json
+
+Pixels = NDArray[np.uint8]
+Reply = httpx.Response | httpx.TransportError
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Options(TypedDict, total=False):
+    """Options of all images; otherwise of the default model, in all its domains, without bound and labels."""
+
+    model: str
+    domains: Sequence[str]
+    truncation: float  # bound on every value of a latent of a seed: lower is more typical, less varied
+    labels: bool  # whether classifiers label the images
+
+
+class PairOptions(Options, total=False):
+    """Options of pairs. With filters, the first candidates of each seed that pass are taken, by their labels."""
+
+    class_name: str  # class of the first requested domain that has a classifier
+    min_confidence: float  # in every domain that has a classifier
+    agree: bool  # whether the classes of all domains have to be equal
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The coupled images of one latent: `pair["edge"]` is uint8 [H, W, C], `pair.image("edge")` a PIL image."""
+
+    images: Mapping[str, Pixels]
+    seed: int | None = None  # None of a given latent, and of a frame
+    index: int | None = None  # which image of the seed, or which of the given latents
+    t: float | None = None  # position of a frame: 1.0 is the second key frame
+    labels: Mapping[str, Mapping[str, Any]] | None = None  # `class` and `confidence` by domain, if requested
+    agree: bool | None = None  # whether all classes are equal
+
+    def __getitem__(self, domain: str) -> Pixels:
+        return self.images[domain]
+
+    def image(self, domain: str) -> Image.Image:
+        """Return a domain's image."""
+        pixels = self.images[domain]
+        return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+Keyframe = int | Pair | Sequence[float] | NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of a response, or frames of a walk: `pairs["edge"]` is uint8 [B, H, W, C], `pairs[0]` the first one."""
+
+    model: str
+    version: str
+    digest: str  # sha256 of the model file
+    domains: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+
+    @overload
+    def __getitem__(self, key: str) -> Pixels: ...
+    @overload
+    def __getitem__(self, key: int) -> Pair: ...
+    def __getitem__(self, key: str | int) -> Pixels | Pair:
+        return self.pairs[key] if isinstance(key, int) else np.stack([pair[key] for pair in self.pairs])
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+    def image(self, domain: str, number: int = 0) -> Image.Image:
+        """Return a domain's image in one of the pairs."""
+        return self.pairs[number].image(domain)
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """A request and how its response is read: GET with a query, or POST if there is a body."""
+
+    read: Callable[[httpx.Response], T]
+    path: str
+    query: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | None = None
+
+
+class Access(TypedDict, total=False):
+    """How a client is opened."""
+
+    key: str | None  # API key, if the service needs one
+    timeout: float | None  # seconds that the service may work on a request; otherwise its own limit applies
+    max_wait: float  # seconds that a request may wait in all, if it is refused with Retry-After; otherwise 60
+
+
+class Core:
+    """The client without I/O. A request's response depends on what is sent alone, so each may be sent again."""
+
+    def __init__(
+        self, url: str, *, key: str | None = None, timeout: float | None = None, max_wait: float = 60.0
+    ) -> None:
+        self._url, self._max_wait = url.rstrip("/"), max_wait
+        self._headers = {"User-Agent": f"cogan/{__version__}"}
+        self._headers |= {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._headers |= {} if timeout is None else {"X-Request-Timeout": str(timeout)}
+        self._timeout = httpx.Timeout(READ_S if timeout is None else timeout + GRACE_S)
+        self._cached, self._lock = dict[str, httpx.Response](), threading.Lock()
+
+    def generate(
+        self,
+        *,
+        seed: int | None = None,
+        seeds: Sequence[int] | None = None,
+        latents: ArrayLike | None = None,
+        index: int | None = None,
+        count: int | None = None,
+        **options: Unpack[PairOptions],
+    ) -> Call[Pairs]:
+        """Generate `count` pairs, from `index` on, of a seed or of each of several; or pairs of latents [B, Z].
+
+        Without any of them, the seed is random.
+        """
+        fields = _fields(options, seed=seed, seeds=seeds, index=index, count=count)
+        if latents is not None:
+            return Call(_read_pairs, "generate", body=fields | {"latents": _floats(latents)})
+        return Call(_read_pairs, "generate", fields)
+
+    def interpolate(
+        self,
+        keyframes: Sequence[Keyframe],
+        *,
+        steps: int | None = None,
+        method: Literal["slerp", "lerp"] | None = None,
+        loop: bool | None = None,
+        **options: Unpack[Options],
+    ) -> Call[Pairs]:
+        """Generate a walk through key frames: seeds, generated pairs or latents [Z].
+
+        It has `steps` frames from one to the next, both counted, and with `loop` returns to the first.
+        """
+        fields, frames = _fields(options, steps=steps, method=method, loop=loop), [_keyframe(one) for one in keyframes]
+        seeds = [one["seed"] for one in frames if one.keys() == {"seed"}]
+        if len(frames) == len(seeds) == 2:
+            return Call(_read_pairs, "interpolate", fields | {"from": seeds[0], "to": seeds[1]})
+        return Call(_read_pairs, "interpolate", body=fields | {"keyframes": frames})
+
+    def shards(
+        self,
+        numbers: int | Iterable[int],
+        *,
+        size: int = 1000,
+        digest: str | None = None,
+        **options: Unpack[PairOptions],
+    ) -> Iterator[Call[Iterator[Pair]]]:
+        """Iterate over the pairs of shards: one pair of each of their `size` seeds, or with filters at most one.
+
+        Whole shards are downloaded, one at a time. Raises DigestMismatch unless the model has this `digest`.
+        """
+        fields = _fields(options, size=size, digest=digest)
+        for number in [numbers] if isinstance(numbers, int) else numbers:
+            yield Call(_read_shard, f"shards/{number:06d}.tar", fields)
+
+    def models(self) -> Call[dict[str, dict[str, Any]]]:
+        """Return the cards of the served models by name, the default one first: domains, quality, licence, digest."""
+        return Call(_read_models, "models")
+
+    def fetch(self, path: str, query: Mapping[str, Any] | None = None) -> Call[bytes]:
+        """Return the body of any GET: `client.fetch("interpolate", {"from": 1, "to": 2, "format": "gif"})`."""
+        return Call(lambda response: response.content, path, query)
+
+    def exchange(self, call: Call[T]) -> Generator[tuple[httpx.Request, float], Reply | None, T]:
+        """Yield requests, each with the seconds to wait before it is sent, for their replies; return the result.
+
+        Raises the RequestError of a problem, and the error of httpx if there is no response.
+        """
+        request = self._request(call)
+        cached = self._cached.get(str(request.url)) if request.method == "GET" else None
+        if cached is not None:
+            request.headers["If-None-Match"] = cached.headers["ETag"]
+        wait_s, waited_s, cuts = 0.0, 0.0, 0
+        while True:
+            reply = yield request, wait_s
+            if isinstance(reply, httpx.Response):
+                if cached is not None and reply.status_code == 304:
+                    return call.read(cached)
+                if reply.is_success:
+                    self._store(reply)
+                    return call.read(reply)
+                wait_s = _retry_after(reply)
+                waited_s += wait_s
+                if waited_s > self._max_wait:
+                    raise _problem(reply)
+            elif reply is not None:
+                if not isinstance(reply, CUT) or cuts == RETRIES:
+                    raise reply
+                wait_s, cuts = RETRY_S * 2**cuts, cuts + 1
+
+    def _request(self, call: Call[Any]) -> httpx.Request:
+        return httpx.Request(
+            "GET" if call.body is None else "POST",
+            f"{self._url}/{call.path.lstrip('/')}",
+            params=call.query,
+            headers=self._headers,
+            json=call.body,
+            extensions={"timeout": self._timeout.as_dict()},
+        )
+
+    def _store(self, response: httpx.Response) -> None:
+        """Store a response that can be revalidated, and drop the oldest."""
+        if "ETag" in response.headers and len(response.content) <= MAX_CACHED_BYTES:
+            with self._lock:
+                self._cached.pop(str(response.url), None)
+                self._cached[str(response.url)] = response
+                if len(self._cached) > MAX_CACHED:
+                    del self._cached[next(iter(self._cached))]
+
+
+def _blocking(build: Callable[Concatenate[Core, P], Call[T]]) -> Callable[Concatenate[Client, P], T]:
+    @functools.wraps(build)
+    def method(client: Client, /, *args: P.args, **options: P.kwargs) -> T:
+        return client._send(build(client._core, *args, **options))
+
+    return method
+
+
+def _iterated(
+    build: Callable[Concatenate[Core, P], Iterator[Call[Iterator[T]]]],
+) -> Callable[Concatenate[Client, P], Iterator[T]]:
+    @functools.wraps(build)
+    def method(client: Client, /, *args: P.args, **options: P.kwargs) -> Iterator[T]:
+        for call in build(client._core, *args, **options):
+            yield from client._send(call)
+
+    return method
+
+
+class Client:
+    """A client that blocks; threads may share it.
+
+    Its methods raise the class of `service.errors` that has the `code` of the service's problem, and errors of httpx if
+    there is no response.
+    """
+
+    def __init__(self, url: str = LOCAL, **access: Unpack[Access]) -> None:
+        self._core, self._http = Core(url, **access), httpx.Client()
+
+    generate = _blocking(Core.generate)
+    interpolate = _blocking(Core.interpolate)
+    shards = _iterated(Core.shards)
+    models = _blocking(Core.models)
+    fetch = _blocking(Core.fetch)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _send(self, call: Call[T]) -> T:
+        steps, reply = self._core.exchange(call), cast("Reply | None", None)
+        while True:
+            try:
+                request, wait_s = steps.send(reply)
+            except StopIteration as done:
+                return cast("T", done.value)
+            time.sleep(wait_s)
+            try:
+                reply = self._http.send(request)
+            except httpx.TransportError as error:
+                reply = error
+
+
+def _awaited(
+    build: Callable[Concatenate[Core, P], Call[T]],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    @functools.wraps(build)
+    async def method(client: AsyncClient, /, *args: P.args, **options: P.kwargs) -> T:
+        return await client._send(build(client._core, *args, **options))
+
+    return method
+
+
+def _async_iterated(
+    build: Callable[Concatenate[Core, P], Iterator[Call[Iterator[T]]]],
+) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
+    @functools.wraps(build)
+    async def method(client: AsyncClient, /, *args: P.args, **options: P.kwargs) -> AsyncIterator[T]:
+        for call in build(client._core, *args, **options):
+            for one in await client._send(call):
+                yield one
+
+    return method
+
+
+class AsyncClient:
+    """The same client for asyncio: its methods are awaited, and `shards` is iterated over by `async for`."""
+
+    def __init__(self, url: str = LOCAL, **access: Unpack[Access]) -> None:
+        self._core, self._http = Core(url, **access), httpx.AsyncClient()
+
+    generate = _awaited(Core.generate)
+    interpolate = _awaited(Core.interpolate)
+    shards = _async_iterated(Core.shards)
+    models = _awaited(Core.models)
+    fetch = _awaited(Core.fetch)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _send(self, call: Call[T]) -> T:
+        steps, reply = self._core.exchange(call), cast("Reply | None", None)
+        while True:
+            try:
+                request, wait_s = steps.send(reply)
+            except StopIteration as done:
+                return cast("T", done.value)
+            await asyncio.sleep(wait_s)
+            try:
+                reply = await self._http.send(request)
+            except httpx.TransportError as error:
+                reply = error
+
+
+def _fields(options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the fields that are given, by the names and in the types of JSON."""
+    renamed = {"class" if name == "class_name" else name: value for name, value in {**more, **options}.items()}
+    return {
+        name: list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+        for name, value in renamed.items()
+        if value is not None
+    }
+
+
+def _floats(values: ArrayLike) -> Any:
+    return np.asarray(values, np.float64).tolist()
+
+
+def _keyframe(one: Keyframe) -> dict[str, Any]:
+    if isinstance(one, Pair):
+        return {"seed": one.seed, "index": one.index}
+    return {"seed": one} if isinstance(one, int) else {"latent": _floats(one)}
+
+
+def _pixels(content: bytes) -> Pixels:
+    """Decode a picture: uint8 [H, W, C]."""
+    pixels = np.array(Image.open(io.BytesIO(content)))
+    return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+
+
+def _pair(images: Mapping[str, Pixels], facts: Mapping[str, Any]) -> Pair:
+    return Pair(images, **{name: facts.get(name) for name in ("seed", "index", "t", "labels", "agree")})
+
+
+def _read_pairs(response: httpx.Response) -> Pairs:
+    answer, pairs = response.json(), list[Pair]()
+    for one in answer.get("pairs") or answer["frames"]:
+        urls: dict[str, str] = one["images"]
+        pairs.append(_pair({name: _pixels(base64.b64decode(url.partition(",")[2])) for name, url in urls.items()}, one))
+    return Pairs(answer["model"], answer["version"], answer["digest"], tuple(answer["domains"]), tuple(pairs))
+
+
+def _read_shard(response: httpx.Response) -> Iterator[Pair]:
+    """Yield the pairs of a tar: of each come first the images, <seed>.<domain>.png, last <seed>.json."""
+    images: dict[str, Pixels] = {}
+    with tarfile.open(fileobj=io.BytesIO(response.content)) as archive:
+        for member in archive:
+            content = cast("IO[bytes]", archive.extractfile(member)).read()
+            _, _, kind = member.name.partition(".")
+            if kind.endswith(".png"):
+                images[kind.removesuffix(".png")] = _pixels(content)
+            elif kind == "json":
+                yield _pair(images, json.loads(content))
+                images = {}
+
+
+def _read_models(response: httpx.Response) -> dict[str, dict[str, Any]]:
+    answer = response.json()
+    cards = sorted(answer["models"], key=lambda card: bool(card["name"] != answer["default"]))  # stable
+    return {card["name"]: card for card in cards}
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Return the seconds after which to send a refused request again; infinite if the service gives none."""
+    value = response.headers.get("Retry-After", "")
+    return float(value) if response.status_code in (429, 503) and value.isdecimal() else math.inf
+
+
+def _problem(response: httpx.Response) -> RequestError:
+    """Return a problem as the error that the service raised; of an unknown code, or without one, as OtherError."""
+    headers, known = dict(response.headers), {error.code: error for error in RequestError.__subclasses__()}
+    try:
+        problem = response.json()
+        return known[problem["code"]](problem["detail"], [FieldError(**one) for one in problem["errors"]], headers)
+    except (ValueError, KeyError, TypeError):  # a proxy's, or of a newer service
+        return OtherError(response.status_code, response.text[:MAX_DETAIL] or response.reason_phrase, headers)

@@ -1,0 +1,242 @@
+"""Pairs of a spec, labelled and filtered: the jobs that compute them, whoever runs these.
+
+Axes: B batch, Z latent, H height, W width, C channels, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine.onnx_model import Arrays, OnnxModel
+from service.engine.request import Encoding, Job
+from service.errors import FieldError, InvalidRequest, RunFailed
+from service.generation.images import Pixels, sheet_rows
+from service.generation.spec import Filters, GenerationSpec, LatentSpec
+from service.metadata import CLASSES
+
+MAX_CANDIDATES = 1_000  # of a seed; a constant, so that every replica takes the same ones
+ROWS = 16  # of a run whose number of rows is free; others can have their turn after it
+DECIMALS = 6  # of a confidence
+
+T = TypeVar("T")
+Computed = tuple[Arrays, Arrays]  # inputs and outputs of a job
+Steps = Generator[Job[Computed], Computed, T]  # yields jobs, is sent what they computed, returns the result
+
+
+class Label(NamedTuple):
+    """What a classifier reads in an image."""
+
+    class_name: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class PairLabels:
+    """Labels of the images of one pair, by domain."""
+
+    labels: Mapping[str, Label]
+
+    @property
+    def agree(self) -> bool | None:
+        """Whether all classes are equal; None without any."""
+        return len({label.class_name for label in self.labels.values()}) == 1 if self.labels else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the members `labels` and `agree` of a pair."""
+        named = {name: {"class": one.class_name, "confidence": one.confidence} for name, one in self.labels.items()}
+        return {"labels": named, "agree": self.agree}
+
+    def pass_(self, filters: Filters) -> bool:
+        """Return whether filters accept the pair."""
+        first = next(iter(self.labels.values()))
+        return (
+            filters.class_name in (None, first.class_name)
+            and all(label.confidence >= filters.min_confidence for label in self.labels.values())
+            and (self.agree is True or not filters.agree)
+        )
+
+
+@dataclass(frozen=True)
+class GeneratedImages:
+    """The images of a spec: inputs with `latent`, float32 [B, Z], and {domain: uint8 [B, H, W, C]}; B labels."""
+
+    spec: GenerationSpec
+    inputs: Arrays
+    images: Mapping[str, Pixels]
+    labels: Sequence[PairLabels] | None = None
+
+    def rows(self) -> Iterator[Pixels]:
+        """Yield a row [H, W, C] for each image of the spec, its domains side by side."""
+        return sheet_rows(self.images)
+
+
+def dump(value: object) -> str:
+    """Return compact JSON."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def label_columns(labels: Sequence[PairLabels]) -> dict[str, NDArray[Any]]:
+    """Return labels as arrays [B]: `<domain>.class`, `<domain>.confidence` and `pair.agree`."""
+    columns: dict[str, NDArray[Any]] = {}
+    for domain in labels[0].labels:
+        columns[f"{domain}.class"] = np.array([one.labels[domain].class_name for one in labels])
+        columns[f"{domain}.confidence"] = np.array([one.labels[domain].confidence for one in labels])
+    return columns | {"pair.agree": np.array([one.agree is True for one in labels])}
+
+
+def classifiers_of(generator: OnnxModel, domains: Sequence[str], models: Sequence[OnnxModel]) -> tuple[OnnxModel, ...]:
+    """Return the classifiers among `models` that go with a generator: for each domain the first, if there is one."""
+    fitting = {
+        model.domains[0]: model
+        for model in reversed(models)
+        if model.metadata.kind == "classifier"
+        and {generator.name, generator.graph_digest} & set(model.metadata.goes_with)
+        and model.inputs[0] in generator.outputs
+    }
+    return tuple(fitting[name] for name in domains if name in fitting)
+
+
+def check_filters(spec: GenerationSpec, filters: Filters, place: str) -> None:
+    """Raise InvalidRequest for filters that no classifier can apply, or a class that it does not know."""
+    chosen = filters.class_name
+    if not spec.classifiers:
+        given = {"class": chosen, "min_confidence": filters.min_confidence or None, "agree": True}
+        name, value = next((name, value) for name, value in given.items() if value is not None)
+        wrong = FieldError(f"/{name}", value, "no filter, or a domain that has a classifier", place)
+        detail = f"no served classifier goes with model '{spec.model.name}' in {', '.join(spec.domains)}"
+        raise InvalidRequest(f"{detail}; /models lists what classifiers go with", [wrong])
+    known = spec.classifiers[0].metadata.classes
+    if chosen is not None and chosen not in known:
+        domain = spec.classifiers[0].domains[0]
+        wrong = FieldError("/class", chosen, known, place)
+        raise InvalidRequest(f"no class {chosen!r:.80}; those of domain '{domain}' are {', '.join(known)}", [wrong])
+
+
+def generate(spec: GenerationSpec, place: str | None = None) -> Steps[GeneratedImages]:
+    """Compute the pairs of a spec by jobs. The spec of the result has the latents that were taken.
+
+    If too few candidates of a seed pass the filters, raises InvalidRequest for a request whose fields are in `place`;
+    without one, those that pass are returned.
+    """
+    if spec.filters is not None:
+        return (yield from _filter(spec, spec.filters, place))
+    inputs, outputs = yield Job(spec.model, spec.size, spec.inputs, _compute, 0.0)
+    images = {name: outputs[name] for name in spec.domains}
+    labels = (yield from _label(spec.classifiers, images, spec.size)) if spec.labels else None
+    return GeneratedImages(spec, inputs, images, labels)
+
+
+def _label(classifiers: Sequence[OnnxModel], images: Mapping[str, Pixels], size: int) -> Steps[list[PairLabels]]:
+    found: list[dict[str, Label]] = [{} for _ in range(size)]
+    for model in classifiers:
+        (domain,) = model.domains
+        _, outputs = yield Job(model, size, partial(_rows, domain, images[domain]), _compute, 0.0)
+        probabilities = outputs[CLASSES]
+        for labels, row, best in zip(found, probabilities, probabilities.argmax(1), strict=True):
+            labels[domain] = Label(model.metadata.classes[best], round(float(row[best]), DECIMALS))
+    return [PairLabels(labels) for labels in found]
+
+
+class _Candidates:
+    """The candidates of one seed: how many were tried, and rows of those that passed."""
+
+    def __init__(self, first: LatentSpec, count: int) -> None:
+        self.first, self.count = first, count
+        self.tried, self.rounds = 0, 0
+        self.passed: list[GeneratedImages] = []  # of one row each
+
+    @property
+    def open(self) -> bool:
+        """Whether more are needed, and left."""
+        return len(self.passed) < self.count and self.tried < MAX_CANDIDATES
+
+    def take(self, room: int) -> list[LatentSpec]:
+        """Return the next candidates: as many as are needed, and more with every round in vain."""
+        self.rounds += 1
+        wanted = (self.count - len(self.passed)) * self.rounds
+        start, self.tried = self.tried, min(self.tried + wanted, self.tried + room, MAX_CANDIDATES)
+        return [replace(self.first, index=self.first.index + i) for i in range(start, self.tried)]
+
+
+def _filter(spec: GenerationSpec, filters: Filters, place: str | None) -> Steps[GeneratedImages]:
+    seeds = [_Candidates(first, spec.count) for first in spec.latents]
+    while pending := [seed for seed in seeds if seed.open]:
+        owners, latents = list[_Candidates](), list[LatentSpec]()
+        for seed in pending:
+            latents += seed.take(ROWS - len(latents))
+            owners += [seed] * (len(latents) - len(owners))
+            if len(latents) == ROWS:
+                break
+        batch = yield from generate(replace(spec, latents=tuple(latents), count=1, labels=True, filters=None))
+        for i, owner in enumerate(owners):
+            assert batch.labels is not None, "requested"
+            if len(owner.passed) < spec.count and batch.labels[i].pass_(filters):
+                owner.passed.append(_row(batch, i))
+        for seed in pending:
+            if not seed.open and len(seed.passed) < spec.count and place is not None:
+                raise _too_few(seed, place)
+    return _join(spec, [row for seed in seeds for row in seed.passed])
+
+
+def _too_few(seed: _Candidates, place: str) -> InvalidRequest:
+    found = f"{len(seed.passed)} of {seed.tried} candidates of seed {seed.first.seed} pass the filters"
+    wrong = FieldError("/count", seed.count, f"at most {len(seed.passed)}, or wider filters", place)
+    return InvalidRequest(f"{found}, fewer than the count of {seed.count}", [wrong])
+
+
+def _row(batch: GeneratedImages, i: int) -> GeneratedImages:
+    """Return one pair of a batch, copied, so that the others need no memory."""
+    assert batch.labels is not None, "of a filtered batch"
+    return GeneratedImages(
+        replace(batch.spec, latents=(batch.spec.latents[i],)),
+        {name: array[i : i + 1].copy() for name, array in batch.inputs.items()},
+        {name: array[i : i + 1].copy() for name, array in batch.images.items()},
+        [batch.labels[i]],
+    )
+
+
+def _join(spec: GenerationSpec, rows: Sequence[GeneratedImages]) -> GeneratedImages:
+    taken = replace(spec, latents=tuple(row.spec.latents[0] for row in rows), count=1)
+    if not rows:
+        return GeneratedImages(taken, {}, {}, [])
+    labels = [row.labels[0] for row in rows if row.labels is not None] if spec.labels else None
+    inputs = {name: np.concatenate([row.inputs[name] for row in rows]) for name in rows[0].inputs}
+    return GeneratedImages(
+        taken, inputs, {name: np.concatenate([row.images[name] for row in rows]) for name in spec.domains}, labels
+    )
+
+
+def _rows(name: str, array: NDArray[Any], start: int, stop: int) -> Arrays:
+    return {name: array[start:stop]}
+
+
+def _compute(inputs: Arrays, outputs: Arrays) -> Encoding[Computed]:
+    """Return what a job computed, as it is."""
+    return inputs, outputs
+    yield
+
+
+def run_here(steps: Steps[T]) -> Iterator[T | None]:
+    """Run steps in this thread: yield None after every run of a model, and then the result. Raises RunFailed."""
+    try:
+        job = next(steps)
+        while True:
+            job = steps.send(_run(job))
+            yield None
+    except StopIteration as stop:
+        yield stop.value
+
+
+def _run(job: Job[Computed]) -> Computed:
+    inputs = job.inputs(0, job.size)
+    try:
+        return inputs, job.model.run(inputs)
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise RunFailed(f"model '{job.model.name}' failed on this request's input") from error

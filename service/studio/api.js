@@ -1,0 +1,136 @@
+/** Requests to the service: its problems, its keys, and waiting as it tells to. */
+
+const KEY = "cogan-key";
+const LONGEST_WAIT_S = 60; // a longer Retry-After is shown, not waited for
+const MAX_TRIES = 10;
+const PATIENCE_MS = 250; // a newer request waits so long for an older one
+
+/** An error of the service, as RFC 9457 has it; status 0 if it does not answer. */
+export class Problem extends Error {
+  /** @param {number} status @param {any} told @param {number | null} retryAfter */
+  constructor(status, told, retryAfter = null) {
+    super(told.detail);
+    this.errors = told.errors ?? [];
+    this.status = status;
+    this.code = String(told.code);
+    this.requestId = told.request_id ?? null;
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** The service at an address. Events: `wait` with the problem and the seconds, `fine`. */
+export class Api extends EventTarget {
+  /** @param {URL} base @param {(wrong: boolean) => Promise<string>} askKey */
+  constructor(base, askKey) {
+    super();
+    this.base = base;
+    this.askKey = askKey;
+    this.key = sessionStorage.getItem(KEY);
+  }
+
+  /** @param {string} path @param {Record<string, any>} [query] lists are repeated, and what is null is left out */
+  url(path, query = {}) {
+    const url = new URL(path, this.base);
+    for (const [name, value] of Object.entries(query)) {
+      for (const one of [value].flat()) if (one !== null && one !== undefined) url.searchParams.append(name, one);
+    }
+    return url;
+  }
+
+  /**
+   * Return a successful response; a body makes it a POST. Waits and asks again as told. Throws Problem.
+   * @param {URL} url @param {{body?: any, signal?: AbortSignal}} [options]
+   * @returns {Promise<Response>}
+   */
+  async fetch(url, { body, signal } = {}) {
+    for (let tries = 1; ; tries++) {
+      const key = this.key;
+      const answer = await this.#once(url, body, signal);
+      if (answer instanceof Response) {
+        this.dispatchEvent(new Event("fine"));
+        return answer;
+      }
+      if (answer.status === 401) await this.#renewKey(key);
+      else if (answer.retryAfter === null || answer.retryAfter > LONGEST_WAIT_S || tries === MAX_TRIES) throw answer;
+      else await this.#wait(answer, answer.retryAfter, signal);
+    }
+  }
+
+  /** @param {URL} url @param {{body?: any, signal?: AbortSignal}} [options] */
+  async json(url, options) {
+    return (await this.fetch(url, options)).json();
+  }
+
+  /** @param {URL} url @param {any} body @param {AbortSignal | undefined} signal @returns {Promise<Response | Problem>} */
+  async #once(url, body, signal) {
+    const headers = { ...(this.key && { "X-API-Key": this.key }), ...(body && { "Content-Type": "application/json" }) };
+    const sent = body && { method: "POST", body: JSON.stringify(body) };
+    try {
+      const response = await fetch(url, { headers, signal, ...sent });
+      if (response.ok) return response;
+      const told = await response.json().catch(() => ({ detail: response.statusText, code: `http_${response.status}` }));
+      const after = response.headers.get("Retry-After");
+      return new Problem(response.status, told, after === null ? null : Number(after));
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error;
+      return new Problem(0, { detail: "the service does not answer", code: "unreachable" }, 5);
+    }
+  }
+
+  /** Ask for a key once, whatever number of requests lacks it. @param {string | null} used */
+  async #renewKey(used) {
+    if (this.key !== used) return;
+    this.asking ??= this.askKey(used !== null).then((key) => {
+      this.key = key;
+      this.asking = undefined;
+      sessionStorage.setItem(KEY, key);
+    });
+    await this.asking;
+  }
+
+  /** @param {Problem} problem @param {number} seconds @param {AbortSignal | undefined} signal */
+  async #wait(problem, seconds, signal) {
+    this.dispatchEvent(new CustomEvent("wait", { detail: { problem, seconds } }));
+    await new Promise((resolve, reject) => {
+      const timer = setTimeout(resolve, Math.max(0.1, seconds) * 1000);
+      const stop = () => (clearTimeout(timer), reject(signal?.reason));
+      signal?.addEventListener("abort", stop, { once: true });
+    });
+  }
+}
+
+/** Runs the newest of its tasks: one at a time, those between are left out, and a slow one is aborted. */
+export class Latest {
+  /** @param {(error: any) => void} report */
+  constructor(report) {
+    this.report = report;
+    /** @type {((signal: AbortSignal) => Promise<void>) | null} */
+    this.next = null;
+    this.abort = new AbortController();
+    this.busy = false;
+  }
+
+  /** Drop everything. */
+  cancel() {
+    this.next = null;
+    this.abort.abort();
+  }
+
+  /** @param {(signal: AbortSignal) => Promise<void>} task */
+  async run(task) {
+    this.next = task;
+    if (this.busy) {
+      const { abort } = this;
+      setTimeout(() => this.next && abort.abort(), PATIENCE_MS);
+      return;
+    }
+    this.busy = true;
+    while (this.next) {
+      const now = this.next;
+      this.next = null;
+      this.abort = new AbortController();
+      await now(this.abort.signal).catch((error) => error.name === "AbortError" || this.report(error));
+    }
+    this.busy = false;
+  }
+}

@@ -1,0 +1,368 @@
+"""Each point of the studio, by pixels or text: what it shows is what the service answers."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile, PngInfo
+from playwright.sync_api import Download, Page, expect
+
+from tests.browser.conftest import DOMAINS, MODEL, Pixels, Visitor, cell, decode, inner, on_screen, picture
+from tests.running import Service
+
+Pairs = Callable[..., list[dict[str, Any]]]
+QUERY = f"?model={MODEL}"
+
+
+def equal(first: Pixels, second: Pixels) -> bool:
+    """Return whether two images are the same, without their rounded corners."""
+    return bool((inner(first) == inner(second)).all())
+
+
+def saved(page: Page, name: str) -> tuple[Download, bytes]:
+    """Return the file that a button saves."""
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name=name, exact=True).click()
+    return waiting.value, waiting.value.path().read_bytes()
+
+
+def texts_of(png: bytes) -> dict[str, str]:
+    """Return the texts that a PNG carries."""
+    image = Image.open(io.BytesIO(png))
+    assert isinstance(image, PngImageFile)
+    return {name: str(text) for name, text in image.text.items()}
+
+
+def query_of(page: Page) -> dict[str, str]:
+    """Return the state in the URL, once it is there."""
+    page.wait_for_timeout(300)
+    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
+
+
+def test_seeds_are_columns_and_domains_are_rows(visit: Visitor, pairs: Pairs) -> None:
+    """The strip shows the pixels of the service for each seed and domain; typed and scrolled to, any seed."""
+    page = visit.open(QUERY)
+    for seed, pair in enumerate(pairs(seeds=[0, 1, 2])):
+        for domain in DOMAINS:
+            assert equal(picture(cell(page, domain, seed).locator("img"), 28, 28), decode(pair["images"][domain]))
+    page.get_by_label("First seed").fill("9007199254740000")
+    page.get_by_label("First seed").press("Enter")
+    expect(cell(page, "edge", 9007199254740000)).to_be_visible()
+    (pair,) = pairs(seed=9007199254740000)
+    assert equal(picture(cell(page, "edge", pair["seed"]).locator("img"), 28, 28), decode(pair["images"]["edge"]))
+    page.get_by_label("First seed").fill("100")
+    page.get_by_label("First seed").press("Enter")
+    expect(cell(page, "digit", 100)).to_be_visible()
+    for _ in range(4):
+        page.locator(".scroller").evaluate("one => one.scrollBy(900, 0)")
+        page.wait_for_timeout(150)
+    expect(cell(page, "digit", 130)).to_be_visible()
+    assert int(query_of(page)["seed"]) > 110
+
+
+def test_a_model_is_picked_and_described(visit: Visitor, service: Service) -> None:
+    """Another model has rows of its own, and its card tells quality with floors, licence and digest."""
+    page = visit.open(QUERY)
+    assert "Each column is one thing, drawn as digit, edge and negative." in page.locator("h1").inner_text()
+    page.get_by_label("Model").select_option("digit_edge")
+    expect(page.locator(".images")).to_have_count(2)
+    card = httpx.get(f"{service.url}/models/digit_edge").json()
+    expect(page.locator("model-card")).to_contain_text(card["digest"])
+    expect(page.locator("model-card")).to_contain_text("CC BY-SA 3.0")
+    figures = card["quality"]["pixel_agreement"]["edge"]
+    row = page.get_by_role("row").filter(has_text="pixel agreement, binarised")
+    expect(row).to_contain_text(f"{figures['binarised']:.3f} ({figures['floor']['binarised']:.3f})")
+
+
+def test_counterparts_light_up(visit: Visitor) -> None:
+    """Pointing at one image leaves its column as it is, from the first row to the last, and dims all others."""
+    page = visit.open(QUERY)
+    before = {seed: picture(cell(page, "digit", seed).locator("img"), 28, 28) for seed in (3, 4)}
+    cell(page, "edge", 3).hover()
+    page.wait_for_timeout(300)
+    after = {seed: picture(cell(page, "digit", seed).locator("img"), 28, 28) for seed in (3, 4)}
+    assert equal(before[3], after[3])
+    assert not equal(before[4], after[4])
+    colours = [cell(page, domain, 3).evaluate("one => getComputedStyle(one).backgroundColor") for domain in DOMAINS]
+    assert len(set(colours)) == 1
+    assert colours[0] != cell(page, "digit", 4).evaluate("one => getComputedStyle(one).backgroundColor")
+    expect(page.locator("pair-lens h2")).to_have_text("Seed 3, closely")
+
+
+def test_two_domains_are_wiped_in_whole_pixels(visit: Visitor, pairs: Pairs) -> None:
+    """The lens enlarges by whole pixels; left of its border is one domain, right of it the other."""
+    page = visit.open(QUERY + "&pin=5&wipe=50")
+    (pair,) = pairs(seed=5)
+    digit, edge, negative = (decode(pair["images"][domain]) for domain in DOMAINS)
+    border = page.get_by_label("Border between the two domains")
+    glass = page.locator(".glass img").first
+    border.fill("100")
+    scale = (seen := on_screen(glass)).shape[0] // 28
+    assert scale >= 8
+    assert equal(picture(seen[:, : 24 * scale], 24, 28), digit[:, :24])  # the border's handle covers what is beside it
+    border.fill("0")
+    assert equal(picture(on_screen(glass)[:, 4 * scale :], 24, 28), edge[:, 4:])
+    page.get_by_label("Domain right of the border").select_option("negative")
+    border.fill("50")
+    seen = on_screen(glass)
+    small = seen[scale // 2 :: scale, scale // 2 :: scale]
+    assert (small[2:10, 2:12] == digit[2:10, 2:12]).all()
+    assert (small[2:10, 16:26] == negative[2:10, 16:26]).all()
+    assert query_of(page)["right"] == "negative"
+
+
+def test_clicked_images_make_a_walk(visit: Visitor, service: Service) -> None:
+    """Clicks add key frames, dragging orders them, scrubbing shows the service's frames, and the GIF is its GIF."""
+    page = visit.open(QUERY)
+    for seed in (1, 4, 6):
+        cell(page, "digit", seed).click()
+    frames = page.locator(".keys li")
+    expect(frames).to_have_count(3)
+    frames.nth(0).hover()
+    page.mouse.down()
+    box = frames.nth(2).bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] - 4, box["y"] + 20, steps=8)
+    page.mouse.up()
+    expect(frames.nth(2)).to_contain_text("1")
+    assert query_of(page)["keys"] == "4~6~1"
+    body = {"model": MODEL, "keyframes": [{"seed": s, "index": 0} for s in (4, 6, 1)], "steps": 16, "loop": True}
+    walk = httpx.post(f"{service.url}/interpolate", json=body).json()["frames"]
+    page.get_by_label("Frame", exact=True).fill("20")
+    for i, domain in enumerate(DOMAINS):
+        seen = picture(page.locator(".stage img").nth(i), 28, 28)
+        assert equal(seen, decode(walk[20]["images"][domain]))
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_timeout(700)
+    page.get_by_role("button", name="Pause").click()
+    assert int(page.get_by_label("Frame", exact=True).input_value()) > 21
+    for name, format_ in (("Save GIF", "gif"), ("Save WebP", "webp")):
+        made = httpx.post(f"{service.url}/interpolate", json=body | {"format": format_}).content
+        assert saved(page, name)[1] == made
+
+
+def test_a_walk_is_ordered_by_keyboard(visit: Visitor) -> None:
+    """Arrow keys move a key frame, Delete removes it, and the focus goes along."""
+    page = visit.open(QUERY + "&keys=4~6~1")
+    page.locator(".keys li").first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".keys li").first).to_contain_text("6")
+    expect(page.locator(".keys li").nth(1)).to_be_focused()
+    page.keyboard.press("Delete")
+    expect(page.locator(".keys li")).to_have_count(2)
+    assert query_of(page)["keys"] == "6~1"
+
+
+def test_a_plane_has_its_seeds_in_the_corners(visit: Visitor, pairs: Pairs) -> None:
+    """Its corners are the four seeds in every domain, one place lights up in all, and a click zooms in."""
+    page = visit.open(QUERY + "&corners=10~11~12~13")
+    maps = page.locator(".map")
+    corners = pairs(seeds=[10, 11, 12, 13])
+    for d, domain in enumerate(DOMAINS):
+        for at, pair in zip((0, 7, 56, 63), corners, strict=True):
+            source = maps.nth(d).locator(".cell img").nth(at).get_attribute("src")
+            assert source == pair["images"][domain]
+    maps.nth(0).locator(".cell").nth(9).hover()
+    assert maps.locator(".cell.on").count() == 3
+    before = maps.nth(0).screenshot()
+    maps.nth(0).locator(".cell").nth(63).click()
+    expect(page.get_by_role("button", name="Zoom out")).to_be_enabled()
+    assert query_of(page)["view"] == "0.5,0.5,0.5"
+    expect(maps.nth(1).locator(".cell img").nth(63)).to_have_attribute("src", corners[3]["images"]["edge"])
+    assert maps.nth(0).screenshot() != before
+    page.get_by_role("button", name="Whole plane").click()
+    expect(maps.nth(1).locator(".cell img").nth(0)).to_have_attribute("src", corners[0]["images"]["edge"])
+
+
+def test_variety_redraws_as_it_moves(visit: Visitor, pairs: Pairs) -> None:
+    """Every place of the slider shows what the service answers for its truncation, in strip and lens."""
+    page = visit.open(QUERY + "&pin=3")
+    slider = page.get_by_label("Variety")
+    for truncation in ("0.5", "1.2"):
+        slider.fill(truncation)
+        (pair,) = pairs(seed=3, truncation=float(truncation))
+        image = cell(page, "digit", 3).locator("img")
+        expect(image).to_have_attribute("src", pair["images"]["digit"])
+        expect(page.locator(".thumbs img").first).to_have_attribute("src", pair["images"]["digit"])
+        assert equal(picture(image, 28, 28), decode(pair["images"]["digit"]))
+    assert query_of(page)["truncation"] == "1.2"
+
+
+def test_directions_move_everything(visit: Visitor, pairs: Pairs) -> None:
+    """A slider moves strip, lens, walk and plane along a direction, to the service's bytes, and the URL keeps it."""
+    page = visit.open(QUERY + "&pin=3&keys=1~2&corners=4~5~6~7")
+    page.get_by_label("Direction 2").fill("-1.5")
+    moved = {"directions": {"2": -1.5}}
+    (pair,) = pairs(seed=3, **moved)
+    image = cell(page, "negative", 3).locator("img")
+    expect(image).to_have_attribute("src", pair["images"]["negative"])
+    assert equal(picture(image, 28, 28), decode(pair["images"]["negative"]))
+    assert not equal(decode(pair["images"]["negative"]), decode(pairs(seed=3)[0]["images"]["negative"]))
+    expect(page.locator(".thumbs img").first).to_have_attribute("src", pair["images"]["digit"])
+    (first,) = pairs(seed=1, **moved)
+    expect(page.locator(".stage img").first).to_have_attribute("src", first["images"]["digit"])
+    (corner,) = pairs(seed=7, **moved)
+    expect(page.locator(".map").first.locator(".cell img").nth(63)).to_have_attribute("src", corner["images"]["digit"])
+    assert query_of(page)["directions"] == "2:-1.5"
+    _, content = saved(page, "Save edge as PNG")
+    assert json.loads(texts_of(content)["Directions"]) == {"2": -1.5}
+    page.get_by_role("button", name="Reset").click()
+    expect(image).to_have_attribute("src", pairs(seed=3)[0]["images"]["negative"])
+
+
+def test_filters_tell_what_they_passed_over(visit: Visitor, service: Service, pairs: Pairs) -> None:
+    """Only pairs that pass are shown, with what they are read as, and how many others were drawn is told."""
+    parameters = httpx.get(f"{service.url}/openapi.json").json()["paths"]["/generate"]["get"]["parameters"]
+    page = visit.open(QUERY)
+    filters = page.get_by_role("group", name="Only pairs that")
+    if "min_confidence" not in {one["name"] for one in parameters}:
+        expect(filters).to_be_hidden()
+        return
+    expect(page.locator(".foot .label").first).to_have_text(re.compile(r"^\d"))
+    filters.get_by_label("read as").select_option("3")
+    filters.get_by_label("at least this sure").fill("0.9")
+    filters.get_by_label("are read alike in every domain").check()
+    expect(page.locator(".caption")).to_contain_text("passed over by the filters")
+    shown = page.locator(".foot .label").all_inner_texts()
+    asked = {"class": "3", "min_confidence": 0.9, "agree": True}
+    expected = pairs(seeds=list(range(len(shown))), labels=True, **asked)
+    assert set(shown) == {"3"}
+    over = sum(pair["index"] for pair in expected)
+    assert over > 10
+    told = f"{len(shown)} pairs shown of {len(shown) + over} drawn; {over} passed over by the filters"
+    expect(page.locator(".caption")).to_have_text(told)
+    for pair in expected[:3]:
+        image = cell(page, "edge", pair["seed"]).locator("img")
+        assert equal(picture(image, 28, 28), decode(pair["images"]["edge"]))
+    passed = next(pair for pair in expected if pair["index"])
+    cell(page, "digit", passed["seed"]).click()
+    page.mouse.move(5, 5)
+    expect(page.locator("pair-lens h2")).to_contain_text(f"image {passed['index']}")
+    expect(page.locator(".thumbs img").first).to_have_attribute("src", passed["images"]["digit"])
+    assert query_of(page)["agree"] == "1"
+
+
+def test_the_url_is_the_whole_state(visit: Visitor, pairs: Pairs) -> None:
+    """A URL opened elsewhere shows the same bytes: strip, lens, walk and plane."""
+    page = visit.open(QUERY)
+    page.get_by_label("Variety").fill("0.8")
+    cell(page, "edge", 2).click()
+    cell(page, "edge", 5).click()
+    page.locator(".map").nth(0).locator(".cell").nth(20).click()
+    page.get_by_role("button", name="Add to the walk").click()
+    expect(page.locator(".keys li")).to_have_count(3)
+    page.get_by_label("Frame", exact=True).fill("33")
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(500)
+    sources = "Array.from(document.querySelectorAll('main img'), one => one.src)"
+    other = visit.open(url=page.url)
+    expect(other.locator(".keys li")).to_have_count(3)
+    other.wait_for_timeout(700)
+    assert other.evaluate(sources) == page.evaluate(sources)
+    assert other.locator(".thumbs img").first.get_attribute("src") not in {
+        p["images"]["digit"] for p in pairs(seeds=[2, 5])
+    }
+
+
+def drop(page: Page, name: str, content: bytes) -> None:
+    """Drop a file on the page."""
+    page.evaluate(
+        """([name, bytes]) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
+            const options = { dataTransfer: transfer, bubbles: true, cancelable: true };
+            document.body.dispatchEvent(new DragEvent("drop", options));
+        }""",
+        [name, list(content)],
+    )
+
+
+def test_a_saved_picture_brings_its_view_back(visit: Visitor, service: Service, pairs: Pairs) -> None:
+    """A saved PNG has the service's pixels and says what it is; dropped, it restores its view, or tells a digest."""
+    page = visit.open(QUERY + "&pin=8&truncation=0.9")
+    download, content = saved(page, "Save edge as PNG")
+    image = Image.open(io.BytesIO(content))
+    texts = texts_of(content)
+    digest = httpx.get(f"{service.url}/models/{MODEL}").json()["digest"]
+    assert [texts[name] for name in ("Model", "Digest", "Seed", "Index", "Domain")] == [MODEL, digest, "8", "0", "edge"]
+    (pair,) = pairs(seed=8, truncation=0.9)
+    assert (np.asarray(image.convert("RGB")) == decode(pair["images"]["edge"])).all()
+    other = visit.open("?model=digit_edge")
+    drop(other, download.suggested_filename, content)
+    expect(other.locator("#notices")).to_contain_text(f"seed 8 of {MODEL}, and this is its view")
+    expect(other.locator(".thumbs img").nth(1)).to_have_attribute("src", pair["images"]["edge"])
+    changed, info = io.BytesIO(), PngInfo()
+    for name, text in (texts | {"Digest": "sha256:" + "0" * 64}).items():
+        info.add_text(name, text)
+    image.save(changed, "PNG", pnginfo=info)
+    drop(other, "old.png", changed.getvalue())
+    expect(other.locator("#notices")).to_contain_text("made by another file")
+
+
+def test_a_picture_of_ones_own_is_told_what_it_needs(visit: Visitor) -> None:
+    """Without an encoder, the page says so."""
+    page = visit.open(QUERY)
+    plain = io.BytesIO()
+    Image.new("L", (28, 28), 200).save(plain, "PNG")
+    page.get_by_label("Choose a picture").set_input_files(
+        {"name": "mine.png", "mimeType": "image/png", "buffer": plain.getvalue()}
+    )
+    expect(page.locator("#notices")).to_contain_text(f"{MODEL} has no encoder")
+
+
+def test_a_digest_in_a_url_that_differs_is_told(visit: Visitor) -> None:
+    """The URL of another file of the model warns that pictures may differ."""
+    page = visit.open(QUERY + "&digest=000000000000")
+    expect(page.locator("#notices")).to_contain_text("The pictures may differ")
+
+
+def test_what_is_shown_is_taken_away(visit: Visitor, service: Service, tmp_path: Path) -> None:
+    """The sheet and the arrays are the service's, and the commands shown fetch the same again."""
+    page = visit.open(QUERY + "&seed=40&truncation=1.5")
+    seeds = [int(text) for text in page.locator("[role=columnheader]").all_inner_texts()]
+    _, sheet = saved(page, "Sheet as PNG")
+    _, arrays = saved(page, "Arrays as npz")
+    digits = np.load(io.BytesIO(arrays))["digit"]
+    body = {"model": MODEL, "seeds": seeds[: len(digits)], "truncation": 1.5, "format": "npz"}
+    assert httpx.post(f"{service.url}/generate", json=body).content == arrays
+    assert len(digits) >= 8
+    pixels = np.asarray(Image.open(io.BytesIO(sheet)).convert("L"))
+    assert (pixels.reshape(len(digits), 28, 3, 28)[:, :, 0] == digits[..., 0]).all()
+    curl = page.locator("pair-take code").inner_text()
+    subprocess.run(["bash", "-euc", curl.replace("curl", "curl -sS")], cwd=tmp_path, check=True)
+    assert (tmp_path / f"{MODEL}.npz").read_bytes() == arrays
+    assert (np.asarray(Image.open(tmp_path / f"{MODEL}.png").convert("L")) == pixels).all()
+    page.get_by_role("button", name="Python").click()
+    code = page.locator("pair-take code").inner_text()
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"digit ({len(digits)}, 28, 28, 1)" in ran.stdout
+    _, gif = saved(visit.open(QUERY + "&keys=1~2&steps=4"), "Walk as GIF")
+    assert Image.open(io.BytesIO(gif)).format == "GIF"
+
+
+def test_the_sheet_says_what_it_is(visit: Visitor) -> None:
+    """A saved sheet carries model, digest and seeds, and the view that made it."""
+    page = visit.open(QUERY + "&seed=40")
+    texts = texts_of(saved(page, "Sheet as PNG")[1])
+    assert re.fullmatch(r"40-\d+", texts["Seed"])
+    assert json.loads(texts["Directions"]) == {}
+    assert "seed=40" in texts["View"]
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_is_wider_than_the_page(visit: Visitor, width: int) -> None:
+    """At any width the page scrolls down, never sideways."""
+    page = visit.open(QUERY + "&keys=1~2~3~4~5~6~7~8", viewport={"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == width

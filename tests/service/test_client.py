@@ -1,0 +1,211 @@
+"""What the Python client returns of the real service, and what it keeps."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from service.client import MAX_CACHED, AsyncClient, Client, Core, PairOptions
+from service.errors import DigestMismatch
+from tests.running import Service, wait_until
+from tests.service.conftest import statuses
+
+Start = Callable[..., Service]
+Open = Callable[..., Client]
+
+
+@pytest.fixture
+def client(served: Service, connect_to: Open) -> Client:
+    """Return a client of that service."""
+    return connect_to(served.url)
+
+
+def arrays(served: Service, path: str) -> dict[str, Any]:
+    """Return what the service sends as npz."""
+    return dict(np.load(io.BytesIO(httpx.get(f"{served.url}{path}&format=npz").raise_for_status().content)))
+
+
+# Results
+
+
+def test_generate_returns_the_pixels_of_the_service(served: Service, client: Client) -> None:
+    """Arrays of all pairs, each pair with its seed and index, and pictures of single images."""
+    pairs = client.generate(seeds=[7, 8], count=2)
+    expected = arrays(served, "/generate?seeds=7&seeds=8&count=2")
+    for domain in ("digit", "edge"):
+        assert pairs[domain].dtype == np.uint8
+        assert np.array_equal(pairs[domain], expected[domain])
+        assert np.array_equal(np.asarray(pairs.image(domain, 3)), expected[domain][3].squeeze())
+    assert [(pair.seed, pair.index) for pair in pairs] == [(7, 0), (7, 1), (8, 0), (8, 1)]
+    assert np.array_equal(pairs[1]["edge"], expected["edge"][1])
+    assert (len(pairs), pairs.model, pairs.domains) == (4, "tiny", ("digit", "edge"))
+
+
+def test_options_reach_the_service(served: Service, client: Client) -> None:
+    """Model, domains in their order, and truncation."""
+    pairs = client.generate(seed=7, model="all", domains=("negative", "edge"), truncation=0.5)
+    expected = arrays(served, "/generate?seed=7&model=all&truncation=0.5")
+    assert pairs.domains == ("negative", "edge")
+    assert np.array_equal(pairs["negative"], expected["negative"])
+    assert not np.array_equal(pairs["edge"], arrays(served, "/generate?seed=7&model=all")["edge"])
+
+
+def test_latents_are_sent_exactly(served: Service, client: Client) -> None:
+    """Latents that the service has used give the same images again."""
+    expected = arrays(served, "/generate?seed=3&count=5")
+    pairs = client.generate(latents=expected["latent"])
+    assert np.array_equal(pairs["edge"], expected["edge"])
+    assert pairs[4].seed is None
+
+
+def test_without_a_seed_it_is_random(client: Client) -> None:
+    """Two requests differ, and each is repeated by its seed."""
+    first, second = client.generate(), client.generate()
+    assert first[0].seed != second[0].seed
+    assert np.array_equal(client.generate(seed=first[0].seed)["digit"], first["digit"])
+
+
+def test_interpolate_walks_between_seeds(served: Service, client: Client) -> None:
+    """Two seeds give the frames of GET, with their positions."""
+    walk = client.interpolate([1, 2], steps=5, method="lerp")
+    assert np.array_equal(walk["edge"], arrays(served, "/interpolate?from=1&to=2&steps=5&method=lerp")["edge"])
+    assert [frame.t for frame in walk] == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_key_frames_are_seeds_pairs_and_latents(served: Service, client: Client) -> None:
+    """A walk goes through each of them, and back to the first in a loop."""
+    kept, pair = arrays(served, "/generate?seed=5&count=3"), client.generate(seed=5, count=3)[2]
+    walk = client.interpolate([5, pair, kept["latent"][1]], steps=3, loop=True)
+    assert len(walk) == 6
+    assert np.array_equal(walk["digit"][::2], kept["digit"][[0, 2, 1]])
+
+
+def test_models_are_cards_by_name(served: Service, client: Client) -> None:
+    """The default one comes first, whatever the order of names."""
+    models = client.models()
+    assert list(models) == ["tiny", "all", "reader"]
+    assert models["all"] == httpx.get(f"{served.url}/models/all").json()
+
+
+def test_fetch_returns_files_as_they_are(served: Service, client: Client) -> None:
+    """Any GET of the service, such as an animation."""
+    query: dict[str, str | int] = {"from": 1, "to": 2, "format": "gif"}
+    assert client.fetch("/interpolate", query) == httpx.get(f"{served.url}/interpolate", params=query).content
+
+
+def test_a_service_may_be_below_a_path() -> None:
+    """The client keeps the prefix of its address."""
+    for url in ("http://service/pairs", "http://service/pairs/"):
+        request, _ = next(Core(url).exchange(Core(url).generate(seed=7)))
+        assert str(request.url) == "http://service/pairs/generate?seed=7"
+
+
+def test_its_methods_are_documented() -> None:
+    """`help` shows the fields of the request, not the wrapper's."""
+    for kind in (Client, AsyncClient):
+        method = kind("http://service").generate
+        assert list(inspect.signature(method).parameters)[:2] == ["seed", "seeds"]
+        assert "latents [B, Z]" in (inspect.getdoc(method) or "")
+
+
+def test_threads_share_a_client(served: Service) -> None:
+    """Each gets the response to its own request."""
+    expected = arrays(served, "/generate?" + "&".join(f"seeds={i}" for i in range(20)))["edge"]
+    with Client(served.url) as client, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: client.generate(seed=i % 20)["edge"][0], range(200)))
+    assert all(np.array_equal(one, expected[i % 20]) for i, one in enumerate(found))
+
+
+# Labels, filters and shards
+
+
+def test_pairs_are_labelled_and_filtered(client: Client) -> None:
+    """Those that pass have the class and the confidence, and can be generated again by seed and index."""
+    pairs = client.generate(seed=3, count=4, labels=True, agree=True, class_name="two", min_confidence=0.6)
+    assert len(pairs) == 4
+    for pair in pairs:
+        assert pair.labels is not None
+        assert pair.agree
+        assert pair.labels["digit"]["class"] == "two"
+        assert pair.labels["digit"]["confidence"] >= 0.6
+        again = client.generate(seed=3, index=pair.index)
+        assert np.array_equal(again["edge"][0], pair["edge"])
+    assert max(pair.index or 0 for pair in pairs) > 3, "some did not pass"
+
+
+def test_frames_are_labelled(client: Client) -> None:
+    """Each frame of a walk has its labels."""
+    walk = client.interpolate([1, 2], steps=3, labels=True)
+    assert [list(frame.labels or ()) for frame in walk] == [["digit"]] * 3
+
+
+def test_shards_are_pairs_of_their_seeds(served: Service, client: Client) -> None:
+    """Several shards follow one another, with the pixels of the service, each from its own seed on."""
+    pairs = list(client.shards([2, 0], size=3))
+    assert [pair.seed for pair in pairs] == [6, 7, 8, 0, 1, 2]
+    expected = arrays(served, "/generate?seed=7")
+    assert np.array_equal(pairs[1]["edge"], expected["edge"][0])
+    assert np.array_equal(pairs[1]["digit"], expected["digit"][0])
+    assert len(list(client.shards(5, size=40))) == 40
+
+
+def test_shards_take_options_and_filters(client: Client) -> None:
+    """Seeds without a pair that passes are left out, and the list of them is no pair."""
+    options: PairOptions = {"domains": ["digit"], "labels": True, "class_name": "two", "min_confidence": 0.99}
+    pairs = list(client.shards(0, size=20, **options))
+    seeds = [pair.seed or 0 for pair in pairs]
+    assert seeds == sorted({*seeds} & {*range(20)})
+    assert 0 < len(seeds) < 20
+    assert all(pair.labels and pair.labels["digit"]["class"] == "two" for pair in pairs)
+    assert all(set(pair.images) == {"digit"} for pair in pairs)
+
+
+def test_shards_pin_the_model(client: Client) -> None:
+    """Of another file of the model nothing is taken."""
+    digest = client.models()["tiny"]["digest"]
+    assert len(list(client.shards(1, size=2, digest=digest))) == 2
+    with pytest.raises(DigestMismatch):
+        list(client.shards(1, size=2, digest="sha256:" + "0" * 64))
+
+
+def test_shards_are_downloaded_one_at_a_time(served: Service) -> None:
+    """An endless sequence of numbers is an endless data set."""
+    with Client(served.url) as client:
+        seeds = [pair.seed for pair in itertools.islice(client.shards(itertools.count(7), size=2), 5)]
+    assert seeds == [14, 15, 16, 17, 18]
+
+
+# The cache
+
+
+def test_a_repeated_request_is_revalidated(start: Start, tiny_model: Callable[..., Path], connect_to: Open) -> None:
+    """It is answered by 304 with the pixels of before, whatever was done to these; a new model is noticed."""
+    tiny_model()
+    service = start()
+    client = connect_to(service.url)
+    first = client.generate(seed=7)
+    kept, first[0]["edge"][:] = first["edge"], 0
+    assert np.array_equal(client.generate(seed=7)["edge"], kept)
+    tiny_model(version="2", domains=("digit", "edge", "more"))
+    wait_until(lambda: client.models()["tiny"]["version"] == "2")
+    assert client.generate(seed=7).domains == ("digit", "edge", "more")
+    wait_until(lambda: len(statuses(service)) == 3)
+    assert statuses(service) == [200, 304, 200]
+
+
+def test_the_cache_is_bounded(served: Service, client: Client) -> None:
+    """The oldest response is dropped, the others stay."""
+    before = len(statuses(served))
+    for seed in (*range(MAX_CACHED + 1), 0, MAX_CACHED):
+        client.generate(seed=seed)
+    wait_until(lambda: len(statuses(served)) == before + MAX_CACHED + 3)
+    assert statuses(served)[before:] == [200] * (MAX_CACHED + 2) + [304]

@@ -1,0 +1,279 @@
+"""What the Python client does about errors of the real service, waits and cut connections."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from service.app import create_app
+from service.client import AsyncClient, Client, Core
+from service.errors import (
+    DeadlineExceeded,
+    FieldError,
+    InvalidRequest,
+    NotReady,
+    OtherError,
+    RateLimited,
+    RequestError,
+    TooLarge,
+    Unauthorized,
+    UnknownModel,
+    UnknownPath,
+)
+from service.http.problems import problem_response
+from service.server import Server
+from service.settings import Settings
+from tests.running import START, Service, wait_until
+from tests.service.conftest import statuses
+
+Start = Callable[..., Service]
+Open = Callable[..., Client]
+KEY = "secret-secret-secret"
+
+
+@pytest.fixture
+def client(served: Service, connect_to: Open) -> Client:
+    """Return a client of that service."""
+    return connect_to(served.url)
+
+
+def arrays(served: Service, path: str) -> dict[str, Any]:
+    """Return what the service sends as npz."""
+    return dict(np.load(io.BytesIO(httpx.get(f"{served.url}{path}&format=npz").raise_for_status().content)))
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "field"),
+    [
+        (
+            lambda client: client.generate(model="nothing"),
+            UnknownModel,
+            FieldError("/model", "nothing", ["all", "reader", "tiny"], "query"),
+        ),
+        (
+            lambda client: client.generate(seed=1, count=0),
+            InvalidRequest,
+            FieldError("/count", "0", "Input should be greater than or equal to 1", "query"),
+        ),
+        (
+            lambda client: client.generate(count=65),
+            TooLarge,
+            FieldError("/count", "65", "at most 64", "query"),
+        ),
+        (
+            lambda client: client.interpolate([1, 2, 3], steps=1),
+            InvalidRequest,
+            FieldError("/steps", 1, "Input should be greater than or equal to 2", "body"),
+        ),
+        (lambda client: client.fetch("nowhere"), UnknownPath, None),
+    ],
+)
+def test_a_problem_is_the_error_of_its_code(
+    served: Service,
+    client: Client,
+    call: Callable[[Client], object],
+    error: type[RequestError],
+    field: FieldError | None,
+) -> None:
+    """It has the problem's fields, and the identifier under which the service's log has the request."""
+    with pytest.raises(error) as caught:
+        call(client)
+    assert caught.value.errors == (() if field is None else (field,))
+    assert caught.value.detail
+    served.wait_for(lambda line: line.get("request_id") == caught.value.request_id)
+
+
+@pytest.mark.parametrize("kind", [one for one in RequestError.__subclasses__() if one is not OtherError])
+def test_every_error_of_the_service_arrives(kind: type[RequestError]) -> None:
+    """The client raises what the service raised, with all of its fields, for each class of errors."""
+    sent = kind("what is wrong", [FieldError("/count", 0, ["1", "2"], "query")], {"WWW-Authenticate": "Bearer"})
+    answer = problem_response(sent)
+    core = Core("http://service")
+    steps = core.exchange(core.models())
+    next(steps)
+    with pytest.raises(kind) as caught:
+        steps.send(httpx.Response(answer.status_code, headers=answer.headers, content=bytes(answer.body)))
+    assert type(caught.value) is kind
+    assert (caught.value.status, caught.value.code) == (sent.status, sent.code)
+    assert (caught.value.detail, caught.value.errors) == (sent.detail, sent.errors)
+    assert caught.value.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    ("response", "detail"),
+    [
+        (httpx.Response(502, text="<h1>Bad gateway</h1>"), "<h1>Bad gateway</h1>"),
+        (httpx.Response(502), "Bad Gateway"),
+        (httpx.Response(409, json={"code": "of_tomorrow", "detail": "no", "errors": []}), '{"code":"of_tomorrow"'),
+    ],
+)
+def test_other_errors_keep_their_status(response: httpx.Response, detail: str) -> None:
+    """What a proxy says, or a service with newer codes."""
+    core = Core("http://service")
+    steps = core.exchange(core.models())
+    next(steps)
+    with pytest.raises(OtherError, match=f"^{re.escape(detail)}") as caught:
+        steps.send(response)
+    assert caught.value.status == response.status_code
+
+
+def test_a_key_is_sent(start: Start, tiny_model: Callable[..., Path], connect_to: Open) -> None:
+    """Without one, or with a wrong one, the service refuses."""
+    tiny_model()
+    service = start(api_keys=KEY)
+    assert connect_to(service.url, key=KEY).generate(seed=7).model == "tiny"
+    for key, detail in ((None, "an API key is required"), ("wrong" * 4, "the API key is wrong")):
+        with pytest.raises(Unauthorized, match=detail):
+            connect_to(service.url, key=key).generate(seed=7)
+
+
+def test_a_timeout_ends_the_work(start: Start, tiny_model: Callable[..., Path], connect_to: Open) -> None:
+    """The service is told how long it may work, and gives up in time."""
+    tiny_model(turns=20_000)
+    client = connect_to(start().url, timeout=0.001)
+    with pytest.raises(DeadlineExceeded):
+        client.generate(seed=7)
+
+
+def test_a_service_that_is_silent_is_given_up(connect_to: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing arrives at all, the wait ends a little later than that of a service would."""
+    monkeypatch.setattr("service.client.GRACE_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(httpx.ReadTimeout):
+        connect_to(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.1).generate(seed=7)
+
+
+# Waiting
+
+
+def test_retry_after_is_obeyed(start: Start, tiny_model: Callable[..., Path], connect_to: Open) -> None:
+    """A request over the rate limit is sent again once there is room, not before."""
+    tiny_model()
+    service = start(rate_limit=1, rate_burst=1)
+    client, before = connect_to(service.url), time.monotonic()
+    assert [client.generate(seed=i)[0].seed for i in range(2)] == [0, 1]
+    assert time.monotonic() - before >= 1
+    wait_until(lambda: len(statuses(service)) == 3)
+    assert statuses(service) == [200, 429, 200]
+
+
+def test_a_wait_that_is_too_long_is_an_error(start: Start, tiny_model: Callable[..., Path], connect_to: Open) -> None:
+    """With less patience than the service asks for, the error tells how long it would have been."""
+    tiny_model()
+    client = connect_to(start(rate_limit=0.01, rate_burst=1).url, max_wait=30)
+    client.generate(seed=1)
+    with pytest.raises(RateLimited) as caught:
+        client.generate(seed=2)
+    assert 30 < int(caught.value.headers["retry-after"]) <= 100
+
+
+def test_a_service_without_models_is_waited_for(start: Start, tiny_model: Callable[..., Path]) -> None:
+    """The client would wait as long as the 503 says, and then sends the same request again."""
+    core = Core(start().url)
+    steps = core.exchange(core.generate(seed=7))
+    request, wait_s = next(steps)
+    assert wait_s == 0
+    with httpx.Client() as http:
+        again, wait_s = steps.send(http.send(request))
+        assert (again, wait_s) == (request, 5)
+        tiny_model()
+        wait_until(lambda: httpx.get(f"{request.url.copy_with(path='/readyz', query=None)}").status_code == 200)
+        with pytest.raises(StopIteration) as done:
+            steps.send(http.send(again))
+    assert done.value.value[0].seed == 7
+
+
+@pytest.mark.anyio
+async def test_a_service_that_stops_is_named(tiny_model: Callable[..., Path], models_dir: Path) -> None:
+    """A request that a shutdown cuts off raises NotReady, if the client is not to wait for the next process."""
+    tiny_model(turns=300_000)
+    settings = Settings(models_dir=models_dir, port=0, threads=1, processes=1)
+    server = Server(create_app(settings), settings)
+    server.config.timeout_graceful_shutdown = 0
+    running = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    async with AsyncClient(f"http://127.0.0.1:{server.port}", timeout=START, max_wait=0) as client:
+        asking = asyncio.create_task(client.generate(seed=7, count=64))
+        await asyncio.sleep(0.2)
+        server.should_exit = True
+        with pytest.raises(NotReady, match="the service stopped") as caught:
+            await asking
+    await running
+    assert caught.value.headers["retry-after"] == "5"
+
+
+# Cut connections
+
+
+@contextmanager
+def cutting(port: int, times: int, after: int) -> Iterator[tuple[str, list[bool]]]:
+    """Give the URL of a proxy that cuts the first responses after so many bytes, and for each whether it was cut."""
+    cut = list[bool]()
+
+    def serve(client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", port)) as server:
+            server.sendall(client.recv(65536).replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            answer = b"".join(iter(lambda: server.recv(65536), b""))
+            cut.append(len(cut) < times)
+            client.sendall(answer[:after] if cut[-1] else answer)
+
+    def accept() -> None:
+        with suppress(OSError):  # it is shut down
+            while True:
+                serve(listener.accept()[0])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", cut
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("after", [0, 20, 700])
+def test_a_cut_connection_is_retried(served: Service, connect_to: Open, after: int) -> None:
+    """Before the response, in its head or in its body: the request is sent again, and half an answer is none."""
+    with cutting(served.port, times=2, after=after) as (url, cut):
+        pairs = connect_to(url).generate(seed=7)
+        assert np.array_equal(pairs["edge"], arrays(served, "/generate?seed=7")["edge"])
+        assert cut == [True, True, False]
+
+
+def test_a_connection_that_is_cut_again_and_again_is_an_error(served: Service, connect_to: Open) -> None:
+    """After four attempts the client raises what httpx says."""
+    with cutting(served.port, times=100, after=20) as (url, cut):
+        with pytest.raises(httpx.RemoteProtocolError):
+            connect_to(url).generate(seed=7)
+        assert cut == [True] * 4
+
+
+def test_a_service_that_is_not_there_is_an_error(connect_to: Open) -> None:
+    """Nothing listens at the address."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with pytest.raises(httpx.ConnectError):
+        connect_to(f"http://127.0.0.1:{port}").models()
+
+
+def test_a_shard_that_is_cut_is_downloaded_again(served: Service, connect_to: Open) -> None:
+    """Each of its pairs comes once."""
+    with cutting(served.port, times=1, after=5000) as (url, cut):
+        assert [pair.seed for pair in connect_to(url).shards(1, size=10)] == list(range(10, 20))
+        assert cut == [True, False]

@@ -1,0 +1,167 @@
+"""cogan-synthesize makes the shards that the service serves, whole or not at all, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.errors import InvalidRequest
+from service.synthesize import Synthesis, SynthesisError, synthesize
+
+SMALL = {"pairs": 25, "size": 10, "processes": 1}
+MakeModel = Callable[..., Path]
+
+
+@pytest.fixture
+def make(tiny_model: MakeModel, models_dir: Path, tmp_path: Path) -> Callable[..., dict[str, bytes]]:
+    """Return what makes a data set of a tiny model with a classifier, and returns its files."""
+    tiny_model(("digit", "edge"))
+    tiny_model(("digit",), name="reader", kind="classifier", goes_with=("tiny",))
+
+    def make(to: str = "pairs", **options: object) -> dict[str, bytes]:
+        place = to if "://" in to else str(tmp_path / to)
+        fields = {"model": "tiny", "to": place, "models": models_dir} | SMALL | options
+        synthesize(Synthesis.model_validate(fields))
+        return files(tmp_path / to)
+
+    return make
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return the files below a folder, those of no name yet, too."""
+    return {str(one.relative_to(folder)): one.read_bytes() for one in sorted(folder.rglob("*")) if one.is_file()}
+
+
+def run(models_dir: Path, to: Path, *options: str) -> subprocess.Popen[str]:
+    """Start the command."""
+    command = [
+        sys.executable,
+        "-m",
+        "service.synthesize",
+        "tiny",
+        "--to",
+        str(to),
+        "--models",
+        str(models_dir),
+        *options,
+    ]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.anyio
+async def test_its_shards_are_those_of_the_service(
+    make: Callable[..., dict[str, bytes]], connect: Callable[..., httpx.AsyncClient]
+) -> None:
+    """Both have the same bytes, with filters and labels as well."""
+    made = make(class_name="two", labels=True)
+    served = await connect().get("/shards/1.tar?size=10&class=two&labels=true")
+    assert made["000001.tar"] == served.content
+    assert sorted(made) == ["000000.tar", "000001.tar", "000002.tar", "README.md", "manifest.json"]
+
+
+@pytest.mark.parametrize("form", ["webdataset", "imagefolder"])
+def test_processes_and_parts_change_nothing(make: Callable[..., dict[str, bytes]], form: str) -> None:
+    """One process, two, and two parts made one after the other give the same files."""
+    alone = make("alone", format=form)
+    assert make("two", format=form, processes=2) == alone
+    first = make("parts", format=form, shards="1/2")
+    assert "README.md" not in first  # as shards are missing
+    assert make("parts", format=form, shards="2/2") == alone
+
+
+def test_the_manifest_says_what_determines_the_bytes(make: Callable[..., dict[str, bytes]]) -> None:
+    """It has the digests of models and shards, filters and quality; the card has licence and size."""
+    made = make(agree=True)
+    manifest = json.loads(made["manifest.json"])
+    assert manifest["filters"] == {"class": None, "min_confidence": 0.0, "agree": True}
+    assert manifest["classifiers"]["digit"]["name"] == "reader"
+    assert manifest["quality"] == {"pixel_agreement": 0.96}
+    assert [shard["name"] for shard in manifest["shards"]] == ["000000.tar", "000001.tar", "000002.tar"]
+    card = made["README.md"].decode()
+    assert card.startswith("---\n")
+    assert "size_categories: [n<1K]" in card
+    assert "none: made for tests" in card
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_after_a_kill_the_rest_is_made(tiny_model: MakeModel, models_dir: Path, tmp_path: Path, processes: str) -> None:
+    """Killed in the middle and started again, it leaves the files of a run that nobody killed."""
+    tiny_model(("digit", "edge"), turns=2_000)
+    options = ("--pairs", "400", "--size", "20", "--processes", processes)
+    killed = run(models_dir, tmp_path / "killed", *options)
+    end = time.monotonic() + 60
+    while not (tmp_path / "killed" / "000001.tar").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate()
+    made = files(tmp_path / "killed")
+    assert "README.md" not in made
+    before = {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in made if name.endswith("0.tar")}
+    for folder in ("killed", "whole"):
+        again = run(models_dir, tmp_path / folder, *options)
+        _, errors = again.communicate(timeout=100)
+        assert again.returncode == 0, errors
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    kept = {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in before}
+    assert kept == before
+
+
+def test_shards_of_other_pairs_are_left_alone(make: Callable[..., dict[str, bytes]]) -> None:
+    """Other filters in the same folder are refused, with what differs."""
+    before = make()
+    with pytest.raises(SynthesisError, match=r"size 10; choose another place"):
+        make(size=5)
+    assert make() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"model": "nobody"}, SynthesisError, "no generator 'nobody'.*there are tiny"),
+        ({"model": "reader"}, SynthesisError, "no generator 'reader'"),
+        ({"shards": "3/2"}, SynthesisError, "allowed are 1/2 to 2/2"),
+        ({"class_name": "nine"}, InvalidRequest, "those of domain 'digit' are zero, one, two"),
+        ({"domains": ["edge"], "agree": True}, InvalidRequest, "no served classifier goes with model 'tiny' in edge"),
+        ({"domains": ["dog"]}, InvalidRequest, "are digit, edge"),
+        ({"to": "nowhere://x"}, SynthesisError, "--to nowhere://x"),
+        ({"models": Path("/nowhere")}, SynthesisError, "--models /nowhere: the models folder /nowhere cannot be read"),
+    ],
+)
+def test_bad_input_is_named(
+    make: Callable[..., dict[str, bytes]], options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    """What does not fit is refused before any work."""
+    with pytest.raises(error, match=message):
+        make(**options)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--pairs", "0"), ("--size", "0"), ("--format", "csv"), ("--shards", "0/2")]
+)
+def test_the_command_says_what_is_wrong(tmp_path: Path, option: str, value: str) -> None:
+    """A wrong option is status 2 and a line that names it."""
+    options = {"--pairs": "5"} | {option: value}
+    process = run(tmp_path, tmp_path / "pairs", *(word for pair in options.items() for word in pair))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert option.removeprefix("--") in errors
+    assert "Traceback" not in errors
+
+
+def test_its_memory_is_bounded(tiny_model: MakeModel, models_dir: Path, tmp_path: Path) -> None:
+    """The resident memory of one process stays below 400 MB, also with large shards."""
+    tiny_model(("digit", "edge"))
+    process = run(models_dir, tmp_path / "pairs", "--pairs", "20000", "--size", "20000", "--processes", "1")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.communicate()
+    assert status == 0
+    assert usage.ru_maxrss < 400 * 1024  # kilobytes
