@@ -22,13 +22,17 @@ from service.api.generate import GenerateRoutes, ImageResponses
 from service.api.health import HealthRoutes
 from service.api.interpolate import InterpolateRoutes
 from service.api.models import ModelRoutes
+from service.api.schemas import MAX_LATENT_VALUE
 from service.api.shards import ShardRoutes, lower_priority
 from service.api.studio import add_studio
+from service.api.translate import TranslateRoutes
 from service.engine.batcher import Batcher
 from service.engine.models import ControlState, ModelLoader, ModelRegistry, ModelRepository
 from service.engine.onnx_model import OnnxModel, require_provider
 from service.errors import SettingsError, WrongMethod
+from service.generation.decoding import ImageDecoder
 from service.generation.generator import Generator
+from service.generation.translation import Translator
 from service.http.access import CORS, AccessControl, make_access_control
 from service.http.middleware import POLLED, RequestMiddleware
 from service.http.problems import EXPECTED, problem_response
@@ -53,6 +57,7 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
     workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="worker")
     encoders = ThreadPoolExecutor(1, thread_name_prefix="encode")
     loading = ThreadPoolExecutor(1, thread_name_prefix="load")
+    decoding = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
     bulk = ThreadPoolExecutor(settings.threads, thread_name_prefix="bulk", initializer=lower_priority)
 
     def make_batcher(model: OnnxModel) -> Batcher:
@@ -63,10 +68,10 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
     control = ControlState(run_folder / CONTROL_FILE if run_folder is not None else None)
     loader = ModelLoader(repository, registry, control, loading)
     _load_models(loader, registry, settings.default_model)
-    app = _base_app(make_tracer_provider(), workers, encoders, loading, bulk)
+    app = _base_app(make_tracer_provider(), workers, encoders, loading, bulk, decoding)
     app.state.registry, app.state.loader, app.state.metrics = registry, loader, metrics
     cached = ResponseCache(settings.cache_bytes // settings.processes, lambda: registry.changes, metrics)
-    _add_routes(app, settings, registry, loader, cached, bulk, metrics)
+    _add_routes(app, settings, registry, loader, cached, bulk, metrics, decoding)
     HealthRoutes(registry, metrics).add_to(_add_middleware(app, settings, registry, access, cached, metrics))
     return app
 
@@ -87,11 +92,14 @@ def _add_routes(
     cached: ResponseCache,
     bulk: Executor,
     metrics: Metrics,
+    decoding: Executor,
 ) -> None:
     generator = Generator(registry, settings.max_pixels, metrics)
     responses = ImageResponses(generator, cached, metrics, settings.deadline_s)
     (generate := GenerateRoutes(generator, responses, settings.max_pairs)).add_to(app)
     InterpolateRoutes(generator, responses, settings.max_frames).add_to(app)
+    translator = Translator(registry, ImageDecoder(decoding, metrics), metrics, MAX_LATENT_VALUE)
+    TranslateRoutes(generator, translator, metrics, settings.deadline_s).add_to(app)
     ShardRoutes(generator, bulk, lambda: registry.busy, metrics, settings.deadline_s).add_to(app)
     ModelRoutes(registry).add_to(app)
     InferenceRoutes(registry, metrics, settings).add_to(app)

@@ -2,7 +2,7 @@
 
 Three kinds of model share it. A generator maps `latent`, float32 [B, Z], to one uint8 [B, H, W, C] a domain, named
 by it. A classifier maps the images of one domain to `classes`, float32 [B, K] of probabilities. An encoder maps
-images, one input a domain, to `latent`.
+the images of one domain and `previous`, float32 [B, Z], to `latent`: one pass, which begins at zeros and is repeated.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 METADATA_KEY = "cogan"
 SCHEMA_VERSIONS = (1,)
 LATENT = "latent"  # input of a generator, output of an encoder
+PREVIOUS = "previous"  # input of an encoder: the latent of the pass before, zeros for the first
 CLASSES = "classes"  # output of a classifier
 METADATA_PROPS = 14  # field of a ModelProto that holds the metadata
 NO_ONNX = "the file is not an ONNX model"

@@ -99,6 +99,8 @@ class Settings(BaseSettings):
     """Pixels of one image response, all domains together; GIF counts 8 times, WebP twice."""
     max_body_bytes: int = Field(default=2**20, ge=1)
     """Largest request body in bytes."""
+    max_upload_bytes: int = Field(default=2**23, ge=1)
+    """Largest body in bytes of /translate, which holds an image."""
     aliases: Aliases = None
     """Further paths of routes, separated by commas, such as /ping=/readyz."""
     health_port: int | None = Field(default=None, ge=0, le=65535)

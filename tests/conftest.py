@@ -18,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from service.metadata import CLASSES, LATENT, METADATA_KEY, Domain, ModelMetadata, Prior, Provenance
+from service.metadata import CLASSES, LATENT, METADATA_KEY, PREVIOUS, Domain, ModelMetadata, Prior, Provenance
 
 # The Hugging Face libraries read these when imported: no network, and nothing in the home folder.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="cogan-tests-")
@@ -96,9 +96,12 @@ def _classifier(metadata: ModelMetadata) -> Parts:
 
 
 def _encoder(metadata: ModelMetadata) -> Parts:
-    """Images uint8 [B, H, W, C] of every domain -> Cast, Flatten, MatMul, Sum -> latent, float32 [B, Z]."""
+    """Images uint8 [B, H, W, C] of every domain -> Cast, Flatten, MatMul, Sum with half of `previous` -> latent."""
     inputs, nodes, weights, sums = _read_images(metadata, LATENT_DIM)
-    nodes.append(helper.make_node("Sum", sums, [LATENT]))
+    inputs.append(_port(PREVIOUS, TensorProto.FLOAT, LATENT_DIM))
+    weights.append(numpy_helper.from_array(np.array(0.5, np.float32), "half"))
+    nodes.append(helper.make_node("Mul", [PREVIOUS, "half"], ["kept"]))
+    nodes.append(helper.make_node("Sum", [*sums, "kept"], [LATENT]))
     return inputs, nodes, weights, [_port(LATENT, TensorProto.FLOAT, LATENT_DIM)]
 
 
@@ -181,7 +184,7 @@ def write_model(
 ) -> Path:
     """Write <models_dir>/<name>/<version>/model.onnx; `changes` replace fields of its metadata.
 
-    With `kind` it is a classifier of CLASS_NAMES or an encoder, whose images are its inputs.
+    With `kind` it is a classifier of CLASS_NAMES or a pass of an encoder, whose images are its inputs.
     """
     known = ("digit",) if changes.get("kind") == "classifier" else ("digit", "edge")
     metadata = describe_model(name, version, domain_shapes(domains or known), **changes)

@@ -3,10 +3,11 @@
     python -m training.export runs/00003_digit_edge
     python -m training.export served_classifiers/mnist_edge_2f1c0a9e.pt --goes-with digit_edge
     python -m training.export runs/00004_mnist_to_usps --classifier-of usps
-
+    python -m training.export runs/00003_digit_edge --encoder-of digit
     python -m training.export models/digit_edge/2/model.onnx
 
-A .pt file is a classifier of `training.train_classifier`; --classifier-of is one that a run has adapted.
+A .pt file is a classifier of `training.train_classifier`; --classifier-of is one that a run has adapted;
+--encoder-of takes the encoder of `training.train_encoder`, for images of that domain.
 
 Writes models/<name>/<version>/model.onnx, the next version where none is named, with its digest, and beside the
 versions config.pbtxt, so that Triton Inference Server takes the same folder, and the card of the newest version, so
@@ -30,6 +31,7 @@ from torch import nn
 
 from service.metadata import METADATA_KEY, Domain, ModelMetadata, Name, Provenance, graph_digest
 from training.cli import parse, verb
+from training.config.experiment import Experiment
 from training.config.fields import Positive
 from training.directions import SPREADS, direction_pairs, with_directions
 from training.errors import ConfigError, RunError
@@ -37,8 +39,9 @@ from training.files import write_whole, writing
 from training.model_card import write_card
 from training.onnx_export import GRAPHS, prove, read_metadata, triton_config, write_onnx
 from training.pretrained.classifier import TrainingRecord, load_recorded
+from training.runs.encoders import load_encoder
 from training.runs.figures import save_sheet
-from training.runs.folder import RunFolder, Snapshot, load_adapted, load_average
+from training.runs.folder import RunFolder, Snapshot, load_adapted, load_average, snapshot_step
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class ExportOptions:
     """Version; by default the next. An existing one is never overwritten."""
     classifier_of: Name | None = None
     """Domain whose adapted classifier is exported, of a run with auxiliary losses; by default the generator is."""
+    encoder_of: Name | None = None
+    """Domain whose images are encoded, of a run with an encoder; the exported generator is found by its weights."""
     goes_with: tuple[Name, ...] = ()
     """Generators in the repository whose images a classifier is for."""
     snapshot: Snapshot = "best"
@@ -78,8 +83,72 @@ def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
     Raises RunError if the run is not measured, ConfigError if the version exists or a generator of goes_with
     does not, ExportError if the proof fails.
     """
+    if options.encoder_of is not None:
+        return export_encoder(run, options.encoder_of, options)
     network, steps = load(run, options)
     return write(network, describe(run, options, steps), options.models)
+
+
+def export_encoder(run: RunFolder, domain: str, options: ExportOptions) -> tuple[Path, str]:
+    """Write a domain's encoder of a run into the repository; return its file and what the proof found.
+
+    Raises RunError if there is none or the generator has not been exported, ConfigError and ExportError as `export`.
+    """
+    if options.classifier_of is not None:
+        raise ConfigError("classifier_of and encoder_of exclude each other: export one after the other")
+    encoder, folder = load_encoder(run)
+    experiment, description, quality = run.experiment(), folder.description(), folder.quality()
+    if domain not in quality["domains"]:
+        raise ConfigError(f"encoder_of = {domain!r}: must be one of {', '.join(quality['domains'])}")
+    name = options.name or f"{experiment.name}_{domain}_encoder"
+    measured = {key: quality[key] for key in ("steps", "passes", "error_by_passes")} | quality["domains"][domain]
+    metadata = ModelMetadata(
+        kind="encoder",
+        name=name,
+        version=str(options.version or next_version(options.models / name)),
+        prior=experiment.latent_prior,
+        domains=tuple(one for one in domains_of(experiment) if one.name == domain),
+        goes_with=(exported_generator(run, options.models),),
+        provenance=Provenance(
+            experiment={
+                "verb": "train_encoder",
+                "recipe": description["recipe"],
+                "run": run.description()["experiment"],
+            },
+            seed=description["recipe"]["seed"],
+            steps=quality["steps"],
+            images_seen=2 * quality["steps"] * description["recipe"]["batch_size"] * len(experiment.domains),
+            commit=description["commit"],
+            versions=description["versions"],
+        ),
+        quality=measured,
+        data_license=experiment.data_license,
+    )
+    return write(encoder, metadata, options.models)
+
+
+def exported_generator(run: RunFolder, models: Path) -> str:
+    """Return the graph digest of the newest version of a run's exported generator.
+
+    Raises RunError unless that version came from the run's best snapshot, as the encoder did.
+    """
+    experiment, steps = run.description()["experiment"], snapshot_step(run)
+    file = models / experiment["name"] / str(next_version(models / experiment["name"]) - 1) / "model.onnx"
+    made = read_metadata(file).provenance if file.is_file() else None
+    if made is None or (made.experiment, made.steps) != (experiment, steps):
+        raise RunError(
+            f"{models} does not hold the generator that the encoder belongs to: python -m training.export {run.path}"
+        )
+    return graph_digest(file.read_bytes())
+
+
+def domains_of(experiment: Experiment) -> tuple[Domain, ...]:
+    """Return the domains as an exported file states them."""
+    height, width = experiment.size
+    return tuple(
+        Domain(name=d.name, height=height, width=width, channels=d.channels, description=d.description)
+        for d in experiment.domains
+    )
 
 
 def export_classifier(file: Path, options: ExportOptions) -> tuple[Path, str]:
@@ -201,17 +270,12 @@ def describe(run: RunFolder, options: ExportOptions, steps: int) -> ModelMetadat
     experiment, description = run.experiment(), run.description()
     domain = options.classifier_of
     name = options.name or "_".join([experiment.name, *([domain, "classifier"] if domain else [])])
-    height, width = experiment.size
     return ModelMetadata(
         kind="classifier" if domain else "generator",
         name=name,
         version=str(options.version or next_version(options.models / name)),
         prior=None if domain else experiment.latent_prior,
-        domains=tuple(
-            Domain(name=d.name, height=height, width=width, channels=d.channels, description=d.description)
-            for d in experiment.domains
-            if domain in (None, d.name)
-        ),
+        domains=tuple(one for one in domains_of(experiment) if domain in (None, one.name)),
         classes=class_names(run.accuracy(steps), experiment.classes) if domain else (),
         goes_with=options.goes_with,
         provenance=Provenance(
@@ -264,7 +328,7 @@ def check_generators(metadata: ModelMetadata, models: Path) -> None:
     """Raise ConfigError unless `goes_with` names generators in the repository with a classifier's domain."""
     if metadata.goes_with and metadata.kind == "generator":
         raise ConfigError(f"goes_with = {metadata.goes_with} is for a classifier, and {metadata.name} is a generator")
-    for name in metadata.goes_with:
+    for name in metadata.goes_with if metadata.kind == "classifier" else ():
         file = models / name / str(next_version(models / name) - 1) / "model.onnx"
         if not file.is_file():
             raise ConfigError(f"goes_with: {models / name} holds no model: export the generator first, or leave it out")

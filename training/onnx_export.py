@@ -14,13 +14,14 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from service.metadata import CLASSES, LATENT, METADATA_KEY, ModelMetadata, parse_metadata
+from service.metadata import CLASSES, LATENT, METADATA_KEY, PREVIOUS, Domain, ModelMetadata, parse_metadata
 from training.directions import with_directions
 from training.errors import ExportError
 from training.files import expecting
-from training.losses.pixels import to_bytes
+from training.losses.pixels import from_bytes, to_bytes
 from training.networks.coupled import AdaptedClassifier, CoupledGenerator, latents_of_seeds
 from training.pretrained.classifier import Classifier
+from training.pretrained.encoder import LatentEncoder
 
 PROOF_BATCHES = (1, 2, 7, 64)
 MAX_BATCH = 64
@@ -28,7 +29,7 @@ TEMPLATE = """\
 name: "{name}"
 backend: "onnxruntime"
 max_batch_size: {max_batch}
-input [ {input} ]
+input [ {inputs} ]
 output [
 {outputs}
 ]
@@ -45,10 +46,10 @@ def write_onnx(network: nn.Module, metadata: ModelMetadata, file: Path) -> None:
         warnings.simplefilter("ignore")  # the exporter's own use of deprecated functions
         program = torch.onnx.export(
             graph.network,
-            (graph.examples(2),),  # a batch of 1 would be taken for a constant
-            input_names=[graph.input.name],
+            graph.examples(2),  # a batch of 1 would be taken for a constant
+            input_names=[port.name for port in graph.inputs],
             output_names=[output.name for output in graph.outputs],
-            dynamic_shapes=({0: "batch"},),
+            dynamic_shapes=tuple({0: "batch"} for _ in graph.inputs),
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -93,8 +94,9 @@ def prove(network: nn.Module, metadata: ModelMetadata, file: Path) -> str:
     for batch in PROOF_BATCHES:
         examples = graph.examples(batch)
         with torch.inference_mode():
-            expected = graph.network(examples)
-        found = session.run([output.name for output in graph.outputs], {graph.input.name: examples.numpy()})
+            expected = graph.network(*examples)
+        inputs = {port.name: values.numpy() for port, values in zip(graph.inputs, examples, strict=True)}
+        found = session.run([output.name for output in graph.outputs], inputs)
         for output, wanted, got in zip(graph.outputs, expected, found, strict=True):
             difference = (wanted.double() - torch.from_numpy(got).double()).abs()
             if not difference.max() <= graph.tolerance:
@@ -119,13 +121,13 @@ class Port:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network from one tensor to a tuple of tensors, ready to be exported and proven."""
+    """A network from tensors to a tuple of tensors, ready to be exported and proven."""
 
     network: nn.Module
-    input: Port
+    inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    examples: Callable[[int], Tensor]
-    """Makes an input of so many, always the same."""
+    examples: Callable[[int], tuple[Tensor, ...]]
+    """Makes inputs of so many, always the same."""
     tolerance: float
     """Greatest difference between two libraries' outputs that rounding explains."""
 
@@ -155,15 +157,29 @@ class ClassifierGraph(nn.Module):
         return (self.classifier(images.permute(0, 3, 1, 2)).softmax(1),)
 
 
+class EncoderGraph(nn.Module):
+    """One pass of a domain's encoder: images uint8 [B, H, W, C], previous latents [B, Z] -> a tuple of one, latents."""
+
+    def __init__(self, encoder: LatentEncoder, domain: str) -> None:
+        super().__init__()
+        self.encoder, self._domain = encoder, domain
+
+    def forward(self, images: Tensor, previous: Tensor) -> tuple[Tensor, ...]:
+        """Return the latents after one more pass."""
+        name, real = self._domain, from_bytes(images.permute(0, 3, 1, 2), self.encoder.image_range)
+        drawn = self.encoder.reconstruct(name, previous)
+        return (self.encoder.refine({name: real}, {name: drawn}, {name: previous})[name],)
+
+
 def _of_generator(generator: nn.Module, metadata: ModelMetadata) -> Graph:
     assert isinstance(generator, CoupledGenerator)
     prior = metadata.prior
     assert prior is not None, "a generator's metadata have one"
     return Graph(
         GeneratorGraph(generator).eval(),
-        Port(LATENT, "FP32", (prior.latent_dim,)),
-        tuple(Port(d.name, "UINT8", (d.height, d.width, d.channels)) for d in metadata.domains),
-        lambda batch: latents_of_seeds(prior, range(batch)),
+        (Port(LATENT, "FP32", (prior.latent_dim,)),),
+        tuple(_image_port(domain) for domain in metadata.domains),
+        lambda batch: (latents_of_seeds(prior, range(batch)),),
         tolerance=1,  # floats on the border of two bytes round differently
     )
 
@@ -171,31 +187,49 @@ def _of_generator(generator: nn.Module, metadata: ModelMetadata) -> Graph:
 def _of_classifier(classifier: nn.Module, metadata: ModelMetadata) -> Graph:
     assert isinstance(classifier, Classifier | AdaptedClassifier)
     (domain,) = metadata.domains
-    shape = (domain.height, domain.width, domain.channels)
-
-    def noise(batch: int) -> Tensor:
-        known = torch.Generator().manual_seed(0)
-        return torch.randint(256, (batch, *shape), dtype=torch.uint8, generator=known)
-
     return Graph(
         ClassifierGraph(classifier).eval(),
-        Port(domain.name, "UINT8", shape),
+        (_image_port(domain),),
         (Port(CLASSES, "FP32", (len(metadata.classes),)),),
-        noise,
+        lambda batch: (_noise(batch, domain),),
         tolerance=1e-4,
     )
+
+
+def _of_encoder(encoder: nn.Module, metadata: ModelMetadata) -> Graph:
+    assert isinstance(encoder, LatentEncoder)
+    (domain,), prior = metadata.domains, metadata.prior
+    assert prior is not None, "an encoder's metadata have one"
+    return Graph(
+        EncoderGraph(encoder, domain.name).eval(),
+        (_image_port(domain), Port(PREVIOUS, "FP32", (prior.latent_dim,))),
+        (Port(LATENT, "FP32", (prior.latent_dim,)),),
+        lambda batch: (_noise(batch, domain), latents_of_seeds(prior, range(batch))),
+        tolerance=1e-3,
+    )
+
+
+def _image_port(domain: Domain) -> Port:
+    return Port(domain.name, "UINT8", (domain.height, domain.width, domain.channels))
+
+
+def _noise(batch: int, domain: Domain) -> Tensor:
+    shape, known = (batch, domain.height, domain.width, domain.channels), torch.Generator().manual_seed(0)
+    return torch.randint(256, shape, dtype=torch.uint8, generator=known)
 
 
 GRAPHS: dict[str, Callable[[nn.Module, ModelMetadata], Graph]] = {
     "generator": _of_generator,
     "classifier": _of_classifier,
+    "encoder": _of_encoder,
 }
 
 
 def triton_config(name: str, graph: Graph) -> str:
     """Return the text of a model's config.pbtxt."""
-    outputs = ",\n".join(f"  {_port(output)}" for output in graph.outputs)
-    return TEMPLATE.format(name=name, max_batch=MAX_BATCH, input=_port(graph.input), outputs=outputs)
+    inputs = ", ".join(_port(port) for port in graph.inputs)
+    outputs = ",\n".join(f"  {_port(port)}" for port in graph.outputs)
+    return TEMPLATE.format(name=name, max_batch=MAX_BATCH, inputs=inputs, outputs=outputs)
 
 
 def _port(port: Port) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
 from fastapi import Request
@@ -43,15 +43,20 @@ async def read_json(request: Request, model: type[Model], limits: Mapping[str, i
 
     Raises as parse_body does, and InvalidRequest for a query beside the body, UnsupportedMediaType.
     """
-    if request.scope["query_string"] and (query := request.query_params):
-        allowed = "none: it belongs in the body"
-        wrong = [FieldError(f"/{name}", value, allowed, "query") for name, value in query.items()]
-        raise InvalidRequest("a request with a body has no query; send its fields in the body", wrong[:MAX_WRONG])
+    require_no_query(request)
     content = (await request.receive())["body"]  # whole: the middleware has read it
     if not content:
         raise RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}])
     require_json(request)
     return parse_body(model, content, limits)
+
+
+def require_no_query(request: Request) -> None:
+    """Raise InvalidRequest for a query beside fields in the body."""
+    if request.scope["query_string"] and (query := request.query_params):
+        allowed = "none: it belongs in the body"
+        wrong = [FieldError(f"/{name}", value, allowed, "query") for name, value in query.items()]
+        raise InvalidRequest("a request with a body has no query; send its fields in the body", wrong[:MAX_WRONG])
 
 
 def require_json(request: Request) -> None:
@@ -63,19 +68,24 @@ def require_json(request: Request) -> None:
 
 
 def read_query(request: Request, model: type[Model], limits: Mapping[str, int]) -> Model:
-    """Return a request's query as a model.
+    """Return a request's query as a model. Raises as `read_fields` does."""
+    return read_fields(request.query_params.multi_items(), model, limits, "query")
 
-    Raises RequestValidationError, InvalidRequest for a repeated parameter that is not a list, and TooLarge.
+
+def read_fields(fields: Iterable[tuple[str, str]], model: type[Model], limits: Mapping[str, int], place: str) -> Model:
+    """Return the fields of a query or a form as a model.
+
+    Raises RequestValidationError, InvalidRequest for a repeated field that is not a list, and TooLarge.
     """
     given: dict[str, list[str]] = {}
-    for name, value in request.query_params.multi_items():
+    for name, value in fields:
         given.setdefault(name, []).append(value)
     lists = {field.alias or name for name, field in model.model_fields.items() if _is_list(field.annotation)}
     if repeated := [name for name, values in given.items() if len(values) > 1 and name not in lists]:
-        wrong = [FieldError(f"/{name}", given[name], "once", "query") for name in repeated[:MAX_WRONG]]
+        wrong = [FieldError(f"/{name}", given[name], "once", place) for name in repeated[:MAX_WRONG]]
         raise InvalidRequest(f"{', '.join(map(repr, repeated)):.80} is given several times; allowed is once", wrong)
-    query = {name: values if name in lists else values[0] for name, values in given.items()}
-    return _validate(model, query, "query", limits)
+    single = {name: values if name in lists else values[0] for name, values in given.items()}
+    return _validate(model, single, place, limits)
 
 
 def _is_list(annotation: Any) -> bool:

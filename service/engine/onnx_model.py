@@ -20,7 +20,16 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import ProviderMissing
-from service.metadata import CLASSES, LATENT, MetadataError, ModelMetadata, Prior, graph_digest, parse_metadata
+from service.metadata import (
+    CLASSES,
+    LATENT,
+    PREVIOUS,
+    MetadataError,
+    ModelMetadata,
+    Prior,
+    graph_digest,
+    parse_metadata,
+)
 
 Provider = Literal["cpu", "cuda"]
 Arrays = Mapping[str, NDArray[Any]]
@@ -160,8 +169,10 @@ def _tensors(metadata: ModelMetadata) -> tuple[tuple[Tensor, ...], tuple[Tensor,
     if metadata.kind == "classifier":
         return images, (Tensor(CLASSES, "FP32", (len(metadata.classes),)),)
     assert metadata.prior is not None, "checked by the metadata"
-    latent = (Tensor(LATENT, "FP32", (metadata.prior.latent_dim,)),)
-    return (latent, images) if metadata.kind == "generator" else (images, latent)
+    latent = Tensor(LATENT, "FP32", (metadata.prior.latent_dim,))
+    if metadata.kind == "generator":
+        return (latent,), images
+    return (*images, latent._replace(name=PREVIOUS)), (latent,)
 
 
 def require_provider(provider: Provider) -> None:

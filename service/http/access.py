@@ -27,10 +27,11 @@ VALID_KEY = re.compile(r"[!-+\--~]{16,256}")  # visible ASCII without the comma 
 BINARY_HEADER = "Inference-Header-Content-Length"  # of the Open Inference Protocol's binary data
 ALLOWED = "Authorization X-API-Key X-Request-Id Traceparent X-Request-Timeout If-None-Match"
 EXPOSED = "X-Request-Id ETag Retry-After Server-Timing Content-Location"
+FOUND = "X-Image-Domain X-Latent X-Likeness X-Reconstruction-Error"  # of /translate
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST"],
     "allow_headers": [*ALLOWED.split(), BINARY_HEADER],
-    "expose_headers": [*EXPOSED.split(), BINARY_HEADER],
+    "expose_headers": [*EXPOSED.split(), *FOUND.split(), BINARY_HEADER],
     "max_age": 600,
 }
 MAX_BUCKETS = 10_000  # from which on full ones are dropped

@@ -30,6 +30,7 @@ VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 POLLED = {"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}  # not logged, not traced
+UPLOADS = {"/translate"}  # whose bodies have a limit of their own
 WATCH_AFTER_S = 0.02  # before this, watching for a disconnect is not worth a task
 CLIENT_LEFT = 499  # as nginx logs it
 SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
@@ -90,6 +91,7 @@ class RequestMiddleware:
             ancestors = settings.frame_origins.replace(",", " ")
             self._headers = [*SECURITY_HEADERS, (b"content-security-policy", b"frame-ancestors " + ancestors.encode())]
         self._max_body_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
+        self._max_upload_bytes = settings.max_upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; pass on what is not HTTP."""
@@ -128,7 +130,8 @@ class RequestMiddleware:
         try:
             if self._access is not None:
                 self._access.check(scope, headers)
-            body = await _read_body(receive, headers, self._max_body_bytes, self._body_timeout_s)
+            limit = self._max_upload_bytes if scope["path"] in UPLOADS else self._max_body_bytes
+            body = await _read_body(receive, headers, limit, self._body_timeout_s)
             found = None if body is None or self._cached is None else self._cached.find(scope, headers, body)
             if found is not None:
                 for message in found:

@@ -16,4 +16,5 @@ def test_a_service_does_what_its_document_says(tiny_model: Callable[..., Path], 
     """Whatever is sent by the OpenAPI document or against it: no 5xx, every answer as described."""
     tiny_model()
     tiny_model(name="reader", kind="classifier", goes_with=("tiny",))
+    tiny_model(("digit",), name="zoom", kind="encoder", goes_with=("tiny",))
     assert fuzz(start(model_control=True).url, "--phases", "examples,coverage", limit_s=240) > 300

@@ -17,4 +17,5 @@ def test_thousands_of_cases_find_nothing(tiny_model: Callable[..., Path], start:
     """At least 5,000 cases of every kind: no 5xx, every answer as the OpenAPI document describes it."""
     tiny_model()
     tiny_model(name="reader", kind="classifier", goes_with=("tiny",))
+    tiny_model(("digit",), name="zoom", kind="encoder", goes_with=("tiny",))
     assert fuzz(start(model_control=True).url, "--max-examples", "500", "--max-time", "240", limit_s=500) >= 5000

@@ -37,7 +37,7 @@ from training.engine.distributed import Processes
 from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
 from training.files import expecting, read_json, write_json, write_lines, write_tensors
-from training.networks.coupled import AdaptedClassifier, CoupledGenerator
+from training.networks.coupled import AdaptedClassifier, CoupledDiscriminator, CoupledGenerator
 from training.runs.metrics_log import MetricsLog
 
 MAX_CHECKPOINTS = 2  # the last, and the one before it
@@ -102,13 +102,7 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, float]]:
         """Return the lines of metrics, but for one that a kill cut short."""
-        if not self._metrics_file.exists():
-            return []
-        lines = []
-        for line in self._metrics_file.read_text(encoding="utf-8").splitlines():
-            with suppress(json.JSONDecodeError):
-                lines.append(json.loads(line))
-        return lines
+        return read_metrics(self._metrics_file)
 
     def curves(self) -> dict[str, tuple[list[float], list[float]]]:
         """Return the steps and the values of every metric, by its name."""
@@ -137,9 +131,22 @@ class RunFolder:
 
     def open_log(self, step: int) -> MetricsLog:
         """Open the metrics for writing after `step`, forgetting lines that a killed run wrote beyond it."""
-        kept = [json.dumps(line) for line in self.metrics() if line["step"] <= step]
-        write_lines(self._metrics_file, kept)
-        return MetricsLog(self._metrics_file, self.events, step)
+        return open_log(self._metrics_file, self.events, step)
+
+
+def read_metrics(file: Path) -> list[dict[str, float]]:
+    """Return the lines of metrics in a file, but for one that a kill cut short; none if it is missing."""
+    lines = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        with suppress(json.JSONDecodeError):
+            lines.append(json.loads(line))
+    return lines
+
+
+def open_log(file: Path, events: Path, step: int) -> MetricsLog:
+    """Open a file of metrics for writing after `step`, forgetting lines that a killed run wrote beyond it."""
+    write_lines(file, [json.dumps(line) for line in read_metrics(file) if line["step"] <= step])
+    return MetricsLog(file, events, step)
 
 
 def find_run(runs: Path, experiment: Experiment) -> RunFolder | None:
@@ -223,6 +230,13 @@ def load_average(run: RunFolder, snapshot: Snapshot = "best") -> tuple[CoupledGe
     generator, state = build_generator(run.experiment()), load_checkpoint(_snapshots(run, snapshot))
     generator.load_state_dict(state["average"])
     return generator.eval(), state["steps_done"]
+
+
+def load_discriminator(run: RunFolder) -> CoupledDiscriminator:
+    """Return the discriminator of a run's last checkpoint. Raises RunError if there is none."""
+    discriminator = build_discriminator(run.experiment())
+    discriminator.load_state_dict(load_checkpoint(run.checkpoints)["discriminator"])
+    return discriminator.eval()
 
 
 def snapshot_step(run: RunFolder, snapshot: Snapshot = "best") -> int:

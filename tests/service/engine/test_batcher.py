@@ -19,7 +19,7 @@ from service.engine.batcher import ENCODE_SLICE_S, INLINE_S, Batcher
 from service.engine.onnx_model import Arrays, OnnxModel
 from service.engine.request import Encoding, Job
 from service.errors import DeadlineExceeded, QueueFull, RunFailed
-from service.metadata import CLASSES, LATENT
+from service.metadata import CLASSES, LATENT, PREVIOUS
 from service.telemetry.metrics import Metrics
 from tests.running import START
 from tests.service.engine.conftest import SLOW, latents, make_job, outputs_alone, value
@@ -86,12 +86,16 @@ async def test_every_kind_of_model_is_batched(
     """Images of several requests share a run of a classifier or an encoder, and each gets its own outputs."""
     batcher = make_batcher(kind=kind, domains=("digit",), turns=SLOW)
     images = np.random.default_rng(0).integers(0, 256, (9, 8, 6, 1)).astype(np.uint8)
-    first = await begin(submit(batcher, make_job(batcher.model, {"digit": images[:1]})))
-    rest = [submit(batcher, make_job(batcher.model, {"digit": part})) for part in (images[1:4], images[4:])]
+    inputs: dict[str, Any] = {"digit": images}
+    if kind == "encoder":
+        inputs[PREVIOUS] = latents(9)
+    parts = [{name: array[start:stop] for name, array in inputs.items()} for start, stop in ((0, 1), (1, 4), (4, 9))]
+    first = await begin(submit(batcher, make_job(batcher.model, parts[0])))
+    rest = [submit(batcher, make_job(batcher.model, part)) for part in parts[1:]]
     found = [await first, *await asyncio.gather(*rest)]
     output = CLASSES if kind == "classifier" else LATENT
     joined = np.concatenate([outputs[output] for outputs in found])
-    assert np.allclose(joined, batcher.model.run({"digit": images})[output], atol=1e-5)
+    assert np.allclose(joined, batcher.model.run(inputs)[output], atol=1e-5)
     assert value(metrics, "cogan_batches_total", model="tiny") == 2
 
 
@@ -445,10 +449,13 @@ async def test_outputs_that_are_not_finite_fail_only_their_request(
     onnx.save(proto, path)
     batcher = make_batcher(kind="encoder", domains=("digit",))
     batcher.model = OnnxModel(path)
-    black, white = (np.full((1, 8, 6, 1), level, np.uint8) for level in (0, 255))
-    first = await begin(submit(batcher, make_job(batcher.model, {"digit": white})))
-    failing = asyncio.create_task(submit(batcher, make_job(batcher.model, {"digit": black})))
-    innocent = asyncio.create_task(submit(batcher, make_job(batcher.model, {"digit": white})))
+    inputs: list[Arrays] = [
+        {"digit": np.full((1, 8, 6, 1), level, np.uint8), PREVIOUS: np.zeros((1, 8), np.float32)} for level in (0, 255)
+    ]
+    black, white = inputs
+    first = await begin(submit(batcher, make_job(batcher.model, white)))
+    failing = asyncio.create_task(submit(batcher, make_job(batcher.model, black)))
+    innocent = asyncio.create_task(submit(batcher, make_job(batcher.model, white)))
     with pytest.raises(RunFailed) as caught:
         await failing
     assert str(caught.value.__cause__) == "output latent has values that are not finite"

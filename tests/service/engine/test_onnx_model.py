@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from onnx.external_data_helper import set_external_data
 
 from service.engine.onnx_model import LatencyEstimate, ModelRefused, OnnxModel, file_digest, require_provider
 from service.errors import ProviderMissing
-from service.metadata import CLASSES, LATENT, METADATA_KEY
+from service.metadata import CLASSES, LATENT, METADATA_KEY, PREVIOUS
 from tests.conftest import CLASS_NAMES, LATENT_DIM
 from tests.service.engine.conftest import latents
 
@@ -48,11 +49,15 @@ def test_a_classifier_maps_images_to_probabilities(tiny_model: Callable[..., Pat
 
 @pytest.mark.parametrize("domains", DOMAINS)
 def test_an_encoder_maps_images_to_latents(tiny_model: Callable[..., Path], domains: tuple[str, ...]) -> None:
-    """Its inputs are images of all its domains, its output has the latent's size."""
+    """Its inputs are images of all its domains and the latents of the pass before, of the size of its output."""
     model = OnnxModel(tiny_model(domains, kind="encoder"))
-    images = {tensor.name: np.ones((3, *tensor.shape), np.uint8) for tensor in model.inputs}
-    found = model.run(images)
-    assert (tuple(images), list(found)) == (domains, [LATENT])
+    *images, previous = model.inputs
+    assert previous == (PREVIOUS, "FP32", (LATENT_DIM,))
+    inputs: dict[str, Any] = {tensor.name: np.ones((3, *tensor.shape), np.uint8) for tensor in images}
+    found = model.run(inputs | {PREVIOUS: np.zeros((3, LATENT_DIM), np.float32)})
+    assert (tuple(inputs), list(found)) == (domains, [LATENT])
+    again = model.run(inputs | {PREVIOUS: found[LATENT]})
+    assert np.allclose(again[LATENT], 1.5 * found[LATENT], rtol=1e-5)
     assert (found[LATENT].shape, found[LATENT].dtype.name) == ((3, LATENT_DIM), "float32")
 
 
@@ -193,8 +198,12 @@ def promise_another_kind(model: onnx.ModelProto) -> None:
             promise_another_height,
             r"'digit' is tensor\(uint8\) \['batch', 8, 6, 1\].*\['batch', 7, 6, 1\]",
         ),
-        ("encoder", promise_longer_latents, r"'latent' is .*promises tensor\(float\) \['batch', 9\]"),
-        ("encoder", promise_another_kind, r"inputs are \['digit', 'edge'\]; the metadata promises \['latent'\]"),
+        ("encoder", promise_longer_latents, r"'previous' is .*promises tensor\(float\) \['batch', 9\]"),
+        (
+            "encoder",
+            promise_another_kind,
+            r"inputs are \['digit', 'edge', 'previous'\]; the metadata promises \['latent'\]",
+        ),
     ],
 )
 def test_a_file_that_breaks_its_promise_is_refused(
@@ -355,4 +364,4 @@ def test_the_word_location_refuses_nothing(tiny_model: Callable[..., Path]) -> N
     assert OnnxModel(path).domains == ("location", "edge")
     assert METADATA_KEY in {entry.key for entry in model.metadata_props}
     encoder = OnnxModel(tiny_model(("location",), name="encoder", kind="encoder"))
-    assert [tensor.name for tensor in encoder.inputs] == ["location"]
+    assert [tensor.name for tensor in encoder.inputs] == ["location", PREVIOUS]

@@ -44,7 +44,11 @@ async def test_names_are_listed(mixed: httpx.AsyncClient) -> None:
     ("name", "inputs", "outputs"),
     [
         ("a_reader", {"digit": ("UINT8", [-1, 8, 6, 1])}, {"classes": ("FP32", [-1, 3])}),
-        ("b_encoder", {"digit": ("UINT8", [-1, 8, 6, 1])}, {"latent": ("FP32", [-1, 8])}),
+        (
+            "b_encoder",
+            {"digit": ("UINT8", [-1, 8, 6, 1]), "previous": ("FP32", [-1, 8])},
+            {"latent": ("FP32", [-1, 8])},
+        ),
         (
             "c_maker",
             {"latent": ("FP32", [-1, 8])},
@@ -81,8 +85,8 @@ async def test_statistics_count_requests_of_every_kind(mixed: httpx.AsyncClient)
     await mixed.post("/generate", json={"latents": [[0.0] * 8]})
     await mixed.get("/interpolate?from=1&to=2&steps=4")
     await mixed.post("/v2/models/c_maker/infer", json={"inputs": [LATENT]})
-    for name in ("a_reader", "b_encoder"):
-        assert (await mixed.post(f"/v2/models/{name}/infer", json={"inputs": [IMAGE]})).status_code == 200
+    for name, inputs in (("a_reader", [IMAGE]), ("b_encoder", [IMAGE, LATENT | {"name": "previous"}])):
+        assert (await mixed.post(f"/v2/models/{name}/infer", json={"inputs": inputs})).status_code == 200
     found = await count(mixed, "c_maker")
     assert found["inference_stats"]["success"]["count"] == 4
     assert found["inference_count"] == 3 + 1 + 4 + 1

@@ -335,12 +335,17 @@ async def test_models_that_read_images_infer(
     shapes: list[tuple[int, ...]],
     output: tuple[int, ...],
 ) -> None:
-    """A classifier and an encoder take images as numbers or bytes, and return what the model computes, as FP32."""
+    """A classifier and an encoder take inputs as numbers or bytes, and return what the model computes, as FP32."""
     model = OnnxModel(tiny_model(kind=kind))
-    inputs = {name: images((2, *shape)) for name, shape in zip(("digit", "edge"), shapes, strict=False)}
+    inputs: dict[str, NDArray[Any]] = {
+        name: images((2, *shape)) for name, shape in zip(("digit", "edge"), shapes, strict=False)
+    }
+    if kind == "encoder":
+        inputs["previous"] = np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 8)
     (expected,) = model.run(inputs).values()
     assert expected.shape == output
-    client, about = connect(), [{"name": n, "shape": list(x.shape), "datatype": "UINT8"} for n, x in inputs.items()]
+    client, types = connect(), {tensor.name: tensor.datatype for tensor in model.inputs}
+    about = [{"name": n, "shape": list(x.shape), "datatype": types[n]} for n, x in inputs.items()]
     flat = [one | {"data": array.ravel().tolist()} for one, array in zip(about, inputs.values(), strict=True)]
     nested = [one | {"data": array.tolist()} for one, array in zip(about, inputs.values(), strict=True)]
     for sent in (flat, nested):
@@ -387,11 +392,13 @@ async def test_wrong_images_are_pointed_at(
 async def test_every_input_is_sent_once(
     tiny_model: Callable[..., Path], connect: Callable[..., httpx.AsyncClient]
 ) -> None:
-    """An encoder of two domains needs the images of both, as many of one as of the other."""
+    """An encoder of two domains needs the images of both, and latents, as many of one as of the other."""
     tiny_model(kind="encoder")
     client = connect()
     digit = {"name": "digit", "shape": [1, 8, 6, 1], "datatype": "UINT8", "data": [0] * 48}
     edges = {"name": "edge", "shape": [2, 10, 9, 3], "datatype": "UINT8", "data": [0] * 540}
-    check(await client.post(PATH, json={"inputs": [digit]}), 422, "/inputs", "missing edge")
-    check(await client.post(PATH, json={"inputs": [digit, edges]}), 422, "/inputs/1/shape/0", "1, as in the first")
+    check(await client.post(PATH, json={"inputs": [digit]}), 422, "/inputs", "missing edge, previous")
+    previous = {"name": "previous", "shape": [1, 8], "datatype": "FP32", "data": [0] * 8}
+    sent = [digit, edges, previous]
+    check(await client.post(PATH, json={"inputs": sent}), 422, "/inputs/1/shape/0", "1, as in the first")
     check(await client.post(PATH, json={"inputs": [digit, digit]}), 422, "/inputs/1/name", "edge")

@@ -1,0 +1,241 @@
+"""Image files of strangers: bounded before they are decoded, and fitted as training fits its images.
+
+Axes: H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import io
+import threading
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageMode, ImageOps, UnidentifiedImageError, _imaging
+
+from service.errors import DeadlineExceeded, FieldError, InvalidRequest, QueueFull, RequestError, TooLarge
+from service.generation.images import Pixels
+from service.metadata import Domain
+from service.telemetry.metrics import Metrics
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+MODES = {1: "L", 3: "RGB"}
+BYTES = ("|u1", "|b1")  # numpy's names of the values of a mode: bytes and bits
+MAX_PIXELS = 2**24  # of one image, which take up to 16 bytes each while they are converted
+MAX_WAITING = 2**26  # bytes of the files that wait or are decoded
+MAX_METADATA = 2**20  # bytes that may be read before the pixels
+MAX_READS = 2**15  # calls, which tiny parts of a file would multiply
+START_OF_SCAN = b"\xff\xda"
+MAX_SCANS = 32  # of a progressive JPEG, each of which takes the time of a whole image
+ORIENTATION = 0x0112  # EXIF's tag
+TILE_SIDES = (0x0142, 0x0143)  # TIFF's tags
+EXIF = b"Exif\0\0"
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+Stopped = Callable[[], bool]
+Fit = Literal["crop", "pad"]
+
+
+class Fitting(NamedTuple):
+    """How an image becomes one of a domain: black margin in pixels, then the way to the domain's size.
+
+    `crop` is the share of the middle that is kept, in the domain's shape; without it the image is stretched.
+    """
+
+    domain: Domain
+    margin: int = 0
+    crop: float | None = None
+    pad: bool = False
+
+
+class ImageDecoder:
+    """Decodes files in threads of its own, with a deadline; it belongs to an event loop."""
+
+    def __init__(self, threads: Executor, metrics: Metrics) -> None:
+        self._threads, self._metrics = threads, metrics
+        self._waiting = 0  # bytes
+        warnings.filterwarnings("ignore", module="PIL")  # of odd metadata
+        Image.init()  # not in several threads at once
+        with suppress(AttributeError, OSError):  # libtiff prints errors, which are exceptions as well, on stderr
+            ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
+
+    async def decode(self, file: bytes, fittings: Sequence[Fitting], deadline: float) -> tuple[list[Pixels], float]:
+        """Return the image as each fitting makes it, uint8 [H, W, C], and the seconds that it took.
+
+        `deadline` is in the event loop's time. Raises QueueFull, DeadlineExceeded, and what `read_image` raises.
+        """
+        if self._waiting and self._waiting + len(file) > MAX_WAITING:
+            self._metrics.rejected.labels("queue_full").inc()
+            detail = f"{self._waiting} bytes of images wait to be decoded; at most {MAX_WAITING} may. Retry in 1 s."
+            raise QueueFull(detail, headers={"Retry-After": "1"})
+        begun, stopped = time.perf_counter(), threading.Event()
+        self._waiting += len(file)
+        try:
+            async with asyncio.timeout_at(deadline):
+                loop = asyncio.get_running_loop()
+                images = await loop.run_in_executor(self._threads, fit_all, file, fittings, stopped.is_set)
+        except TimeoutError:
+            self._metrics.rejected.labels("deadline").inc()
+            raise DeadlineExceeded("the image was not decoded before the deadline") from None
+        finally:
+            stopped.set()
+            self._waiting -= len(file)
+        return images, time.perf_counter() - begun
+
+
+def fit_all(file: bytes, fittings: Sequence[Fitting], stopped: Stopped) -> list[Pixels]:
+    """Return the image of a file as each fitting makes it, unless `stopped` returns True. Raises as `read_image`."""
+    image, fitted = read_image(file, stopped), list[Pixels]()
+    for one in fittings:
+        if stopped():
+            raise DeadlineExceeded("the image was not decoded before the deadline")
+        fitted.append(fit(image, one))
+    return fitted
+
+
+def read_image(file: bytes, stopped: Stopped = lambda: False) -> Image.Image:
+    """Return the image of a file, upright: of several the first, grey of 16 bits as 8.
+
+    Raises InvalidRequest for what is none, is damaged or has values of 32 bits, and TooLarge over a limit.
+    """
+    if not file:
+        raise _unreadable(file, "the image is empty")
+    bounded = BoundedFile(file, stopped)
+    try:
+        exif = bounded.strip_jpeg()
+        image: Image.Image = Image.open(bounded, formats=FORMATS)
+        _check_size(image)
+        bounded.left = len(file) + MAX_METADATA
+        image.load()
+        image = _upright(_shallow(image), _orientation(exif or image.info.get("exif", b"")))
+    except RequestError:
+        raise
+    except UnidentifiedImageError:
+        raise _unreadable(file, "the image is of no known format") from None
+    except Image.DecompressionBombError:
+        raise _too_many_pixels("too many pixels") from None
+    except Exception as error:  # each of Pillow's formats has errors of its own
+        raise _unreadable(file, f"the image cannot be read: {error}"[:200]) from error
+    if ImageMode.getmode(image.mode).typestr not in BYTES:
+        raise _unreadable(file, f"the image has values of mode {image.mode}; save it with 8 or 16 bits a channel")
+    return image
+
+
+class BoundedFile(io.BytesIO):
+    """A file that a decoder may read so often and so much of, until it is stopped."""
+
+    def __init__(self, content: bytes, stopped: Stopped) -> None:
+        super().__init__(content)
+        self._stopped, self._reads = stopped, MAX_READS
+        # WebP is read at once, and of the others the metadata come first.
+        self.left = len(content) if content[:4] == b"RIFF" else MAX_METADATA
+        self.left += 2**10  # to recognise the format
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return bytes. Raises TooLarge over a limit, and DeadlineExceeded when it is stopped."""
+        if self._stopped():
+            raise DeadlineExceeded("the image was not decoded before the deadline")
+        content = super().read(size)
+        self.left -= len(content)
+        self._reads -= 1
+        if self.left < 0 or self._reads < 0:
+            allowed = f"at most {MAX_METADATA} bytes of metadata, and {MAX_READS} parts"
+            raise TooLarge(f"an image file has {allowed}; save it anew", [FieldError("/image", "more", allowed)])
+        return content
+
+    def strip_jpeg(self) -> bytes:
+        """Drop a JPEG's metadata, all but the colour transform, and return its EXIF.
+
+        Pillow copies what each of 65,535 tags points to, which may be all of the file.
+        """
+        content, exif, at = self.getvalue(), b"", 2
+        if not content.startswith(b"\xff\xd8\xff"):
+            return exif
+        parts = [content[:2]]
+        for _ in range(MAX_READS):
+            marker, end = content[at : at + 2], at + 2 + int.from_bytes(content[at + 2 : at + 4])
+            if marker[:1] != b"\xff" or marker[1:] < b"\xc0" or end < at + 4:
+                raise ValueError("a segment of the JPEG is damaged")
+            if marker == START_OF_SCAN:
+                break
+            if marker == b"\xff\xe1" and not exif and content.startswith(EXIF, at + 4):
+                exif = content[at + 4 : end]
+            if not b"\xe0" <= marker[1:] <= b"\xef" or marker[1:] == b"\xee":
+                parts.append(content[at:end])
+            at = end
+        if not 1 <= content.count(START_OF_SCAN, at) <= MAX_SCANS:
+            raise ValueError(f"a JPEG has 1 to {MAX_SCANS} scans")
+        super().__init__(b"".join((*parts, content[at:])))
+        return exif
+
+
+def _check_size(image: Image.Image) -> None:
+    sides = [image.size]
+    if (tags := getattr(image, "tag_v2", None)) is not None:  # a TIFF
+        sides.append(tuple(tags.get(tag, 1) for tag in TILE_SIDES))  # memory for a tile is taken at once
+    for width, height in sides:
+        if width * height > MAX_PIXELS:
+            raise _too_many_pixels(f"{width} x {height} pixels")
+
+
+def _too_many_pixels(found: str) -> TooLarge:
+    allowed = f"at most {MAX_PIXELS} pixels"
+    return TooLarge(
+        f"the image has {found}; {allowed} are allowed: scale it down", [FieldError("/image", found, allowed)]
+    )
+
+
+def _unreadable(file: bytes, why: str) -> InvalidRequest:
+    wrong = FieldError("/image", f"{len(file)} bytes that begin with {file[:8].hex()}", FORMATS)
+    return InvalidRequest(f"{why}; allowed are {', '.join(FORMATS)}", [wrong])
+
+
+def _shallow(image: Image.Image) -> Image.Image:
+    """Return grey of 16 bits, 0 to 65535, as grey of 8 bits."""
+    if not (image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")):
+        return image
+    return Image.fromarray(np.rint(np.asarray(image, np.float32) * (255 / 65535)).astype(np.uint8))
+
+
+def _orientation(exif: bytes) -> int:
+    """Return the orientation in the first directory of EXIF data, 1 (upright) if it cannot be found."""
+    data = exif.removeprefix(EXIF)
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    start = int.from_bytes(data[4:8], order)
+    for i in range(int.from_bytes(data[start : start + 2], order)):
+        entry = data[start + 2 + 12 * i : start + 14 + 12 * i]
+        if int.from_bytes(entry[:2], order) == ORIENTATION:
+            return int.from_bytes(entry[8:10], order)
+    return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def fit(image: Image.Image, fitting: Fitting) -> Pixels:
+    """Return an image of `read_image` as one of a domain, uint8 [H, W, C]; what can be seen through lies on black."""
+    domain, size = fitting.domain, (fitting.domain.width, fitting.domain.height)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+    image = ImageOps.expand(image.convert(MODES[domain.channels]), fitting.margin)
+    if fitting.pad:
+        image = ImageOps.pad(image, size, Image.Resampling.BICUBIC)
+    elif fitting.crop is not None:
+        image = ImageOps.fit(image, size, Image.Resampling.BICUBIC, (1 - fitting.crop) / 2)
+    else:
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(image, np.uint8).reshape(domain.height, domain.width, domain.channels)

@@ -1,0 +1,182 @@
+"""Encoders of a trained generator: an image of any domain -> the latent whose counterparts it gets.
+
+The generator is frozen. An encoder sees an image beside its reconstruction from the latent so far and returns what to
+add to it, some times over (ReStyle: Alaluf et al. 2021, section 3.1); the first latent is the prior's mean. It learns
+from generated images, whose latents are known, and from real ones through the generator. Axes: B batch, C channels,
+H, W, Z latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from training.config.experiment import Experiment
+from training.config.fields import Positive, Weight
+from training.losses.pixels import Images, from_bytes
+from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
+from training.networks.init import initialise
+from training.zoo import Layer, Table
+
+SMALLEST = 4  # side at which the convolutions end
+MAX_CHANNELS = 256
+
+
+@dataclass(frozen=True)
+class EncoderRecipe:
+    """Architecture, losses and length of an encoder's training."""
+
+    steps: Positive = 20_000
+    """Updates."""
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """Generated and real images of each domain in a step."""
+    channels: Positive = 48
+    """Channels of the first convolution; each one that halves the sides doubles them, up to 256."""
+    passes: Positive = 3
+    """Forward passes that are trained; how many are exported is measured."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    """Of Adam; it falls to nothing along half a cosine."""
+    latent_weight: Weight = 1.0
+    """Of the squared distance to the known latents of generated images."""
+    pixel_weight: Weight = 10.0
+    """Of the squared distance between real images and their reconstructions, in a range of 2."""
+    feature_weight: Weight = 1.0
+    """Of the squared distance between their features in the run's discriminator, which saw no labels."""
+    prior_weight: Weight = 1.0
+    """Of the distance between the latents' norm and that of the prior."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Fixes weights and batches."""
+
+
+def architecture(size: tuple[int, int], channels: int) -> Table:
+    """Return 3x3 convolutions that halve the sides down to 4 or less, and two dense layers, for images of any size."""
+    layers, side = [Layer("conv", channels, 5, 1, 2, activation="leaky_relu")], max(size)
+    while side > SMALLEST:
+        channels, side = min(2 * channels, MAX_CHANNELS), (side + 1) // 2
+        layers.append(Layer("conv", channels, 3, 2, "same", activation="leaky_relu"))
+    layers += [Layer("linear", 512, activation="leaky_relu"), Layer("linear", "latent")]
+    return Table("an encoder of images of this size", size, tuple(layers))
+
+
+class LatentEncoder(nn.Module):
+    """A coupled encoder and the frozen generator that it inverts."""
+
+    def __init__(self, generator: CoupledGenerator, experiment: Experiment, recipe: EncoderRecipe) -> None:
+        super().__init__()
+        self.generator = generator.eval().requires_grad_(False)
+        self.prior, self.passes = experiment.latent_prior, recipe.passes
+        self.image_range = generator.image_range
+        channels = {domain.name: 2 * domain.channels for domain in experiment.domains}  # the image, the reconstruction
+        table = architecture(experiment.size, recipe.channels)
+        self.encoder = CoupledEncoder(table, channels, {"latent": self.prior.latent_dim}, 1.0, len(table.layers) - 1)
+        initialise(self.encoder, "he", 0.0, None)
+
+    def iterates(self, images: Images) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+        """Yield latents [B, Z] and their reconstructions [B, C, H, W] for the images of each domain, pass by pass.
+
+        Images are float, in the generator's range. Gradients end at the latent that a pass begins with.
+        """
+        latents = {name: batch.new_zeros(len(batch), self.prior.latent_dim) for name, batch in images.items()}
+        drawn = {name: self.reconstruct(name, latents[name]) for name in images}
+        for _ in range(self.passes):
+            latents = self.refine(images, {name: batch.detach() for name, batch in drawn.items()}, latents)
+            drawn = {name: self.reconstruct(name, latents[name]) for name in images}
+            yield {name: (latents[name], drawn[name]) for name in images}
+
+    def refine(self, images: Images, drawn: Images, latents: Images) -> Images:
+        """Return the latents [B, Z] after one more pass, from those that `drawn` were reconstructed from."""
+        seen = {name: torch.cat([images[name], drawn[name]], dim=1) for name in images}
+        moved = {name: latents[name].detach() + more for name, more in self.encoder(seen).items()}
+        if self.prior.distribution == "uniform":
+            return {name: batch.clamp(-1, 1) for name, batch in moved.items()}
+        return moved
+
+    def reconstruct(self, domain: str, latents: Tensor) -> Tensor:
+        """Return the images [B, C, H, W] of a domain for latents [B, Z]."""
+        features = self.generator.trunk(latents[:, :, None, None])
+        images: Tensor = self.generator.heads[domain](features)
+        return images
+
+    @torch.inference_mode()
+    def encode(self, domain: str, images: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:
+        """Return latents [N, K, Z] and errors [N, K] after each pass, for images uint8 [N, C, H, W] of a domain.
+
+        The error is the root of the mean squared difference to the reconstruction, in levels of 0 to 255.
+        """
+        device = next(self.encoder.parameters()).device
+        latents, errors = [], []
+        for part in images.split(batch):
+            real = from_bytes(part.to(device), self.image_range)
+            steps = [step[domain] for step in self.iterates({domain: real})]
+            latents.append(torch.stack([latent for latent, _ in steps], 1).cpu())
+            errors.append(torch.stack([self._error(real, drawn) for _, drawn in steps], 1).cpu())
+        return torch.cat(latents), torch.cat(errors)
+
+    def _error(self, real: Tensor, drawn: Tensor) -> Tensor:
+        low, high = self.image_range
+        return (real - drawn).flatten(1).square().mean(1).sqrt() * 255 / (high - low)
+
+
+class EncoderLoss:
+    """The loss of a step, and its parts."""
+
+    def __init__(self, encoder: LatentEncoder, discriminator: CoupledDiscriminator, recipe: EncoderRecipe) -> None:
+        self._encoder, self._recipe = encoder, recipe
+        self._discriminator = discriminator.eval().requires_grad_(False)
+        low, high = encoder.image_range
+        self._scale = 2.0 / (high - low)
+
+    def __call__(self, latents: Tensor, real: Images) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of known latents [B, Z] and of real images [B, C, H, W] in the generator's range."""
+        with torch.no_grad():
+            generated = self._encoder.generator(latents)
+        images = {name: torch.cat([generated[name], real[name]]) for name in real}
+        parts: dict[str, Tensor] = {}
+        for step in self._encoder.iterates(images):
+            for name, (found, drawn) in step.items():
+                known = len(latents)
+                self._add(parts, latent=(found[:known] - latents).square().mean())
+                self._add(parts, pixel=((drawn[known:] - real[name]) * self._scale).square().mean())
+                self._add(parts, feature=self._feature(name, real[name], drawn[known:]))
+                self._add(parts, prior=self._prior(found[known:]))
+        weights = {name: getattr(self._recipe, f"{name}_weight") for name in parts}
+        return sum((weights[name] * part for name, part in parts.items()), latents.new_zeros(())), parts
+
+    def _feature(self, domain: str, real: Tensor, drawn: Tensor) -> Tensor:
+        if not self._recipe.feature_weight:
+            return drawn.new_zeros(())
+        with torch.no_grad():
+            wanted = self._discriminator.features({domain: real})[domain]
+        found = self._discriminator.features({domain: drawn})[domain]
+        return (found - wanted).square().mean() / wanted.square().mean().clamp_min(1e-6)
+
+    def _prior(self, latents: Tensor) -> Tensor:
+        variance = 1.0 if self._encoder.prior.distribution == "normal" else 1 / 3
+        return (latents.square().mean(1) / variance - 1).square().mean()
+
+    @staticmethod
+    def _add(parts: dict[str, Tensor], **values: Tensor) -> None:
+        for name, value in values.items():
+            parts[name] = parts.get(name, 0.0) + value
+
+
+def descend(
+    encoder: LatentEncoder, domain: str, images: Tensor, latents: Tensor, steps: int, rate: float = 0.03
+) -> Tensor:
+    """Return latents [N, Z] moved by descent on the squared distance to images uint8 [N, C, H, W] of a domain.
+
+    The way of Liu & Tuzel 2016 (section 5, cross-domain image transformation), begun at `latents` [N, Z].
+    """
+    real = from_bytes(images, encoder.image_range)
+    moved = latents.clone().requires_grad_()
+    optimiser = torch.optim.Adam([moved], rate)
+    for _ in range(steps):
+        loss = (encoder.reconstruct(domain, moved) - real).square().flatten(1).mean(1).sum()
+        (moved.grad,) = torch.autograd.grad(loss, [moved])
+        optimiser.step()
+    return moved.detach()

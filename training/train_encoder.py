@@ -1,0 +1,188 @@
+"""Train an encoder for a run: real images of its domains -> latents, so that an image gets its counterparts.
+
+    python -m training.train_encoder runs/00003_digit_edge
+
+The generator stays as it is. Writes RUN/encoder: checkpoints, from which the same command goes on, metrics, sheets of
+real test images with their reconstructions, and quality.json. `export RUN --encoder-of DOMAIN` exports it.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from tqdm import tqdm
+
+from training.cli import parse, verb
+from training.config.fields import Positive
+from training.data.dataset import load_split, load_training_sets
+from training.engine.batches import Batches
+from training.engine.machine import Machine
+from training.engine.state import RunningMeans
+from training.errors import DivergedError, RunError
+from training.losses.pixels import Images
+from training.metrics.translation import measure_encoder
+from training.networks.coupled import generate
+from training.pretrained.encoder import EncoderLoss, EncoderRecipe, LatentEncoder
+from training.runs.encoders import EncoderFolder
+from training.runs.figures import save_sheet
+from training.runs.folder import RunFolder, load_average, load_discriminator
+from training.runs.recorder import stop_requested
+
+SHEET_ROWS = 16
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """The encoder's recipe, what is measured with, and the machine."""
+
+    recipe: EncoderRecipe = field(default_factory=EncoderRecipe)
+    classifiers: Path = Path("classifiers")
+    """Folder of the evaluation classifiers that `training.train_classifier` made."""
+    descent_images: Positive = 500
+    """Test images of each domain whose latents are found by descent too, as the ceiling of what is measured."""
+    log_every: Positive = 100
+    """Steps between two lines of metrics."""
+    sample_every: Positive = 1000
+    """Steps between two sheets."""
+    checkpoint_every: Positive = 500
+    """Steps between two checkpoints."""
+    machine: Machine = field(default_factory=Machine.from_environment)
+
+
+@verb
+def main(target: Path, arguments: list[str]) -> None:
+    """Train the encoder of a run to its last step, and measure it on the whole test sets."""
+    options = parse(EncoderOptions(), arguments)
+    run = RunFolder.open(target)
+    folder = EncoderFolder.open_or_create(run, options.recipe)
+    trainer = EncoderTrainer(run, options.recipe, options.machine.fabric())
+    print(f"encoder of {run.path.name}: {options.recipe.steps} steps, {trainer.parameters:,} parameters; {folder.path}")
+    try:
+        train(trainer, run, folder, options)
+    except KeyboardInterrupt:
+        print(f"stopped; resume with: python -m training.train_encoder {target}")
+        raise
+    quality = measure_encoder(trainer.encoder.eval(), run.experiment(), options.classifiers, options.descent_images)
+    folder.write_quality({"steps": options.recipe.steps, "generator_steps": trainer.generator_steps, **quality})
+    print(f"done; export it with: python -m training.export {target} --encoder-of {next(iter(quality['domains']))}")
+
+
+class EncoderTrainer:
+    """The encoder of a run, its optimiser and its batches; `step` is the whole algorithm."""
+
+    def __init__(self, run: RunFolder, recipe: EncoderRecipe, fabric: Fabric) -> None:
+        """Initialise the encoder. Raises RunError without a checkpoint, DataError if the images cannot be read."""
+        experiment = replace(run.experiment(), batch_size=recipe.batch_size, seed=recipe.seed)
+        fabric.seed_everything(recipe.seed, verbose=False)
+        generator, self.generator_steps = load_average(run)
+        self.encoder = LatentEncoder(generator, experiment, recipe).to(fabric.device)
+        self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
+        self._loss = EncoderLoss(self.encoder, load_discriminator(run).to(fabric.device), recipe)
+        self.optimiser = torch.optim.Adam(self.encoder.encoder.parameters(), recipe.learning_rate)
+        images = {name: images.images for name, images in load_training_sets(run.experiment()).items()}
+        self._batches = Batches(experiment, images, {}, fabric)
+        self._recipe, self._fabric = recipe, fabric
+        self.steps_done, self.means = 0, RunningMeans()
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights that learn."""
+        return sum(weight.numel() for weight in self.encoder.encoder.parameters())
+
+    def step(self) -> None:
+        """Update the encoder once, on generated and on real images of every domain."""
+        self._batches.begin(self.steps_done)
+        for group in self.optimiser.param_groups:
+            group["lr"] = (
+                self._recipe.learning_rate * (1 + math.cos(math.pi * self.steps_done / self._recipe.steps)) / 2
+            )
+        with self._fabric.autocast():
+            loss, parts = self._loss(self._batches.latents(), self._batches.real())
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.encoder.encoder.parameters(), 1.0)
+        self.optimiser.step()
+        self.means.add(loss=loss, **parts)
+        self.steps_done += 1
+
+    def state_dict(self) -> dict[str, object]:
+        """Return everything that the next step depends on; the generator is the run's."""
+        return {
+            "steps_done": self.steps_done,
+            "generator_steps": self.generator_steps,
+            "encoder": self.encoder.encoder.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "means": self.means.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state exactly. Raises RunError if the generator has learned on meanwhile."""
+        if state["generator_steps"] != self.generator_steps:
+            raise RunError(
+                f"the encoder began with the generator of step {state['generator_steps']}, and the run is at step "
+                f"{self.generator_steps}: remove its folder `encoder` to begin anew"
+            )
+        self.steps_done = state["steps_done"]
+        self.encoder.encoder.load_state_dict(state["encoder"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.means.load_state_dict(state["means"])
+
+
+def train(trainer: EncoderTrainer, run: RunFolder, folder: EncoderFolder, options: EncoderOptions) -> None:
+    """Train from the last checkpoint, if any, writing metrics, sheets and checkpoints.
+
+    On a signal it saves the state after the step, and raises KeyboardInterrupt. Raises DivergedError.
+    """
+    recipe, experiment = options.recipe, run.experiment()
+    if folder.has_checkpoint():
+        trainer.load_state_dict(folder.load_checkpoint())
+    shown = {
+        domain.name: load_split(domain, "test", experiment.size).images[:: max(1, 1000 // SHEET_ROWS)][:SHEET_ROWS]
+        for domain in experiment.domains
+    }
+    with (
+        closing(folder.open_log(trainer.steps_done)) as log,
+        stop_requested(1) as stop,
+        tqdm(
+            range(trainer.steps_done, recipe.steps), initial=trainer.steps_done, total=recipe.steps, mininterval=1.0
+        ) as bar,
+    ):
+        for done in (step + 1 for step in bar):
+            trainer.step()
+            last = done == recipe.steps
+            if last or done % options.log_every == 0:
+                means = trainer.means.means()
+                trainer.means.reset()
+                check(means, done)
+                log.write(done, means)
+                bar.set_postfix(means, refresh=False)
+            if last or done % options.sample_every == 0:
+                for name, images in shown.items():
+                    save_sheet(translations(trainer.encoder, name, images), folder.sample_file(name, done))
+            if last or stop() or done % options.checkpoint_every == 0:
+                folder.save_checkpoint(done, trainer.state_dict())
+            if stop():
+                raise KeyboardInterrupt
+
+
+def check(means: dict[str, float], step: int) -> None:
+    """Raise DivergedError if a mean loss is not finite."""
+    if broken := [name for name, value in means.items() if not math.isfinite(value)]:
+        raise DivergedError(f"{', '.join(broken)} became infinite or not a number before step {step} of the encoder")
+
+
+def translations(encoder: LatentEncoder, domain: str, images: Tensor) -> Images:
+    """Return images uint8 [N, C, H, W] of a domain and what all domains make of their latents."""
+    latents, _ = encoder.encode(domain, images)
+    return {"image": images, **generate(encoder.generator, latents[:, -1])}
+
+
+if __name__ == "__main__":
+    main()
