@@ -83,6 +83,7 @@ class Pair:
         return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
+Picture = bytes | Image.Image | Pixels  # a file of a listed format, or pixels [H, W, C]
 Keyframe = int | Pair | Sequence[float] | NDArray[Any]
 
 
@@ -112,6 +113,16 @@ class Pairs:
     def image(self, domain: str, number: int = 0) -> Image.Image:
         """Return a domain's image in one of the pairs."""
         return self.pairs[number].image(domain)
+
+
+@dataclass(frozen=True)
+class Translation(Pairs):
+    """One pair with the counterparts of an image. Its image in the domain `source` is the reconstruction."""
+
+    source: str  # domain of the image, as given or as found
+    latent: NDArray[np.float32]  # [Z], as `generate` and `interpolate` take it
+    error: float  # root mean squared difference of image and reconstruction, in levels of 0 to 255
+    likeness: str | None  # whether the model knows such images, if that was measured
 
 
 @dataclass(frozen=True)
@@ -203,6 +214,23 @@ class Core:
         """Return the cards of the served models by name, the default one first: domains, quality, licence, digest."""
         return Call(_read_models, "models")
 
+    def translate(
+        self,
+        image: Picture,
+        *,
+        source: str | None = None,
+        to: Sequence[str] | None = None,
+        model: str | None = None,
+        refine: int | None = None,
+        fit: Literal["crop", "pad"] | None = None,
+    ) -> Call[Translation]:
+        """Find the latent of an image and generate its counterparts in the domains `to`.
+
+        Without `source`, its domain is the one that reconstructs it best; `refine` is the number of further passes.
+        """
+        fields = _fields({"from": source}, to=to, model=model, refine=refine, fit=fit)
+        return Call(_read_translation, "translate", body=fields | {"image": _data_url(image)})
+
     def fetch(self, path: str, query: Mapping[str, Any] | None = None) -> Call[bytes]:
         """Return the body of any GET: `client.fetch("interpolate", {"from": 1, "to": 2, "format": "gif"})`."""
         return Call(lambda response: response.content, path, query)
@@ -288,6 +316,7 @@ class Client:
     shards = _iterated(Core.shards)
     models = _blocking(Core.models)
     fetch = _blocking(Core.fetch)
+    translate = _blocking(Core.translate)
 
     def close(self) -> None:
         """Close all connections."""
@@ -346,6 +375,7 @@ class AsyncClient:
     shards = _async_iterated(Core.shards)
     models = _awaited(Core.models)
     fetch = _awaited(Core.fetch)
+    translate = _awaited(Core.translate)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -391,6 +421,15 @@ def _keyframe(one: Keyframe) -> dict[str, Any]:
     return {"seed": one} if isinstance(one, int) else {"latent": _floats(one)}
 
 
+def _data_url(image: Picture) -> str:
+    if isinstance(image, np.ndarray):
+        image = Pair({"": image}).image("")
+    if isinstance(image, Image.Image):
+        image.save(file := io.BytesIO(), "PNG")
+        image = file.getvalue()
+    return f"data:image/png;base64,{base64.b64encode(image).decode()}"  # the service reads the format from the file
+
+
 def _pixels(content: bytes) -> Pixels:
     """Decode a picture: uint8 [H, W, C]."""
     pixels = np.array(Image.open(io.BytesIO(content)))
@@ -427,6 +466,12 @@ def _read_models(response: httpx.Response) -> dict[str, dict[str, Any]]:
     answer = response.json()
     cards = sorted(answer["models"], key=lambda card: bool(card["name"] != answer["default"]))  # stable
     return {card["name"]: card for card in cards}
+
+
+def _read_translation(response: httpx.Response) -> Translation:
+    answer, pairs = response.json(), _read_pairs(response)
+    found = {name: answer[name] for name in ("error", "likeness")}
+    return Translation(**vars(pairs), **found, source=answer["from"], latent=np.array(answer["latent"], np.float32))
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from service.client import MAX_CACHED, AsyncClient, Client, Core, PairOptions
-from service.errors import DigestMismatch
+from service.errors import DigestMismatch, InvalidRequest
+from tests.conftest import domain_shapes
 from tests.running import Service, wait_until
 from tests.service.conftest import statuses
 
@@ -182,6 +183,45 @@ def test_shards_are_downloaded_one_at_a_time(served: Service) -> None:
     with Client(served.url) as client:
         seeds = [pair.seed for pair in itertools.islice(client.shards(itertools.count(7), size=2), 5)]
     assert seeds == [14, 15, 16, 17, 18]
+
+
+# Translations
+
+
+@pytest.fixture
+def translator(start: Start, sized_model: Callable[..., Path], connect_to: Open) -> Client:
+    """Return a client of a service with a generator of two domains and an encoder of one."""
+    sized_model(shapes := domain_shapes(("digit", "edge")))
+    sized_model({"digit": shapes["digit"]}, name="reader", kind="encoder", goes_with=("tiny",), quality={"passes": 2})
+    return connect_to(start().url)
+
+
+def test_an_image_is_translated(translator: Client) -> None:
+    """Its latent gives the counterparts again, and is a key frame of walks."""
+    image = translator.generate(seed=7)[0]["digit"]
+    found = translator.translate(image, source="digit", to=["edge", "digit"])
+    assert (found.source, found.domains, len(found)) == ("digit", ("edge", "digit"), 1)
+    assert np.array_equal(translator.generate(latents=[found.latent])["edge"], found["edge"])
+    assert np.array_equal(translator.interpolate([3, found.latent])["edge"][-1], found["edge"][0])
+    difference = found["digit"][0].astype(float) - image
+    assert found.error == pytest.approx(np.sqrt(np.mean(difference**2)), rel=1e-3)
+
+
+def test_images_are_arrays_pictures_or_files(translator: Client) -> None:
+    """The same pixels give the same answer, whatever holds them; without a domain it is found."""
+    pair, file = translator.generate(seed=7)[0], io.BytesIO()
+    pair.image("digit").save(file, "BMP")
+    ways = pair["digit"], pair.image("digit"), file.getvalue()
+    first, *others = [translator.translate(image) for image in ways]
+    assert first.source == "digit"
+    assert all(np.array_equal(one["edge"], first["edge"]) for one in others)
+
+
+def test_what_is_no_image_is_refused(translator: Client) -> None:
+    """The error names the field."""
+    with pytest.raises(InvalidRequest) as caught:
+        translator.translate(b"no image at all")
+    assert caught.value.errors[0].pointer == "/image"
 
 
 # The cache
