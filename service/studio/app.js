@@ -8,7 +8,7 @@ import { PairPlane } from "./plane.js";
 import { PairTake } from "./take.js";
 import { ModelCard } from "./card.js";
 import { Api, Problem } from "./api.js";
-import { h, listed } from "./dom.js";
+import { h, listed, size, wholeScale } from "./dom.js";
 import { readTexts } from "./files.js";
 import { readState, Store } from "./state.js";
 import { Studio } from "./studio.js";
@@ -146,8 +146,8 @@ async function openPicture(file) {
   const texts = readTexts(await file.arrayBuffer());
   if (!texts?.View) {
     const encoder = studio.cards.some((one) => one.kind === "encoder" && one.goes_with.some((/** @type {string} */ name) => [studio.card.name, studio.card.graph_digest].includes(name)));
-    const why = encoder ? "this service cannot translate pictures yet" : `${studio.card.name} has no encoder, which would find its counterparts`;
-    return notify("drop", line(`${file.name} was not saved here, and ${why}.`));
+    if (encoder) return translate(file);
+    return notify("drop", line(`${file.name} was not saved here, and ${studio.card.name} has no encoder, which would find its counterparts.`));
   }
   const state = readState(texts.View);
   const other = studio.cards.find((one) => one.name === texts.Model);
@@ -158,6 +158,31 @@ async function openPicture(file) {
   notify("drop", line(other.digest === texts.Digest
     ? `${file.name} is ${studio.title(store.state.pin ?? "")} of ${texts.Model}, and this is its view.`
     : `${file.name} was made by another file of ${texts.Model}: ${texts.Digest.slice(0, 19)}, and ${other.digest.slice(0, 19)} is served now. The pictures may differ.`));
+}
+
+/** Show the counterparts of a picture of one's own. @param {File} file */
+async function translate(file) {
+  const url = await new Promise((done, fail) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.onerror = () => fail(reader.error);
+    reader.readAsDataURL(file);
+  });
+  const found = await api.json(api.url("translate"), { body: { image: url, model: studio.card.name, format: "json" } });
+  const { images } = found.pairs[0];
+  const figures = studio.card.domains.map((/** @type {any} */ domain) => {
+    const image = h("img", { src: images[domain.name], alt: `${domain.name} of ${file.name}` });
+    size(image, domain, wholeScale(domain.width, 84));
+    return h("figure", {}, image, h("figcaption", {}, domain.name));
+  });
+  /** @type {Record<string, string>} */
+  const likeness = {
+    typical: "and is like what the model knows",
+    unusual: "and is unusual for the model",
+    unlike: "but is unlike anything the model knows, so its counterparts mean little",
+  };
+  notify("drop", line(`${file.name} was read as ${found.from} ${likeness[found.likeness] ?? ""}`.trim() + "."),
+    h("div", { className: "counterparts" }, ...figures));
 }
 
 for (const part of [strip, steer, lens, walk, plane, take]) part.start(studio);
