@@ -258,6 +258,7 @@ def test_the_url_is_the_whole_state(visit: Visitor, pairs: Pairs) -> None:
     cell(page, "edge", 2).click()
     cell(page, "edge", 5).click()
     page.locator(".map").nth(0).locator(".cell").nth(20).click()
+    expect(page.locator("pair-lens h2")).to_contain_text("plane")
     page.get_by_role("button", name="Add to the walk").click()
     expect(page.locator(".keys li")).to_have_count(3)
     page.get_by_label("Frame", exact=True).fill("33")
