@@ -143,7 +143,7 @@ def _inputs(sent: Sequence[InputTensor], binary: bytes, model: OnnxModel, max_ro
     """Return the arrays of all inputs; `binary` is what came after the JSON."""
     expected, names = {tensor.name: tensor for tensor in model.inputs}, [tensor.name for tensor in sent]
     _check_names("inputs", names, list(expected))
-    if missing := expected.keys() - set(names):
+    if missing := [name for name in expected if name not in names]:
         raise _wrong("/inputs", names, f"one of each: {', '.join(expected)} (missing {', '.join(missing)})")
     sizes = [(tensor.parameters and tensor.parameters.binary_data_size) or 0 for tensor in sent]
     for i, (tensor, size) in enumerate(zip(sent, sizes, strict=True)):
