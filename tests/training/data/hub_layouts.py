@@ -50,6 +50,11 @@ LAYOUTS = {
     "flwrlabs/usps": Layout({"image": (16, 16)}),
     "uoft-cs/cifar10": Layout({"img": (32, 32, 3)}),
     "ufldl-stanford/svhn": Layout({"image": (32, 32, 3)}, configurations=("cropped_digits", "full_numbers")),
+    "glyphs": Layout(
+        {"regular": (32, 32), "italic": (32, 32)},
+        {"label": "cCkKoOsSuUvVwWxXzZabdefg", "family": ("Serif", "Sans", "Mono", "Slab")},
+    ),
+    "drawn_faces": Layout(dict.fromkeys(("plain", "glasses", "blond"), (64, 64, 3))),
     "flwrlabs/celeba": Layout(
         {"image": (218, 178, 3)},
         {"celeb_id": range(1, 9)}

@@ -20,8 +20,8 @@ def pictures(*levels: int, size: tuple[int, int] = SIZE) -> list[Image.Image]:
 
 
 def write_split(folder: Path, split: str, columns: Columns) -> Path:
-    """Write a split as parquet into a folder, and return the folder; pictures become a column of images."""
-    features = datasets.Features({name: _feature(values) for name, values in columns.items()})
+    """Write a split as parquet into a folder, and return it; pictures become images, and labels in words classes."""
+    features = datasets.Features({name: _feature(name, values) for name, values in columns.items()})
     folder.mkdir(parents=True, exist_ok=True)
     table = datasets.Dataset.from_dict(dict(columns), features=features)
     table.to_parquet(folder / f"{split}-00000-of-00001.parquet")
@@ -38,6 +38,8 @@ def write_configurations(folder: Path, configurations: Sequence[str]) -> None:
     (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
 
 
-def _feature(values: Sequence[object]) -> datasets.Image | datasets.Value:
+def _feature(name: str, values: Sequence[object]) -> datasets.Image | datasets.Value | datasets.ClassLabel:
     first = values[0]
+    if name == "label" and isinstance(first, str):
+        return datasets.ClassLabel(names=list(dict.fromkeys(values)))
     return datasets.Image() if isinstance(first, Image.Image) else datasets.Value(KINDS[type(first)])

@@ -74,7 +74,7 @@ def test_snapshots_are_measured_and_the_best_is_kept(
         assert quality["steps"] == step
         assert ("chosen_by" in quality) == (not options)
         run_verb(export, run.path, "--models", tmp_path / "models", *options)
-    assert sorted(entry.name for entry in (tmp_path / "models/tiny").iterdir()) == ["1", "2", "config.pbtxt"]
+    assert {"1", "2"} <= {entry.name for entry in (tmp_path / "models/tiny").iterdir()}
 
 
 def test_a_measured_run_goes_on_exactly(
