@@ -28,12 +28,6 @@ DATA = Path(os.environ.get("COGAN_DATA", "/nowhere"))
 each_classifier = pytest.mark.parametrize("name", CLASSIFIERS)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run the asynchronous test on asyncio alone, as the service does."""
-    return "asyncio"
-
-
 def probabilities(name: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the class probabilities [B, K] of images [B, H, W, C]."""
     session, (domain,) = open_session(CLASSIFIERS[name]), METADATA[CLASSIFIERS[name]].domains

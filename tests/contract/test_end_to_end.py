@@ -53,12 +53,6 @@ width = 0.05
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    """Run the asynchronous test on asyncio alone, as the service does."""
-    return "asyncio"
-
-
-@pytest.fixture
 def run_verb(monkeypatch: pytest.MonkeyPatch) -> RunVerb:
     """Return what runs a verb's console entry with the arguments of a command line."""
 

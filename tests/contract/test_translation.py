@@ -57,12 +57,6 @@ width = 0.05
 """
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run asynchronous tests on asyncio alone, as the service does."""
-    return "asyncio"
-
-
 def files() -> dict[str, bytes]:
     """Return a file of every format, mode and kind of transparency."""
     found = {f"{name} {options}": saved(picture(), name, **options) for name, ways in SAVED.items() for options in ways}
