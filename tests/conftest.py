@@ -138,10 +138,7 @@ def _guard(name: str) -> list[onnx.NodeProto]:
     """Look up the first value of a tensor in a table of zeros, which fails past its end; turn; add the zeros."""
     boolean = helper.make_tensor_value_info("go_on", TensorProto.BOOL, [])
     body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["go_on"], ["go_on_next"]),
-            helper.make_node("Neg", ["zero"], ["zero_next"]),
-        ],
+        [helper.make_node("Identity", ["go_on"], ["go_on_next"]), helper.make_node("Neg", ["zero"], ["zero_next"])],
         "turn",
         [
             helper.make_tensor_value_info("turn", TensorProto.INT64, []),

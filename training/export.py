@@ -317,11 +317,7 @@ def adapted_quality(measured: dict[str, Any], domain: str) -> dict[str, Any]:
     """Return the accuracy of a domain's adapted classifier on real test images, if these have labels."""
     if domain not in measured["accuracy"]:
         return {"steps": measured["steps"], "not_measured": f"accuracy: the test images of {domain} have no labels"}
-    return {
-        "steps": measured["steps"],
-        "images": measured["images"][domain],
-        "accuracy": measured["accuracy"][domain],
-    }
+    return {"steps": measured["steps"], "images": measured["images"][domain], "accuracy": measured["accuracy"][domain]}
 
 
 def check_generators(metadata: ModelMetadata, models: Path) -> None:

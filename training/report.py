@@ -43,15 +43,7 @@ from training.runs.tables import Row, Rows, Value, flat, markdown, save_report, 
 SEEDS = range(8)
 PIXELS = {"binarised": "pixels agree, binarised", "within_51": "within 51", "within_25": "within 25"}
 # Last parts of the names of fields that differ between runs of one recipe.
-NOT_OF_RECIPE = {
-    "seed",
-    "log_every",
-    "sample_every",
-    "checkpoint_every",
-    "measure_every",
-    "classifiers",
-    "description",
-}
+NOT_OF_RECIPE = {"seed", "log_every", "sample_every", "checkpoint_every", "measure_every", "classifiers", "description"}
 
 MNIST, USPS = "ylecun/mnist", "flwrlabs/usps"
 

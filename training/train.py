@@ -94,10 +94,7 @@ class Prepared:
 
 
 def prepare(
-    experiment: Experiment,
-    machine: Machine,
-    run: RunFolder | None = None,
-    classifiers: Path = TrainOptions.classifiers,
+    experiment: Experiment, machine: Machine, run: RunFolder | None = None, classifiers: Path = TrainOptions.classifiers
 ) -> Prepared:
     """Load all that an experiment needs, and print a summary.
 

@@ -25,14 +25,7 @@ from service.api.options import (
     read_query,
     require_no_query,
 )
-from service.api.schemas import (
-    MAX_DOMAINS,
-    WHOLE,
-    ClosedModel,
-    GenerateResponse,
-    PairFormat,
-    ResponseModel,
-)
+from service.api.schemas import MAX_DOMAINS, WHOLE, ClosedModel, GenerateResponse, PairFormat, ResponseModel
 from service.errors import FieldError, InvalidRequest, MalformedBody, RequestError, UnsupportedMediaType
 from service.generation.decoding import Fit
 from service.generation.encoding import PAIR_FORMATS

@@ -126,13 +126,7 @@ class Batcher:
     """
 
     def __init__(
-        self,
-        model: OnnxModel,
-        workers: Executor,
-        encoders: Executor,
-        runs: int,
-        max_queue: int,
-        metrics: Metrics,
+        self, model: OnnxModel, workers: Executor, encoders: Executor, runs: int, max_queue: int, metrics: Metrics
     ) -> None:
         """Keep at most `runs` batches in `workers` at the same time, and `max_queue` rows waiting.
 

@@ -193,11 +193,7 @@ class ModelRegistry:
     """The batchers of the served models, by name. All of it belongs to the event loop."""
 
     def __init__(
-        self,
-        make_batcher: Callable[[OnnxModel], Batcher],
-        default: str | None,
-        stuck_after_s: float,
-        metrics: Metrics,
+        self, make_batcher: Callable[[OnnxModel], Batcher], default: str | None, stuck_after_s: float, metrics: Metrics
     ) -> None:
         """`default` names the model of requests that name none; without it, it is the first generator by name."""
         self._make_batcher, self._default, self._metrics = make_batcher, default, metrics

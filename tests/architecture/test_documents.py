@@ -55,10 +55,7 @@ def test_every_curl_of_the_readme_is_answered(command: str, served: str, tmp_pat
     """Each request of the README succeeds on the committed models, word for word but for the port."""
     words = shlex.split(command.replace("localhost:8000", served))
     answer = subprocess.run(
-        [*words, "--fail-with-body", "--silent", "--show-error"],
-        cwd=tmp_path,
-        capture_output=True,
-        check=False,
+        [*words, "--fail-with-body", "--silent", "--show-error"], cwd=tmp_path, capture_output=True, check=False
     )
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout or any(tmp_path.iterdir())

@@ -185,11 +185,7 @@ def test_the_parts_of_an_indexed_job_are_all_shards(root: Path) -> None:
     for index in range(spec["completions"]):
         script = container["command"][-1].replace("exec python -m service.synthesize", "printf '%s\\n'")
         command = subprocess.run(
-            ["sh", "-c", script],
-            env={"JOB_COMPLETION_INDEX": str(index)},
-            capture_output=True,
-            text=True,
-            check=True,
+            ["sh", "-c", script], env={"JOB_COMPLETION_INDEX": str(index)}, capture_output=True, text=True, check=True
         )
         synthesis = CliApp.run(Synthesis, command.stdout.split())
         assert not own & set(synthesis.own)

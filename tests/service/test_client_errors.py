@@ -70,11 +70,7 @@ def arrays(served: Service, path: str) -> dict[str, Any]:
             InvalidRequest,
             FieldError("/count", "0", "Input should be greater than or equal to 1", "query"),
         ),
-        (
-            lambda client: client.generate(count=65),
-            TooLarge,
-            FieldError("/count", "65", "at most 64", "query"),
-        ),
+        (lambda client: client.generate(count=65), TooLarge, FieldError("/count", "65", "at most 64", "query")),
         (
             lambda client: client.interpolate([1, 2, 3], steps=1),
             InvalidRequest,

@@ -54,13 +54,7 @@ def check_problem(answer: httpx.Response, status: int, code: str) -> dict[str, A
         ("/interpolate", {"keyframes": [{"seed": 1}]}, "/keyframes", "[{'seed': 1}]", "at least 2"),
         ("/interpolate", {"keyframes": [{"seed": 1}, {"sed": 2}]}, "/keyframes/1/sed", 2, "seed"),
         ("/interpolate", {"keyframes": [{"seed": 1}, {}]}, "/keyframes/1", "{}", "'latent'"),
-        (
-            "/interpolate",
-            {"keyframes": [{"seed": 1}, {"latent": [0]}]},
-            "/keyframes/1/latent",
-            None,
-            "8 values",
-        ),
+        ("/interpolate", {"keyframes": [{"seed": 1}, {"latent": [0]}]}, "/keyframes/1/latent", None, "8 values"),
         ("/interpolate", {"keyframes": [{"seed": 1}] * 2, "steps": 1}, "/steps", 1, "2"),
         ("/interpolate", {"keyframes": [{"seed": 1}] * 2, "method": "x"}, "/method", "x", "'slerp'"),
     ],
@@ -143,12 +137,7 @@ async def test_an_unknown_model_is_404_with_the_served_ones(client: httpx.AsyncC
         ("/interpolate", {"keyframes": [{"seed": 1}, {"seed": 2}], "steps": 257}, "/steps", "at most 256"),
         ("/interpolate", {"keyframes": [{"seed": 1}, {"seed": 2}], "steps": HUGE}, "/steps", "at most 256"),
         ("/interpolate", {"keyframes": [{"seed": 1}] * 257, "steps": 2}, "/keyframes", "at most 256"),
-        (
-            "/interpolate",
-            {"keyframes": [{"seed": 1}] * 3, "steps": 87, "loop": True},
-            "/steps",
-            "at most 256 frames",
-        ),
+        ("/interpolate", {"keyframes": [{"seed": 1}] * 3, "steps": 87, "loop": True}, "/steps", "at most 256 frames"),
     ],
 )
 async def test_too_many_images_are_413(

@@ -160,10 +160,7 @@ async def test_the_health_port_has_health_only(
     caplog.set_level(logging.INFO, "cogan.server")
     tiny_model()
     key = {"x-api-key": "secret-secret-secret"}
-    async with (
-        serving(models_dir, health_port=0, api_keys=key["x-api-key"]) as server,
-        httpx.AsyncClient() as client,
-    ):
+    async with serving(models_dir, health_port=0, api_keys=key["x-api-key"]) as server, httpx.AsyncClient() as client:
         async with asyncio.timeout(START):
             while not (urls := [vars(record)["health_url"] for record in caplog.records if "url" in vars(record)]):
                 await asyncio.sleep(0.01)

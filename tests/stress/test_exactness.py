@@ -93,10 +93,7 @@ def test_company_changes_no_byte_of_the_committed_models() -> None:
 def ask_process(service: Service, templates: Iterable[Template]) -> list[bytes]:
     """Ask a process questions of a fixed seed, several at once."""
     headers = {"content-type": "application/json"}
-    with (
-        httpx.Client(base_url=service.url, headers=headers, timeout=30) as client,
-        ThreadPoolExecutor(8) as pool,
-    ):
+    with httpx.Client(base_url=service.url, headers=headers, timeout=30) as client, ThreadPoolExecutor(8) as pool:
 
         def ask_one(template: Template) -> bytes:
             method, path, body = (part.replace("%d", "7") for part in template)

@@ -97,10 +97,7 @@ def test_help_lists_every_field(run_verb: RunVerb, write_experiment: Path, capsy
 
 @pytest.mark.parametrize(
     ("verb", "registries"),
-    [
-        (train, [GENERATORS, DISCRIMINATORS, ENCODERS, LOSSES, PENALTIES]),
-        (train_classifier, [CLASSIFIERS]),
-    ],
+    [(train, [GENERATORS, DISCRIMINATORS, ENCODERS, LOSSES, PENALTIES]), (train_classifier, [CLASSIFIERS])],
 )
 def test_help_says_what_each_choice_is(
     run_verb: RunVerb,
@@ -146,11 +143,7 @@ def test_options_override_the_file(run_verb: RunVerb, write_experiment: Path, tm
         (report, ["{folder}", "{folder}"], "is no run folder"),
         (report, ["{folder}", "--to", "page.md"], "is no run folder"),
         (train_classifier, ["{experiment}", "--table", "deep"], "table = 'deep': must be one of digit"),
-        (
-            train_classifier,
-            ["{experiment}", "--table", "digit_32"],
-            "images have (28, 28): take digit_small, digit",
-        ),
+        (train_classifier, ["{experiment}", "--table", "digit_32"], "images have (28, 28): take digit_small, digit"),
     ],
 )
 def test_a_users_error_is_one_line(

@@ -98,10 +98,7 @@ def test_an_adapted_classifier_always_names_its_classes(
     file, _ = export(adapted, ExportOptions(models=tmp_path, classifier_of="known"))
     _, metadata = open_file(file)
     assert metadata.classes == tuple("0123456789")
-    assert metadata.quality == {
-        "steps": 1,
-        "not_measured": "accuracy: the test images of known have no labels",
-    }
+    assert metadata.quality == {"steps": 1, "not_measured": "accuracy: the test images of known have no labels"}
 
 
 def test_a_classifier_that_reads_otherwise_is_refused(adapted: RunFolder, tmp_path: Path) -> None:

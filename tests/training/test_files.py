@@ -67,10 +67,7 @@ def test_a_damaged_file_of_json_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "write",
-    [
-        lambda file: write_json(file, "x" * 9999),
-        lambda file: write_tensors(file, torch.zeros(9999)),
-    ],
+    [lambda file: write_json(file, "x" * 9999), lambda file: write_tensors(file, torch.zeros(9999))],
     ids=["json", "tensors"],
 )
 def test_a_full_disk_is_called_so(tmp_path: Path, write: Callable[[Path], None]) -> None:

@@ -256,11 +256,7 @@ def test_seeds_of_an_adaptation_are_one_row(run_verb: RunVerb, make_experiment: 
 
 @pytest.mark.parametrize("message", ["is not measured: python -m training.evaluate", "are of one experiment, tiny"])
 def test_what_has_no_place_on_the_page_is_refused(
-    run_verb: RunVerb,
-    make_experiment: MakeExperiment,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    message: str,
+    run_verb: RunVerb, make_experiment: MakeExperiment, tmp_path: Path, capsys: pytest.CaptureFixture[str], message: str
 ) -> None:
     """A run that is not measured, and two of one experiment, are errors before anything is written."""
     measured = leave(tmp_path / "runs", make_experiment(), 3, PAIRS)

@@ -138,12 +138,7 @@ def test_given_images_are_translated(run_verb: RunVerb, run: Path, tmp_path: Pat
     ],
 )
 def test_wrong_options_are_named(
-    run_verb: RunVerb,
-    run: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    message: str,
+    run_verb: RunVerb, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     """One line names the option, its value and what is allowed."""
     places = {"EMPTY": tmp_path / "empty", "TEXT": tmp_path / "text.png", "IMAGE": tmp_path / "image.png"}

@@ -164,12 +164,7 @@ def test_a_value_may_be_a_list() -> None:
 def test_a_point_changes_its_fields_alone(make_experiment: MakeExperiment) -> None:
     """Fields of networks and of numbered entries are reached, and the rest stays as it was."""
     experiment = make_experiment(couplings=[{"name": "weights", "weight": 1.0}], generator={"shared_layers": 2})
-    point = {
-        "generator.shared_layers": 0,
-        "domains.1.transform": "negative",
-        "couplings.0.weight": 5,
-        "seed": 3,
-    }
+    point = {"generator.shared_layers": 0, "domains.1.transform": "negative", "couplings.0.weight": 5, "seed": 3}
     expected = make_experiment(couplings=[{"name": "weights", "weight": 5.0}], generator={"shared_layers": 0}, seed=3)
     moved = move(experiment, point)
     assert moved.domains[1].transform == "negative"

@@ -130,14 +130,8 @@ def test_a_run_writes_all_it_promises(run_verb: RunVerb, write_experiment: Path,
     names += [f"{name}/{domain}" for name in by_domain for domain in ("digit", "edge", "negative")]
     assert set(metrics(run)[0]) == {"step", *names}  # the penalty was due at the first step alone
     assert set(metrics(run)[1]) == {"step", *names} - {"r1"}
-    assert sorted(file.name for file in (run / "samples").iterdir()) == [
-        "step_00000003.png",
-        "step_00000005.png",
-    ]
-    assert [file.name for file in list_checkpoints(run / "checkpoints")] == [
-        "step_00000004.pt",
-        "step_00000005.pt",
-    ]
+    assert sorted(file.name for file in (run / "samples").iterdir()) == ["step_00000003.png", "step_00000005.png"]
+    assert [file.name for file in list_checkpoints(run / "checkpoints")] == ["step_00000004.pt", "step_00000005.pt"]
     with Image.open(run / "samples" / "step_00000005.png") as sheet:
         assert sheet.size == (3 * 28, 32 * 28)  # columns are domains, rows are latents
     with Image.open(run / "losses.png") as plot, Image.open(run / "training.gif") as film:
@@ -202,10 +196,7 @@ def test_a_diverged_run_stops_before_it_saves(
     trainer.state.generator.register_forward_pre_hook(break_after_five)
     with pytest.raises(DivergedError, match=f"{part}.+lower learning rate"):
         train.train(trainer, folder)
-    assert [file.name for file in list_checkpoints(folder.checkpoints)] == [
-        "step_00000002.pt",
-        "step_00000004.pt",
-    ]
+    assert [file.name for file in list_checkpoints(folder.checkpoints)] == ["step_00000002.pt", "step_00000004.pt"]
     assert [line["step"] for line in metrics(folder.path)] == [4]
     again = make_trainer(experiment)
     again.state.load_state_dict(load_checkpoint(folder.checkpoints))

@@ -65,8 +65,7 @@ class ImageFolder:
         else:
             wanted = (name.casefold(), *ALIASES.get(name.casefold(), ()))
             candidates = sorted(
-                (one for one in self.folders if one.casefold() in wanted),
-                key=lambda one: wanted.index(one.casefold()),
+                (one for one in self.folders if one.casefold() in wanted), key=lambda one: wanted.index(one.casefold())
             )
         if len({one.casefold() for one in candidates}) < len(candidates):
             raise DataError(f"{self.root} has folders {candidates}: name one of them exactly")

@@ -207,12 +207,7 @@ def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
     """Build the coupled discriminator."""
     config, table = experiment.discriminator, experiment.discriminator_table
     discriminator = CoupledDiscriminator(
-        table,
-        _channels(experiment),
-        config.width,
-        config.shared_of(table),
-        config.own_last_layers,
-        experiment.classes,
+        table, _channels(experiment), config.width, config.shared_of(table), config.own_last_layers, experiment.classes
     )
     initialise(discriminator, config.initialisation, config.initial_bias, config.initial_slope)
     return discriminator
@@ -223,12 +218,7 @@ def build_encoder(experiment: Experiment) -> CoupledEncoder:
     config, table = experiment.encoder, experiment.encoder_table
     outputs = {"latent": experiment.latent_dim}
     encoder = CoupledEncoder(
-        table,
-        _channels(experiment),
-        outputs,
-        config.width,
-        config.shared_of(table),
-        config.own_last_layers,
+        table, _channels(experiment), outputs, config.width, config.shared_of(table), config.own_last_layers
     )
     initialise(encoder, config.initialisation, config.initial_bias, config.initial_slope)
     return encoder

@@ -99,15 +99,9 @@ def _relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
 
 LOSSES = {
     "ce": _of_labels(
-        "cross entropy, non-saturating for the generator (Goodfellow et al. 2014, section 3)",
-        _cross_entropy,
-        _log_odds,
+        "cross entropy, non-saturating for the generator (Goodfellow et al. 2014, section 3)", _cross_entropy, _log_odds
     ),
-    "lsgan": _of_labels(
-        "least squares, with labels 1 and 0 (Mao et al. 2017, equation 9)",
-        _half_square,
-        float,
-    ),
+    "lsgan": _of_labels("least squares, with labels 1 and 0 (Mao et al. 2017, equation 9)", _half_square, float),
     "wgan": _of_sides(
         "difference of mean logits (Arjovsky et al. 2017, algorithm 1); needs a clip or a gradient penalty",
         lambda real: -real,

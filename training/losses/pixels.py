@@ -123,12 +123,7 @@ def _rotate(images: Tensor) -> Tensor:
     return images.rot90(1, (2, 3))
 
 
-TRANSFORMS: dict[str, Transform] = {
-    "identity": _identity,
-    "edge": _edge,
-    "negative": _negative,
-    "rotate": _rotate,
-}
+TRANSFORMS: dict[str, Transform] = {"identity": _identity, "edge": _edge, "negative": _negative, "rotate": _rotate}
 
 
 def transform(images: Tensor, name: str, batch: int = 4096) -> Tensor:

@@ -136,11 +136,7 @@ class AdaptedClassifier(nn.Module):
     """One domain's classifier in a discriminator with classes: uint8 [B, C, H, W] -> logits [B, K]."""
 
     def __init__(
-        self,
-        discriminator: CoupledDiscriminator,
-        domain: str,
-        image_range: tuple[float, float],
-        classes: int,
+        self, discriminator: CoupledDiscriminator, domain: str, image_range: tuple[float, float], classes: int
     ) -> None:
         super().__init__()
         self.discriminator, self.classes, self.labelling = discriminator, classes, "classes"

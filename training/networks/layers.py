@@ -144,11 +144,7 @@ def _block(layer: Layer, shape: Shape, out: int) -> Built:
     return [Block(nn.Sequential(*first, *finish, *second), nn.Sequential(*shortcut))], shape_out
 
 
-OPERATIONS: dict[str, Callable[[Layer, Shape, int], Built]] = {
-    "conv": _conv,
-    "deconv": _deconv,
-    "linear": _linear,
-}
+OPERATIONS: dict[str, Callable[[Layer, Shape, int], Built]] = {"conv": _conv, "deconv": _deconv, "linear": _linear}
 NORMS: dict[str, Callable[[Layer, int, bool], list[nn.Module]]] = {
     "none": lambda _layer, _out, _flat: [],
     "batch": lambda layer, out, flat: [

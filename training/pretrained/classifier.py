@@ -58,12 +58,7 @@ class Classifier(nn.Module):
 
     def __init__(self, table: str, channels: int, classes: int, attributes: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.settings = {
-            "table": table,
-            "channels": channels,
-            "classes": classes,
-            "attributes": attributes,
-        }
+        self.settings = {"table": table, "channels": channels, "classes": classes, "attributes": attributes}
         layers, size = CLASSIFIERS[table].layers, CLASSIFIERS[table].size
         self.body: nn.Module
         self.body, shape = build(layers[:-1], (channels, *size), 1.0, {})
@@ -106,11 +101,7 @@ class Classifier(nn.Module):
 
 
 def fit(
-    classifier: Classifier,
-    training_set: ImageSet,
-    epochs: int,
-    seed: int,
-    augmentations: Sequence[str] = (),
+    classifier: Classifier, training_set: ImageSet, epochs: int, seed: int, augmentations: Sequence[str] = ()
 ) -> int:
     """Train on labelled images with Adam and a one-cycle learning rate; return the number of steps.
 

@@ -26,11 +26,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of what torchv
 Weights = dict[str, Tensor]
 HUB_FILE = "model.safetensors"
 _read_pickled = partial(torch.load, map_location="cpu", weights_only=True)
-READERS: dict[str, Callable[[Path], Weights]] = {
-    ".pt": _read_pickled,
-    ".pth": _read_pickled,
-    ".safetensors": load_file,
-}
+READERS: dict[str, Callable[[Path], Weights]] = {".pt": _read_pickled, ".pth": _read_pickled, ".safetensors": load_file}
 
 
 class FeatureNetwork(nn.Module):

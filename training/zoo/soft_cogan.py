@@ -48,15 +48,9 @@ GENERATORS = {
             _image("deconv", kernel=6, padding="same"),
         ),
     ),
-    "face": Table(
-        "the official CelebA generator at 128x128, of one domain",
-        (128, 128),
-        _with_eps(1e-5, *_FACE_DRAWN),
-    ),
+    "face": Table("the official CelebA generator at 128x128, of one domain", (128, 128), _with_eps(1e-5, *_FACE_DRAWN)),
     "photo_128": Table(
-        "the same as Soft-CoGAN has it, coupled (its face) or of one domain (its type 128)",
-        (128, 128),
-        _FACE_DRAWN,
+        "the same as Soft-CoGAN has it, coupled (its face) or of one domain (its type 128)", (128, 128), _FACE_DRAWN
     ),
     "photo_256": Table(
         "Soft-CoGAN's 256, coupled: photo_128 with twice the channels at first and one doubling more",
@@ -101,15 +95,9 @@ DISCRIMINATORS = {
         (64, 64),
         (*narrowing(64, 128, 128, 128, 256, 512), Layer("linear", "logit")),
     ),
-    "face": Table(
-        "the official CelebA discriminator at 128x128, of one domain",
-        (128, 128),
-        _with_eps(1e-5, *_FACE),
-    ),
+    "face": Table("the official CelebA discriminator at 128x128, of one domain", (128, 128), _with_eps(1e-5, *_FACE)),
     "photo_128": Table(
-        "the same as Soft-CoGAN has it; coupled, it shares all but the first two rows",
-        (128, 128),
-        _FACE,
+        "the same as Soft-CoGAN has it; coupled, it shares all but the first two rows", (128, 128), _FACE
     ),
     "face_layer_norm": Table(
         "photo_128 with layer normalisation, as Soft-CoGAN has it unshared: fit for a gradient penalty",
@@ -200,15 +188,9 @@ CLASSIFIERS = {
             Layer("linear", "classes"),
         ),
     ),
-    "digit_32": Table(
-        "Soft-CoGAN's for digits of 32x32: two convolutions without padding",
-        (32, 32),
-        _SOFT,
-    ),
+    "digit_32": Table("Soft-CoGAN's for digits of 32x32: two convolutions without padding", (32, 32), _SOFT),
     "attributes": Table(
-        "the same at 128x128, Soft-CoGAN's for the attributes of CelebA; a logit each",
-        (128, 128),
-        _SOFT,
+        "the same at 128x128, Soft-CoGAN's for the attributes of CelebA; a logit each", (128, 128), _SOFT
     ),
 }
 
@@ -228,5 +210,5 @@ FEATURES = {
         "VGG19 up to its fourteenth convolution (Simonyan & Zisserman 2015, table 1, E): how images look",
         (224, 224),
         _vgg((64, 2), (128, 2), (256, 4), (512, 4), (512, 2)),
-    ),
+    )
 }

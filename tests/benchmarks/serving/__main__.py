@@ -119,10 +119,7 @@ def measure_arm(arm: Arm, model: Path, scratch: Path, repeat: int, options: argp
 def report(sample: Sample) -> Sample:
     """Print a measurement and return it."""
     load = f"{sample.connections} connections" if sample.rate is None else f"rate {sample.rate:g}/s"
-    rate, latency = (
-        f"{sample.requests_per_second:7.0f}/s",
-        f"p50 {sample.p50_ms:.2f} p99 {sample.p99_ms:.2f} ms",
-    )
+    rate, latency = (f"{sample.requests_per_second:7.0f}/s", f"p50 {sample.p50_ms:.2f} p99 {sample.p99_ms:.2f} ms")
     print(f"{sample.arm:22} {sample.what:16} {load:16} {rate}  {latency}  {sample.errors} failed", flush=True)
     return sample
 

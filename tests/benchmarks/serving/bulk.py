@@ -112,18 +112,18 @@ def peak_rate(service: Service, model: str, requests: int = 500) -> float:
 def synthesis(model: str, pairs: int, processes: int) -> tuple[float, float]:
     """Return the pairs per second of cogan-synthesize, without its start, and the largest resident memory in MB."""
     seconds, memory = [], 0.0
-    for count in (1, pairs + 1):  # the first takes what starting takes
+    starting, making = (processes, 1), (pairs, min(1000, -(-pairs // processes)))  # pairs, and pairs of a shard
+    for count, size in (starting, making):
         with tempfile.TemporaryDirectory() as folder:
-            size = str(min(1000, -(-pairs // processes)))
             command = [sys.executable, "-m", "service.synthesize", model, "--pairs", str(count), "--to", folder]
             begun = time.perf_counter()
-            options = ["--size", size, "--processes", str(processes)]
+            options = ["--size", str(size), "--processes", str(processes)]
             process = subprocess.Popen([*command, *options], cwd=ROOT, stderr=subprocess.DEVNULL)
             _, status, usage = os.wait4(process.pid, 0)
             assert status == 0, "cogan-synthesize failed"
             seconds.append(time.perf_counter() - begun)
             memory = max(memory, usage.ru_maxrss / 1024)
-    return pairs / (seconds[1] - seconds[0]), memory
+    return (pairs - processes) / (seconds[1] - seconds[0]), memory
 
 
 def p99(values: list[float]) -> float:

@@ -113,13 +113,7 @@ def _ask(server: Server, load: Load, question: Question, by_wrk: bool) -> dict[s
         command = [sys.executable, "-m", "tests.benchmarks.serving.client"]
         plan = json.dumps(asdict(question) | asdict(load) | {"first": first, "port": server.port})
     done = subprocess.run(
-        command,
-        input=plan,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=load.seconds + GRACE_S,
-        check=False,
+        command, input=plan, cwd=ROOT, capture_output=True, text=True, timeout=load.seconds + GRACE_S, check=False
     )
     if done.returncode:
         raise RuntimeError(f"the load generator failed: {done.stderr[-1000:]}")

@@ -149,8 +149,5 @@ def _limit(limit: dict[str, list[float]]) -> str:
     lines = ["## The limit: bare loops without HTTP", "", "| | pairs/s |", "| --- | ---: |"]
     for name, rates in limit.items():
         lines.append(f"| {name} | {statistics.median(rates):,.0f} ({spread(rates):.0%}) |")
-    lines += [
-        "",
-        "`run` is onnxruntime alone; `pillow` and `own` make the whole JSON, with PNGs by Pillow or by",
-    ]
+    lines += ["", "`run` is onnxruntime alone; `pillow` and `own` make the whole JSON, with PNGs by Pillow or by"]
     return "\n".join([*lines, "this service's writer."])

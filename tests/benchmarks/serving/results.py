@@ -20,10 +20,7 @@ LIBRARIES = ("fastapi", "uvicorn", "litserve", "bentoml", "ray", "onnxruntime", 
 
 
 def write(
-    options: argparse.Namespace,
-    samples: list[Sample],
-    limit: dict[str, list[float]],
-    skipped: dict[str, str],
+    options: argparse.Namespace, samples: list[Sample], limit: dict[str, list[float]], skipped: dict[str, str]
 ) -> None:
     """Write serving.json, serving.md and serving.svg."""
     results = {

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.serving.versions ../before . --rounds 10 --seconds 3
 
-Each round starts both servers, the first one alternating, and loads each with distinct seeds. Printed are the
+Each round starts both servers, the first one alternating, and loads each with distinct seeds of the model digit_edge of
+the first checkout, for an older service does not read what a newer one writes. Printed are the
 medians, and the median of the ratios of each round with its quartiles.
 """
 
@@ -39,7 +40,7 @@ def main() -> None:
     ]
     samples: dict[tuple[str, int], list[Sample]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        model = install(max(ROOT.glob("models/digit_edge/*/model.onnx")), Path(scratch))
+        model = install(max(Path(options.before).glob("models/digit_edge/*/model.onnx")), Path(scratch))
         for number in range(options.rounds):
             for arm in arms if number % 2 else reversed(arms):
                 for sample in _round(arm, model, Path(scratch), number, options):

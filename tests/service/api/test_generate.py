@@ -111,9 +111,7 @@ async def test_every_format_is_the_same_from_the_cache(client: httpx.AsyncClient
     assert "cache" in second.headers["server-timing"]
 
 
-async def test_a_known_response_is_304_without_a_run(
-    client: httpx.AsyncClient,
-) -> None:
+async def test_a_known_response_is_304_without_a_run(client: httpx.AsyncClient) -> None:
     """A GET with a seed has a strong ETag; a client that sends it back gets 304, and nothing is computed."""
     etag = (await client.head("/generate?seed=7")).headers["etag"]
     assert etag.startswith('"')

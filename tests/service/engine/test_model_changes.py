@@ -74,11 +74,7 @@ async def test_a_new_version_replaces_the_old(tiny_model: Callable[..., Path], o
 
 @pytest.mark.parametrize("damage", ["empty", "half", "misplaced"])
 async def test_a_broken_new_version_leaves_the_old_one(
-    tiny_model: Callable[..., Path],
-    models_dir: Path,
-    open_app: OpenApp,
-    caplog: pytest.LogCaptureFixture,
-    damage: str,
+    tiny_model: Callable[..., Path], models_dir: Path, open_app: OpenApp, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     """The reason is returned, listed, logged and counted; once the file is whole, it is served."""
     tiny_model(version="1")

@@ -121,15 +121,10 @@ def test_refused_models_do_not_affect_others(tiny_model: Callable[..., Path], mo
 
 
 @pytest.mark.parametrize(
-    ("closed", "path"),
-    [("", "closed"), ("1", "closed/1/model.onnx"), ("1/model.onnx", "closed/1/model.onnx")],
+    ("closed", "path"), [("", "closed"), ("1", "closed/1/model.onnx"), ("1/model.onnx", "closed/1/model.onnx")]
 )
 def test_a_missing_permission_is_called_so(
-    tiny_model: Callable[..., Path],
-    models_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    closed: str,
-    path: str,
+    tiny_model: Callable[..., Path], models_dir: Path, monkeypatch: pytest.MonkeyPatch, closed: str, path: str
 ) -> None:
     """A folder or file of another user is listed as such; the others are served, and `lost+found` is not listed."""
     tiny_model(name="open")

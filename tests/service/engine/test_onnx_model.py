@@ -170,29 +170,13 @@ def promise_another_kind(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("kind", "damage", "message"),
     [
-        (
-            "generator",
-            drop_the_last_output,
-            r"outputs are \['digit'\]; the metadata promises \['digit', 'edge'\]",
-        ),
+        ("generator", drop_the_last_output, r"outputs are \['digit'\]; the metadata promises \['digit', 'edge'\]"),
         ("generator", rename_the_input, r"inputs are \['z'\]; the metadata promises \['latent'\]"),
-        (
-            "generator",
-            promise_longer_latents,
-            r"'latent' is tensor\(float\).*promises tensor\(float\) \['batch', 9\]",
-        ),
-        (
-            "generator",
-            promise_another_height,
-            r"'digit' is tensor\(uint8\) \['batch', 8, 6, 1\].*\['batch', 7, 6, 1\]",
-        ),
+        ("generator", promise_longer_latents, r"'latent' is tensor\(float\).*promises tensor\(float\) \['batch', 9\]"),
+        ("generator", promise_another_height, r"'digit' is tensor\(uint8\) \['batch', 8, 6, 1\].*\['batch', 7, 6, 1\]"),
         ("generator", drop_metadata, "no 'cogan' metadata"),
         ("classifier", rename_the_input, r"inputs are \['z'\]; the metadata promises \['digit'\]"),
-        (
-            "classifier",
-            promise_another_class,
-            r"'classes' is tensor\(float\) \['batch', 3\].*\['batch', 4\]",
-        ),
+        ("classifier", promise_another_class, r"'classes' is tensor\(float\) \['batch', 3\].*\['batch', 4\]"),
         (
             "classifier",
             promise_another_height,

@@ -83,10 +83,7 @@ def test_too_large_a_response_names_the_bound_and_cheaper_formats(make_spec: Cal
 
 @pytest.mark.parametrize(("path", "name"), [(STILL, "webp"), (WALK, "gif"), (WALK, "webp")])
 def test_a_format_that_has_no_room_is_named(
-    make_spec: Callable[..., GenerationSpec],
-    monkeypatch: pytest.MonkeyPatch,
-    path: InterpolationPath | None,
-    name: str,
+    make_spec: Callable[..., GenerationSpec], monkeypatch: pytest.MonkeyPatch, path: InterpolationPath | None, name: str
 ) -> None:
     """A sheet is as high as all its rows, an animation as high as one; formats without a bound are offered."""
     known = PAIR_FORMATS if path is None else FRAME_FORMATS

@@ -269,10 +269,7 @@ async def test_pages_of_listed_origins_may(connect: Connect) -> None:
     origin = {"origin": "https://b.example"}
     asked = {"access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}
     preflight = await client.options("/generate", headers=origin | asked)
-    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (
-        200,
-        origin["origin"],
-    )
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, origin["origin"])
     refused = await client.get("/models", headers=origin)
     assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin["origin"])
     other = await client.get("/models", headers={"origin": "https://c.example"})

@@ -23,8 +23,7 @@ ReadLines = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.mark.parametrize(
-    ("sent", "kept"),
-    [("abc-123.X_y", True), ("", False), ("a b", False), ("a" * 129, False), ('"};drop', False)],
+    ("sent", "kept"), [("abc-123.X_y", True), ("", False), ("a b", False), ("a" * 129, False), ('"};drop', False)]
 )
 async def test_a_sane_request_id_is_kept(client: httpx.AsyncClient, sent: str, kept: bool) -> None:
     """An id from outside is returned if it can do no harm; else there is a new one."""

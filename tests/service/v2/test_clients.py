@@ -267,10 +267,7 @@ def kserve_request(values: NDArray[np.float32], binary: bool, **more: Any) -> tu
     head = json.dumps({"id": "5e1f", "model_name": "tiny", "inputs": [tensor]} | more).encode()
     if not binary:
         return head, {}
-    return head + values.tobytes(), {
-        BINARY_HEADER.lower(): str(len(head)),
-        "content-type": "application/octet-stream",
-    }
+    return head + values.tobytes(), {BINARY_HEADER.lower(): str(len(head)), "content-type": "application/octet-stream"}
 
 
 def kserve_outputs(response: httpx.Response) -> dict[str, NDArray[np.uint8]]:
@@ -291,10 +288,7 @@ def kserve_outputs(response: httpx.Response) -> dict[str, NDArray[np.uint8]]:
 @pytest.mark.parametrize("binary_out", [True, False])
 @pytest.mark.parametrize("binary_in", [True, False])
 async def test_kserve_infers(
-    tiny_model: Callable[..., Path],
-    connect: Callable[..., httpx.AsyncClient],
-    binary_in: bool,
-    binary_out: bool,
+    tiny_model: Callable[..., Path], connect: Callable[..., httpx.AsyncClient], binary_in: bool, binary_out: bool
 ) -> None:
     """KServe's own client, which names the model in every body, reads what the model computes."""
     expected = OnnxModel(tiny_model()).run({"latent": LATENTS})

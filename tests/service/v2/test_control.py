@@ -148,8 +148,7 @@ async def test_a_listed_origin_may_not_control_models(
 
 
 @pytest.mark.parametrize(
-    "headers",
-    [{"sec-fetch-site": "same-origin", "origin": "http://public.example"}, {"origin": "http://service"}, {}],
+    "headers", [{"sec-fetch-site": "same-origin", "origin": "http://public.example"}, {"origin": "http://service"}, {}]
 )
 async def test_the_docs_page_and_programs_may(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
     """A page of this origin, also behind a proxy that changes Host, and a program without either header may."""

@@ -113,31 +113,19 @@ def test_an_experiment_survives_its_run_folder() -> None:
         ({"generator": {"optimiser": "lion"}}, ["generator.optimiser = 'lion'", "adam, sgd, rmsprop"]),
         ({"generator": {"clip_gradients": -1}}, ["generator.clip_gradients = -1", "greater than 0"]),
         ({"discriminator": {"shared_layers": 5}}, ["discriminator.shared_layers = 5", "has 4 layers"]),
-        (
-            {"domains": [DIGIT | {"transform": "x"}]},
-            ["domains.0.transform = 'x'", "identity, edge, negative"],
-        ),
+        ({"domains": [DIGIT | {"transform": "x"}]}, ["domains.0.transform = 'x'", "identity, edge, negative"]),
         ({"domains": [DIGIT | {"channels": 2}]}, ["domains.0.channels = 2", "1 or 3"]),
         ({"domains": [DIGIT | {"name": "Digit 1"}]}, ["domains.0.name = 'Digit 1'", "[a-z]"]),
         ({"domains": []}, ["domains", "at least 1"]),
         ({"domains": [DIGIT, DIGIT]}, ["domain names repeat: ['digit', 'digit']"]),
-        (
-            {"couplings": [{"name": "semantic", "weight": 1.0}] * 2},
-            ["couplings repeat: ['semantic', 'semantic']"],
-        ),
-        (
-            {"couplings": [{"name": "charm", "weight": 1.0}]},
-            ["couplings.0.name = 'charm'", "weights, features"],
-        ),
+        ({"couplings": [{"name": "semantic", "weight": 1.0}] * 2}, ["couplings repeat: ['semantic', 'semantic']"]),
+        ({"couplings": [{"name": "charm", "weight": 1.0}]}, ["couplings.0.name = 'charm'", "weights, features"]),
         (
             {"couplings": [{"name": "features", "weight": 1.0}]},
             ["'features': layers = 1", "0 of their own before the image", "smaller generator.shared_layers"],
         ),
         (
-            {
-                "generator": {"shared_layers": 2},
-                "couplings": [{"name": "weights", "weight": 1.0, "layers": 3}],
-            },
+            {"generator": {"shared_layers": 2}, "couplings": [{"name": "weights", "weight": 1.0, "layers": 3}]},
             ["'weights': layers = 3", "2 of their own before the image"],
         ),
         (
@@ -149,10 +137,7 @@ def test_an_experiment_survives_its_run_folder() -> None:
             ["discriminator.shared_layers = 3", "has 4 layers, 2 of them own_last_layers"],
         ),
         (
-            {
-                "domains": [DIGIT, COLOUR],
-                "discriminator": {"own_last_layers": 1, "shared_layers": 3},
-            },
+            {"domains": [DIGIT, COLOUR], "discriminator": {"own_last_layers": 1, "shared_layers": 3}},
             ["discriminator.shared_layers = 3", "grey and RGB"],
         ),
         (

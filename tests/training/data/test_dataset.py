@@ -87,11 +87,7 @@ def test_different_sources_are_not_shared_out(numbered: Path, digits_folder: Pat
         {"name": "other", "source": str(numbered), "train_split": "test"},
     )
     sets = load_training_sets(experiment)
-    assert {name: len(loaded.images) for name, loaded in sets.items()} == {
-        "digit": 300,
-        "level": 21,
-        "other": 21,
-    }
+    assert {name: len(loaded.images) for name, loaded in sets.items()} == {"digit": 300, "level": 21, "other": 21}
 
 
 def test_an_image_folder_has_its_folders_as_labels(digits_folder: Path) -> None:

@@ -13,20 +13,7 @@ from training.errors import DataError
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "photos[1]",
-        "pics [2024]",
-        "a*b",
-        "what?",
-        "{a,b}",
-        ".hidden",
-        "Bücher 写真",
-        "~",
-        "a+b",
-        "**",
-        "x.zip",
-    ],
+    "name", ["photos[1]", "pics [2024]", "a*b", "what?", "{a,b}", ".hidden", "Bücher 写真", "~", "a+b", "**", "x.zip"]
 )
 def test_no_name_of_a_folder_is_a_pattern(tmp_path: Path, name: str) -> None:
     """Brackets, stars, spaces and leading dots mean themselves, for images and for tables."""

@@ -84,10 +84,7 @@ def test_what_measures_a_run_is_looked_at_before_it(tmp_path: Path) -> None:
     (tmp_path / "patches" / "train").mkdir(parents=True)
     Image.new("RGB", SIZE).save(tmp_path / "patches" / "train" / "0.png")
     for fields, message in (
-        (
-            {"channels": 3, "patches": [{"source": str(tmp_path / "patches")}]},
-            "split .test. cannot be loaded",
-        ),
+        ({"channels": 3, "patches": [{"source": str(tmp_path / "patches")}]}, "split .test. cannot be loaded"),
         ({"label_columns": ["Male"]}, r"label_columns \['Male'\] are not among"),
     ):
         domain = {"name": "ours", "source": str(ours), **fields}

@@ -54,15 +54,7 @@ def test_what_is_no_image_is_passed_over(tmp_path: Path) -> None:
     write(tmp_path / "train", 1, 2)
     write(tmp_path / "test", 3)
     for folder in (tmp_path, tmp_path / "train"):
-        for name in (
-            "001.txt",
-            "001.json",
-            "001.xml",
-            "labels.csv",
-            "captions.jsonl",
-            "Thumbs.db",
-            ".DS_Store",
-        ):
+        for name in ("001.txt", "001.json", "001.xml", "labels.csv", "captions.jsonl", "Thumbs.db", ".DS_Store"):
             (folder / name).write_text('{"shapes": []}')
         (folder / "._001.png").write_bytes(b"\0\5\26\7")
         np.savez(folder / "fid_stats.npz", mu=np.zeros(4))

@@ -224,16 +224,8 @@ def test_an_image_goes_to_one_of_those_that_want_it() -> None:
     given = share_out_images(wanted, seed=3)
     images = {name: {wanted[name][row] for row in rows} for name, rows in given.items()}
     assert sorted(itertools.chain(*images.values())) == list(range(120))
-    assert {name: len(part & set(range(40))) for name, part in images.items()} == {
-        "all": 20,
-        "half": 20,
-        "end": 0,
-    }
-    assert {name: len(part & set(range(50, 100))) for name, part in images.items()} == {
-        "all": 25,
-        "half": 0,
-        "end": 25,
-    }
+    assert {name: len(part & set(range(40))) for name, part in images.items()} == {"all": 20, "half": 20, "end": 0}
+    assert {name: len(part & set(range(50, 100))) for name, part in images.items()} == {"all": 25, "half": 0, "end": 25}
     assert images["end"] >= set(range(100, 120))
 
 

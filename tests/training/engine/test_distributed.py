@@ -26,15 +26,7 @@ MakeExperiment = Callable[..., Experiment]
 MakeTrainer = Callable[[Experiment], Trainer]
 RunVerb = Callable[..., None]
 ROOT = Path(__file__).parents[3]
-TORCHRUN = [
-    sys.executable,
-    "-m",
-    "torch.distributed.run",
-    "--nproc-per-node",
-    "2",
-    "--local-addr",
-    "127.0.0.1",
-]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--local-addr", "127.0.0.1"]
 TORCHRUN += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m"]
 OPTIONS = ["--steps", "6", "--log-every", "4", "--checkpoint-every", "4", "--generator.width", "0.03"]
 OPTIONS += ["--machine.accelerator", "cpu", "--machine.threads", "1"]

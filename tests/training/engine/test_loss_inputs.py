@@ -235,14 +235,8 @@ def test_the_ema_discriminator_is_the_average(make_experiment: MakeExperiment, m
     [
         ({"lessons": [*PLAIN, PLAIN[0]]}, "lessons repeat: ['labels', 'pair_features', 'labels']"),
         ({"lessons": []}, "lessons are none and labelled domains ['known']: each needs the other"),
-        (
-            {"discriminator": {"shared_layers": 0}},
-            "shared_layers = 0, own_last_layers = 0: lessons need",
-        ),
-        (
-            {"discriminator": {"own_last_layers": 1}},
-            "own_last_layers = 1: lessons need a last layer",
-        ),
+        ({"discriminator": {"shared_layers": 0}}, "shared_layers = 0, own_last_layers = 0: lessons need"),
+        ({"discriminator": {"own_last_layers": 1}}, "own_last_layers = 1: lessons need a last layer"),
         ({"lessons": [{"name": "sums", "weight": 1.0}]}, "lessons.0.name = 'sums': must be one of labels, "),
         ({"classifier": {"classes": 1}}, "classifier.classes = 1"),
         ({"classifier": {"confidence": 1.5}}, "classifier.confidence = 1.5"),

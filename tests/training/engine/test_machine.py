@@ -32,13 +32,7 @@ def test_the_environment_sets_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
-    [
-        ("fpu avx512_bf16 sse", True),
-        ("amx_bf16", True),
-        ("asimd bf16", True),
-        ("fpu avx512f", False),
-        ("", False),
-    ],
+    [("fpu avx512_bf16 sse", True), ("amx_bf16", True), ("asimd bf16", True), ("fpu avx512f", False), ("", False)],
 )
 def test_bfloat16_is_chosen_where_the_processor_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, expected: bool

@@ -70,10 +70,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "steps": 4,
     },
     "sgd": {"generator": {"optimiser": "sgd", "weight_decay": 0.01, "clip_gradients": 1.0}},
-    "balanced": {
-        "names": ("balanced", "edge", "negative"),
-        "lessons": [{"name": "labels", "weight": 1.0}],
-    },
+    "balanced": {"names": ("balanced", "edge", "negative"), "lessons": [{"name": "labels", "weight": 1.0}]},
     "uniform prior": {"prior": "uniform"},
     "relativistic": {"loss": "relativistic", "discriminator": {"penalty": "r1", "penalty_every": 2}},
 }

@@ -135,10 +135,7 @@ def test_a_heavy_penalty_flattens_the_discriminator(make_experiment: MakeExperim
     ids=str,
 )
 def test_learning_rates_fall(
-    make_experiment: MakeExperiment,
-    make_trainer: MakeTrainer,
-    schedule: dict[str, float],
-    expected: list[float],
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer, schedule: dict[str, float], expected: list[float]
 ) -> None:
     """In eight steps both rates fall linearly over the last half, by half every three steps, or by both."""
     experiment = make_experiment(steps=8, generator={"learning_rate": 0.001}, **schedule)
@@ -155,10 +152,7 @@ def test_learning_rates_fall(
 
 @pytest.mark.parametrize(("precision", "kind"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
 def test_networks_calculate_in_the_given_precision(
-    make_experiment: MakeExperiment,
-    make_trainer: Callable[..., Trainer],
-    precision: Precision,
-    kind: torch.dtype,
+    make_experiment: MakeExperiment, make_trainer: Callable[..., Trainer], precision: Precision, kind: torch.dtype
 ) -> None:
     """What their layers put out is of its kind, and their weights stay whole."""
     trainer = make_trainer(make_experiment(), precision)
@@ -269,8 +263,7 @@ def test_a_domains_gradient_does_not_depend_on_the_number_of_domains(
 
 
 @pytest.mark.parametrize(
-    ("labels", "loss"),
-    [({}, 1.0), ({"real_label": 0.9}, 0.81), ({"real_label": 0.9, "fake_label": 0.1}, 0.82)],
+    ("labels", "loss"), [({}, 1.0), ({"real_label": 0.9}, 0.81), ({"real_label": 0.9, "fake_label": 0.1}, 0.82)]
 )
 def test_labels_change_the_discriminators_loss(after_a_step: Losses, labels: dict[str, float], loss: float) -> None:
     """A young discriminator's logits are about 0: a label costs half its square, in each of two domains."""

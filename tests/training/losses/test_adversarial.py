@@ -47,10 +47,7 @@ def test_losses_are_their_papers_formulas(name: str, discriminator: float, gener
     assert float(LOSSES[name].generator(real, fake)) == pytest.approx(generator)
 
 
-@pytest.mark.parametrize(
-    ("name", "lowest"),
-    [("ce", (math.log(9), -math.log(9))), ("lsgan", (0.9, 0.1))],
-)
+@pytest.mark.parametrize(("name", "lowest"), [("ce", (math.log(9), -math.log(9))), ("lsgan", (0.9, 0.1))])
 def test_smoothed_labels_move_the_best_logits(name: str, lowest: tuple[float, float]) -> None:
     """With labels .9 and .1 the discriminator's loss is least at finite logits; the generator's stays."""
     smoothed = LOSSES[name].smoothed

@@ -113,8 +113,5 @@ def test_counterparts_are_nearer_than_others() -> None:
     assert 0.2 < measured["floor"] < 0.5  # a third of the range, for uniform levels
     colour = images.expand(-1, 3, -1, -1)
     assert counterpart_distance(images, colour) == pytest.approx(measured)
-    black, white = (
-        torch.zeros(4, 3, 2, 2, dtype=torch.uint8),
-        torch.full((4, 3, 2, 2), 255, dtype=torch.uint8),
-    )
+    black, white = (torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.full((4, 3, 2, 2), 255, dtype=torch.uint8))
     assert counterpart_distance(black, white) == {"distance": 1.0, "floor": 1.0}

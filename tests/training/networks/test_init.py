@@ -47,9 +47,7 @@ def test_every_initialisation_is_the_distribution_of_its_name(name: str) -> None
 
 @pytest.mark.parametrize("build", [build_generator, build_discriminator, build_encoder])
 def test_every_weight_has_the_networks_initialisation(
-    make_experiment: MakeExperiment,
-    monkeypatch: pytest.MonkeyPatch,
-    build: Callable[[Experiment], nn.Module],
+    make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch, build: Callable[[Experiment], nn.Module]
 ) -> None:
     """The weights of every linear operation are initialised by the given name."""
     monkeypatch.setitem(INITIALISERS, "he", nn.init.ones_)
@@ -73,10 +71,7 @@ def test_biases_start_at_initial_bias(
 @pytest.mark.parametrize("build", [build_generator, build_discriminator])
 @pytest.mark.parametrize(("told", "slope"), [(None, 0.25), (0.0, 0.0), (0.5, 0.5)])
 def test_prelus_start_at_initial_slope(
-    make_experiment: MakeExperiment,
-    build: Callable[[Experiment], nn.Module],
-    told: float | None,
-    slope: float,
+    make_experiment: MakeExperiment, build: Callable[[Experiment], nn.Module], told: float | None, slope: float
 ) -> None:
     """Every slope is the one that is said, zero among them, or else the table's."""
     changes = {"table": "digit", "initial_slope": told}

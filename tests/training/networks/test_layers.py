@@ -113,10 +113,7 @@ def test_slopes_are_the_rows() -> None:
 
 def test_dropout_leaves_out_values_or_channels() -> None:
     """Single values go, or whole channels go together; outside of training nothing does."""
-    for layer, together in (
-        (Layer("conv", 64, dropout=0.5), False),
-        (Layer("conv", 64, channel_dropout=0.5), True),
-    ):
+    for layer, together in ((Layer("conv", 64, dropout=0.5), False), (Layer("conv", 64, channel_dropout=0.5), True)):
         layers = built(layer, 1, 8, 8)
         torch.manual_seed(0)
         kept: Tensor = layers(torch.ones(1, 1, 8, 8)) != 0

@@ -169,10 +169,7 @@ def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path: Path) -> No
     for step in (5, 10):
         save_checkpoint(tmp_path, step, {"steps_done": step})
     older, last = list_checkpoints(tmp_path)
-    for file, message in (
-        (last, f"without it, {older.name} is the last"),
-        (older, "there is no older one"),
-    ):
+    for file, message in ((last, f"without it, {older.name} is the last"), (older, "there is no older one")):
         file.write_bytes(file.read_bytes()[:300])
         with pytest.raises(RunError, match=rf"{file.name} does not hold a checkpoint: .+; {message}"):
             load_checkpoint(tmp_path)

@@ -79,11 +79,7 @@ def test_snapshots_are_measured_and_the_best_is_kept(
 
 
 def test_a_measured_run_goes_on_exactly(
-    run_verb: RunVerb,
-    write_experiment: Path,
-    classifiers: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    run_verb: RunVerb, write_experiment: Path, classifiers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped between two snapshots and resumed, it has the same curve and the same best, to the bit."""
     options = ["--classifiers", classifiers]

@@ -7,10 +7,7 @@ from pathlib import Path
 
 from training.runs.tables import Value, flat, markdown, save_report
 
-ROWS: list[dict[str, Value]] = [
-    {"run": "a", "loss": 1 / 3, "steps": 2000},
-    {"run": "b|c", "loss": None, "r1": 2.0},
-]
+ROWS: list[dict[str, Value]] = [{"run": "a", "loss": 1 / 3, "steps": 2000}, {"run": "b|c", "loss": None, "r1": 2.0}]
 
 
 def test_leaves_are_named_by_the_way_to_them() -> None:

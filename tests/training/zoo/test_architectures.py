@@ -12,12 +12,7 @@ from training.networks.coupled import CoupledGenerator
 from training.networks.layers import Layers, build
 from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, FAMILIES, GENERATORS, Table, modern
 
-TABLES = {
-    "generator": GENERATORS,
-    "discriminator": DISCRIMINATORS,
-    "encoder": ENCODERS,
-    "classifier": CLASSIFIERS,
-}
+TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS, "classifier": CLASSIFIERS}
 OUTPUTS = {"latent": 100, "logit": 1, "classes": 10}
 DOUBLINGS = 16 * (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 64 + 64 * 32)  # from 1024 channels to 32
 PLAIN = 9 * (3 * 64 + 64 * 128 + 128 * 128 + 128 * 256)  # Soft-CoGAN's four 3x3 convolutions
@@ -35,19 +30,13 @@ class Stated(NamedTuple):
 
 LAYERS = {
     ("generator", "digit"): Stated(
-        1,
-        "4x1024 7x512 13x256 25x128 28x1",
-        16 * 100 * 1024 + 9 * (1024 * 512 + 512 * 256 + 256 * 128) + 36 * 128,
+        1, "4x1024 7x512 13x256 25x128 28x1", 16 * 100 * 1024 + 9 * (1024 * 512 + 512 * 256 + 256 * 128) + 36 * 128
     ),
     ("generator", "digit_32"): Stated(
-        3,
-        "4x1024 8x512 16x256 32x128 32x3",
-        16 * 100 * 1024 + 9 * (1024 * 512 + 512 * 256 + 256 * 128) + 36 * 128 * 3,
+        3, "4x1024 8x512 16x256 32x128 32x3", 16 * 100 * 1024 + 9 * (1024 * 512 + 512 * 256 + 256 * 128) + 36 * 128 * 3
     ),
     ("generator", "digit_32_unshared"): Stated(
-        3,
-        "4x1024 8x512 16x256 32x128 32x3",
-        16 * 100 * 1024 + 9 * (1024 * 512 + 512 * 256 + 256 * 128) + 36 * 128 * 3,
+        3, "4x1024 8x512 16x256 32x128 32x3", 16 * 100 * 1024 + 9 * (1024 * 512 + 512 * 256 + 256 * 128) + 36 * 128 * 3
     ),
     ("generator", "digit_32_first"): Stated(
         3,
@@ -113,9 +102,7 @@ LAYERS = {
         3, "128x32 64x64 32x128 16x256 8x512 4x1024 1x2048 1x1", WIDE + 16384 * 2048 + 2048
     ),
     ("discriminator", "photo_256_deep"): Stated(
-        3,
-        "128x32 64x64 32x128 16x256 8x512 4x1024 2x2048 1x4096 1x1",
-        WIDE + 25 * 1024 * 2048 + 8192 * 4096 + 4096,
+        3, "128x32 64x64 32x128 16x256 8x512 4x1024 2x2048 1x4096 1x1", WIDE + 25 * 1024 * 2048 + 8192 * 4096 + 4096
     ),
     ("encoder", "plain_32"): Stated(3, "32x64 16x128 8x128 4x256 1x100", PLAIN + 4096 * 100),
     ("encoder", "plain_128"): Stated(3, "128x64 64x128 32x128 16x256 1x100", PLAIN + 65536 * 100),

@@ -22,11 +22,7 @@ TABLES = {
 }
 OUTPUTS = {"image": 3, "latent": 100, "logit": 1, "classes": 10}
 WINDOWS: dict[type[nn.Module], str] = {nn.Conv2d: "conv", nn.ConvTranspose2d: "deconv"}
-WORDS: dict[type[nn.Module], str] = {
-    nn.ReLU: "relu",
-    nn.Sigmoid: "sigmoid",
-    nn.Tanh: "tanh",
-}
+WORDS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
 
 
 def word(module: nn.Module) -> str:

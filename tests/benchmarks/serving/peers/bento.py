@@ -18,11 +18,7 @@ from tests.benchmarks.serving.peers.drawing import Drawer, processors
 BATCHING = {"batchable": True, "max_batch_size": 16, "max_latency_ms": 1000}
 
 
-@bentoml.service(
-    workers=processors(),
-    logging={"access": {"enabled": False}},
-    metrics={"enabled": False},
-)
+@bentoml.service(workers=processors(), logging={"access": {"enabled": False}}, metrics={"enabled": False})
 class Generate:
     """The model behind one route."""
 

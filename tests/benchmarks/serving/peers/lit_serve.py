@@ -41,10 +41,7 @@ def main() -> None:
     """Serve on PORT."""
     batching = {"max_batch_size": 16, "batch_timeout": 0.001} if os.environ.get("BENCH_BATCH") else {}
     server = litserve.LitServer(
-        Generate(api_path="/generate", **batching),
-        accelerator="cpu",
-        workers_per_device=processors(),
-        fast_queue=True,
+        Generate(api_path="/generate", **batching), accelerator="cpu", workers_per_device=processors(), fast_queue=True
     )
     server.run(
         host="127.0.0.1",
