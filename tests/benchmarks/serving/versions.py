@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.serving.versions ../before . --rounds 10 --seconds 3
 
-Each round starts both servers, the first one alternating, and loads each with distinct seeds of the model digit_edge of
-the first checkout, for an older service does not read what a newer one writes. Printed are the
+Each round starts both servers, the first one alternating, and loads each with distinct seeds of the digit_edge that
+BEFORE has, as an older service does not read what a newer one writes. Printed are the
 medians, and the median of the ratios of each round with its quartiles.
 """
 
