@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from service import __version__
 from service.api.clouds import PREDICT, AliasMiddleware, PredictRoute
-from service.api.docs import add_docs, customize_openapi
+from service.api.docs import add_docs, customize_openapi, direct_routes
 from service.api.generate import GenerateRoutes, ImageResponses
 from service.api.health import HealthRoutes
 from service.api.interpolate import InterpolateRoutes
@@ -122,14 +122,14 @@ def _add_middleware(
 ) -> FastAPI:
     """Put middleware around an app; return the app for health, the same or one of its own."""
     protect = partial(RequestMiddleware, settings=settings, metrics=metrics, registry=registry)
-    app.add_middleware(protect, access=access, cached=cached)
+    app.add_middleware(protect, access=access, cached=cached, direct=direct_routes(app))
     if settings.cors_origins is not None:  # outermost: pages read errors, too
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(","), **CORS)
     if settings.aliases is not None:  # outside all else, so that a route is the same under each of its paths
         app.add_middleware(AliasMiddleware, aliases=settings.routes_by_alias)
     app.state.health = health = app if settings.health_port is None else _base_app(None)
     if health is not app:
-        health.add_middleware(protect, access=None, cached=None)  # nothing that may need a key
+        health.add_middleware(protect, access=None, cached=None, direct={})  # nothing that may need a key
 
     def record_refusal(status: int) -> None:
         """Count what was refused before it was a request."""

@@ -17,7 +17,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import FileResponse, JSONResponse
-from starlette.routing import request_response
+from starlette.routing import Route, request_response
 
 from service.api.schemas import Problem
 from service.generation.encoding import Format
@@ -98,6 +98,12 @@ class PlainRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
         self.app = request_response(endpoint)
+
+
+def direct_routes(app: FastAPI) -> dict[tuple[str, str], Route]:
+    """Return the plain routes of an app whose paths have no parameters, by method and path."""
+    plain = [route for route in app.routes if isinstance(route, PlainRoute) and not route.param_convertors]
+    return {(method, route.path): route for route in plain for method in route.methods or ()}
 
 
 def customize_openapi(app: FastAPI, settings: Settings) -> None:

@@ -17,6 +17,7 @@ from service.errors import FieldError, TooLarge
 from service.generation.encoding import PAIR_FORMATS
 from service.generation.generator import Generator, formats
 from service.generation.spec import GenerationSpec, LatentSpec
+from service.http.middleware import header
 from service.http.response_cache import ResponseCache, matches
 from service.latents import MAX_SEED
 from service.telemetry.metrics import Metrics
@@ -41,7 +42,7 @@ class ImageResponses:
         elif request.method == "GET":
             etag = spec.key
             headers |= {"Cache-Control": "no-cache", "ETag": f'"{etag}"'}
-            if matches(request.headers.get("if-none-match", ""), etag):
+            if matches(header(request, "if-none-match") or "", etag):
                 unchanged = Response(
                     status_code=304, headers=headers | {"Server-Timing": server_timing({"cache": 0.0})}
                 )
@@ -104,7 +105,7 @@ class GenerateRoutes:
         return await self._respond(request, await read_json(request, self._body_type, self._limits), "body")
 
     async def _respond(self, request: Request, wanted: GenerateQuery | GenerateRequest, place: str) -> Response:
-        format_ = choose_format(wanted.format, request.headers.get("accept"), PAIR_FORMATS)
+        format_ = choose_format(wanted.format, header(request, "accept"), PAIR_FORMATS)
         spec, random = self.spec(wanted, format_, place)
         return await self._responses.respond(request, spec, _url(spec, wanted) if random else None)
 
@@ -113,7 +114,7 @@ class GenerateRoutes:
 
         Raises TooLarge for too many pairs, and what Generator.model and Generator.spec raise.
         """
-        given = wanted.latents if isinstance(wanted, GenerateRequest) else None
+        given, filters = wanted.latents if isinstance(wanted, GenerateRequest) else None, wanted.filters
         seeds = wanted.seeds if wanted.seed is None else [wanted.seed]
         random = given is None and seeds is None
         if given is not None:
@@ -124,7 +125,7 @@ class GenerateRoutes:
                 allowed = f"at most {limit // len(seeds)} for each of {len(seeds)} seeds"
                 wrong = FieldError("/count", wanted.count, allowed, place)
                 raise TooLarge(f"one response has at most {limit} pairs; send several requests", [wrong])
-            count = 1 if wanted.filters else wanted.count  # with filters, the first candidate of every seed
+            count = 1 if filters else wanted.count  # with filters, the first candidate of every seed
             latents = [LatentSpec(wanted.index + i, seed) for seed in seeds for i in range(count)]
         spec = self._generator.spec(
             self._generator.model(wanted.model, place),
@@ -135,8 +136,8 @@ class GenerateRoutes:
             format_=format_,
             place=place,
             labels=wanted.labels,
-            filters=wanted.filters,
-            count=wanted.count if wanted.filters else 1,
+            filters=filters,
+            count=wanted.count if filters else 1,
             directions=wanted.directions,
         )
         return spec, random

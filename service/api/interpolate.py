@@ -12,6 +12,7 @@ from service.errors import FieldError, TooLarge
 from service.generation.encoding import FRAME_FORMATS
 from service.generation.generator import Generator
 from service.generation.spec import InterpolationPath, LatentSpec
+from service.http.middleware import header
 from service.latents import default_method
 
 
@@ -56,7 +57,7 @@ class InterpolateRoutes:
             ],
             truncation=wanted.truncation,
             path=path,
-            format_=choose_format(wanted.format, request.headers.get("accept"), FRAME_FORMATS),
+            format_=choose_format(wanted.format, header(request, "accept"), FRAME_FORMATS),
             place=place,
             labels=wanted.labels,
             directions=wanted.directions,

@@ -14,6 +14,7 @@ from pydantic_core import from_json
 
 from service.errors import FieldError, InvalidRequest, MalformedBody, NotAcceptable, TooLarge, UnsupportedMediaType
 from service.generation.encoding import Format
+from service.http.middleware import header
 
 Model = TypeVar("Model", bound=BaseModel)
 TIMEOUT = "X-Request-Timeout"
@@ -61,7 +62,7 @@ def require_no_query(request: Request) -> None:
 
 def require_json(request: Request) -> None:
     """Raise UnsupportedMediaType unless the body's Content-Type is JSON."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = (header(request, "content-type") or "").partition(";")[0].strip().lower()
     kind, _, subtype = media_type.partition("/")
     if kind != "application" or not (subtype == "json" or subtype.endswith("+json")):
         raise UnsupportedMediaType("the body must be JSON; send the header 'Content-Type: application/json'")
@@ -167,7 +168,7 @@ def _quality(media_type: str, ranges: dict[str, float]) -> float:
 
 def deadline(request: Request, longest_s: float) -> float:
     """Return a request's deadline in the event loop's time. Raises InvalidRequest."""
-    now, given = asyncio.get_running_loop().time(), request.headers.get(TIMEOUT)
+    now, given = asyncio.get_running_loop().time(), header(request, TIMEOUT.lower())
     if given is None:
         return now + longest_s
     if not (seconds := _number(given, otherwise=math.nan)) > 0:

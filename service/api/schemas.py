@@ -102,8 +102,9 @@ class FilterFields(ClosedModel):
     @property
     def filters(self) -> Filters | None:
         """The filters; None if there are none."""
-        chosen = Filters(self.class_name, self.min_confidence or 0.0, self.agree)
-        return chosen if chosen != Filters() else None
+        if self.class_name is None and not self.min_confidence and not self.agree:
+            return None
+        return Filters(self.class_name, self.min_confidence or 0.0, self.agree)
 
 
 class _PairRequest(_ImageRequest, FilterFields):
@@ -154,8 +155,10 @@ class GenerateRequest(_PairRequest):
 
     @model_validator(mode="after")
     def _latents_alone(self) -> Self:
-        given = {name for name in OF_SEEDS if name.replace("class", "class_name") in self.model_fields_set}
-        if self.latents is not None and given:
+        if self.latents is None:
+            return self
+        given = [name for name in OF_SEEDS if name.replace("class", "class_name") in self.model_fields_set]
+        if given:
             others = {"given": ", ".join(sorted(given))}
             raise PydanticCustomError("one_source", "'latents' stands alone, without {given}", others)
         return self

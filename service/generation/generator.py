@@ -54,7 +54,7 @@ class Generator:
         too many pixels.
         """
         _check_latents(model, latents, "/latents/{}" if path is None else "/keyframes/{}/latent")
-        chosen, steps = check_domains(model, domains, place), _check_directions(model, directions or {}, place)
+        chosen, steps = check_domains(model, domains, place), _check_directions(model, directions, place)
         classifiers = classifiers_of(model, chosen, self._registry.models) if labels or filters else ()
         options = (steps, count, labels, filters, classifiers)
         spec = GenerationSpec(model, chosen, tuple(latents), truncation, path, format_, *options)
@@ -142,7 +142,9 @@ def formats(spec: GenerationSpec) -> Mapping[str, Format]:
 
 def check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) -> tuple[str, ...]:
     """Return the domains to generate: all, or those requested, each known and named once."""
-    requested = tuple(domains) if domains is not None else model.domains
+    if domains is None:
+        return model.domains
+    requested = tuple(domains)
     wrong = [
         FieldError(f"/domains/{i}", name, list(model.domains), place)
         for i, name in enumerate(requested[: len(model.domains) + 1])  # of more, one is wrong by then
@@ -154,8 +156,10 @@ def check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) -
     return requested
 
 
-def _check_directions(model: OnnxModel, given: Mapping[str, float], place: str) -> tuple[tuple[int, float], ...]:
+def _check_directions(model: OnnxModel, given: Mapping[str, float] | None, place: str) -> tuple[tuple[int, float], ...]:
     """Return steps along directions by number, from 0; those of 0 spreads are left out, as they change nothing."""
+    if not given:
+        return ()
     known = {str(i + 1): i for i in range(len(model.metadata.directions))}
     names = {one.name: i for i, one in enumerate(model.metadata.directions) if one.name is not None}
     wrong, steps = list[FieldError](), dict[int, float]()

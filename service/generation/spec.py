@@ -82,7 +82,7 @@ class GenerationSpec:
         """Number of pairs or frames."""
         return self.path.frames(len(self.latents)) if self.path else len(self.latents) * self.count
 
-    @property
+    @cached_property
     def shapes(self) -> list[Domain]:
         """The requested domains, with their sizes, in the order requested."""
         return [self.model.shapes[name] for name in self.domains]

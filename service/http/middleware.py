@@ -10,9 +10,12 @@ import logging
 import random
 import re
 import time
+from collections.abc import Mapping
 from functools import cache
 from typing import cast
 
+from starlette.requests import Request
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.engine.models import ModelRegistry
@@ -23,11 +26,12 @@ from service.http.response_cache import ResponseCache
 from service.settings import Settings
 from service.telemetry.logs import REQUEST_ID, TRACE_ID, log_request
 from service.telemetry.metrics import Metrics
-from service.telemetry.tracing import current_trace
+from service.telemetry.tracing import current_trace, trace_route
 
 logger = logging.getLogger("cogan.requests")
 VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+HEADERS = "cogan.headers"  # in the scope: the first of each name
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 POLLED = {"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}  # not logged, not traced
 UPLOADS = {"/translate"}  # whose bodies have a limit of their own
@@ -35,6 +39,12 @@ WATCH_AFTER_S = 0.02  # before this, watching for a disconnect is not worth a ta
 CLIENT_LEFT = 499  # as nginx logs it
 SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 UNFRAMED = [(b"x-frame-options", b"DENY"), (b"content-security-policy", b"frame-ancestors 'none'")]
+
+
+def header(request: Request, name: str) -> str | None:
+    """Return a header of a request; `name` is in lower case. Starlette would search them all for each."""
+    value: bytes | None = request.scope[HEADERS].get(name.encode())
+    return value.decode("latin-1") if value is not None else None
 
 
 class ResponseSender:
@@ -81,9 +91,11 @@ class RequestMiddleware:
         registry: ModelRegistry,
         access: AccessControl | None,
         cached: ResponseCache | None,
+        direct: Mapping[tuple[str, str], Route],
     ) -> None:
+        """Take the routes that requests go straight to, by method and path."""
         self._app, self._metrics, self._registry = app, metrics, registry
-        self._access, self._cached = access, cached
+        self._access, self._cached, self._direct = access, cached, direct
         self._requests = cache(metrics.requests.labels)  # the library looks labels up under a lock
         self._durations = cache(metrics.request_duration.labels)
         self._headers = [*SECURITY_HEADERS, *UNFRAMED]
@@ -98,7 +110,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(reversed(scope["headers"]))  # of several lines the first, as Starlette has it
+        scope[HEADERS] = headers = dict(reversed(scope["headers"]))  # of several lines the first, as Starlette has it
         request_id = headers.get(b"x-request-id", b"")
         if not VALID_ID.fullmatch(request_id):
             request_id = b"%032x" % random.getrandbits(128)  # it need not be unguessable
@@ -137,7 +149,7 @@ class RequestMiddleware:
                 for message in found:
                     await sender(message)
             elif body is not None:
-                await _run_watched(self._app, scope, receive, body, sender)
+                await _run_watched(self._find_app(scope), scope, receive, body, sender)
         except asyncio.CancelledError:  # by the server, whose grace period is over
             if sender.started:
                 raise
@@ -149,6 +161,14 @@ class RequestMiddleware:
             if sender.started:
                 raise
             await problem_response(error, scope["path"])(scope, receive, sender)
+
+    def _find_app(self, scope: Scope) -> ASGIApp:
+        """Return what answers: a direct route itself, as FastAPI's layers would cost it 7 % more time."""
+        if (route := self._direct.get((scope["method"], scope["path"]))) is None:
+            return self._app
+        scope["route"] = route  # as routing would set it
+        trace_route(scope["method"], route.path)
+        return route.app
 
 
 async def _read_body(receive: Receive, headers: dict[bytes, bytes], limit: int, timeout_s: float) -> bytes | None:
