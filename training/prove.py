@@ -129,6 +129,8 @@ def prove(target: Path, options: ProofOptions) -> dict[str, Any]:
     metadata, digest = read_metadata(file), graph_digest(file.read_bytes())
     source, experiment = open_source(file, options.machine), parse_kept(metadata.provenance.experiment)
     classifiers = served_classifiers({metadata.name, digest}, experiment, options)
+    if classifiers and (wrong := size_mismatch(CLASSIFIERS, options.table, experiment.size)):
+        raise ConfigError(f"table = {options.table!r}: {wrong}")
     proof = Proof(source, experiment, classifiers, options, options.machine.device("a proof"))
     pairs = draw_pairs(source, classifiers, options)
     networks, left_out = proof.classifiers_learn(pairs)
@@ -218,7 +220,8 @@ def _join(parts: list[Pairs], options: ProofOptions) -> Pairs:
     seeds, order = torch.cat([part.seeds for part in parts]).sort()
     tried = sum(part.tried for part in parts)
     if not len(seeds):
-        raise DataError(f"min_confidence = {options.min_confidence}: none of {tried:,} pairs passes the filters")
+        wanted = f"min_confidence = {options.min_confidence}, agree = {options.agree}"
+        raise DataError(f"{wanted}: none of {tried:,} pairs passes the filters")
     images = {name: torch.cat([part.images[name] for part in parts])[order] for name in parts[0].images}
     classes = {name: np.concatenate([part.classes[name] for part in parts])[order] for name in parts[0].classes}
     return Pairs(seeds, images, classes, tried)
@@ -258,11 +261,8 @@ class Proof:
         return results, reasons
 
     def _compare_classifiers(
-        self, domain: DomainConfig, generated: Examples, real: Mapping[str, ImageSet], classes: int
+        self, domain: DomainConfig, generated: Examples, real: Mapping[Use, ImageSet], classes: int
     ) -> dict[str, Any]:
-        if wrong := size_mismatch(CLASSIFIERS, self.options.table, self.experiment.size):
-            raise ConfigError(f"table = {self.options.table!r}: {wrong}")
-
         def train(examples: Examples, seed: int) -> float:
             torch.manual_seed(seed)
             classifier = Classifier(self.options.table, domain.channels, classes).to(self.device)
@@ -330,18 +330,15 @@ def page(folder: Path) -> str:
 def section(result: Mapping[str, Any]) -> str:
     """Return the result of one model, in Markdown."""
     options, pairs, copies = result["options"], result["pairs"], result["copies"]
-    networks = [_network_row(one) for one in result["networks"]]
-    measures = result["without_labels"]["domains"]
-    agreeing = " that agree" if options["agree"] else ""
-    filters = (
-        f"; labels{agreeing} of a confidence of {options['min_confidence']} or more, by the served classifiers of "
-    )
+    networks, measures = [_network_row(one) for one in result["networks"]], result["without_labels"]["domains"]
+    filters = f"labels by the classifiers of {', '.join(pairs['classifiers'])} are of confidence "
+    filters += f"{options['min_confidence']} or more" + (" and agree" if options["agree"] else "")
+    chosen = f": of {pairs['candidates']:,} candidates those whose {filters}" if pairs["classifiers"] else ""
+    rest = f"Seeds {', '.join(map(str, options['seeds']))}; epochs: {options['epochs']}; up to {options['images']:,} "
+    rest += f"images of a kind for precision and recall; {result['processor_minutes']:.0f} minutes of processor time."
     blocks = [
         f"## {result['model']}, version {result['version']}",
-        f"{pairs['taken']:,} pairs of {pairs['candidates']:,} candidates"
-        + (filters + ", ".join(pairs["classifiers"]) if pairs["classifiers"] else "")
-        + f". Epochs: {options['epochs']}; seeds: {', '.join(map(str, options['seeds']))};"
-        + f" processor time: {result['processor_minutes']:.0f} minutes.",
+        f"{pairs['taken']:,} pairs{chosen}. {rest}",
         markdown(networks) if networks else "",
         *result["left_out"],
         markdown([_copies_row(name, one, measures[name]) for name, one in copies["domains"].items()]),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, relu
@@ -38,14 +39,15 @@ def compare(
     Of these there are as many, or all of them, again and again, so that the number of steps is the same.
     """
     count, there = len(generated[0]), len(real[0])
-    chosen = [torch.tensor(share_out(there, shares=1, seed=seed)[0])[torch.arange(count) % there] for seed in seeds]
+    chosen = [share_out(there, shares=1, seed=seed)[0][np.arange(count) % there] for seed in seeds]
     learned = [train(generated, seed) for seed in seeds]
     best = [train((real[0][rows], real[1][rows]), seed) for seed, rows in zip(seeds, chosen, strict=True)]
+    way = worst - mean(best)
     return {
         "images": {"generated": count, "real": min(count, there)},
         "generated": learned,
         "real": best,
-        "reached": (worst - mean(learned)) / (worst - mean(best)),
+        "reached": (worst - mean(learned)) / way if way else 0.0,
     }
 
 
