@@ -37,7 +37,7 @@ from training.losses.pixels import Images
 from training.metrics.frechet import counterpart_distance
 from training.metrics.label_free import measure_without_labels
 from training.metrics.quality import load_true_pairs, why_not_classified
-from training.metrics.use import Examples, compare, fit_translator, join_prints, measure_copies, take_prints
+from training.metrics.use import NEAR, SIDE, Examples, compare, fit_translator, join_prints, measure_copies, take_prints
 from training.onnx_export import read_metadata
 from training.pretrained.classifier import Classifier, accuracy, fit, labels_of
 from training.runs.folder import provenance
@@ -51,7 +51,7 @@ BLOCK = 1000  # pairs that are generated at a time
 USES: tuple[Use, ...] = ("train", "test")
 OWN_LABELS, OTHER_LABELS = 0.97, 0.96  # of the accuracy by real images, to reach
 TRANSFORM, COLUMN = 0.9, 0.5  # of the way from the floor to real pairs, to reach: of a transform, of other pairs
-PAGE = """\
+PAGE = f"""\
 # Proof of use
 
 How well networks do on real test images that learned from generated pairs alone. Written by
@@ -72,9 +72,9 @@ python -m training.prove docs/proof --page docs/proof.md
 - **By real images**: the same network, trained for as many steps on as many real training images or true pairs, or on
   all if there are fewer. Means and standard deviations are over seeds, of the weights, the order and the real images.
 - **Precision and recall** (Kynkäänniemi et al. 2019), on features of a public network; in brackets of training images.
-- **Copies** are searched among pairs without filters, by images averaged to 8 x 8 cells. **Near** is what is nearer
-  than all but 1% of the test images are to their nearest training image. In brackets the same of test images, and
-  of training images among one another.
+- **Copies** are searched among pairs without filters, by images averaged to {SIDE} x {SIDE} cells. **Near** is what
+  is nearer than all but {NEAR:.0%} of the test images are to their nearest training image. In brackets the same of
+  test images, and of training images among one another.
 
 """
 
@@ -170,10 +170,10 @@ Classifiers = Mapping[str, ServedClassifier]  # by domain
 def served_classifiers(generator: set[str], experiment: Experiment, options: ProofOptions) -> Classifiers:
     """Open the classifiers that go with a generator of these names: for each domain the first by name, if any."""
     found: dict[str, ServedClassifier] = {}
-    for folder in sorted(path.parents[1] for path in options.models.glob("*/*/model.onnx")):
-        one = ServedClassifier(model_file(folder), options.machine)
-        if one.metadata.kind == "classifier" and generator & set(one.metadata.goes_with):
-            found.setdefault(one.metadata.domains[0].name, one)
+    for folder in sorted({path.parents[1] for path in options.models.glob("*/*/model.onnx")}):
+        metadata = read_metadata(model_file(folder))
+        if metadata.kind == "classifier" and generator & set(metadata.goes_with):
+            found.setdefault(metadata.domains[0].name, ServedClassifier(model_file(folder), options.machine))
     return {domain.name: found[domain.name] for domain in experiment.domains if domain.name in found}
 
 

@@ -61,13 +61,11 @@ def test_a_model_is_proven_by_networks_and_copies(
     assert (digit["network"], digit["labels"], digit["to_reach"]) == ("classifier of digit", "digit", 0.97)
     assert (edge["network"], edge["labels"], edge["to_reach"]) == ("classifier of edge", "digit", 0.96)
     assert (translation["network"], translation["to_reach"]) == ("translation from digit to edge", 0.9)
-    for one in (digit, edge, translation):
-        assert one["test_images"] == 100
-        assert one["images"] == {"generated": 20, "real": 20}
-        assert len(one["generated"]) == len(one["real"]) == 2
-        worst = 0 if one["measure"] == "accuracy" else one["floor"]
+    for one, worst in ((digit, 0), (edge, 0), (translation, translation["floor"])):
+        assert (one["test_images"], one["images"]) == (100, {"generated": 20, "real": 20})
         generated, real = (np.mean(one[name]) for name in ("generated", "real"))
         assert one["reached"] == pytest.approx((worst - generated) / (worst - real))
+        assert len(one["generated"]) == len(one["real"]) == 2
     assert 0.1 <= digit["floor"] < 0.2
     assert result["pairs"] == {"taken": 20, "candidates": 20, "classifiers": ["digit", "edge"]}
     assert result["left_out"] == []
@@ -76,10 +74,8 @@ def test_a_model_is_proven_by_networks_and_copies(
     assert result["copies"]["domains"]["edge"]["images"] == {"training": 300, "generated": 30, "test": 100}
     assert result["copies"]["domains"]["digit"]["equal_to_training"] == {"generated": 0, "test": 0}
     assert "classifier of edge, labels of digit" in capsys.readouterr().out
-    page = tmp_path / "page.md"
-    run_verb(prove, tmp_path / "to", "--page", page)
-    assert f"| {digit['floor']:.2%} |" in page.read_text()
-    assert page.read_text() == prove.page(tmp_path / "to")
+    run_verb(prove, tmp_path / "to", "--page", tmp_path / "page.md")
+    assert f"| {digit['floor']:.2%} |" in (tmp_path / "page.md").read_text()
 
 
 def test_what_the_data_lack_is_left_out(run_verb: RunVerb, tiny_model: MakeModel, tmp_path: Path) -> None:
@@ -164,3 +160,14 @@ def test_filters_that_nothing_passes_are_named(
             run_verb(prove, models / target, "--models", models, *options)
         assert stopped.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_result_is_named(
+    run_verb: RunVerb, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A page of a folder with another file of JSON is not written."""
+    (tmp_path / "notes.json").write_text('{"model": "tiny"}')
+    with pytest.raises(SystemExit):
+        run_verb(prove, tmp_path, "--page", tmp_path / "page.md")
+    assert "notes.json does not hold a proof" in capsys.readouterr().err
+    assert not (tmp_path / "page.md").exists()
