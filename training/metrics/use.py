@@ -25,7 +25,7 @@ BATCH = 64
 PEAK_LEARNING_RATE = 3e-3
 SIDE = 8  # cells of a thumbnail, across and down
 NEAR = 0.01  # share of test images that count as near to a training image
-PART = 256  # images whose distances to all others are in memory at a time
+PART = 64  # images whose distances to all others are in memory, and in caches, at a time
 
 Examples = tuple[Tensor, Tensor]  # images [N, C, H, W], and their classes [N] or counterparts [N, C, H, W]
 
@@ -135,7 +135,7 @@ def nearest_distance(thumbnails: Tensor, among: Tensor | None = None) -> Tensor:
         if among is None:
             rows = torch.arange(len(part))
             closeness[rows, start + rows] = -math.inf
-        found.append(part.square().sum(1) - 2 * closeness.max(1).values)
+        found.append(part.square().sum(1) - 2 * closeness.amax(1))
     return torch.cat(found).clamp_min(0).sqrt()
 
 
