@@ -173,7 +173,7 @@ def _guard_weights(turns: int) -> list[onnx.TensorProto]:
 
 def write_model(
     models_dir: Path,
-    domains: Sequence[str] | None = None,
+    domains: Sequence[str] | dict[str, Shape] | None = None,
     name: str = "tiny",
     version: str = "1",
     turns: int = 0,
@@ -181,10 +181,12 @@ def write_model(
 ) -> Path:
     """Write <models_dir>/<name>/<version>/model.onnx; `changes` replace fields of its metadata.
 
-    With `kind` it is a classifier of CLASS_NAMES or a pass of an encoder, whose images are its inputs.
+    Domains without shapes get different ones. With `kind` it is a classifier of CLASS_NAMES or a pass of an encoder,
+    whose images are its inputs.
     """
     known = ("digit",) if changes.get("kind") == "classifier" else ("digit", "edge")
-    metadata = describe_model(name, version, domain_shapes(domains or known), **changes)
+    shapes = domains if isinstance(domains, dict) else domain_shapes(domains or known)
+    metadata = describe_model(name, version, shapes, **changes)
     model = build_graph(metadata, turns)
     helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
     path = models_dir / name / version / "model.onnx"

@@ -124,11 +124,11 @@ def open_source(target: Path, machine: Machine) -> Source:
         run = RunFolder.open(target)
         generator = load_average(run)[0].to(machine.device("drawing"))
         return Source(lambda latents: generate(generator, latents), run.experiment().latent_prior, run, generator)
-    file = _model_file(target)
+    file = model_file(target)
     metadata = read_metadata(file)
     if metadata.prior is None or metadata.kind != "generator":
         raise RunError(f"{file} is a {metadata.kind}, and only generators draw")
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    session = open_session(file, machine)
     names = [output.name for output in session.get_outputs()]
 
     def draw(latents: Tensor) -> Images:
@@ -139,8 +139,15 @@ def open_source(target: Path, machine: Machine) -> Source:
     return Source(draw, metadata.prior)
 
 
-def _model_file(target: Path) -> Path:
-    """Return the file of a model, its version's folder, or its folder with versions."""
+def open_session(file: Path, machine: Machine) -> onnxruntime.InferenceSession:
+    """Open a model's file on the CPU, with as many threads as the machine is given."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = machine.threads
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+
+def model_file(target: Path) -> Path:
+    """Return the file of a model, of its version's folder, or of its folder with versions. Raises RunError."""
     versions = sorted(
         (path for path in target.glob("[0-9]*") if path.name.isdecimal()), key=lambda path: int(path.name)
     )

@@ -146,14 +146,14 @@ def _keys(table: Table, domain: DomainConfig, columns: set[str]) -> list[list[Ha
     return keys
 
 
-def load_pairs(experiment: Experiment) -> dict[str, ImageSet]:
-    """Load the true pairs of the test rows: images of domains in the same row of one table, in one order.
+def load_pairs(experiment: Experiment, use: Use = "test") -> dict[str, ImageSet]:
+    """Load the true pairs of the test rows, or training rows: images in the same row of one table, in one order.
 
     Nothing unless several domains have columns of one table that are pairs. Raises DataError.
     """
     tables: dict[tuple[object, ...], list[DomainConfig]] = {}
     for domain in experiment.domains:
-        rows_of = locate(domain.source), domain.configuration, domain.split_for("test"), domain.held_out
+        rows_of = locate(domain.source), domain.configuration, domain.split_for(use), domain.held_out
         tables.setdefault((*rows_of, domain.group), []).append(domain)
     domains = max(tables.values(), key=lambda some: len({domain.image_column for domain in some}))
     columns = {domain.image_column for domain in domains}
@@ -162,14 +162,14 @@ def load_pairs(experiment: Experiment) -> dict[str, ImageSet]:
     opened: dict[str, Table] = {}
     for domain in domains:
         with _naming(domain):
-            opened[domain.name] = open_table(domain, "test")
+            opened[domain.name] = open_table(domain, use)
     common = sorted(set.intersection(*(set(table.numbers) for table in opened.values())))
     pairs = {}
     for domain in domains if common else ():
         table = opened[domain.name]
         places = {number: row for row, number in enumerate(table.numbers)}
         rows = [places[number] for number in common]
-        pairs[domain.name] = _load(table, domain, "test", experiment.size, rows)
+        pairs[domain.name] = _load(table, domain, use, experiment.size, rows)
     return pairs
 
 

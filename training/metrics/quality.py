@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.config.data import DomainConfig
+from training.config.data import DomainConfig, Use
 from training.config.experiment import Experiment
 from training.data.dataset import ImageSet, load_pairs, load_split
 from training.data.labels import class_mismatch
@@ -174,20 +174,20 @@ def measure_real_pairs(experiment: Experiment, evaluation_classifiers: dict[str,
     return {"class_agreement_of_real_pairs": agreement} if agreement else {}
 
 
-def load_true_pairs(experiment: Experiment) -> dict[str, tuple[Tensor, Tensor]]:
-    """Load the true pairs that each domain has with the first one, as test images of both in one order.
+def load_true_pairs(experiment: Experiment, use: Use = "test") -> dict[str, tuple[Tensor, Tensor]]:
+    """Load the true pairs that each domain has with the first one: test or training images of both in one order.
 
     They are columns of one table, or transforms of the same images; other domains have none.
     """
     first, *others = experiment.domains
-    columns, known = load_pairs(experiment), ("transform", "train_split", "held_out")
+    columns, known = load_pairs(experiment, use), ("transform", "train_split", "held_out")
     pairs = {}
     for domain in others:
         if {first.name, domain.name} <= columns.keys():
             pairs[domain.name] = columns[first.name].images, columns[domain.name].images
         elif domain.image_fields(*known) == first.image_fields(*known):
             transformed = replace(first, transform=domain.transform)
-            splits = (load_split(one, "test", experiment.size).images for one in (first, transformed))
+            splits = (load_split(one, use, experiment.size).images for one in (first, transformed))
             pairs[domain.name] = next(splits), next(splits)
     return pairs
 

@@ -35,9 +35,9 @@ def markdown(rows: Rows) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def spread(shares: Sequence[float]) -> str:
-    """Return the mean of shares and, if there are several, their standard deviation, as text."""
-    return f"{mean(shares):.2%}" + (f" +- {stdev(shares):.2%}" if shares[1:] else "")
+def spread(values: Sequence[float], form: str = ".2%") -> str:
+    """Return the mean of values and, if there are several, their standard deviation, as text."""
+    return f"{mean(values):{form}}" + (f" +- {stdev(values):{form}}" if values[1:] else "")
 
 
 def save_report(rows: Rows, folder: Path) -> None:
