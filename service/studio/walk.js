@@ -50,6 +50,7 @@ export class PairWalk extends Part {
       this.list.replaceChildren(...keys.map((point, i) => this.keyframe(point, this.frames[i * (between - 1)].images)));
       this.scrub.max = String(this.frames.length - 1);
       /** @type {HTMLElement} */ (this.list.children[this.focused])?.focus();
+      this.focused = undefined;
       this.draw();
     });
   }
@@ -92,7 +93,6 @@ export class PairWalk extends Part {
     const target = /** @type {HTMLElement} */ (event.target);
     const item = target.closest("li");
     if (!item || target.closest("button")) return;
-    this.focused = undefined;
     const dragging = new AbortController();
     const on = (/** @type {"pointermove" | "pointerup" | "pointercancel"} */ kind, /** @type {(event: PointerEvent) => void} */ act) =>
       addEventListener(kind, act, { signal: dragging.signal }); // on the window: an item that moves in the list loses the pointer

@@ -164,6 +164,10 @@ def test_a_walk_is_ordered_by_keyboard(visit: Visitor) -> None:
     page.keyboard.press("Delete")
     expect(page.locator(".keys li")).to_have_count(2)
     assert query_of(page)["keys"] == "6~1"
+    page.get_by_label("Variety").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(700)
+    expect(page.get_by_label("Variety")).to_be_focused()  # the walk, made anew, takes the focus only once
 
 
 def test_a_plane_has_its_seeds_in_the_corners(visit: Visitor, pairs: Pairs) -> None:
@@ -221,6 +225,26 @@ def test_directions_move_everything(visit: Visitor, pairs: Pairs) -> None:
     assert json.loads(texts_of(content)["Directions"]) == {"2": -1.5}
     page.get_by_role("button", name="Reset").click()
     expect(image).to_have_attribute("src", pairs(seed=3)[0]["images"]["negative"])
+
+
+def test_what_is_off_the_screen_waits(visit: Visitor) -> None:
+    """Of moves in quick succession a plane on the screen shows the first and the last, one off it only the last."""
+    page = visit.open(QUERY)
+    asked: list[str] = []
+    page.on("request", lambda request: request.method == "POST" and asked.append(request.post_data or ""))
+    move = """(slider, values) => values.forEach((value) => {
+        slider.value = value;
+        slider.dispatchEvent(new Event("input"));
+    })"""
+    for place, values, expected in (
+        ("pair-strip", ["1", "1.5", "2"], [2]),
+        ("pair-plane", ["0.5", "1", "1.5"], [0.5, 1.5]),
+    ):
+        page.locator(place).scroll_into_view_if_needed()
+        asked.clear()
+        page.get_by_label("Direction 2").evaluate(move, values)
+        page.wait_for_timeout(1500)
+        assert [json.loads(body)["directions"] for body in asked] == [{"2": value} for value in expected]
 
 
 def test_filters_tell_what_they_passed_over(visit: Visitor, pairs: Pairs) -> None:
