@@ -5,7 +5,7 @@ import { write } from "./state.js";
 const KEY = "cogan-key";
 const LONGEST_WAIT_S = 60; // a longer Retry-After is shown, not waited for
 const MAX_TRIES = 10;
-const PATIENCE_MS = 250; // a newer request waits so long for an older one
+const PATIENCE_MS = 1000; // a newer request waits so long for an older one; less would starve a slider that moves on
 
 /** An error of the service, as RFC 9457 has it; status 0 if it does not answer. */
 export class Problem extends Error {

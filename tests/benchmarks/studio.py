@@ -26,11 +26,11 @@ GOALS = {"first images, ms from opening": "<= 300", "redraws a second": ">= 20"}
 
 # Note when the images of the strip are on the screen: at the second frame after they are in the document.
 WATCH = """
-new MutationObserver((_, observer) => {
+window.shownAt = new Promise((resolve) => new MutationObserver((_, observer) => {
   if (!document.querySelector("pair-strip .cell img[src]")) return;
   observer.disconnect();
-  requestAnimationFrame(() => requestAnimationFrame(() => (window.shownAt = performance.now())));
-}).observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ["src"] });
+  requestAnimationFrame(() => requestAnimationFrame(() => resolve(performance.now())));
+}).observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ["src"] }));
 """
 
 # Move each slider from end to end, a step a frame, and count how often the strip has new images.
@@ -93,7 +93,6 @@ def visit(browser: Browser, url: str, model: str, repeat: int) -> Figures:
     """Open the page once, and move its sliders. Raises RuntimeError if the page logs an error."""
     visitor = Visitor(browser, url)
     page = visitor.open(f"?model={model}&seed={1000 * (repeat + 1)}", init=WATCH)
-    page.wait_for_function("window.shownAt")
     shown: float = page.evaluate("window.shownAt")
     loaded: float = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
     redraws: float = page.evaluate(MOVE)
