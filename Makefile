@@ -67,9 +67,10 @@ test-ray: $(DEV)/.done  ## test the service on a Ray cluster of this machine, wh
 stress: $(SERVICE)/.tested  ## load the service for minutes, well and badly
 	$(SERVICE)/bin/python -m pytest -q -m stress tests/stress
 
-bench: $(DEV)/.done $(SERVICE)/.done $(BENCH)/.done  ## compare a training step and the service with its peers
+bench: $(DEV)/.done $(SERVICE)/.tested $(BENCH)/.done  ## compare a training step and the service with its peers; time the studio
 	$(DEV)/bin/python -m tests.benchmarks.training training/recipes/digit_negative.toml
 	$(BENCH)/bin/python -m tests.benchmarks.serving
+	$(SERVICE)/bin/python -m tests.benchmarks.studio
 
 lint: $(DEV)/.done  ## check style, types and layers
 	$(DEV)/bin/ruff format --check .

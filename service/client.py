@@ -5,7 +5,7 @@
         pairs["edge"]  # uint8 [1, H, W, C]
         pairs.image("edge").save("edge.png")
 
-`Core` builds requests and reads responses without any I/O; `Client` and `AsyncClient` send what it asks for.
+Each method of `_Methods` builds a `Call`, a request and how its response is read; `Client` and `AsyncClient` send it.
 Axes: B pairs or frames, H height, W width, C channels (1 grey or 3 RGB), Z latent dimension.
 """
 
@@ -20,8 +20,8 @@ import math
 import tarfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import IO, Any, Concatenate, Generic, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast, overload
 
 import httpx
@@ -41,9 +41,9 @@ CUT = (httpx.NetworkError, httpx.RemoteProtocolError)
 MAX_DETAIL = 200  # characters of an error that is no problem+json
 
 Pixels = NDArray[np.uint8]
-Reply = httpx.Response | httpx.TransportError
 P = ParamSpec("P")
 T = TypeVar("T")
+Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 
 
 class Options(TypedDict, total=False):
@@ -53,6 +53,7 @@ class Options(TypedDict, total=False):
     domains: Sequence[str]
     truncation: float  # bound on every value of a latent of a seed: lower is more typical, less varied
     labels: bool  # whether classifiers label the images
+    directions: Mapping[Any, float]  # spreads to move along directions of the model, by number or name
 
 
 class PairOptions(Options, total=False):
@@ -61,6 +62,13 @@ class PairOptions(Options, total=False):
     class_name: str  # class of the first requested domain that has a classifier
     min_confidence: float  # in every domain that has a classifier
     agree: bool  # whether the classes of all domains have to be equal
+
+
+class ShardOptions(PairOptions, total=False):
+    """Options of shards."""
+
+    size: int  # seeds of a shard, otherwise 1000
+    digest: str | None  # of the model; with another one, DigestMismatch is raised
 
 
 @dataclass(frozen=True)
@@ -127,28 +135,48 @@ class Translation(Pairs):
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """A request and how its response is read: GET with a query, or POST if there is a body."""
+    """A request and how its response is read: GET with its fields as query, or POST with them as body."""
 
     read: Callable[[httpx.Response], T]
     path: str
-    query: Mapping[str, Any] | None = None
-    body: Mapping[str, Any] | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    verb: Literal["GET", "POST"] = "GET"
 
 
-class Access(TypedDict, total=False):
-    """How a client is opened."""
+class _Method(Generic[P, T]):
+    """A method of both clients: it builds a call, and the client sends it."""
 
-    key: str | None  # API key, if the service needs one
-    timeout: float | None  # seconds that the service may work on a request; otherwise its own limit applies
-    max_wait: float  # seconds that a request may wait in all, if it is refused with Retry-After; otherwise 60
+    def __init__(self, build: Callable[Concatenate[Any, P], Call[T]]) -> None:
+        self._build = build
+
+    @overload
+    def __get__(self, client: Client, owner: type) -> Callable[P, T]: ...
+    @overload
+    def __get__(self, client: AsyncClient, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(self, client: Any, owner: type) -> Any:
+        build = self._build.__get__(client, owner)
+
+        @functools.wraps(build)
+        def method(*args: P.args, **fields: P.kwargs) -> Any:
+            return client._send(build(*args, **fields))
+
+        return method if client else build
 
 
-class Core:
-    """The client without I/O. A request's response depends on what is sent alone, so each may be sent again."""
+class _Methods(Generic[Http]):
+    """What both clients have: methods, and how a call is sent."""
+
+    _open: type[Http]
 
     def __init__(
-        self, url: str, *, key: str | None = None, timeout: float | None = None, max_wait: float = 60.0
+        self,
+        url: str = LOCAL,
+        *,
+        key: str | None = None,  # API key, if the service needs one
+        timeout: float | None = None,  # seconds that the service may work on a request; otherwise its own limit applies
+        max_wait: float = 60.0,  # seconds that a request may wait in all, if it is refused with Retry-After
     ) -> None:
+        self._http: Http = self._open()
         self._url, self._max_wait = url.rstrip("/"), max_wait
         self._headers = {"User-Agent": f"cogan/{__version__}"}
         self._headers |= {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -156,6 +184,7 @@ class Core:
         self._timeout = httpx.Timeout(READ_S if timeout is None else timeout + GRACE_S)
         self._cached, self._lock = dict[str, httpx.Response](), threading.Lock()
 
+    @_Method
     def generate(
         self,
         *,
@@ -172,9 +201,10 @@ class Core:
         """
         fields = _fields(options, seed=seed, seeds=seeds, index=index, count=count)
         if latents is not None:
-            return Call(_read_pairs, "generate", body=fields | {"latents": _floats(latents)})
+            return Call(_read_pairs, "generate", fields | {"latents": _floats(latents)}, "POST")
         return Call(_read_pairs, "generate", fields)
 
+    @_Method
     def interpolate(
         self,
         keyframes: Sequence[Keyframe],
@@ -192,28 +222,18 @@ class Core:
         seeds = [one["seed"] for one in frames if one.keys() == {"seed"}]
         if len(frames) == len(seeds) == 2:
             return Call(_read_pairs, "interpolate", fields | {"from": seeds[0], "to": seeds[1]})
-        return Call(_read_pairs, "interpolate", body=fields | {"keyframes": frames})
+        return Call(_read_pairs, "interpolate", fields | {"keyframes": frames}, "POST")
 
-    def shards(
-        self,
-        numbers: int | Iterable[int],
-        *,
-        size: int = 1000,
-        digest: str | None = None,
-        **options: Unpack[PairOptions],
-    ) -> Iterator[Call[Iterator[Pair]]]:
-        """Iterate over the pairs of shards: one pair of each of their `size` seeds, or with filters at most one.
+    @_Method
+    def _shard(self, number: int, **options: Unpack[ShardOptions]) -> Call[Iterator[Pair]]:
+        return Call(_read_shard, f"shards/{number:06d}.tar", _fields(options))
 
-        Whole shards are downloaded, one at a time. Raises DigestMismatch unless the model has this `digest`.
-        """
-        fields = _fields(options, size=size, digest=digest)
-        for number in [numbers] if isinstance(numbers, int) else numbers:
-            yield Call(_read_shard, f"shards/{number:06d}.tar", fields)
-
+    @_Method
     def models(self) -> Call[dict[str, dict[str, Any]]]:
         """Return the cards of the served models by name, the default one first: domains, quality, licence, digest."""
         return Call(_read_models, "models")
 
+    @_Method
     def translate(
         self,
         image: Picture,
@@ -229,48 +249,49 @@ class Core:
         Without `source`, its domain is the one that reconstructs it best; `refine` is the number of further passes.
         """
         fields = _fields({"from": source}, to=to, model=model, refine=refine, fit=fit)
-        return Call(_read_translation, "translate", body=fields | {"image": _data_url(image)})
+        return Call(_read_translation, "translate", fields | {"image": _data_url(image)}, "POST")
 
+    @_Method
     def fetch(self, path: str, query: Mapping[str, Any] | None = None) -> Call[bytes]:
         """Return the body of any GET: `client.fetch("interpolate", {"from": 1, "to": 2, "format": "gif"})`."""
-        return Call(lambda response: response.content, path, query)
+        return Call(lambda response: response.content, path, query or {})
 
-    def exchange(self, call: Call[T]) -> Generator[tuple[httpx.Request, float], Reply | None, T]:
-        """Yield requests, each with the seconds to wait before it is sent, for their replies; return the result.
+    async def _reply(self, request: httpx.Request, wait_s: float) -> httpx.Response:
+        raise NotImplementedError
 
-        Raises the RequestError of a problem, and the error of httpx if there is no response.
+    async def _exchange(self, call: Call[T]) -> T:
+        """Send a request, again if it is cut or told to wait, and return its result.
+
+        Responses depend on what is sent alone, so any request may be sent again. Raises the RequestError of a problem,
+        and the error of httpx if there is no response.
         """
         request = self._request(call)
-        cached = self._cached.get(str(request.url)) if request.method == "GET" else None
+        cached = self._cached.get(str(request.url)) if call.verb == "GET" else None
         if cached is not None:
             request.headers["If-None-Match"] = cached.headers["ETag"]
         wait_s, waited_s, cuts = 0.0, 0.0, 0
         while True:
-            reply = yield request, wait_s
-            if isinstance(reply, httpx.Response):
-                if cached is not None and reply.status_code == 304:
-                    return call.read(cached)
-                if reply.is_success:
-                    self._store(reply)
-                    return call.read(reply)
-                wait_s = _retry_after(reply)
-                waited_s += wait_s
-                if waited_s > self._max_wait:
-                    raise _problem(reply)
-            elif reply is not None:
-                if not isinstance(reply, CUT) or cuts == RETRIES:
-                    raise reply
+            try:
+                response = await self._reply(request, wait_s)
+            except CUT:
+                if cuts == RETRIES:
+                    raise
                 wait_s, cuts = RETRY_S * 2**cuts, cuts + 1
+                continue
+            if cached is not None and response.status_code == 304:
+                return call.read(cached)
+            if response.is_success:
+                self._store(response)
+                return call.read(response)
+            wait_s = _retry_after(response)
+            waited_s += wait_s
+            if waited_s > self._max_wait:
+                raise _problem(response)
 
     def _request(self, call: Call[Any]) -> httpx.Request:
-        return httpx.Request(
-            "GET" if call.body is None else "POST",
-            f"{self._url}/{call.path.lstrip('/')}",
-            params=call.query,
-            headers=self._headers,
-            json=call.body,
-            extensions={"timeout": self._timeout.as_dict()},
-        )
+        query, body = (_query(call.fields), None) if call.verb == "GET" else (None, call.fields)
+        url, wait = f"{self._url}/{call.path.lstrip('/')}", {"timeout": self._timeout.as_dict()}
+        return httpx.Request(call.verb, url, params=query or None, json=body, headers=self._headers, extensions=wait)
 
     def _store(self, response: httpx.Response) -> None:
         """Store a response that can be revalidated, and drop the oldest."""
@@ -282,41 +303,22 @@ class Core:
                     del self._cached[next(iter(self._cached))]
 
 
-def _blocking(build: Callable[Concatenate[Core, P], Call[T]]) -> Callable[Concatenate[Client, P], T]:
-    @functools.wraps(build)
-    def method(client: Client, /, *args: P.args, **options: P.kwargs) -> T:
-        return client._send(build(client._core, *args, **options))
-
-    return method
-
-
-def _iterated(
-    build: Callable[Concatenate[Core, P], Iterator[Call[Iterator[T]]]],
-) -> Callable[Concatenate[Client, P], Iterator[T]]:
-    @functools.wraps(build)
-    def method(client: Client, /, *args: P.args, **options: P.kwargs) -> Iterator[T]:
-        for call in build(client._core, *args, **options):
-            yield from client._send(call)
-
-    return method
-
-
-class Client:
+class Client(_Methods[httpx.Client]):
     """A client that blocks; threads may share it.
 
     Its methods raise the class of `service.errors` that has the `code` of the service's problem, and errors of httpx if
     there is no response.
     """
 
-    def __init__(self, url: str = LOCAL, **access: Unpack[Access]) -> None:
-        self._core, self._http = Core(url, **access), httpx.Client()
+    _open = httpx.Client
 
-    generate = _blocking(Core.generate)
-    interpolate = _blocking(Core.interpolate)
-    shards = _iterated(Core.shards)
-    models = _blocking(Core.models)
-    fetch = _blocking(Core.fetch)
-    translate = _blocking(Core.translate)
+    def shards(self, numbers: int | Iterable[int], **options: Unpack[ShardOptions]) -> Iterator[Pair]:
+        """Iterate over the pairs of shards: one pair of each of their seeds, or with filters at most one.
+
+        Whole shards are downloaded, one at a time.
+        """
+        for number in [numbers] if isinstance(numbers, int) else numbers:
+            yield from self._shard(number, **options)
 
     def close(self) -> None:
         """Close all connections."""
@@ -329,53 +331,27 @@ class Client:
         self.close()
 
     def _send(self, call: Call[T]) -> T:
-        steps, reply = self._core.exchange(call), cast("Reply | None", None)
-        while True:
-            try:
-                request, wait_s = steps.send(reply)
-            except StopIteration as done:
-                return cast("T", done.value)
-            time.sleep(wait_s)
-            try:
-                reply = self._http.send(request)
-            except httpx.TransportError as error:
-                reply = error
+        try:
+            self._exchange(call).send(None)  # to its end: nothing that it awaits suspends it
+        except StopIteration as done:
+            return cast("T", done.value)
+        raise AssertionError
+
+    async def _reply(self, request: httpx.Request, wait_s: float) -> httpx.Response:
+        time.sleep(wait_s)
+        return self._http.send(request)
 
 
-def _awaited(
-    build: Callable[Concatenate[Core, P], Call[T]],
-) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
-    @functools.wraps(build)
-    async def method(client: AsyncClient, /, *args: P.args, **options: P.kwargs) -> T:
-        return await client._send(build(client._core, *args, **options))
-
-    return method
-
-
-def _async_iterated(
-    build: Callable[Concatenate[Core, P], Iterator[Call[Iterator[T]]]],
-) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
-    @functools.wraps(build)
-    async def method(client: AsyncClient, /, *args: P.args, **options: P.kwargs) -> AsyncIterator[T]:
-        for call in build(client._core, *args, **options):
-            for one in await client._send(call):
-                yield one
-
-    return method
-
-
-class AsyncClient:
+class AsyncClient(_Methods[httpx.AsyncClient]):
     """The same client for asyncio: its methods are awaited, and `shards` is iterated over by `async for`."""
 
-    def __init__(self, url: str = LOCAL, **access: Unpack[Access]) -> None:
-        self._core, self._http = Core(url, **access), httpx.AsyncClient()
+    _open = httpx.AsyncClient
 
-    generate = _awaited(Core.generate)
-    interpolate = _awaited(Core.interpolate)
-    shards = _async_iterated(Core.shards)
-    models = _awaited(Core.models)
-    fetch = _awaited(Core.fetch)
-    translate = _awaited(Core.translate)
+    async def shards(self, numbers: int | Iterable[int], **options: Unpack[ShardOptions]) -> AsyncIterator[Pair]:
+        """Iterate over the pairs of shards, as `Client.shards` does."""
+        for number in [numbers] if isinstance(numbers, int) else numbers:
+            for pair in await self._shard(number, **options):
+                yield pair
 
     async def close(self) -> None:
         """Close all connections."""
@@ -388,27 +364,29 @@ class AsyncClient:
         await self.close()
 
     async def _send(self, call: Call[T]) -> T:
-        steps, reply = self._core.exchange(call), cast("Reply | None", None)
-        while True:
-            try:
-                request, wait_s = steps.send(reply)
-            except StopIteration as done:
-                return cast("T", done.value)
-            await asyncio.sleep(wait_s)
-            try:
-                reply = await self._http.send(request)
-            except httpx.TransportError as error:
-                reply = error
+        return await self._exchange(call)
+
+    async def _reply(self, request: httpx.Request, wait_s: float) -> httpx.Response:
+        await asyncio.sleep(wait_s)
+        return await self._http.send(request)
 
 
 def _fields(options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """Return the fields that are given, by the names and in the types of JSON."""
-    renamed = {"class" if name == "class_name" else name: value for name, value in {**more, **options}.items()}
-    return {
-        name: list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
-        for name, value in renamed.items()
-        if value is not None
-    }
+    renamed = {"class" if name == "class_name" else name: _plain(value) for name, value in {**more, **options}.items()}
+    return {name: value for name, value in renamed.items() if value is not None and value != {}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): float(spreads) for name, spreads in value.items()}
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+
+
+def _query(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields as a query has them: directions are 1:2.0,thickness:-1.0."""
+    written = {name: value.items() for name, value in fields.items() if isinstance(value, Mapping)}
+    return {**fields, **{name: ",".join(f"{key}:{one}" for key, one in items) for name, items in written.items()}}
 
 
 def _floats(values: ArrayLike) -> Any:

@@ -1,9 +1,11 @@
 /** Requests to the service: its problems, its keys, and waiting as it tells to. */
 
+import { write } from "./state.js";
+
 const KEY = "cogan-key";
 const LONGEST_WAIT_S = 60; // a longer Retry-After is shown, not waited for
 const MAX_TRIES = 10;
-const PATIENCE_MS = 250; // a newer request waits so long for an older one
+const PATIENCE_MS = 1000; // a newer request waits so long for an older one; less would starve a slider that moves on
 
 /** An error of the service, as RFC 9457 has it; status 0 if it does not answer. */
 export class Problem extends Error {
@@ -32,13 +34,14 @@ export class Api extends EventTarget {
   url(path, query = {}) {
     const url = new URL(path, this.base);
     for (const [name, value] of Object.entries(query)) {
-      for (const one of [value].flat()) if (one !== null && one !== undefined) url.searchParams.append(name, one);
+      for (const one of [value].flat()) if (one !== null) url.searchParams.append(name, typeof one === "object" ? write(one) : one);
     }
     return url;
   }
 
   /**
-   * Return a successful response; a body makes it a POST. Waits and asks again as told. Throws Problem.
+   * Return a successful response; a body, a file or what JSON holds, makes it a POST. Waits and asks again as told.
+   * Throws Problem.
    * @param {URL} url @param {{body?: any, signal?: AbortSignal}} [options]
    * @returns {Promise<Response>}
    */
@@ -63,8 +66,9 @@ export class Api extends EventTarget {
 
   /** @param {URL} url @param {any} body @param {AbortSignal | undefined} signal @returns {Promise<Response | Problem>} */
   async #once(url, body, signal) {
-    const headers = { ...(this.key && { "X-API-Key": this.key }), ...(body && { "Content-Type": "application/json" }) };
-    const sent = body && { method: "POST", body: JSON.stringify(body) };
+    const type = body instanceof Blob ? body.type : "application/json";
+    const headers = { ...(this.key && { "X-API-Key": this.key }), ...(body && { "Content-Type": type }) };
+    const sent = body && { method: "POST", body: body instanceof Blob ? body : JSON.stringify(body) };
     try {
       const response = await fetch(url, { headers, signal, ...sent });
       if (response.ok) return response;

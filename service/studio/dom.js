@@ -1,11 +1,11 @@
 /** Elements, grids that arrow keys move in, and sizes in whole pixels. */
 
+/** @typedef {{name: string, width: number, height: number, channels: number, description?: string}} Domain */
+
 /**
  * Build an element. What the element has as a property is set as one, `on…` listens, the rest are attributes.
  * @template {keyof HTMLElementTagNameMap} K
- * @param {K} tag
- * @param {Record<string, any>} [settings]
- * @param {...(Node | string | null | false)} children
+ * @param {K} tag @param {Record<string, any>} [settings] @param {...(Node | string | null | false)} children
  * @returns {HTMLElementTagNameMap[K]}
  */
 export function h(tag, settings = {}, ...children) {
@@ -13,7 +13,7 @@ export function h(tag, settings = {}, ...children) {
   for (const [name, value] of Object.entries(settings)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name in element && name !== "role") /** @type {any} */ (element)[name] = value;
-    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, String(value));
+    else element.setAttribute(name, String(value));
   }
   for (const child of children) if (child) element.append(child);
   return element;
@@ -28,34 +28,49 @@ export function wholeScale(width, target, round = Math.round) {
 }
 
 /**
- * Give an image its size on the page; enlarged ones show their pixels.
- * @param {HTMLElement} element @param {{width: number, height: number}} shape @param {number} scale
+ * Give an image, or what holds images, the size of a domain's images; enlarged ones show their pixels.
+ * @template {HTMLElement} E @param {E} element @param {Domain} domain @param {number} scale
  */
-export function size(element, shape, scale) {
-  element.style.setProperty("--w", `${shape.width * scale}px`);
-  element.style.setProperty("--h", `${shape.height * scale}px`);
+export function size(element, domain, scale) {
+  element.style.setProperty("--w", `${domain.width * scale}px`);
+  element.style.setProperty("--h", `${domain.height * scale}px`);
   element.classList.toggle("pixels", scale > 1);
+  return element;
+}
+
+/** Return the width of the widest domain. @param {Domain[]} domains */
+export const widest = (domains) => Math.max(...domains.map((domain) => domain.width));
+
+/** Return the cells of a grid by row; rows without cells are left out. @param {Element} grid @returns {HTMLElement[][]} */
+export function rowsOf(grid) {
+  const rows = Array.from(grid.children, (row) => /** @type {HTMLElement[]} */ ([...row.querySelectorAll(".cell")]));
+  return rows.filter((row) => row.length);
 }
 
 /**
- * Move the focus in a grid of cells by arrow keys, Home and End; one cell at a time can be reached by Tab.
- * @param {HTMLElement} grid @param {() => HTMLElement[][]} rows
+ * Make a grid: cells that are pointed at or focused are peeked at, null when no longer; clicked or entered, they are
+ * chosen. Arrow keys, Home and End move the focus, and one cell at a time can be reached by Tab.
+ * @param {HTMLElement} grid @param {(cell: HTMLElement | null) => void} peek @param {(cell: HTMLElement | null) => void} choose
  */
-export function arrowKeys(grid, rows) {
+export function listen(grid, peek, choose) {
+  const cellOf = (/** @type {Event} */ event) => /** @type {HTMLElement} */ (event.target).closest(/** @type {"div"} */ (".cell"));
+  for (const kind of ["pointerover", "focusin"]) grid.addEventListener(kind, (event) => peek(cellOf(event)));
+  for (const kind of ["pointerleave", "focusout"]) grid.addEventListener(kind, () => peek(null));
+  grid.addEventListener("click", (event) => choose(cellOf(event)));
   grid.addEventListener("focusin", (event) => {
-    const cells = rows().flat();
-    if (!cells.includes(/** @type {HTMLElement} */ (event.target))) return;
-    for (const cell of cells) cell.tabIndex = cell === event.target ? 0 : -1;
+    for (const cell of rowsOf(grid).flat()) cell.tabIndex = cell === event.target ? 0 : -1;
   });
   grid.addEventListener("keydown", (event) => {
-    const all = rows();
-    const y = all.findIndex((row) => row.includes(/** @type {HTMLElement} */ (event.target)));
+    const rows = rowsOf(grid);
+    const cell = cellOf(event);
+    const y = rows.findIndex((row) => row.includes(cell));
     if (y < 0) return;
-    const x = all[y].indexOf(/** @type {HTMLElement} */ (event.target));
     const to = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-    const next = to ? all[y + to[0]]?.[x + to[1]] : { Home: all[y][0], End: all[y].at(-1) }[event.key];
-    if (to || next) event.preventDefault();
+    const next = to ? rows[y + to[0]]?.[rows[y].indexOf(cell) + to[1]] : { Home: rows[y][0], End: rows[y].at(-1) }[event.key];
+    const enters = event.key === "Enter" || event.key === " ";
+    if (to || next || enters) event.preventDefault();
     next?.focus();
+    if (enters) choose(cell);
   });
 }
 

@@ -34,13 +34,13 @@ export function addTexts(png, texts) {
   return new Blob([png.slice(0, HEAD), ...chunks, png.slice(HEAD)], { type: "image/png" });
 }
 
-/** Return the texts of a PNG by keyword; null if the bytes are no PNG. @param {ArrayBuffer} buffer */
+/** Return the texts of a PNG by keyword; none if the bytes are no PNG. @param {ArrayBuffer} buffer */
 export function readTexts(buffer) {
   const bytes = new Uint8Array(buffer);
   const view = new DataView(buffer);
-  if (bytes.length < HEAD || view.getUint32(0) !== 0x89504e47) return null;
   /** @type {Record<string, string>} */
   const texts = {};
+  if (bytes.length < HEAD || view.getUint32(0) !== 0x89504e47) return texts;
   for (let at = 8; at + 12 <= bytes.length; at += 12 + view.getUint32(at)) {
     const content = bytes.subarray(at + 4, at + 8 + view.getUint32(at));
     const text = Array.from(content, (code) => String.fromCharCode(code)).join("");

@@ -26,13 +26,6 @@ const POINT = new RegExp(`^(?:${SEED}|p${SEED}(?:,${SEED}){3}@[\\d.e-]+,[\\d.e-]
  * @property {number[]} view  of the plane: left, top, side, in shares of it
  */
 
-/** @type {State} */
-const START = {
-  model: null, digest: null, seed: 0, truncation: null, directions: {}, class: null, confidence: 0, agree: false,
-  keys: [], steps: 16, loop: true, frame: 0, pin: null, left: null, right: null, wipe: 50,
-  corners: ["0", "1", "2", "3"], view: [0, 0, 1],
-};
-
 /** @param {number} low @param {number} high @param {boolean} [whole] */
 const number = (low, high, whole) => (/** @type {string} */ text) => {
   const value = Number(text);
@@ -42,17 +35,18 @@ const word = (/** @type {string} */ text) => (/^[\w .:-]{1,80}$/.test(text) ? te
 const truth = (/** @type {string} */ text) => ({ 1: true, 0: false })[text];
 const points = (/** @type {string} */ text) => text.split("~").filter((one) => POINT.test(one)).slice(0, 64);
 
-/** @type {Record<keyof State, (text: string) => any>} */
-const READ = {
-  model: word, digest: word, seed: number(0, MAX_SEED, true), truncation: number(0.1, 100), directions: readDirections,
-  class: word, confidence: number(0, 1), agree: truth,
-  keys: points, steps: number(2, 64, true), loop: truth, frame: number(0, 1e4, true),
-  pin: (text) => points(text)[0], left: word, right: word, wipe: number(0, 100),
-  corners: (text) => (points(text).length === 4 ? points(text) : undefined),
-  view: (text) => {
+/** The fields of an empty page, and how each is read from a URL: undefined if it is wrong. @type {Record<keyof State, [any, (text: string) => any]>} */
+const FIELDS = {
+  model: [null, word], digest: [null, word], seed: [0, number(0, MAX_SEED, true)],
+  truncation: [null, number(0.1, 100)], directions: [{}, readDirections],
+  class: [null, word], confidence: [0, number(0, 1)], agree: [false, truth],
+  keys: [[], points], steps: [16, number(2, 64, true)], loop: [true, truth], frame: [0, number(0, 1e4, true)],
+  pin: [null, (text) => points(text)[0]], left: [null, word], right: [null, word], wipe: [50, number(0, 100)],
+  corners: [["0", "1", "2", "3"], (text) => (points(text).length === 4 ? points(text) : undefined)],
+  view: [[0, 0, 1], (text) => {
     const [x, y, side] = text.split(",").map(Number);
     return x >= 0 && y >= 0 && side > 0 && Math.max(x, y) + side < 1.00001 ? [x, y, side] : undefined;
-  },
+  }],
 };
 
 /** @param {string} text */
@@ -61,29 +55,25 @@ function readDirections(text) {
   return Object.fromEntries(pairs.map(([name, value]) => [name, Number(value)]));
 }
 
-/** Return directions as a query has them: 1:2,thickness:-1. @param {Record<string, number>} directions */
-export function writeDirections(directions) {
-  return Object.entries(directions).filter(([, value]) => value).map(([name, value]) => `${name}:${value}`).join(",");
-}
-
-/** @param {any} value */
-function write(value) {
+/** Return a value as a URL has it; directions as a query of the service has them: 1:2,thickness:-1. @param {any} value */
+export function write(value) {
   if (typeof value === "boolean") return value ? "1" : "0";
   if (Array.isArray(value)) return value.join(typeof value[0] === "number" ? "," : "~");
-  return value === null ? "" : typeof value === "object" ? writeDirections(value) : String(value);
+  if (value === null || typeof value !== "object") return String(value ?? "");
+  return Object.entries(value).filter(([, steps]) => steps).map(([name, steps]) => `${name}:${steps}`).join(",");
 }
 
 /** Return the state that a query describes; what is wrong in it is left out. @param {string} query @returns {State} */
 export function readState(query) {
   const given = new URLSearchParams(query);
-  const read = Object.entries(READ).map(([name, parse]) => [name, given.has(name) ? parse(given.get(name) ?? "") : undefined]);
-  return { ...structuredClone(START), ...Object.fromEntries(read.filter(([, value]) => value !== undefined)) };
+  const read = Object.entries(FIELDS).map(([name, [normal, parse]]) => [name, (given.has(name) ? parse(given.get(name)) : null) ?? normal]);
+  return structuredClone(Object.fromEntries(read));
 }
 
 /** Return the query of a state: what differs from an empty page. @param {State} state */
 export function writeState(state) {
-  return Object.entries(state)
-    .map(([name, value]) => [name, write(value), write(START[/** @type {keyof State} */ (name)])])
+  return Object.entries(FIELDS)
+    .map(([name, [normal]]) => [name, write(state[/** @type {keyof State} */ (name)]), write(normal)])
     .filter(([, text, normal]) => text !== normal)
     .map(([name, text]) => `${name}=${encodeURIComponent(text).replace(/%(2C|3A|40)/g, decodeURIComponent)}`)
     .join("&");
@@ -111,18 +101,15 @@ export class Store extends EventTarget {
     Object.assign(this.state, changes);
     if (!silent) this.dispatchEvent(new CustomEvent("change", { detail: changed }));
     clearTimeout(this.#timer);
-    this.#timer = window.setTimeout(() => this.#keep(), 150); // browsers bound how often a URL may change
+    const keep = () => history.replaceState(null, "", `${location.pathname}?${writeState(this.state)}`);
+    this.#timer = window.setTimeout(keep, 150); // browsers bound how often a URL may change
   }
 
-  /** Call back when any of these fields changes. @param {(keyof State)[]} names @param {(changed: string[]) => void} call */
+  /** Call back when any of these fields changes. @param {(keyof State)[]} names @param {() => void} call */
   when(names, call) {
     this.addEventListener("change", (event) => {
-      const { detail } = /** @type {CustomEvent<string[]>} */ (event);
-      if (detail.some((name) => names.includes(/** @type {keyof State} */ (name)))) call(detail);
+      const { detail } = /** @type {CustomEvent} */ (event);
+      if (names.some((name) => detail.includes(name))) call();
     });
-  }
-
-  #keep() {
-    history.replaceState(null, "", `${location.pathname}?${writeState(this.state)}`);
   }
 }

@@ -1,35 +1,28 @@
 /** The strip: seeds as columns, domains as rows. A column lights up as a whole: its images are counterparts. */
 
-import { Latest, Problem } from "./api.js";
-import { arrowKeys, h, size, wholeScale } from "./dom.js";
+import { Problem } from "./api.js";
+import { h, listen, rowsOf, size, wholeScale, widest } from "./dom.js";
 import { MAX_SEED } from "./state.js";
+import { Part } from "./studio.js";
 
 const BATCH = 16; // columns of a request, at least
 const MAX_COLUMNS = 400; // from then on, onward begins anew
 
-/** @typedef {{seed: number, index: number, images: Record<string, string>, labels?: any, agree?: boolean}} Column */
+/** @typedef {{class: string, confidence: number}} Label */
+/** @typedef {{seed: number, index: number, images: import("./studio.js").Images, labels?: Record<string, Label>}} Column */
 
-export class PairStrip extends HTMLElement {
+export class PairStrip extends Part {
   /** @param {import("./studio.js").Studio} studio */
   start(studio) {
-    this.studio = studio;
-    this.latest = new Latest(studio.report);
+    super.start(studio);
     /** @type {Column[]} */
     this.columns = [];
     this.first = 0; // seed of the first column
-    this.build();
-    const { store } = studio;
-    store.when(["seed"], () => store.state.seed !== this.seedInView && this.show(store.state.seed));
-    store.when(["truncation", "directions", "class", "confidence", "agree"], () => this.redraw());
-    store.when(["pin", "keys"], () => this.mark());
-  }
-
-  build() {
-    this.seed = h("input", { type: "number", min: "0", max: String(MAX_SEED), step: "1", id: "seed", onchange: () => this.type() });
+    this.seed = h("input", { type: "number", min: "0", max: String(MAX_SEED), step: "1", required: true, id: "seed", onchange: () => this.type() });
     this.grid = h("div", { role: "grid", "aria-label": "Pairs: a row for each domain, a column for each seed" });
     this.scroller = h("div", { className: "scroller", onscroll: () => this.scrolled() }, this.grid);
     this.caption = h("p", { className: "caption" });
-    const turn = (/** @type {number} */ way) => this.show(Math.max(0, this.studio.state.seed + way * Math.max(1, this.visible - 1)));
+    const turn = (/** @type {number} */ way) => this.show(Math.max(0, this.state.seed + way * Math.max(1, this.visible - 1)));
     this.replaceChildren(
       this.scroller,
       h("div", { className: "bar" },
@@ -39,48 +32,31 @@ export class PairStrip extends HTMLElement {
         h("button", { onclick: () => this.show(Math.floor(Math.random() * 1e6)) }, "Surprise me"),
         this.caption),
     );
-    for (const [kind, act] of Object.entries({ pointerover: this.peek, focusin: this.peek, click: this.choose })) {
-      this.grid.addEventListener(kind, (event) => act.call(this, cellOf(event.target)));
-    }
-    for (const kind of ["pointerleave", "focusout"]) this.grid.addEventListener(kind, () => this.peek(null));
-    this.grid.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" || event.key === " ") event.preventDefault(), this.choose(cellOf(event.target));
-    });
-    arrowKeys(this.grid, () => this.rows.map((row) => this.cells(row)));
-  }
-
-  /** Rows of images. @returns {HTMLElement[]} */
-  get rows() {
-    return [...this.grid.querySelectorAll(".images")].map((row) => /** @type {HTMLElement} */ (row));
-  }
-
-  /** @param {HTMLElement} row @returns {HTMLElement[]} */
-  cells(row) {
-    return [...row.children].slice(1).map((cell) => /** @type {HTMLElement} */ (cell));
+    listen(this.grid, (cell) => this.peek(cell), (cell) => this.choose(cell));
+    studio.store.when(["seed"], () => this.state.seed !== this.seedInView && this.show(this.state.seed));
+    studio.store.when(["truncation", "directions", "class", "confidence", "agree"], () => this.redraw());
+    studio.store.when(["pin", "keys"], () => this.mark());
   }
 
   /** Lay out the rows of a model and show its pairs. */
   async open() {
-    const { card, state } = this.studio;
-    const target = this.clientWidth < 600 ? 56 : 84;
-    const widest = Math.max(...card.domains.map((/** @type {any} */ domain) => domain.width));
-    const scale = wholeScale(widest, target);
-    this.columnWidth = widest * scale + 12;
+    const { domains } = this.studio.card;
+    const scale = wholeScale(widest(domains), this.clientWidth < 600 ? 56 : 84);
+    this.columnWidth = widest(domains) * scale + 12;
     this.style.setProperty("--column", `${this.columnWidth}px`);
-    const named = (/** @type {string} */ name, /** @type {string} */ text) =>
-      h("span", { role: "rowheader", className: "name" }, h("b", {}, name), text ? h("small", {}, text) : null);
-    this.head = h("div", { role: "row", className: "head" }, named("seed", ""));
-    this.foot = h("div", { role: "row", className: "foot", hidden: true }, named("reads as", ""));
-    this.grid.replaceChildren(this.head, ...card.domains.map((/** @type {any} */ domain) => {
-      const row = h("div", { role: "row", className: "images" }, named(domain.name, domain.description));
-      row.dataset.domain = domain.name;
-      size(row, domain, scale);
-      return row;
-    }), this.foot);
+    const row = (/** @type {string} */ kind, /** @type {string} */ name, text = "") => h("div", { role: "row", className: kind },
+      h("span", { role: "rowheader", className: "name", title: text }, h("b", {}, name), text && h("small", {}, text)));
+    this.head = row("head", "seed");
+    this.rows = domains.map((domain) => size(row("images", domain.name, domain.description), domain, scale));
+    this.foot = row("foot", "reads as");
+    this.foot.hidden = true;
+    this.rows.forEach((one, i) => (one.dataset.domain = domains[i].name));
+    this.grid.replaceChildren(this.head, ...this.rows, this.foot);
     this.columns = [];
-    await this.show(state.seed);
+    await this.show(this.state.seed);
   }
 
+  /** Number of columns in view. */
   get visible() {
     const room = this.scroller.clientWidth - /** @type {HTMLElement} */ (this.head.firstElementChild).offsetWidth;
     return Math.max(1, Math.floor(room / this.columnWidth));
@@ -91,9 +67,8 @@ export class PairStrip extends HTMLElement {
   }
 
   type() {
-    const value = Number(this.seed.value);
-    if (this.seed.value !== "" && this.seed.checkValidity() && value <= MAX_SEED) this.show(value);
-    else this.seed.value = String(this.studio.state.seed);
+    if (this.seed.checkValidity()) this.show(Number(this.seed.value));
+    else this.seed.value = String(this.state.seed);
   }
 
   /** Show pairs from a seed on. @param {number} seed */
@@ -101,7 +76,7 @@ export class PairStrip extends HTMLElement {
     this.first = Math.min(seed, MAX_SEED - BATCH);
     this.scroller.scrollLeft = 0;
     this.seed.value = String(this.first);
-    this.studio.store.set({ seed: this.first });
+    this.set({ seed: this.first });
     await this.redraw();
   }
 
@@ -111,8 +86,7 @@ export class PairStrip extends HTMLElement {
       const first = this.seedInView;
       const pairs = await this.ask(first, this.visible + 2, signal);
       this.cut(first, pairs.length);
-      pairs.forEach((pair, i) => this.put(i, pair));
-      this.mark();
+      this.put(0, pairs);
       this.dispatchEvent(new Event("drawn"));
     });
     for (let had = 0; had < this.columns.length && this.columns.length < this.visible; ) {
@@ -121,142 +95,129 @@ export class PairStrip extends HTMLElement {
     }
   }
 
-  /** @param {number} from @param {number} count @param {AbortSignal} signal @returns {Promise<Column[]>} */
-  async ask(from, count, signal) {
-    const { api, common, filters } = this.studio;
-    const most = this.studio.limit("/generate", "seeds", 64);
-    const seeds = Array.from({ length: Math.min(most, Math.max(count, 1)) }, (_, i) => from + i);
-    try {
-      return (await api.json(api.url("generate", { ...common, seeds, ...filters, ...this.labels }), { signal })).pairs;
-    } catch (error) {
-      if (!(error instanceof Problem && error.status === 413 && seeds.length > 1)) throw error;
-      return this.ask(from, Math.floor(seeds.length / 2), signal); // the limit is lower, and not known yet
-    }
+  /** Add columns at the end. */
+  async more() {
+    if (this.latest.busy || this.columns.length >= MAX_COLUMNS || !this.columns.length) return;
+    const at = this.columns.length;
+    await this.latest.run(async (signal) => this.put(at, await this.ask(this.first + at, BATCH, signal)));
   }
 
-  get labels() {
-    return this.studio.can("/generate", "labels") && this.studio.classifiers.length ? { labels: true } : {};
+  /** @param {number} from @param {number} count @param {AbortSignal} signal @returns {Promise<Column[]>} */
+  async ask(from, count, signal) {
+    const { api, common, filters, classifiers } = this.studio;
+    const labels = this.studio.can("/generate", "labels") && classifiers.length ? true : null;
+    const length = Math.min(this.studio.limit("/generate", "seeds", 64), count);
+    const seeds = Array.from({ length }, (_, i) => from + i);
+    try {
+      return (await api.json(api.url("generate", { ...common, seeds, ...filters, labels }), { signal })).pairs;
+    } catch (error) {
+      if (!(error instanceof Problem && error.status === 413 && length > 1)) throw error;
+      return this.ask(from, Math.floor(length / 2), signal); // the limit is lower, and not known yet
+    }
   }
 
   /** Drop columns before a seed and after so many. @param {number} first @param {number} count */
   cut(first, count) {
     const gone = first - this.first;
     for (const row of this.grid.children) {
-      for (const cell of [...row.children].slice(1, 1 + gone)) cell.remove();
-      for (const cell of [...row.children].slice(1 + count)) cell.remove();
+      const cells = [...row.children].slice(1);
+      for (const cell of [...cells.slice(0, gone), ...cells.slice(gone + count)]) cell.remove();
     }
     this.first = first;
-    this.columns.splice(0, gone);
-    this.columns.length = Math.min(this.columns.length, count);
+    this.columns = this.columns.slice(gone, gone + count);
     if (gone) this.scroller.scrollLeft = 0;
   }
 
-  /** Draw a column, a new one or in place. @param {number} i @param {Column} column */
-  put(i, column) {
-    this.columns[i] = column;
-    const cellAt = (/** @type {Element} */ row, /** @type {() => HTMLElement} */ make) => {
-      if (!row.children[i + 1]) row.append(make());
-      return /** @type {HTMLElement} */ (row.children[i + 1]);
-    };
-    cellAt(this.head, () => h("span", { role: "columnheader" })).textContent = String(column.seed);
+  /** Draw columns from a place on, new ones or in place. @param {number} at @param {Column[]} columns */
+  put(at, columns) {
+    columns.forEach((column, i) => this.draw(at + i + 1, column));
+    this.columns.splice(at, columns.length, ...columns);
+    if (!this.grid.querySelector(".cell[tabindex='0']") && this.columns.length) rowsOf(this.grid)[0][0].tabIndex = 0;
+    this.mark();
+  }
+
+  /** @param {number} at in each row, behind its name @param {Column} column */
+  draw(at, column) {
+    const cellOf = (/** @type {Element} */ row, /** @type {() => HTMLElement} */ make) => row.children[at] ?? row.appendChild(make());
+    cellOf(this.head, () => h("span", { role: "columnheader" })).textContent = String(column.seed);
     for (const row of this.rows) {
-      const domain = row.dataset.domain ?? "";
-      const cell = cellAt(row, () => h("div", { role: "gridcell", className: "cell", tabIndex: -1 }, h("img", { alt: "", decoding: "sync" })));
-      /** @type {HTMLImageElement} */ (cell.firstElementChild).src = column.images[domain];
-      cell.setAttribute("aria-label", `${domain}, seed ${column.seed}${this.reading(column, domain)}`);
+      const { domain } = row.dataset;
+      const cell = cellOf(row, () => h("div", { role: "gridcell", className: "cell", tabIndex: -1 }, h("img", { alt: "", decoding: "sync" })));
+      cell.querySelector("img").src = column.images[domain];
+      cell.setAttribute("aria-label", `${domain}, seed ${column.seed}${this.reading(column, domain, ", ")}`);
     }
     this.foot.hidden = !column.labels;
-    cellAt(this.foot, () => h("span", { role: "gridcell", className: "label" })).textContent = this.summary(column);
-    const [cell] = this.rows.length ? this.cells(this.rows[0]) : [];
-    if (cell && !this.grid.querySelector(".cell[tabindex='0']")) cell.tabIndex = 0;
+    const classes = new Set(Object.values(column.labels ?? {}).map((label) => label.class)); // each one's, if they differ
+    cellOf(this.foot, () => h("span", { role: "gridcell", className: "label" })).textContent = [...classes].join(" / ");
   }
 
-  /** @param {Column} column @param {string} domain */
-  reading(column, domain) {
+  /** @param {Column} column @param {string} domain @param {string} before */
+  reading(column, domain, before) {
     const label = column.labels?.[domain];
-    return label ? `, reads as ${label.class} (${Math.round(label.confidence * 100)} %)` : "";
-  }
-
-  /** Return the class of all domains, or each one's where they differ. @param {Column} column */
-  summary(column) {
-    const classes = Object.values(column.labels ?? {}).map((label) => label.class);
-    return [...new Set(classes)].join(" / ");
-  }
-
-  async more() {
-    if (this.latest.busy || this.columns.length >= MAX_COLUMNS || !this.columns.length) return;
-    await this.latest.run(async (signal) => {
-      const next = this.first + this.columns.length;
-      const at = this.columns.length;
-      (await this.ask(next, BATCH, signal)).forEach((pair, i) => this.put(at + i, pair));
-      this.mark();
-    });
+    return label ? `${before}reads as ${label.class} (${Math.round(label.confidence * 100)} %)` : "";
   }
 
   scrolled() {
     const { scrollLeft, clientWidth, scrollWidth } = this.scroller;
     if (scrollLeft + 2 * clientWidth > scrollWidth) this.more();
     this.seed.value = String(this.seedInView);
-    this.studio.store.set({ seed: this.seedInView });
+    this.set({ seed: this.seedInView });
   }
 
-  /** Return the point of a column. @param {Column} column */
-  point(column) {
-    return column.index ? `${column.seed}.${column.index}` : `${column.seed}`;
+  /** Return a column as a pair. @param {Column} column @returns {import("./studio.js").Pair} */
+  pair({ seed, index, images }) {
+    const point = index ? `${seed}.${index}` : `${seed}`;
+    return { point, title: this.studio.title(point), images };
+  }
+
+  /** Return the place of a cell in its row, behind its name; -1 if there is none. @param {HTMLElement | null} cell */
+  placeOf(cell) {
+    return cell ? [...cell.parentElement.children].indexOf(cell) - 1 : -1;
   }
 
   /** Light up the column of a cell; none puts the light out. @param {HTMLElement | null} cell */
   peek(cell) {
-    const at = cell ? [...(cell.parentElement?.children ?? [])].indexOf(cell) : 0;
-    const column = this.columns[at - 1];
+    const at = this.placeOf(cell);
+    const column = this.columns[at];
     for (const one of this.grid.querySelectorAll(".on")) one.classList.remove("on");
-    if (column) for (const row of this.grid.children) row.children[at]?.classList.add("on");
-    for (const row of this.rows) row.firstElementChild?.classList.toggle("on", row === cell?.parentElement && Boolean(column));
+    if (column) for (const row of this.grid.children) row.children[at + 1].classList.add("on");
+    if (column) cell.parentElement.firstElementChild.classList.add("on");
     this.grid.classList.toggle("lit", Boolean(column));
-    if (column) this.caption.textContent = this.describe(column);
-    else this.tell();
-    const pair = column && { point: this.point(column), title: this.studio.title(this.point(column)), images: column.images };
-    this.dispatchEvent(new CustomEvent("peek", { bubbles: true, detail: pair ?? null }));
+    this.caption.textContent = column ? this.describe(column) : this.passedOver();
+    this.dispatchEvent(new CustomEvent("peek", { bubbles: true, detail: column ? this.pair(column) : null }));
   }
 
   /** @param {Column} column */
   describe(column) {
-    const read = this.studio.domains.filter((name) => column.labels?.[name]).map((name) => `${name}${this.reading(column, name)}`);
     const passed = column.index ? ` (the first of its images that passes, number ${column.index})` : "";
-    return `Seed ${column.seed}${passed}: ${read.length ? read.join("; ").replaceAll(", reads as", " reads as") : "one latent vector, drawn in every row"}`;
+    const read = this.studio.domains.map((name) => this.reading(column, name, `${name} `)).filter(Boolean);
+    return `Seed ${column.seed}${passed}: ${read.join("; ") || "one latent vector, drawn in every row"}`;
   }
 
-  /** Say what the filters passed over, or what to do. */
-  tell() {
+  /** Return what the filters passed over. */
+  passedOver() {
     const over = this.columns.reduce((sum, column) => sum + column.index, 0);
-    const all = over + this.columns.length;
-    const { class: named, confidence, agree } = this.studio.state;
-    this.caption.textContent = named || confidence || agree ? `${this.columns.length} pairs shown of ${all} drawn; ${over} passed over by the filters` : "";
+    const { class: named, confidence, agree } = this.state;
+    return named || confidence || agree ? `${this.columns.length} pairs shown of ${over + this.columns.length} drawn; ${over} passed over by the filters` : "";
   }
 
   /** Keep a column: it is looked at closely, and is a key frame. @param {HTMLElement | null} cell */
   choose(cell) {
-    const column = cell && this.columns[[...(cell.parentElement?.children ?? [])].indexOf(cell) - 1];
+    const column = this.columns[this.placeOf(cell)];
     if (!column) return;
-    const { keys } = this.studio.state;
-    const point = this.point(column);
-    this.studio.store.set({ pin: point, keys: keys.includes(point) ? keys : [...keys, point] });
+    const { keys } = this.state;
+    const { point } = this.pair(column);
+    this.set({ pin: point, keys: keys.includes(point) ? keys : [...keys, point] });
   }
 
   /** Mark the columns that are kept. */
   mark() {
-    const { pin, keys } = this.studio.state;
-    this.tell();
-    this.columns.forEach((column, i) => {
-      const point = this.point(column);
+    const { pin, keys } = this.state;
+    this.caption.textContent = this.passedOver();
+    this.columns.map((column) => this.pair(column).point).forEach((point, i) => {
       this.head.children[i + 1].classList.toggle("key", keys.includes(point));
       for (const row of this.rows) row.children[i + 1].setAttribute("aria-selected", String(point === pin));
     });
   }
 }
 customElements.define("pair-strip", PairStrip);
-
-/** @param {EventTarget | null} target @returns {HTMLElement | null} */
-function cellOf(target) {
-  return target instanceof HTMLElement ? target.closest(".cell") : null;
-}

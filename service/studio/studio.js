@@ -1,12 +1,31 @@
 /** What all parts of the page share: the model, its pairs, and the parameters of every request. */
 
+import { Latest } from "./api.js";
+import { save } from "./dom.js";
 import { readRows } from "./files.js";
-import { writeDirections, writeState } from "./state.js";
+import { write, writeState } from "./state.js";
 
 /** @typedef {Record<string, string>} Images  data URLs by domain */
 /** @typedef {{point: string, title: string, images: Images}} Pair */
+/**
+ * @typedef {object} Card  of a model
+ * @property {string} name
+ * @property {string} kind
+ * @property {string} version
+ * @property {string} digest
+ * @property {string} graph_digest
+ * @property {string[]} goes_with  names or digests of generators
+ * @property {import("./dom.js").Domain[]} domains
+ * @property {string[]} classes
+ * @property {{distribution: string, latent_dim: number}} prior
+ * @property {{name: string | null}[]} directions
+ * @property {Record<string, any>} quality
+ * @property {string} data_license
+ * @property {string} credit
+ */
 
 const DIGITS = 12; // of a digest, in a URL
+const REST_MS = 120;
 
 /** One model at a time, and what the service can do. */
 export class Studio {
@@ -15,9 +34,9 @@ export class Studio {
     this.api = api;
     this.store = store;
     this.report = report;
-    /** @type {any[]} */
+    /** @type {Card[]} */
     this.cards = [];
-    /** @type {any} */
+    /** @type {Card} */
     this.card = null;
     /** @type {any} the OpenAPI document, once it is here */
     this.document = null;
@@ -29,21 +48,29 @@ export class Studio {
     return this.store.state;
   }
 
-  /** Names of the model's domains. @returns {string[]} */
+  /** Names of the model's domains. */
   get domains() {
-    return this.card.domains.map((/** @type {any} */ domain) => domain.name);
+    return this.card.domains.map((domain) => domain.name);
   }
 
   get digest() {
     return this.card.digest.replace("sha256:", "").slice(0, DIGITS);
   }
 
-  /** Classifiers of the model's domains, in their order. @returns {any[]} */
+  get normal() {
+    return this.card.prior.distribution === "normal";
+  }
+
+  /** Cards of a kind that go with the model. @param {string} kind */
+  companions(kind) {
+    const { name, graph_digest: graph } = this.card;
+    return this.cards.filter((card) => card.kind === kind && card.goes_with.some((one) => one === name || one === graph));
+  }
+
+  /** Classifiers of the model's domains, in their order. */
   get classifiers() {
-    const mine = [this.card.name, this.card.graph_digest];
-    const fit = (/** @type {any} */ card, /** @type {string} */ domain) =>
-      card.kind === "classifier" && card.domains[0].name === domain && card.goes_with.some((/** @type {any} */ one) => mine.includes(one));
-    return this.domains.map((domain) => this.cards.find((card) => fit(card, domain))).filter(Boolean);
+    const all = this.companions("classifier");
+    return this.domains.map((name) => all.find((card) => card.domains[0].name === name)).filter(Boolean);
   }
 
   /** Return whether a route of the service takes a parameter. @param {string} path @param {string} [parameter] */
@@ -59,24 +86,14 @@ export class Studio {
     return bounds.find((bound) => bound !== undefined) ?? normal;
   }
 
-  /** Parameters that every request for images has, as a query takes them. */
+  /** Fields that every request for images has; null is none. */
   get common() {
     const { truncation, directions } = this.state;
-    return { model: this.card.name, truncation, directions: writeDirections(directions) || null };
+    const moved = Object.entries(directions).filter(([, steps]) => steps);
+    return { model: this.card.name, truncation, directions: moved.length ? Object.fromEntries(moved) : null };
   }
 
-  /** The same in a body. */
-  get commonBody() {
-    const moved = Object.entries(this.state.directions).filter(([, value]) => value);
-    const { truncation } = this.state;
-    return {
-      model: this.card.name,
-      ...(truncation !== null && { truncation }),
-      ...(moved.length && { directions: Object.fromEntries(moved) }),
-    };
-  }
-
-  /** Filters that are set, and labels if the service has them, as a query takes them. */
+  /** Filters that are set, if the service has them. */
   get filters() {
     const { class: named, confidence, agree } = this.state;
     if (!this.can("/generate", "min_confidence") || !this.classifiers.length) return {};
@@ -84,43 +101,47 @@ export class Studio {
   }
 
   /**
-   * Return the pairs along a path through points, `steps` from one to the next, both counted: two are the points alone.
+   * Return the response to a walk through points, `steps` from one to the next, both counted: two are the points alone.
    * @param {string[]} points @param {{steps?: number, loop?: boolean, format?: string, signal?: AbortSignal}} options
    */
   async path(points, { steps = 2, loop = false, format = "json", signal }) {
-    const keyframes = await this.keyframes(points, signal);
-    const body = { ...this.commonBody, keyframes, steps, loop, format };
+    const keyframes = await Promise.all(points.map((point) => this.#keyframe(point, signal)));
+    const body = { ...this.common, keyframes, steps, loop, format };
     return this.api.fetch(this.api.url("interpolate"), { body, signal });
   }
 
-  /** Return a pair. @param {string} point @param {AbortSignal} [signal] @returns {Promise<Pair>} */
+  /** Return a pair. @param {string} point @param {AbortSignal} signal @returns {Promise<Pair>} */
   async pair(point, signal) {
     const { frames } = await (await this.path([point, point], { signal })).json();
     return { point, title: this.title(point), images: frames[0].images };
   }
 
-  /** Return points as key frames of a body. @param {string[]} points @param {AbortSignal} [signal] */
-  async keyframes(points, signal) {
-    return Promise.all(points.map(async (point) => {
-      if (!point.startsWith("p")) return seedOf(point);
-      const [corners, place] = point.slice(1).split("@");
-      const [latent] = await this.plane(corners.split(","), [place.split(",").map(Number)], signal);
-      return { latent };
-    }));
+  /** Save the walk as an animation that the service makes. @param {string} format */
+  async saveWalk(format) {
+    const { keys, steps, loop } = this.state;
+    const response = await this.path(keys, { steps, loop, format });
+    save(await response.blob(), `${this.card.name}-walk.${format}`);
+  }
+
+  /** @param {string} point @param {AbortSignal} signal */
+  async #keyframe(point, signal) {
+    if (!point.startsWith("p")) return seedOf(point);
+    const [corners, place] = point.slice(1).split("@");
+    const [latent] = await this.plane(corners.split(","), [place.split(",").map(Number)], signal);
+    return { latent };
   }
 
   /**
    * Return latents between four corners at places (u, v). With weights w they are the sum of w times a corner, divided
    * by the root of the sum of squares for a normal prior, so that they stay as typical as the corners. The arithmetic
    * is the same in every browser.
-   * @param {string[]} corners @param {number[][]} places @param {AbortSignal} [signal] @returns {Promise<number[][]>}
+   * @param {string[]} corners @param {number[][]} places @param {AbortSignal} signal @returns {Promise<number[][]>}
    */
   async plane(corners, places, signal) {
     const latents = await this.#corners(corners, signal);
-    const normal = this.card.prior.distribution === "normal";
     return places.map(([u, v]) => {
       const weights = [(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v];
-      const scale = normal ? Math.sqrt(weights.reduce((sum, weight) => sum + weight * weight, 0)) : 1;
+      const scale = this.normal ? Math.sqrt(weights.reduce((sum, weight) => sum + weight * weight, 0)) : 1;
       return Array.from(latents[0], (_, z) => {
         const sum = weights.reduce((all, weight, i) => all + weight * latents[i][z], 0);
         return Number(Math.fround(sum / scale).toPrecision(9));
@@ -128,40 +149,73 @@ export class Studio {
     });
   }
 
-  /** @param {string[]} corners @param {AbortSignal} [signal] @returns {Promise<Float32Array[]>} */
+  /** @param {string[]} corners @param {AbortSignal} signal */
   async #corners(corners, signal) {
-    const { truncation } = this.state;
+    const { model, truncation } = this.common;
     const key = JSON.stringify([this.card.digest, corners, truncation]);
-    const known = this.corners.get(key);
-    if (known) return known;
-    const body = { model: this.card.name, keyframes: corners.map(seedOf), steps: 2, format: "npz", ...(truncation !== null && { truncation }) };
-    const response = await this.api.fetch(this.api.url("interpolate"), { body, signal });
-    const latents = readRows(await response.arrayBuffer(), "latent");
-    this.corners.set(key, latents);
-    return latents;
+    if (!this.corners.has(key)) {
+      const body = { model, truncation, keyframes: corners.map(seedOf), steps: 2, format: "npz" };
+      const response = await this.api.fetch(this.api.url("interpolate"), { body, signal });
+      this.corners.set(key, readRows(await response.arrayBuffer(), "latent"));
+    }
+    return this.corners.get(key);
   }
 
   /** Return what a point is called. @param {string} point */
   title(point) {
-    const [seed, index] = point.split(".");
-    return point.startsWith("p") ? "a point of the plane" : `seed ${seed}${index && index !== "0" ? `, image ${index}` : ""}`;
+    const { seed, index } = seedOf(point);
+    return point.startsWith("p") ? "a point of the plane" : `seed ${seed}${index ? `, image ${index}` : ""}`;
   }
 
-  /** Return what a saved picture says of itself. @param {string} point @param {Record<string, string>} [more] */
-  texts(point, more = {}) {
+  /** Return what a saved picture says of itself. @param {string} point @param {Record<string, string>} more */
+  texts(point, more) {
     const { truncation, directions } = this.state;
     const { seed, index } = point.startsWith("p") ? { seed: "", index: "" } : seedOf(point);
     const texts = {
       Software: "CoGAN studio", Model: this.card.name, Digest: this.card.digest, Seed: `${seed}`, Index: `${index}`,
-      Directions: JSON.stringify(directions), Truncation: truncation === null ? "" : `${truncation}`, ...more,
+      Directions: JSON.stringify(directions), Truncation: write(truncation), ...more,
       View: writeState({ ...this.state, pin: point || null }),
     };
     return Object.fromEntries(Object.entries(texts).filter(([, text]) => text !== ""));
   }
 }
 
+/** A part of the page, which asks for one thing at a time. */
+export class Part extends HTMLElement {
+  /** @param {Studio} studio */
+  start(studio) {
+    this.studio = studio;
+    this.latest = new Latest(studio.report);
+  }
+
+  get state() {
+    return this.studio.state;
+  }
+
+  /** Change the state. @param {Partial<import("./state.js").State>} changes */
+  set(changes) {
+    this.studio.store.set(changes);
+  }
+
+  /** Fetch anew: at once if the part is on the screen, otherwise when nothing has changed for a moment. */
+  refresh() {
+    clearTimeout(this.resting);
+    const { top, bottom } = this.getBoundingClientRect();
+    if (bottom > 0 && top < innerHeight) this.fetch();
+    else this.resting = setTimeout(() => this.fetch(), REST_MS);
+  }
+
+  async fetch() {}
+
+  /** Drop everything that has not come yet. */
+  cancel() {
+    clearTimeout(this.resting);
+    this.latest.cancel();
+  }
+}
+
 /** Return the seed and the index of a point that is one of a seed. @param {string} point */
-export function seedOf(point) {
+function seedOf(point) {
   const [seed, index] = point.split(".").map(Number);
   return { seed, index: index || 0 };
 }

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
-from playwright.sync_api import Browser, Download, Page, expect
+from playwright.sync_api import Browser, Download, Page, Request, expect
 
 from tests.browser.conftest import DOMAINS, MODEL, Pixels, Visitor, cell, decode, inner, on_screen, picture
 from tests.conftest import write_model
@@ -164,6 +164,10 @@ def test_a_walk_is_ordered_by_keyboard(visit: Visitor) -> None:
     page.keyboard.press("Delete")
     expect(page.locator(".keys li")).to_have_count(2)
     assert query_of(page)["keys"] == "6~1"
+    page.get_by_label("Variety").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(700)
+    expect(page.get_by_label("Variety")).to_be_focused()  # the walk, made anew, takes the focus only once
 
 
 def test_a_plane_has_its_seeds_in_the_corners(visit: Visitor, pairs: Pairs) -> None:
@@ -223,6 +227,27 @@ def test_directions_move_everything(visit: Visitor, pairs: Pairs) -> None:
     expect(image).to_have_attribute("src", pairs(seed=3)[0]["images"]["negative"])
 
 
+def test_what_is_off_the_screen_waits(visit: Visitor) -> None:
+    """Of moves in quick succession a plane on the screen shows the first and the last, one off it only the last."""
+    page = visit.open(QUERY)
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request))
+    move = """(slider, values) => values.forEach((value) => {
+        slider.value = value;
+        slider.dispatchEvent(new Event("input"));
+    })"""
+    for place, values, expected in (
+        ("pair-strip", ["1", "1.5", "2"], [2]),
+        ("pair-plane", ["0.5", "1", "1.5"], [0.5, 1.5]),
+    ):
+        page.locator(place).scroll_into_view_if_needed()
+        asked.clear()
+        page.get_by_label("Direction 2").evaluate(move, values)
+        page.wait_for_timeout(1500)
+        bodies = [json.loads(one.post_data or "") for one in asked if one.method == "POST"]
+        assert [body["directions"] for body in bodies] == [{"2": value} for value in expected]
+
+
 def test_filters_tell_what_they_passed_over(visit: Visitor, pairs: Pairs) -> None:
     """Only pairs that pass are shown, with what they are read as, and how many others were drawn is told."""
     page = visit.open(QUERY)
@@ -231,6 +256,7 @@ def test_filters_tell_what_they_passed_over(visit: Visitor, pairs: Pairs) -> Non
     filters.get_by_label("read as").select_option("3")
     filters.get_by_label("at least this sure").fill("0.9")
     filters.get_by_label("are read alike in every domain").check()
+    page.mouse.move(5, 5)  # off the strip, which scrolls below it
     expect(page.locator(".caption")).to_contain_text("passed over by the filters")
     shown = page.locator(".foot .label").all_inner_texts()
     asked = {"class": "3", "min_confidence": 0.9, "agree": True}

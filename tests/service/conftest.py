@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -98,6 +99,26 @@ def connect_to(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]
     """Return what opens a client of either kind."""
     with ExitStack() as stack:
         yield lambda url, **access: cast("Client", stack.enter_context(closing(request.param(url, **access))))
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[httpx.Request]]:
+    """Return what gives clients of either kind responses instead of a service, and returns their requests."""
+
+    def answer(*responses: httpx.Response) -> list[httpx.Request]:
+        requests, left = list[httpx.Request](), iter(responses)
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            requests.append(request)
+            response = next(left)  # copied, as parameters of a test are shared
+            return httpx.Response(response.status_code, headers=response.headers, content=response.content)
+
+        transport = httpx.MockTransport(handle)
+        monkeypatch.setattr(Client, "_open", partial(httpx.Client, transport=transport))
+        monkeypatch.setattr(AsyncClient, "_open", partial(httpx.AsyncClient, transport=transport))
+        return requests
+
+    return answer
 
 
 @pytest.fixture(scope="module")

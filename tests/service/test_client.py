@@ -14,14 +14,20 @@ import httpx
 import numpy as np
 import pytest
 
-from service.client import MAX_CACHED, AsyncClient, Client, Core, PairOptions
+from service.client import MAX_CACHED, AsyncClient, Client, PairOptions
 from service.errors import DigestMismatch, InvalidRequest
-from tests.conftest import domain_shapes
+from service.metadata import Direction
+from tests.conftest import LATENT_DIM, domain_shapes
 from tests.running import Service, wait_until
 from tests.service.conftest import statuses
 
 Start = Callable[..., Service]
 Open = Callable[..., Client]
+UNIT_VECTORS = np.eye(LATENT_DIM)[:2].tolist()
+DIRECTIONS = [
+    Direction(name="thickness", vector=UNIT_VECTORS[0], spread=0.5),
+    Direction(vector=UNIT_VECTORS[1], spread=0.5),
+]
 
 
 @pytest.fixture
@@ -58,6 +64,25 @@ def test_options_reach_the_service(served: Service, client: Client) -> None:
     assert pairs.domains == ("negative", "edge")
     assert np.array_equal(pairs["negative"], expected["negative"])
     assert not np.array_equal(pairs["edge"], arrays(served, "/generate?seed=7&model=all")["edge"])
+
+
+def test_directions_move_all_images(start: Start, tiny_model: Callable[..., Path], connect_to: Open) -> None:
+    """By number or name, in queries and bodies: the pixels are those that the service answers to curl."""
+    tiny_model(directions=DIRECTIONS)
+    service = start()
+    client, moved = connect_to(service.url), arrays(service, "/generate?seed=7&directions=2:1.5,thickness:-1")
+    pairs = client.generate(seed=7, directions={2: 1.5, "thickness": -1})
+    assert np.array_equal(pairs["edge"], moved["edge"])
+    assert not np.array_equal(pairs["edge"], client.generate(seed=7, directions={})["edge"])
+    latent = arrays(service, "/generate?seed=7")["latent"][0]
+    assert np.array_equal(
+        client.generate(latents=[latent], directions={"2": 1.5, "thickness": -1})["edge"], moved["edge"]
+    )
+    for keyframes in ([7, 8], [7, 8, latent]):
+        walk = client.interpolate(keyframes, steps=2, directions={"2": 1.5, "thickness": -1})
+        assert np.array_equal(walk["edge"][0], moved["edge"][0])
+    (pair, _) = client.shards(0, size=2, directions={"2": 1.5})
+    assert np.array_equal(pair["edge"], arrays(service, "/generate?seed=0&directions=2:1.5")["edge"][0])
 
 
 def test_latents_are_sent_exactly(served: Service, client: Client) -> None:
@@ -103,11 +128,14 @@ def test_fetch_returns_files_as_they_are(served: Service, client: Client) -> Non
     assert client.fetch("/interpolate", query) == httpx.get(f"{served.url}/interpolate", params=query).content
 
 
-def test_a_service_may_be_below_a_path() -> None:
+@pytest.mark.parametrize("path", ["/pairs", "/pairs/"])
+def test_a_service_may_be_below_a_path(
+    answering: Callable[..., list[httpx.Request]], connect_to: Open, path: str
+) -> None:
     """The client keeps the prefix of its address."""
-    for url in ("http://service/pairs", "http://service/pairs/"):
-        request, _ = next(Core(url).exchange(Core(url).generate(seed=7)))
-        assert str(request.url) == "http://service/pairs/generate?seed=7"
+    requests = answering(httpx.Response(200, content=b"an image"))
+    assert connect_to(f"http://service{path}").fetch("/generate?seed=7") == b"an image"
+    assert [str(request.url) for request in requests] == ["http://service/pairs/generate?seed=7"]
 
 
 def test_its_methods_are_documented() -> None:

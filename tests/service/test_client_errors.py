@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from service.app import create_app
-from service.client import AsyncClient, Client, Core
+from service.client import AsyncClient, Client
 from service.errors import (
     DeadlineExceeded,
     FieldError,
@@ -95,15 +95,15 @@ def test_a_problem_is_the_error_of_its_code(
 
 
 @pytest.mark.parametrize("kind", [one for one in RequestError.__subclasses__() if one is not OtherError])
-def test_every_error_of_the_service_arrives(kind: type[RequestError]) -> None:
+def test_every_error_of_the_service_arrives(
+    answering: Callable[..., list[httpx.Request]], connect_to: Open, kind: type[RequestError]
+) -> None:
     """The client raises what the service raised, with all of its fields, for each class of errors."""
     sent = kind("what is wrong", [FieldError("/count", 0, ["1", "2"], "query")], {"WWW-Authenticate": "Bearer"})
     answer = problem_response(sent)
-    core = Core("http://service")
-    steps = core.exchange(core.models())
-    next(steps)
+    answering(httpx.Response(answer.status_code, headers=answer.headers, content=bytes(answer.body)))
     with pytest.raises(kind) as caught:
-        steps.send(httpx.Response(answer.status_code, headers=answer.headers, content=bytes(answer.body)))
+        connect_to("http://service").models()
     assert type(caught.value) is kind
     assert (caught.value.status, caught.value.code) == (sent.status, sent.code)
     assert (caught.value.detail, caught.value.errors) == (sent.detail, sent.errors)
@@ -118,13 +118,13 @@ def test_every_error_of_the_service_arrives(kind: type[RequestError]) -> None:
         (httpx.Response(409, json={"code": "of_tomorrow", "detail": "no", "errors": []}), '{"code":"of_tomorrow"'),
     ],
 )
-def test_other_errors_keep_their_status(response: httpx.Response, detail: str) -> None:
+def test_other_errors_keep_their_status(
+    answering: Callable[..., list[httpx.Request]], connect_to: Open, response: httpx.Response, detail: str
+) -> None:
     """What a proxy says, or a service with newer codes."""
-    core = Core("http://service")
-    steps = core.exchange(core.models())
-    next(steps)
+    answering(response)
     with pytest.raises(OtherError, match=f"^{re.escape(detail)}") as caught:
-        steps.send(response)
+        connect_to("http://service").models()
     assert caught.value.status == response.status_code
 
 
@@ -177,20 +177,35 @@ def test_a_wait_that_is_too_long_is_an_error(start: Start, tiny_model: Callable[
     assert 30 < int(caught.value.headers["retry-after"]) <= 100
 
 
-def test_a_service_without_models_is_waited_for(start: Start, tiny_model: Callable[..., Path]) -> None:
-    """The client would wait as long as the 503 says, and then sends the same request again."""
-    core = Core(start().url)
-    steps = core.exchange(core.generate(seed=7))
-    request, wait_s = next(steps)
-    assert wait_s == 0
-    with httpx.Client() as http:
-        again, wait_s = steps.send(http.send(request))
-        assert (again, wait_s) == (request, 5)
-        tiny_model()
-        wait_until(lambda: httpx.get(f"{request.url.copy_with(path='/readyz', query=None)}").status_code == 200)
-        with pytest.raises(StopIteration) as done:
-            steps.send(http.send(again))
-    assert done.value.value[0].seed == 7
+def test_a_service_without_models_is_waited_for(
+    start: Start, tiny_model: Callable[..., Path], connect_to: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client waits as long as the 503 says, and then sends the same request again."""
+    service, sent = start(), list[tuple[httpx.Request, float]]()
+
+    def wait(request: httpx.Request, wait_s: float) -> None:
+        sent.append((request, wait_s))
+        if wait_s:
+            tiny_model()
+            wait_until(lambda: httpx.get(f"{service.url}/readyz").status_code == 200)
+
+    for kind in (Client, AsyncClient):
+        monkeypatch.setattr(kind, "_reply", without_sleep(kind, wait))
+    assert connect_to(service.url).generate(seed=7)[0].seed == 7
+    request = sent[0][0]
+    assert sent == [(request, 0), (request, 5)]
+
+
+def without_sleep(kind: Any, wait: Callable[[httpx.Request, float], None]) -> Any:
+    """Return a client's method that sends a request, with another way to wait."""
+    real = kind._reply
+
+    async def reply(client: Any, request: httpx.Request, wait_s: float) -> httpx.Response:
+        wait(request, wait_s)
+        response: httpx.Response = await real(client, request, 0)
+        return response
+
+    return reply
 
 
 @pytest.mark.anyio
