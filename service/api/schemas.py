@@ -102,8 +102,7 @@ class FilterFields(ClosedModel):
     @property
     def filters(self) -> Filters | None:
         """The filters; None if there are none."""
-        chosen = Filters(self.class_name, self.min_confidence or 0.0, self.agree)
-        return chosen if chosen != Filters() else None
+        return Filters(self.class_name, self.min_confidence or 0.0, self.agree) or None
 
 
 class _PairRequest(_ImageRequest, FilterFields):

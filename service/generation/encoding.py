@@ -5,7 +5,6 @@ Axes: B batch, Z latent, H height, W width, C channels.
 
 from __future__ import annotations
 
-import json
 import math
 from base64 import b64encode
 from collections import Counter
@@ -64,8 +63,7 @@ def _json(generated: GeneratedImages) -> Encoding:
 
 @lru_cache
 def _json_start(model: str, version: str, digest: str, domains: tuple[str, ...]) -> str:
-    start = {"model": model, "version": version, "digest": digest, "domains": domains}
-    return json.dumps(start, separators=(",", ":"))[:-1]
+    return dump({"model": model, "version": version, "digest": digest, "domains": domains})[:-1]
 
 
 def _zip(generated: GeneratedImages) -> Encoding:

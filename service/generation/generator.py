@@ -14,7 +14,7 @@ from service.errors import FieldError, InvalidRequest, TooLarge
 from service.generation import pairs
 from service.generation.encoding import FRAME_FORMATS, PAIR_FORMATS, Format
 from service.generation.images import Encoding
-from service.generation.pairs import GeneratedImages, Steps, check_filters, classifiers_of
+from service.generation.pairs import GeneratedImages, Steps, add_classifiers
 from service.generation.spec import Filters, GenerationSpec, InterpolationPath, LatentSpec
 from service.telemetry.metrics import Metrics
 
@@ -39,10 +39,10 @@ class Generator:
         *,
         domains: Sequence[str] | None,
         latents: Sequence[LatentSpec],
-        truncation: float | None,
-        path: InterpolationPath | None,
-        format_: str,
         place: str,
+        format_: str = "json",
+        truncation: float | None = None,
+        path: InterpolationPath | None = None,
         directions: Mapping[str, float] | None = None,
         labels: bool = False,
         filters: Filters | None = None,
@@ -55,11 +55,10 @@ class Generator:
         """
         _check_latents(model, latents, "/latents/{}" if path is None else "/keyframes/{}/latent")
         chosen, steps = check_domains(model, domains, place), _check_directions(model, directions or {}, place)
-        classifiers = classifiers_of(model, chosen, self._registry.models) if labels or filters else ()
-        options = (steps, count, labels, filters, classifiers)
+        options = (steps, count, labels, filters)
         spec = GenerationSpec(model, chosen, tuple(latents), truncation, path, format_, *options)
-        if spec.filters is not None:
-            check_filters(spec, spec.filters, place)
+        if labels or filters:
+            spec = add_classifiers(spec, self._registry.models, place)
         _check_labels(spec, place)
         self._check_size(spec, place)
         return spec

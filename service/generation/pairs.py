@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.onnx_model import Arrays, OnnxModel
+from service.engine.onnx_model import Arrays, OnnxModel, take
 from service.engine.request import Encoding, Job
 from service.errors import FieldError, InvalidRequest, RunFailed
 from service.generation.images import Pixels, sheet_rows
 from service.generation.spec import Filters, GenerationSpec, LatentSpec
-from service.metadata import CLASSES
+from service.metadata import CLASSES, Kind
 
 MAX_CANDIDATES = 1_000  # of a seed; a constant, so that every replica takes the same ones
 ROWS = 16  # of a run whose number of rows is free; others can have their turn after it
@@ -91,19 +91,30 @@ def label_columns(labels: Sequence[PairLabels]) -> dict[str, NDArray[Any]]:
     return columns | {"pair.agree": np.array([one.agree is True for one in labels])}
 
 
-def classifiers_of(generator: OnnxModel, domains: Sequence[str], models: Sequence[OnnxModel]) -> tuple[OnnxModel, ...]:
-    """Return the classifiers among `models` that go with a generator: for each domain the first, if there is one."""
+def companions(kind: Kind, generator: OnnxModel, models: Sequence[OnnxModel]) -> dict[str, OnnxModel]:
+    """Return the classifiers or encoders among `models` that go with a generator: the first of each of its domains."""
     fitting = {
         model.domains[0]: model
         for model in reversed(models)
-        if model.metadata.kind == "classifier"
+        if model.metadata.kind == kind
         and {generator.name, generator.graph_digest} & set(model.metadata.goes_with)
+        and not model.metadata.domains[1:]
         and model.inputs[0] in generator.outputs
+        and (kind == "classifier" or model.outputs == generator.inputs)
     }
-    return tuple(fitting[name] for name in domains if name in fitting)
+    return {name: fitting[name] for name in generator.domains if name in fitting}
 
 
-def check_filters(spec: GenerationSpec, filters: Filters, place: str) -> None:
+def add_classifiers(spec: GenerationSpec, models: Sequence[OnnxModel], place: str) -> GenerationSpec:
+    """Return a spec with the classifiers among `models` that its labels and filters need. Raises InvalidRequest."""
+    known = companions("classifier", spec.model, models)
+    spec = replace(spec, classifiers=tuple(known[name] for name in spec.domains if name in known))
+    if spec.filters is not None:
+        _check_filters(spec, spec.filters, place)
+    return spec
+
+
+def _check_filters(spec: GenerationSpec, filters: Filters, place: str) -> None:
     """Raise InvalidRequest for filters that no classifier can apply, or a class that it does not know."""
     chosen = filters.class_name
     if not spec.classifiers:
@@ -127,7 +138,7 @@ def generate(spec: GenerationSpec, place: str | None = None) -> Steps[GeneratedI
     """
     if spec.filters is not None:
         return (yield from _filter(spec, spec.filters, place))
-    inputs, outputs = yield Job(spec.model, spec.size, spec.inputs, _compute, 0.0)
+    inputs, outputs = yield Job(spec.model, spec.size, spec.inputs, keep_all, 0.0)
     images = {name: outputs[name] for name in spec.domains}
     labels = (yield from _label(spec.classifiers, images, spec.size)) if spec.labels else None
     return GeneratedImages(spec, inputs, images, labels)
@@ -137,7 +148,7 @@ def _label(classifiers: Sequence[OnnxModel], images: Mapping[str, Pixels], size:
     found: list[dict[str, Label]] = [{} for _ in range(size)]
     for model in classifiers:
         (domain,) = model.domains
-        _, outputs = yield Job(model, size, partial(_rows, domain, images[domain]), _compute, 0.0)
+        _, outputs = yield Job(model, size, partial(take, {domain: images[domain]}), keep_all, 0.0)
         probabilities = outputs[CLASSES]
         for labels, row, best in zip(found, probabilities, probabilities.argmax(1), strict=True):
             labels[domain] = Label(model.metadata.classes[best], round(float(row[best]), DECIMALS))
@@ -213,11 +224,7 @@ def _join(spec: GenerationSpec, rows: Sequence[GeneratedImages]) -> GeneratedIma
     )
 
 
-def _rows(name: str, array: NDArray[Any], start: int, stop: int) -> Arrays:
-    return {name: array[start:stop]}
-
-
-def _compute(inputs: Arrays, outputs: Arrays) -> Encoding[Computed]:
+def keep_all(inputs: Arrays, outputs: Arrays) -> Encoding[Computed]:
     """Return what a job computed, as it is."""
     return inputs, outputs
     yield
