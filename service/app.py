@@ -18,9 +18,8 @@ from starlette.routing import Route
 from service import __version__
 from service.api.clouds import PREDICT, AliasMiddleware, PredictRoute
 from service.api.docs import add_docs, customize_openapi
-from service.api.generate import GenerateRoutes, ImageResponses
+from service.api.generate import GenerateRoutes, ImageResponses, InterpolateRoutes
 from service.api.health import HealthRoutes
-from service.api.interpolate import InterpolateRoutes
 from service.api.models import ModelRoutes
 from service.api.schemas import MAX_LATENT_VALUE
 from service.api.shards import ShardRoutes, lower_priority

@@ -30,6 +30,9 @@ WHOLE = BeforeValidator(_whole)  # the last of a type's annotations: what follow
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED), WHOLE]
 LatentValue = Annotated[float, Field(ge=-MAX_LATENT_VALUE, le=MAX_LATENT_VALUE, allow_inf_nan=False)]
 LatentValues = Annotated[list[LatentValue], Field(min_length=1, max_length=MAX_LATENT_DIM, fail_fast=True)]
+DomainNames = Annotated[
+    list[str], Field(min_length=1, max_length=MAX_DOMAINS, fail_fast=True, json_schema_extra={"uniqueItems": True})
+]
 OF_SEEDS = ("seed", "seeds", "index", "count", "truncation", "class", "min_confidence", "agree")  # not of latents
 Step = Annotated[float, Field(ge=-MAX_STEP, le=MAX_STEP, allow_inf_nan=False)]
 Steps = Annotated[dict[str, Step], Field(max_length=2 * MAX_DIRECTIONS)]
@@ -77,9 +80,7 @@ class _ImageRequest(ClosedModel):
 
     model: str | None = None
     """Name of the model; otherwise the default one."""
-    domains: list[str] | None = Field(
-        default=None, min_length=1, max_length=MAX_DOMAINS, fail_fast=True, json_schema_extra={"uniqueItems": True}
-    )
+    domains: DomainNames | None = None
     """Names of the domains to generate, in this order; otherwise all."""
     truncation: float | None = Field(default=None, ge=MIN_TRUNCATION, allow_inf_nan=False)
     """Bound on every value of a latent of a seed: lower is more typical, less varied."""

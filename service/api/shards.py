@@ -14,8 +14,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.responses import StreamingResponse
 
-from service.api.docs import QUERY_RESPONSES, PlainRoute, problems, query_parameters
-from service.api.options import TIMEOUT_PARAMETER, deadline, read_query
+from service.api.docs import BINARY, NOT_MODIFIED, Responses, add_image_route, problems
+from service.api.options import deadline, read_query
 from service.api.schemas import ShardQuery
 from service.errors import DeadlineExceeded, DigestMismatch, FieldError, InvalidRequest
 from service.generation.generator import Generator
@@ -56,26 +56,17 @@ class ShardRoutes:
 
     def add_to(self, app: FastAPI) -> None:
         """Add the route to an app."""
-        content = {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}
-        app.router.add_api_route(
-            "/shards/{number}.tar",
-            self.send_shard,
-            methods=["GET"],
-            tags=["images"],
-            response_class=Response,
-            route_class_override=PlainRoute,
-            responses={200: {"content": content, "description": "The shard"}}
-            | QUERY_RESPONSES
-            | problems(404, 409, 422, 500, 503, 504),
-            openapi_extra={"parameters": [NUMBER, *query_parameters(ShardQuery), TIMEOUT_PARAMETER]},
-        )
+        found: Responses = {200: {"content": {MEDIA_TYPE: BINARY}, "description": "The shard"}}
+        responses = found | NOT_MODIFIED | problems(404, 409, 422, 500, 503, 504)
+        path = "/shards/{number}.tar"
+        add_image_route(app, "GET", path, self.send_shard, responses, ShardQuery, parameters=[NUMBER])
 
     async def send_shard(self, request: Request) -> Response:
         """Send a shard: of each of its seeds a pair, as <seed>.<domain>.png, and its labels, as <seed>.json.
 
         With filters the pair is the first candidate that passes; the member `__skipped__` lists seeds without one.
         """
-        query = read_query(request, ShardQuery, {})
+        query = read_query(request, ShardQuery)
         deadline(request, self._deadline_s)  # checked, even if nothing is computed
         shard = self._spec(query, request.path_params["number"])
         name = f"{shard.pairs.model.name}-{shard.seeds.start // query.size:06d}.tar"

@@ -34,7 +34,7 @@ class Format:
 
     @property
     def labels(self) -> bool:
-        """Whether it has room for labels: a picture has none."""
+        """True if it has room for labels: a picture has none."""
         return not self.media_type.startswith("image/")
 
     def seconds(self, spec: GenerationSpec) -> float:
@@ -52,7 +52,7 @@ def _json(generated: GeneratedImages) -> Encoding:
         else:
             latent = spec.latents[i]
             origin = ("" if latent.seed is None else f'"seed":{latent.seed},') + f'"index":{latent.index}'
-        if generated.labels is not None:
+        if generated.labels:
             origin += "," + dump(generated.labels[i].as_json())[1:-1]
         encoded = ",".join([f'{before}{b64encode(images.png(column[i])).decode()}"' for before, column in columns])
         parts.append(f'{{{origin},"images":{{{encoded}}}}}')
@@ -71,7 +71,7 @@ def _zip(generated: GeneratedImages) -> Encoding:
         for i, folder in enumerate(_folders(generated.spec)):
             for name, column in generated.images.items():
                 yield f"{folder}/{name}.png", images.png(column[i])
-            if generated.labels is not None:
+            if generated.labels:
                 yield f"{folder}/labels.json", dump(generated.labels[i].as_json()).encode()
 
     return images.zipped(files())
@@ -96,7 +96,7 @@ def _npz(generated: GeneratedImages) -> Encoding:
     if spec.filters is not None:
         arrays |= {"pair.seed": np.array([one.seed for one in spec.latents])}
         arrays |= {"pair.index": np.array([one.index for one in spec.latents])}
-    if generated.labels is not None:
+    if generated.labels:
         arrays |= label_columns(generated.labels)
     return images.npz(arrays)
 

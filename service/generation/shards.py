@@ -60,7 +60,7 @@ class ShardSpec:
                     continue
                 for i, one in enumerate(block.spec.latents):
                     facts = {"seed": one.seed, "index": one.index, "digest": digest}
-                    if block.labels is not None:
+                    if block.labels:
                         facts |= block.labels[i].as_json()
                     files = {d: (f"{one.seed}.{d}.{self.suffix}", encode(c[i])) for d, c in block.images.items()}
                     yield ShardPair(facts, files)
