@@ -77,13 +77,13 @@ class Synthesis(BaseSettings):
     size: int = Field(default=1000, ge=1, le=100_000)
     """Pairs of a shard."""
     shards: Annotated[str, Field(pattern="^[1-9][0-9]*/[1-9][0-9]*$")] = "1/1"
-    """Which part of the shards to make here: 3/10 is the third of ten."""
+    """Part of the shards to make here: 3/10 is the third of ten."""
     domains: list[str] | None = None
     """Domains, in this order; otherwise all."""
     truncation: float | None = Field(default=None, ge=MIN_TRUNCATION)
     """Bound on every value of a latent."""
     labels: bool = False
-    """Whether to label the images: class, confidence, agreement."""
+    """Label the images: class, confidence, agreement."""
     class_name: str | None = Field(default=None, alias="class")
     """Take pairs of this class only, in the first domain that has a classifier."""
     min_confidence: float = Field(default=0.0, ge=0, le=1)
@@ -93,7 +93,7 @@ class Synthesis(BaseSettings):
     models: Path = Path("models")
     """Folder that holds <name>/<version>/model.onnx."""
     provider: Literal["cpu", "cuda"] = "cpu"
-    """Where models run."""
+    """Device that models run on."""
     processes: int = Field(default_factory=available_cpus, ge=1)
     """Processes (with ray: actors) that share the work; by default the processors."""
     engine: Literal["local", "ray"] = "local"

@@ -1,4 +1,4 @@
-"""What SageMaker, Vertex AI and Hugging Face demand of a container, by the service's own settings and routes."""
+"""Containers of SageMaker, Vertex AI and Hugging Face: their demands, met by the service's own settings and routes."""
 
 from __future__ import annotations
 

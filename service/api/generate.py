@@ -118,10 +118,8 @@ class GenerateRoutes:
         return await self._responses.respond(request, spec, _url(spec, wanted) if random else None)
 
     def spec(self, wanted: GenerateQuery | GenerateRequest, format_: str, place: str) -> tuple[GenerationSpec, bool]:
-        """Return the spec of a request, and whether its seed is a random one.
-
-        Raises TooLarge for too many pairs, and what Generator.model and Generator.spec raise.
-        """
+        """Return the spec of a request, and True if its seed is random. Raises TooLarge, and as Generator.spec does."""
+        filters = wanted.filters
         given = wanted.latents if isinstance(wanted, GenerateRequest) else None
         seeds = wanted.seeds if wanted.seed is None else [wanted.seed]
         random = given is None and seeds is None
@@ -133,7 +131,7 @@ class GenerateRoutes:
                 allowed = f"at most {limit // len(seeds)} for each of {len(seeds)} seeds"
                 wrong = FieldError("/count", wanted.count, allowed, place)
                 raise TooLarge(f"one response has at most {limit} pairs; send several requests", [wrong])
-            count = 1 if wanted.filters else wanted.count  # with filters, the first candidate of every seed
+            count = 1 if filters else wanted.count  # with filters, the first candidate of every seed
             latents = [LatentSpec(wanted.index + i, seed) for seed in seeds for i in range(count)]
         spec = self._generator.spec(
             self._generator.model(wanted.model, place),
@@ -143,8 +141,8 @@ class GenerateRoutes:
             format_=format_,
             truncation=wanted.truncation,
             labels=wanted.labels,
-            filters=wanted.filters,
-            count=wanted.count if wanted.filters else 1,
+            filters=filters,
+            count=wanted.count if filters else 1,
             directions=wanted.directions,
         )
         return spec, random

@@ -85,7 +85,7 @@ class _ImageRequest(ClosedModel):
     truncation: float | None = Field(default=None, ge=MIN_TRUNCATION, allow_inf_nan=False)
     """Bound on every value of a latent of a seed: lower is more typical, less varied."""
     labels: bool = False
-    """Whether to label the images by the classifiers that go with the model: class, confidence, agreement."""
+    """Label the images by the classifiers that go with the model: class, confidence, agreement."""
     directions: Steps | None = None
     """Spreads to move along directions of the model, by number or name: {"1": 2.0, "thickness": -1}."""
 
@@ -98,7 +98,7 @@ class FilterFields(ClosedModel):
     min_confidence: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """Least confidence, in every requested domain that has a classifier."""
     agree: bool = False
-    """Whether the classes of all requested domains that have a classifier have to be equal."""
+    """Require equal classes in all requested domains that have a classifier."""
 
     @property
     def filters(self) -> Filters | None:
@@ -167,7 +167,7 @@ class _FrameRequest(_ImageRequest):
     method: Method | None = None
     """slerp or lerp; otherwise slerp for a normal prior and lerp for a uniform one."""
     loop: bool = False
-    """Whether to return to the first key frame."""
+    """Return to the first key frame."""
     format: FrameFormat | None = None
     """Format of the response, images as animations; otherwise what `Accept` prefers, or json."""
 
@@ -246,7 +246,7 @@ class _Labelled(ResponseModel):
     labels: dict[str, ImageLabel] | None = None
     """Label of every domain that has a classifier; absent if they are not requested."""
     agree: bool | None = None
-    """Whether all classes are equal; null if no domain has a classifier."""
+    """True if all classes are equal; null if no domain has a classifier."""
 
 
 class Pair(_Labelled):
@@ -255,7 +255,7 @@ class Pair(_Labelled):
     seed: int | None = None
     """Absent if the latent was given."""
     index: int
-    """Which image of the seed, or which of the given latents."""
+    """Number of the image of its seed, or of the given latent, from 0."""
     images: dict[str, str]
     """A data URL for every domain."""
 

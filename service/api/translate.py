@@ -53,7 +53,7 @@ class TranslateFields(ClosedModel):
     refine: Annotated[int, Field(ge=0, le=MAX_REFINE), WHOLE] | None = None
     """Passes of the encoder after the first; otherwise as many as were measured to help."""
     fit: Fit | None = None
-    """How the image gets the model's shape: crop keeps its middle, pad adds black; otherwise as training did."""
+    """Fit of the image to the model's shape: crop keeps its middle, pad adds black; otherwise that of training."""
 
 
 class TranslateRequest(TranslateFields):
@@ -84,7 +84,7 @@ class TranslateResponse(GenerateResponse):
     error: float
     """Root mean squared difference of the image and its reconstruction, in levels of 0 to 255."""
     likeness: Likeness | None
-    """Whether the error is as high as 0.9 or 0.99 of real test images have at most, or above; null if not measured."""
+    """typical or unusual up to the 0.9 or 0.99 quantile of test images' errors, else unlike; null if not measured."""
     errors: dict[str, float]
     """Error in every domain that was tried."""
     test_error: MeasuredError | None

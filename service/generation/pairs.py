@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.engine.batcher import Encoding, Job
 from service.engine.onnx_model import Arrays, OnnxModel, concatenate, take
-from service.engine.request import Encoding, Job
 from service.errors import FieldError, InvalidRequest, RunFailed
 from service.generation.images import Pixels, sheet_rows
 from service.generation.spec import Filters, GenerationSpec, LatentSpec

@@ -26,7 +26,7 @@ RECORD = 20 * BLOCK  # a tar's size is a multiple of it
 
 
 class ShardPair(NamedTuple):
-    """What is known of a pair (seed, index, digest, and labels if requested), and its encoded images by domain."""
+    """Facts about a pair (seed, index, digest, and labels if requested), and its encoded images by domain."""
 
     facts: dict[str, Any]
     images: dict[str, tuple[str, bytes]]  # the name of a file and its content

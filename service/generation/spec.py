@@ -50,7 +50,7 @@ class InterpolationPath:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which candidates of a seed are accepted, by their labels."""
+    """Conditions on the labels of a seed's candidates."""
 
     class_name: str | None = None  # of the first domain that has a classifier
     min_confidence: float = 0.0  # in every domain that has one

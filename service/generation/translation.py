@@ -9,16 +9,16 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from service.engine.batcher import Encoding, Job
 from service.engine.models import ModelRegistry
 from service.engine.onnx_model import Arrays, OnnxModel, take
-from service.engine.request import Encoding, Job
 from service.errors import FieldError, InvalidRequest
 from service.generation.decoding import Fit, Fitting, ImageDecoder
 from service.generation.encoding import PAIR_FORMATS
@@ -89,7 +89,7 @@ class TranslationSpec:
 
     @property
     def fittings(self) -> list[Fitting]:
-        """How the image becomes one of each domain: as training fitted them, unless `fit` says otherwise."""
+        """The fitting of each domain: that of its training images, unless `fit` is given."""
         try:
             recipe = _RECIPE.validate_python(self.spec.model.metadata.provenance.experiment.get("domains", []))
         except ValidationError:
@@ -110,15 +110,13 @@ class Translator:
 
     def __init__(self, registry: ModelRegistry, decoder: ImageDecoder, metrics: Metrics, bound: float) -> None:
         """`bound` is the largest absolute value in a latent that requests may send."""
-        self._registry, self._decoder, self._bound = registry, decoder, bound
-        self._encode_durations = cache(metrics.encode_duration.labels)
+        self._registry, self._decoder, self._bound, self._metrics = registry, decoder, bound, metrics
 
     def encoders(self, generator: OnnxModel, source: str | None, place: str) -> dict[str, OnnxModel]:
         """Return the encoders of a generator by domain, or that of domain `source`. Raises InvalidRequest."""
         models = self._registry.models
         if not (known := companions("encoder", generator, models)):
-            others = [one for one in models if one.metadata.kind == "generator"]
-            generators = [one.name for one in others if companions("encoder", one, models)]
+            generators = [one.name for one in self._registry.generators if companions("encoder", one, models)]
             wrong = FieldError("/model", generator.name, generators, place)
             having = f"those that have one are {', '.join(generators) or 'none'}"
             raise InvalidRequest(f"no served encoder goes with model '{generator.name}'; {having}", [wrong])
@@ -143,9 +141,8 @@ class Translator:
         )
         rows, model = {LATENT: np.stack(latents)}, wanted.spec.model
         encode = partial(self._answer, wanted, images)
-        job = Job(
-            model, len(images), partial(take, rows), encode, PAIR_FORMATS[wanted.spec.format].seconds(wanted.spec)
-        )
+        encode_s = PAIR_FORMATS[wanted.spec.format].seconds(wanted.spec)
+        job = Job(model, len(images), partial(take, rows), encode, encode_s)
         (body, found), spent = await self._registry.batcher(model.name).submit(job, deadline)
         seconds.update(spent)
         return body, found, seconds
@@ -178,8 +175,8 @@ class Translator:
         own, latent = take(inputs, row, row + 1), inputs[LATENT][row].tolist()
         spec = replace(wanted.spec, latents=(LatentSpec(0, values=tuple(latent)),))
         generated = {name: outputs[name][row : row + 1] for name in spec.domains}
-        with self._encode_durations(spec.format).time():
-            body = yield from PAIR_FORMATS[spec.format].encode(GeneratedImages(spec, own, generated))
+        encoding = PAIR_FORMATS[spec.format].encode(GeneratedImages(spec, own, generated))
+        body = yield from self._metrics.timed(spec.format, encoding)
         encoder, quality = wanted.encoders[source], qualities[source]
         found = {
             "from": source,

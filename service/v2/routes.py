@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -15,15 +15,15 @@ from service import __version__
 from service.api.docs import BINARY, TIMEOUT_PARAMETER, json_body, problems
 from service.api.generate import server_timing
 from service.api.options import deadline, parse
+from service.engine.batcher import Encoding, Job
 from service.engine.models import ModelRegistry
-from service.engine.onnx_model import Arrays, OnnxModel, Tensor
-from service.engine.request import Encoding, Job
+from service.engine.onnx_model import Arrays, OnnxModel, Tensor, take
 from service.errors import Unsupported
 from service.http.access import BINARY_HEADER
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.v2 import schemas
-from service.v2.tensors import SHARED_MEMORY, Inference, read_inference, write_response
+from service.v2.tensors import SHARED_MEMORY, read_inference, write_response
 
 TAGS: list[str | Enum] = ["inference protocol"]
 MODEL_PATH = "/v2/models/{name}"
@@ -47,7 +47,6 @@ class InferenceRoutes:
 
     def __init__(self, registry: ModelRegistry, metrics: Metrics, settings: Settings) -> None:
         self._registry, self._metrics, self._settings = registry, metrics, settings
-        self._encode_durations = cache(metrics.encode_duration.labels)
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app."""
@@ -127,19 +126,16 @@ class InferenceRoutes:
         read = partial(read_inference, content, request.headers.get(BINARY_HEADER), model, self._settings.max_pairs)
         inference = await parse(content, read)
         longest_s = min(self._settings.deadline_s, inference.timeout_s or self._settings.deadline_s)
-        encode = partial(self._encode, inference, model)
-        job = Job(model, inference.size, inference.rows, encode, inference.encode_s)
+
+        def encode(_: Arrays, outputs: Arrays) -> Encoding[tuple[bytes, bytes | None]]:
+            return self._metrics.timed("tensors", write_response(inference, model, outputs))
+
+        job = Job(model, inference.size, partial(take, inference.inputs), encode, inference.encode_s)
         (head, tensors), seconds = await self._registry.batcher(name).submit(job, deadline(request, longest_s))
         headers = {"Server-Timing": server_timing(seconds)}
         if tensors is None:
             return Response(head, headers=headers, media_type="application/json")
         return Response(head + tensors, headers=headers | {BINARY_HEADER: str(len(head))}, media_type=OCTETS)
-
-    def _encode(
-        self, inference: Inference, model: OnnxModel, _: Arrays, outputs: Arrays
-    ) -> Encoding[tuple[bytes, bytes | None]]:
-        with self._encode_durations("tensors").time():
-            return (yield from write_response(inference, model, outputs))
 
     async def shared_memory(self, request: Request, action: str) -> Any:
         """Answer that no memory is shared: a status is empty, unregistering does nothing, registering is refused."""
