@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,10 +18,8 @@ from starlette.routing import Route
 from service import __version__
 from service.api.clouds import PREDICT, AliasMiddleware, PredictRoute
 from service.api.docs import add_docs, customize_openapi, direct_routes
-from service.api.generate import GenerateRoutes, ImageResponses
-from service.api.health import HealthRoutes
-from service.api.interpolate import InterpolateRoutes
-from service.api.models import ModelRoutes
+from service.api.generate import GenerateRoutes, ImageResponses, InterpolateRoutes
+from service.api.models import add_health, add_models
 from service.api.schemas import MAX_LATENT_VALUE
 from service.api.shards import ShardRoutes, lower_priority
 from service.api.studio import add_studio
@@ -54,57 +52,43 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
     require_provider(settings.provider)
     metrics = Metrics()
     access = make_access_control(settings, metrics)
-    workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="worker")
-    encoders = ThreadPoolExecutor(1, thread_name_prefix="encode")
-    loading = ThreadPoolExecutor(1, thread_name_prefix="load")
-    decoding = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
-    bulk = ThreadPoolExecutor(settings.threads, thread_name_prefix="bulk", initializer=lower_priority)
+    sizes = {"worker": settings.threads, "encode": 1, "load": 1, "decode": settings.threads}
+    pools: dict[str, Executor] = {name: ThreadPoolExecutor(size, name) for name, size in sizes.items()}
+    pools["bulk"] = ThreadPoolExecutor(settings.threads, "bulk", lower_priority)
 
     def make_batcher(model: OnnxModel) -> Batcher:
-        return Batcher(model, workers, encoders, settings.threads, settings.max_queue, metrics)
+        return Batcher(model, pools["worker"], pools["encode"], settings.threads, settings.max_queue, metrics)
 
     registry = ModelRegistry(make_batcher, settings.default_model, settings.stuck_after_s, metrics)
     repository = ModelRepository(Path(settings.models_dir), settings.provider, settings.max_batch)
     control = ControlState(run_folder / CONTROL_FILE if run_folder is not None else None)
-    loader = ModelLoader(repository, registry, control, loading)
-    _load_models(loader, registry, settings.default_model)
-    app = _base_app(make_tracer_provider(), workers, encoders, loading, bulk, decoding)
+    loader = ModelLoader(repository, registry, control, pools["load"])
+    loader.load_all()
+    wanted, served = settings.default_model, [model.name for model in registry.generators]
+    if wanted is not None and served and wanted not in served:
+        raise SettingsError(f"COGAN_DEFAULT_MODEL = {wanted!r} is not served; generators are {', '.join(served)}")
+    app = _base_app(make_tracer_provider(), pools.values())
     app.state.registry, app.state.loader, app.state.metrics = registry, loader, metrics
     cached = ResponseCache(settings.cache_bytes // settings.processes, lambda: registry.changes, metrics)
-    _add_routes(app, settings, registry, loader, cached, bulk, metrics, decoding)
-    HealthRoutes(registry, metrics).add_to(_add_middleware(app, settings, registry, access, cached, metrics))
+    _add_routes(app, settings, cached, pools)
+    add_health(_add_middleware(app, settings, access, cached), registry, metrics)
     return app
 
 
-def _load_models(loader: ModelLoader, registry: ModelRegistry, wanted: str | None) -> None:
-    """Load what the models folder holds. Raises StartError, also if the default model is not a served generator."""
-    loader.load_all()
-    served = [model.name for model in registry.models if model.metadata.kind == "generator"]
-    if wanted is not None and served and wanted not in served:
-        raise SettingsError(f"COGAN_DEFAULT_MODEL = {wanted!r} is not served; generators are {', '.join(served)}")
-
-
-def _add_routes(
-    app: FastAPI,
-    settings: Settings,
-    registry: ModelRegistry,
-    loader: ModelLoader,
-    cached: ResponseCache,
-    bulk: Executor,
-    metrics: Metrics,
-    decoding: Executor,
-) -> None:
+def _add_routes(app: FastAPI, settings: Settings, cached: ResponseCache, pools: Mapping[str, Executor]) -> None:
+    registry: ModelRegistry = app.state.registry
+    metrics: Metrics = app.state.metrics
     generator = Generator(registry, settings.max_pixels, metrics)
     responses = ImageResponses(generator, cached, metrics, settings.deadline_s)
     (generate := GenerateRoutes(generator, responses, settings.max_pairs)).add_to(app)
     InterpolateRoutes(generator, responses, settings.max_frames).add_to(app)
-    translator = Translator(registry, ImageDecoder(decoding, metrics), metrics, MAX_LATENT_VALUE)
+    translator = Translator(registry, ImageDecoder(pools["decode"], metrics), metrics, MAX_LATENT_VALUE)
     TranslateRoutes(generator, translator, metrics, settings.deadline_s).add_to(app)
-    ShardRoutes(generator, bulk, lambda: registry.busy, metrics, settings.deadline_s).add_to(app)
-    ModelRoutes(registry).add_to(app)
+    ShardRoutes(generator, pools["bulk"], lambda: registry.busy, metrics, settings.deadline_s).add_to(app)
+    add_models(app, registry)
     InferenceRoutes(registry, metrics, settings).add_to(app)
     if settings.model_control:
-        ModelControlRoutes(registry, loader).add_to(app)
+        ModelControlRoutes(registry, app.state.loader).add_to(app)
     if PREDICT in settings.routes_by_alias.values():
         PredictRoute(generate, generator, settings).add_to(app)
     customize_openapi(app, settings)
@@ -112,22 +96,16 @@ def _add_routes(
     add_studio(app)
 
 
-def _add_middleware(
-    app: FastAPI,
-    settings: Settings,
-    registry: ModelRegistry,
-    access: AccessControl | None,
-    cached: ResponseCache,
-    metrics: Metrics,
-) -> FastAPI:
+def _add_middleware(app: FastAPI, settings: Settings, access: AccessControl | None, cached: ResponseCache) -> FastAPI:
     """Put middleware around an app; return the app for health, the same or one of its own."""
-    protect = partial(RequestMiddleware, settings=settings, metrics=metrics, registry=registry)
+    metrics: Metrics = app.state.metrics
+    protect = partial(RequestMiddleware, settings=settings, metrics=metrics, registry=app.state.registry)
     app.add_middleware(protect, access=access, cached=cached, direct=direct_routes(app))
     if settings.cors_origins is not None:  # outermost: pages read errors, too
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(","), **CORS)
     if settings.aliases is not None:  # outside all else, so that a route is the same under each of its paths
         app.add_middleware(AliasMiddleware, aliases=settings.routes_by_alias)
-    app.state.health = health = app if settings.health_port is None else _base_app(None)
+    app.state.health = health = app if settings.health_port is None else _base_app(None, ())
     if health is not app:
         health.add_middleware(protect, access=None, cached=None, direct={})  # nothing that may need a key
 
@@ -139,7 +117,7 @@ def _add_middleware(
     return health
 
 
-def _base_app(tracer: TracerProvider | None, *pools: Executor) -> FastAPI:
+def _base_app(tracer: TracerProvider | None, pools: Iterable[Executor]) -> FastAPI:
     """Return an app without routes, whose errors are problems; it ends with its pools."""
 
     @asynccontextmanager

@@ -5,11 +5,15 @@ cogan-synthesize digit_edge --pairs 1_000_000 --to pairs/
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import shutil
 import sys
+import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cached_property
 from multiprocessing import connection, get_context, parent_process
@@ -21,22 +25,21 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsCo
 from pydantic_settings import PydanticBaseSettingsSource as Source
 from tqdm import tqdm
 
-from service.card import write_card
 from service.engine.models import ModelRepository
 from service.engine.onnx_model import OnnxModel, require_provider
 from service.errors import RequestError, StartError
-from service.generation.files import FORMATS
 from service.generation.generator import check_domains
 from service.generation.images import ENCODER_ID
-from service.generation.pairs import check_filters, classifiers_of
-from service.generation.shards import ShardSpec
+from service.generation.pairs import add_classifiers
+from service.generation.shards import FORMATS, METADATA, ShardSpec
 from service.generation.spec import Filters, GenerationSpec
-from service.generation.storage import Storage
 from service.latents import MAX_SEED, MIN_TRUNCATION
 from service.metadata import describe_errors
 from service.settings import available_cpus
 
 MANIFEST, CARD = "manifest.json", "README.md"
+LICENSE = re.compile(r"\bCC (BY(?:-[A-Z]{2})*) (\d\.\d)")
+SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 
 
 class SynthesisError(StartError):
@@ -74,13 +77,13 @@ class Synthesis(BaseSettings):
     size: int = Field(default=1000, ge=1, le=100_000)
     """Pairs of a shard."""
     shards: Annotated[str, Field(pattern="^[1-9][0-9]*/[1-9][0-9]*$")] = "1/1"
-    """Which part of the shards to make here: 3/10 is the third of ten."""
+    """Part of the shards to make here: 3/10 is the third of ten."""
     domains: list[str] | None = None
     """Domains, in this order; otherwise all."""
     truncation: float | None = Field(default=None, ge=MIN_TRUNCATION)
     """Bound on every value of a latent."""
     labels: bool = False
-    """Whether to label the images: class, confidence, agreement."""
+    """Label the images: class, confidence, agreement."""
     class_name: str | None = Field(default=None, alias="class")
     """Take pairs of this class only, in the first domain that has a classifier."""
     min_confidence: float = Field(default=0.0, ge=0, le=1)
@@ -90,7 +93,7 @@ class Synthesis(BaseSettings):
     models: Path = Path("models")
     """Folder that holds <name>/<version>/model.onnx."""
     provider: Literal["cpu", "cuda"] = "cpu"
-    """Where models run."""
+    """Device that models run on."""
     processes: int = Field(default_factory=available_cpus, ge=1)
     """Processes (with ray: actors) that share the work; by default the processors."""
     engine: Literal["local", "ray"] = "local"
@@ -113,6 +116,10 @@ class Synthesis(BaseSettings):
         """Return the name of a shard."""
         return f"{number:06d}{FORMATS[self.format].suffix}"
 
+    def seeds(self, number: int) -> range:
+        """Return the seeds of a shard."""
+        return range(number * self.size, min((number + 1) * self.size, self.pairs))
+
 
 class ShardWriter:
     """Makes shards of a data set, in whichever process; the models are opened once."""
@@ -122,33 +129,19 @@ class ShardWriter:
 
     @cached_property
     def spec(self) -> GenerationSpec:
-        """What is generated. Raises SynthesisError and RequestError."""
-        wanted = self.synthesis
+        """Specification of the pairs. Raises SynthesisError and RequestError."""
+        wanted, place = self.synthesis, "command line"
         require_provider(wanted.provider)
         models = _open_models(wanted)
-        filters = Filters(wanted.class_name, wanted.min_confidence, wanted.agree)
-        chosen = filters if filters != Filters() else None
         model = models[wanted.model]
-        domains = check_domains(model, wanted.domains, "command line")
-        classifiers = classifiers_of(model, domains, list(models.values())) if chosen or wanted.labels else ()
-        spec = GenerationSpec(
-            model,
-            domains,
-            (),
-            wanted.truncation,
-            None,
-            "json",
-            labels=wanted.labels,
-            filters=chosen,
-            classifiers=classifiers,
-        )
-        if chosen is not None:
-            check_filters(spec, chosen, "command line")
-        return spec
+        filters = Filters(wanted.class_name, wanted.min_confidence, wanted.agree) or None
+        domains = check_domains(model, wanted.domains, place)
+        spec = GenerationSpec(model, domains, (), wanted.truncation, labels=wanted.labels, filters=filters)
+        return add_classifiers(spec, list(models.values()), place) if wanted.labels or filters else spec
 
     @cached_property
     def storage(self) -> Storage:
-        """Where shards go. Raises SynthesisError for a URL that nothing installed knows."""
+        """Storage of the shards. Raises SynthesisError for a URL that nothing installed knows."""
         try:
             return Storage(self.synthesis.to)
         except (ImportError, ValueError) as error:
@@ -159,10 +152,79 @@ class ShardWriter:
     def __call__(self, row: dict[str, int]) -> dict[str, Any]:
         """Make shard `number` of a row; return its number, digest and pairs."""
         wanted, number = self.synthesis, row["number"]
-        seeds = range(number * wanted.size, min((number + 1) * wanted.size, wanted.pairs))
-        shard = ShardSpec(self.spec, seeds, "png")
+        shard = ShardSpec(self.spec, wanted.seeds(number), "png")
         digest = self.storage.put(wanted.name(number), lambda path: FORMATS[wanted.format].write(shard, path))
-        return {"number": number, "digest": digest, "pairs": len(seeds)}
+        return {"number": number, "digest": digest, "pairs": len(shard.seeds)}
+
+
+class Storage:
+    """Files and folders by name, in a folder or at a URL that `fsspec` knows; those with their names are whole."""
+
+    def __init__(self, url: str) -> None:
+        """`url` is of a folder, or has a scheme. Raises ImportError without fsspec, or the package of the scheme."""
+        self._fs: Any = None  # of a URL
+        self.path = str(Path(url).absolute())
+        if "://" in url:
+            import fsspec
+
+            self._fs, self.path = fsspec.core.url_to_fs(url)
+
+    def names(self) -> set[str]:
+        """Return the names of what is whole."""
+        if self._fs is None:
+            found = [one.name for one in Path(self.path).iterdir()] if Path(self.path).is_dir() else []
+            return {name for name in found if not name.startswith(".")}
+        self._fs.invalidate_cache()
+        paths = [str(one).removeprefix(self.path).strip("/") for one in self._fs.find(self.path)]
+        whole = {path.removesuffix(f"/{METADATA}") for path in paths}
+        return {path for path in whole if "/" not in path}
+
+    def read(self, name: str) -> bytes:
+        """Return a file."""
+        return bytes(self._fs.cat_file(f"{self.path}/{name}")) if self._fs else Path(self.path, name).read_bytes()
+
+    def put(self, name: str, write: Callable[[Path], object]) -> str:
+        """Let `write` make a file or folder, which then appears whole; return its digest.
+
+        In a folder it gets its name at the end. Elsewhere it is made in a temporary folder and uploaded, a file by one
+        put, a folder file by file and the one that makes it complete at the end.
+        """
+        if self._fs is None:
+            part, target = Path(self.path, f".{name}.part"), Path(self.path, name)
+            part.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+            part.unlink(missing_ok=True)
+            write(part)
+            part.replace(target)
+            return _digest(target)
+        with tempfile.TemporaryDirectory() as folder:
+            write(part := Path(folder, name))
+            for file in sorted(_files(part), key=lambda file: file.name == METADATA):
+                self._fs.put_file(str(file), f"{self.path}/{file.relative_to(folder)}")
+            return _digest(part)
+
+    def digest(self, name: str) -> str:
+        """Return the digest of a file or folder."""
+        if self._fs is None:
+            return _digest(Path(self.path, name))
+        with tempfile.TemporaryDirectory() as folder:
+            self._fs.get(f"{self.path}/{name}", str(part := Path(folder, name)), recursive=True)
+            return _digest(part)
+
+
+def _files(path: Path) -> list[Path]:
+    """Return a file itself, or the files of a folder by name."""
+    return sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+def _digest(path: Path) -> str:
+    """Return the sha256 of a file; of a folder that of its files in their order, each behind its name."""
+    found = hashlib.sha256()
+    for file in _files(path):
+        found.update(file.name.encode() if path.is_dir() else b"")
+        with file.open("rb") as content:
+            hashlib.file_digest(content, lambda: found)
+    return f"sha256:{found.hexdigest()}"
 
 
 def _open_models(wanted: Synthesis) -> dict[str, OnnxModel]:
@@ -191,16 +253,18 @@ def synthesize(synthesis: Synthesis) -> None:
     _check_plan(storage, plan)
     there, digests = storage.names(), dict[int, str]()
     missing = [number for number in own if synthesis.name(number) not in there]
-    engine = {"local": _run_locally, "ray": _run_on_ray}[synthesis.engine]
-    total = sum(min(synthesis.size, synthesis.pairs - number * synthesis.size) for number in own)
-    done = total - sum(min(synthesis.size, synthesis.pairs - number * synthesis.size) for number in missing)
-    with tqdm(total=total, initial=done, unit=" pairs", unit_scale=True, mininterval=0.5) as bar:
-        for made in engine(writer, missing):
+    make_shards = {"local": _run_locally, "ray": _run_on_ray}[synthesis.engine]
+    total, left = (sum(len(synthesis.seeds(number)) for number in numbers) for numbers in (own, missing))
+    with tqdm(total=total, initial=total - left, unit=" pairs", unit_scale=True, mininterval=0.5) as bar:
+        for made in make_shards(writer, missing):
             digests[made["number"]] = made["digest"]
             bar.update(made["pairs"])
-    there = storage.names()
-    if all(synthesis.name(number) in there for number in synthesis.numbers):
-        _finish(synthesis, storage, plan, digests)
+    names = {number: synthesis.name(number) for number in synthesis.numbers}
+    if storage.names().issuperset(names.values()):
+        shards = [{"name": name, "digest": digests.get(n) or storage.digest(name)} for n, name in names.items()]
+        _write_manifest(storage, plan | {"shards": shards})
+        card = _write_card(plan, FORMATS[synthesis.format].data_files)
+        storage.put(CARD, lambda path: path.write_text(card, "utf-8"))
 
 
 def _plan(writer: ShardWriter) -> dict[str, Any]:
@@ -227,7 +291,7 @@ def _plan(writer: ShardWriter) -> dict[str, Any]:
 def _check_plan(storage: Storage, plan: dict[str, Any]) -> None:
     """Write the plan, or compare it with the one of the shards that are there."""
     if MANIFEST not in storage.names():
-        storage.write(MANIFEST, _dump(plan))
+        _write_manifest(storage, plan)
         return
     found = json.loads(storage.read(MANIFEST))
     other = [f"{name} {found.get(name)!r:.80}" for name in plan if found.get(name) != plan[name]]
@@ -235,16 +299,8 @@ def _check_plan(storage: Storage, plan: dict[str, Any]) -> None:
         raise SynthesisError(f"{storage.path} has shards of other pairs: {', '.join(other)}; choose another place")
 
 
-def _finish(synthesis: Synthesis, storage: Storage, plan: dict[str, Any], digests: dict[int, str]) -> None:
-    """Write the manifest with the digest of every shard, and the card."""
-    names = {number: synthesis.name(number) for number in synthesis.numbers}
-    shards = [{"name": name, "digest": digests.get(n) or storage.digest(name)} for n, name in names.items()]
-    storage.write(MANIFEST, _dump(plan | {"shards": shards}))
-    storage.write(CARD, write_card(plan, FORMATS[synthesis.format].data_files).encode())
-
-
-def _dump(value: object) -> bytes:
-    return (json.dumps(value, indent=1) + "\n").encode()
+def _write_manifest(storage: Storage, content: dict[str, Any]) -> None:
+    storage.put(MANIFEST, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
 
 
 _writer: ShardWriter  # of a worker process
@@ -297,22 +353,43 @@ def _run_on_ray(writer: ShardWriter, numbers: list[int]) -> Iterable[dict[str, A
     return made
 
 
+def _write_card(plan: dict[str, Any], data_files: str) -> str:
+    """Return the card of a data set: licence, size and files for machines, and what it is for people."""
+    model, domains = plan["model"], plan["domains"]
+    found = LICENSE.search(plan["data_license"])
+    size = next((name for most, name in SIZES.items() if plan["pairs"] < most), "n>10M")
+    front = [
+        f"pretty_name: Pairs of {model['name']}",
+        f"license: cc-{found[1].lower()}-{found[2]}" if found else "license: other",
+        *([] if found else [f"license_name: {json.dumps(plan['data_license'])}"]),
+        "tags: [synthetic, coupled-gan]",
+        f"size_categories: [{size}]",
+        f"configs: [{{config_name: default, data_files: {json.dumps(data_files)}}}]",
+    ]
+    filters = ", ".join(f"{name} {value}" for name, value in plan["filters"].items() if value) or "none"
+    text = [
+        f"# Pairs of {model['name']}",
+        f"Generated images of {', '.join(domains)}: those of a pair have one latent, so the same content.",
+        f"- Model: `{model['name']}` version {model['version']}, `{model['digest']}`, a coupled GAN (Liu & Tuzel 2016)",
+        f"- Seeds: 0 to {plan['pairs'] - 1}, one pair each; filters: {filters}",
+        f"- Training data of the model, whose licence holds for these images: {plan['data_license']}",
+        "- `manifest.json` has the digests of models and shards, and the measured quality of the model:",
+        "```json\n" + json.dumps(plan["quality"], indent=1) + "\n```",
+    ]
+    return "---\n" + "\n".join(front) + "\n---\n\n" + "\n\n".join(text) + "\n"
+
+
 def main() -> None:
     """Run the command line; exit with status 2 and one line for what is wrong."""
     try:
         synthesize(CliApp.run(Synthesis, sys.argv[1:]))
-    except ValidationError as error:
-        sys.exit(_refuse(describe_errors(error)))
-    except (StartError, RequestError) as error:
-        sys.exit(_refuse(error.detail if isinstance(error, RequestError) else str(error)))
+    except (StartError, RequestError, ValidationError) as error:
+        reason = describe_errors(error) if isinstance(error, ValidationError) else error
+        print(f"cogan-synthesize: {reason}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         sys.exit(130)
-
-
-def _refuse(reason: str) -> int:
-    print(f"cogan-synthesize: {reason}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

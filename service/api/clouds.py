@@ -1,11 +1,9 @@
-"""What SageMaker, Vertex AI and Hugging Face demand of a container, by the service's own settings and routes."""
+"""Containers of SageMaker, Vertex AI and Hugging Face: their demands, met by the service's own settings and routes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -13,9 +11,9 @@ from pydantic import ConfigDict, Field, JsonValue
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.generate import GenerateRoutes
-from service.api.options import deadline, read_json
+from service.api.options import deadline, moved, read_json
 from service.api.schemas import ClosedModel, GenerateRequest
-from service.errors import FieldError, InvalidRequest, RequestError, SettingsError, TooLarge
+from service.errors import FieldError, InvalidRequest, SettingsError, TooLarge
 from service.generation.generator import Generator
 from service.generation.spec import GenerationSpec
 from service.settings import Settings
@@ -104,21 +102,11 @@ class PredictRoute:
         return Response(b'{"predictions": [' + b", ".join(bodies) + b"]}", media_type="application/json")
 
     def _spec(self, number: int, wanted: GenerateRequest) -> GenerationSpec:
-        with _located(number):
+        with moved(lambda pointer: f"/instances/{number}{pointer}"):
             if wanted.format not in (None, "json"):
                 raise InvalidRequest("a prediction is JSON", [FieldError("/format", wanted.format, ["json"])])
             return self._routes.spec(wanted, "json", "body")[0]
 
     async def _generate(self, number: int, spec: GenerationSpec, until: float) -> bytes:
-        with _located(number):
+        with moved(lambda pointer: f"/instances/{number}{pointer}"):
             return (await self._generator.generate(spec, until, "body"))[0]
-
-
-@contextmanager
-def _located(number: int) -> Iterator[None]:
-    """Name the place of an instance in errors."""
-    try:
-        yield
-    except RequestError as error:
-        error.errors = tuple(replace(one, pointer=f"/instances/{number}{one.pointer}") for one in error.errors)
-        raise

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Route, request_response
 
+from service.api.options import TIMEOUT
 from service.api.schemas import Problem
 from service.generation.encoding import Format
 from service.http.access import PUBLIC
@@ -30,6 +31,13 @@ SCRIPT, STYLE, ICON = FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favico
 DAY_S = 86_400
 Responses = dict[int | str, dict[str, Any]]
 SCHEMAS = "#/components/schemas/{model}"
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+TIMEOUT_PARAMETER: dict[str, Any] = {
+    "name": TIMEOUT,
+    "in": "header",
+    "description": "Seconds after which the response is of no use; it shortens the deadline of the settings.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
 PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": SCHEMAS.format(model="Problem")}}}
 KEY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -42,14 +50,13 @@ def problems(*statuses: int) -> Responses:
     return {status: {"description": HTTPStatus(status).phrase, "content": PROBLEM} for status in statuses}
 
 
-QUERY_RESPONSES: Responses = {304: {"description": "The client has this response"}}
+NOT_MODIFIED: Responses = {304: {"description": "The client has this response"}}
 BODY_RESPONSES = problems(400, 408, 415)
 
 
 def image_responses(model: type[BaseModel], formats: Mapping[str, Format]) -> Responses:
     """Describe the responses of a route that generates images: JSON as `model`, other formats, problems."""
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    content = {form.media_type: binary for name, form in formats.items() if name != "json"}
+    content = {form.media_type: BINARY for name, form in formats.items() if name != "json"}
     return {
         200: {"model": model, "content": content, "description": "The images"},
         **problems(404, 406, 413, 422, 429, 500, 503, 504),
@@ -58,12 +65,12 @@ def image_responses(model: type[BaseModel], formats: Mapping[str, Format]) -> Re
 
 def json_body(model: type[BaseModel], required: bool = True) -> dict[str, Any]:
     """Describe a JSON body that the route reads itself."""
-    return {"requestBody": {"required": required, "content": {"application/json": {"schema": _schema(model)}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema_of(model)}}}}
 
 
 def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     """Describe a query that the route reads itself."""
-    schema = _schema(model)
+    schema = schema_of(model)
     required = schema.get("required", ())
     return [
         {"name": name, "in": "query", "required": name in required, "schema": part}
@@ -72,7 +79,7 @@ def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     ]
 
 
-def _schema(model: type[BaseModel]) -> dict[str, Any]:
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON schema of a model without references."""
     schema = model.model_json_schema()
     inlined: dict[str, Any] = _inline(schema, schema.pop("$defs", {}))
@@ -104,6 +111,29 @@ def direct_routes(app: FastAPI) -> dict[tuple[str, str], Route]:
     """Return the plain routes of an app whose paths have no parameters, by method and path."""
     plain = [route for route in app.routes if isinstance(route, PlainRoute) and not route.param_convertors]
     return {(method, route.path): route for route in plain for method in route.methods or ()}
+
+
+def add_image_route(
+    app: FastAPI,
+    method: str,
+    path: str,
+    endpoint: Callable[..., Any],
+    responses: Responses,
+    query: type[BaseModel] | None = None,
+    **extra: Any,
+) -> None:
+    """Add a route that returns images and reads its request itself, described by `responses`, `query` and `extra`."""
+    parameters = [*extra.pop("parameters", ()), *(query_parameters(query) if query else ()), TIMEOUT_PARAMETER]
+    app.router.add_api_route(
+        path,
+        endpoint,
+        methods=[method],
+        tags=["images"],
+        response_class=Response,
+        responses=responses,
+        openapi_extra={**extra, "parameters": parameters},
+        route_class_override=PlainRoute,
+    )
 
 
 def customize_openapi(app: FastAPI, settings: Settings) -> None:

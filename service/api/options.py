@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar, get_args, get_origin
 
 from fastapi import Request
@@ -12,22 +14,27 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from service.errors import FieldError, InvalidRequest, MalformedBody, NotAcceptable, TooLarge, UnsupportedMediaType
+from service.errors import (
+    FieldError,
+    InvalidRequest,
+    MalformedBody,
+    NotAcceptable,
+    RequestError,
+    TooLarge,
+    UnsupportedMediaType,
+)
 from service.generation.encoding import Format
 from service.http.middleware import header
 
 Model = TypeVar("Model", bound=BaseModel)
 TIMEOUT = "X-Request-Timeout"
 MAX_WRONG = 20  # wrong fields that a response lists
-TIMEOUT_PARAMETER: dict[str, Any] = {
-    "name": TIMEOUT,
-    "in": "header",
-    "description": "Seconds after which the response is of no use; it shortens the deadline of the settings.",
-    "schema": {"type": "number", "exclusiveMinimum": 0},
-}
+LARGE_BODY = 2**15  # bytes, from which on parsing takes over a millisecond
+NO_LIMITS: Mapping[str, int] = {}
+T = TypeVar("T")
 
 
-def parse_body(model: type[Model], content: bytes, limits: Mapping[str, int] | None = None) -> Model:
+def parse_body(model: type[Model], content: bytes, limits: Mapping[str, int] = NO_LIMITS) -> Model:
     """Return JSON as a model; an empty body is an empty object.
 
     Raises MalformedBody, RequestValidationError, and TooLarge if a field of `limits` is over its limit.
@@ -36,7 +43,12 @@ def parse_body(model: type[Model], content: bytes, limits: Mapping[str, int] | N
         values = from_json(content or b"{}", allow_inf_nan=False)
     except ValueError as error:
         raise MalformedBody(f"the body is not JSON: {error}") from error
-    return _validate(model, values, "body", limits or {})
+    return _validate(model, values, "body", limits)
+
+
+async def parse(content: bytes, read: Callable[[], T]) -> T:
+    """Return what `read` makes of a body, in a thread if that takes a while."""
+    return await asyncio.to_thread(read) if len(content) > LARGE_BODY else read()
 
 
 async def read_json(request: Request, model: type[Model], limits: Mapping[str, int]) -> Model:
@@ -68,12 +80,14 @@ def require_json(request: Request) -> None:
         raise UnsupportedMediaType("the body must be JSON; send the header 'Content-Type: application/json'")
 
 
-def read_query(request: Request, model: type[Model], limits: Mapping[str, int]) -> Model:
+def read_query(request: Request, model: type[Model], limits: Mapping[str, int] = NO_LIMITS) -> Model:
     """Return a request's query as a model. Raises as `read_fields` does."""
-    return read_fields(request.query_params.multi_items(), model, limits, "query")
+    return read_fields(request.query_params.multi_items(), model, "query", limits)
 
 
-def read_fields(fields: Iterable[tuple[str, str]], model: type[Model], limits: Mapping[str, int], place: str) -> Model:
+def read_fields(
+    fields: Iterable[tuple[str, str]], model: type[Model], place: str, limits: Mapping[str, int] = NO_LIMITS
+) -> Model:
     """Return the fields of a query or a form as a model.
 
     Raises RequestValidationError, InvalidRequest for a repeated field that is not a list, and TooLarge.
@@ -129,6 +143,16 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(part)
 
 
+@contextmanager
+def moved(move: Callable[[str], str]) -> Iterator[None]:
+    """Change the pointers of errors, as the fields are elsewhere in this request."""
+    try:
+        yield
+    except RequestError as error:
+        error.errors = tuple(replace(one, pointer=move(one.pointer)) for one in error.errors)
+        raise
+
+
 def choose_format(requested: str | None, accept: str | None, formats: Mapping[str, Format]) -> str:
     """Return the name of a format; `requested` wins over the header Accept. Raises NotAcceptable."""
     if requested is not None:
@@ -144,12 +168,17 @@ def choose_format(requested: str | None, accept: str | None, formats: Mapping[st
     return best
 
 
+def _quality(media_type: str, ranges: dict[str, float]) -> float:
+    """Return the weight of the most specific range that covers a media type."""
+    family = media_type.split("/")[0] + "/*"
+    return next((ranges[key] for key in (media_type, family, "*/*") if key in ranges), 0.0)
+
+
 def _media_ranges(accept: str) -> dict[str, float]:
     ranges = {}
     for part in accept.split(","):
         media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        ranges[media_range] = _number(weight, otherwise=0.0)
+        ranges[media_range] = _number(next((p[2:] for p in parameters if p.startswith("q=")), "1"), otherwise=0.0)
     return ranges
 
 
@@ -158,12 +187,6 @@ def _number(text: str, otherwise: float) -> float:
         return float(text)
     except ValueError:
         return otherwise
-
-
-def _quality(media_type: str, ranges: dict[str, float]) -> float:
-    """Return the weight of the most specific range that covers a media type."""
-    family = media_type.split("/")[0] + "/*"
-    return next((ranges[key] for key in (media_type, family, "*/*") if key in ranges), 0.0)
 
 
 def deadline(request: Request, longest_s: float) -> float:

@@ -30,6 +30,9 @@ WHOLE = BeforeValidator(_whole)  # the last of a type's annotations: what follow
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED), WHOLE]
 LatentValue = Annotated[float, Field(ge=-MAX_LATENT_VALUE, le=MAX_LATENT_VALUE, allow_inf_nan=False)]
 LatentValues = Annotated[list[LatentValue], Field(min_length=1, max_length=MAX_LATENT_DIM, fail_fast=True)]
+DomainNames = Annotated[
+    list[str], Field(min_length=1, max_length=MAX_DOMAINS, fail_fast=True, json_schema_extra={"uniqueItems": True})
+]
 OF_SEEDS = ("seed", "seeds", "index", "count", "truncation", "class", "min_confidence", "agree")  # not of latents
 Step = Annotated[float, Field(ge=-MAX_STEP, le=MAX_STEP, allow_inf_nan=False)]
 Steps = Annotated[dict[str, Step], Field(max_length=2 * MAX_DIRECTIONS)]
@@ -77,14 +80,12 @@ class _ImageRequest(ClosedModel):
 
     model: str | None = None
     """Name of the model; otherwise the default one."""
-    domains: list[str] | None = Field(
-        default=None, min_length=1, max_length=MAX_DOMAINS, fail_fast=True, json_schema_extra={"uniqueItems": True}
-    )
+    domains: DomainNames | None = None
     """Names of the domains to generate, in this order; otherwise all."""
     truncation: float | None = Field(default=None, ge=MIN_TRUNCATION, allow_inf_nan=False)
     """Bound on every value of a latent of a seed: lower is more typical, less varied."""
     labels: bool = False
-    """Whether to label the images by the classifiers that go with the model: class, confidence, agreement."""
+    """Label the images by the classifiers that go with the model: class, confidence, agreement."""
     directions: Steps | None = None
     """Spreads to move along directions of the model, by number or name: {"1": 2.0, "thickness": -1}."""
 
@@ -97,14 +98,12 @@ class FilterFields(ClosedModel):
     min_confidence: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """Least confidence, in every requested domain that has a classifier."""
     agree: bool = False
-    """Whether the classes of all requested domains that have a classifier have to be equal."""
+    """Require equal classes in all requested domains that have a classifier."""
 
     @property
     def filters(self) -> Filters | None:
         """The filters; None if there are none."""
-        if self.class_name is None and not self.min_confidence and not self.agree:
-            return None
-        return Filters(self.class_name, self.min_confidence or 0.0, self.agree)
+        return Filters(self.class_name, self.min_confidence or 0.0, self.agree) or None
 
 
 class _PairRequest(_ImageRequest, FilterFields):
@@ -170,7 +169,7 @@ class _FrameRequest(_ImageRequest):
     method: Method | None = None
     """slerp or lerp; otherwise slerp for a normal prior and lerp for a uniform one."""
     loop: bool = False
-    """Whether to return to the first key frame."""
+    """Return to the first key frame."""
     format: FrameFormat | None = None
     """Format of the response, images as animations; otherwise what `Accept` prefers, or json."""
 
@@ -249,7 +248,7 @@ class _Labelled(ResponseModel):
     labels: dict[str, ImageLabel] | None = None
     """Label of every domain that has a classifier; absent if they are not requested."""
     agree: bool | None = None
-    """Whether all classes are equal; null if no domain has a classifier."""
+    """True if all classes are equal; null if no domain has a classifier."""
 
 
 class Pair(_Labelled):
@@ -258,7 +257,7 @@ class Pair(_Labelled):
     seed: int | None = None
     """Absent if the latent was given."""
     index: int
-    """Which image of the seed, or which of the given latents."""
+    """Number of the image of its seed, or of the given latent, from 0."""
     images: dict[str, str]
     """A data URL for every domain."""
 

@@ -14,10 +14,9 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.responses import StreamingResponse
 
-from service.api.docs import QUERY_RESPONSES, PlainRoute, problems, query_parameters
-from service.api.options import TIMEOUT_PARAMETER, deadline, read_query
+from service.api.docs import BINARY, NOT_MODIFIED, Responses, add_image_route, problems
+from service.api.options import deadline, read_query
 from service.api.schemas import ShardQuery
-from service.engine.onnx_model import OnnxModel
 from service.errors import DeadlineExceeded, DigestMismatch, FieldError, InvalidRequest
 from service.generation.generator import Generator
 from service.generation.shards import ShardSpec, tar
@@ -57,26 +56,17 @@ class ShardRoutes:
 
     def add_to(self, app: FastAPI) -> None:
         """Add the route to an app."""
-        content = {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}
-        app.router.add_api_route(
-            "/shards/{number}.tar",
-            self.send_shard,
-            methods=["GET"],
-            tags=["images"],
-            response_class=Response,
-            route_class_override=PlainRoute,
-            responses={200: {"content": content, "description": "The shard"}}
-            | QUERY_RESPONSES
-            | problems(404, 409, 422, 500, 503, 504),
-            openapi_extra={"parameters": [NUMBER, *query_parameters(ShardQuery), TIMEOUT_PARAMETER]},
-        )
+        found: Responses = {200: {"content": {MEDIA_TYPE: BINARY}, "description": "The shard"}}
+        responses = found | NOT_MODIFIED | problems(404, 409, 422, 500, 503, 504)
+        path = "/shards/{number}.tar"
+        add_image_route(app, "GET", path, self.send_shard, responses, ShardQuery, parameters=[NUMBER])
 
     async def send_shard(self, request: Request) -> Response:
         """Send a shard: of each of its seeds a pair, as <seed>.<domain>.png, and its labels, as <seed>.json.
 
         With filters the pair is the first candidate that passes; the member `__skipped__` lists seeds without one.
         """
-        query = read_query(request, ShardQuery, {})
+        query = read_query(request, ShardQuery)
         deadline(request, self._deadline_s)  # checked, even if nothing is computed
         shard = self._spec(query, request.path_params["number"])
         name = f"{shard.pairs.model.name}-{shard.seeds.start // query.size:06d}.tar"
@@ -92,20 +82,19 @@ class ShardRoutes:
 
     def _spec(self, query: ShardQuery, number: str) -> ShardSpec:
         most = (MAX_SEED + 1) // query.size - 1  # whose last seed is one
-        if not (number.isascii() and number.isdigit()) or int(number[:MAX_DIGITS]) > most or len(number) > MAX_DIGITS:
+        if not (number.isascii() and number.isdigit()) or len(number) > MAX_DIGITS or int(number) > most:
             wrong = FieldError("/number", number, f"a whole number up to {most} for shards of {query.size}", "path")
             raise InvalidRequest(f"no shard {number!r:.40}: allowed is {wrong.allowed}, as seeds end at 2^53", [wrong])
-        start = int(number) * query.size
-        model = self._generator.model(query.model, "query")
-        _check_digest(model, query.digest)
+        start, model = int(number) * query.size, self._generator.model(query.model, "query")
+        if query.digest not in (None, model.digest):
+            wrong = FieldError("/digest", query.digest, [model.digest], "query")
+            raise DigestMismatch(f"model '{model.name}' is served with digest {model.digest}", [wrong])
         pairs = self._generator.spec(
             model,
             domains=query.domains,
             latents=(),
-            truncation=query.truncation,
-            path=None,
-            format_="json",
             place="query",
+            truncation=query.truncation,
             directions=query.directions,
             labels=query.labels,
             filters=query.filters,
@@ -136,12 +125,6 @@ class ShardRoutes:
             if time.perf_counter() >= until:
                 return b"".join(made), False
         return b"".join(made), True
-
-
-def _check_digest(model: OnnxModel, wanted: str | None) -> None:
-    if wanted not in (None, model.digest):
-        wrong = FieldError("/digest", wanted, [model.digest], "query")
-        raise DigestMismatch(f"model '{model.name}' is served with digest {model.digest}", [wrong])
 
 
 async def _chain(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

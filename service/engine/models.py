@@ -151,7 +151,7 @@ def _reason(error: Exception) -> str:
 
 
 class ControlState:
-    """How often requests have loaded or unloaded each model, below 0 if it is unloaded now.
+    """Counts of the requests to load or unload each model, below 0 if it is unloaded now.
 
     The processes of a service share it through a file; without one, it is of this process.
     """
@@ -164,10 +164,9 @@ class ControlState:
         if self._file is None:
             return dict(self._own)
         try:
-            stored: dict[str, int] = json.loads(self._file.read_bytes())
+            return dict(json.loads(self._file.read_bytes()))
         except FileNotFoundError:
             return {}
-        return stored
 
     def record(self, name: str, loaded: bool) -> int:
         """Record that a model was loaded or unloaded, and return its number; one process at a time writes."""
@@ -175,18 +174,13 @@ class ControlState:
             if self._file is not None:
                 lock = stack.enter_context(self._file.with_suffix(".lock").open("w"))
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            state = self.read()
-            number = (abs(state.get(name, 0)) + 1) * (1 if loaded else -1)
-            self._write(state | {name: number})
+            self._own = self.read()
+            self._own[name] = number = (abs(self._own.get(name, 0)) + 1) * (1 if loaded else -1)
+            if self._file is not None:
+                part = self._file.with_suffix(".part")
+                part.write_text(json.dumps(self._own))
+                part.replace(self._file)  # it appears whole
         return number
-
-    def _write(self, state: dict[str, int]) -> None:
-        if self._file is None:
-            self._own = state
-            return
-        part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(state))
-        part.replace(self._file)  # it appears whole
 
 
 class ModelRegistry:
@@ -216,8 +210,13 @@ class ModelRegistry:
         return [self._batchers[name].model for name in sorted(self._batchers)]
 
     @property
+    def generators(self) -> list[OnnxModel]:
+        """The served generators, by name."""
+        return [model for model in self.models if model.metadata.kind == "generator"]
+
+    @property
     def known(self) -> set[str]:
-        """Names of what is served or was refused."""
+        """Names of models that are served or were refused."""
         return {*self._batchers, *self._errors}
 
     @property
@@ -228,11 +227,11 @@ class ModelRegistry:
     @property
     def default(self) -> str | None:
         """Name of the model of requests that name none."""
-        return self._default or min((m.name for m in self.models if m.metadata.kind == "generator"), default=None)
+        return self._default or next((model.name for model in self.generators), None)
 
     @property
     def unavailable_reason(self) -> str | None:
-        """Why requests cannot be answered; None if they can."""
+        """Reason that requests cannot be answered; None if they can."""
         if self.draining:
             return "the service is shutting down"
         if self._batchers:
@@ -242,13 +241,13 @@ class ModelRegistry:
 
     @property
     def stuck_reason(self) -> str | None:
-        """Why only a restart helps; None unless a batch runs for longer than the setting."""
+        """Reason that only a restart helps; None unless a batch runs for longer than the setting."""
         longest = max((batcher.queue.longest_run_s for batcher in self._all), default=0.0)
         return f"a batch has been running for {longest:.1f} s" if longest > self._stuck_after_s else None
 
     @property
     def busy(self) -> bool:
-        """Whether any model has rows that wait or run; any thread may ask."""
+        """True if any model has rows that wait or run; any thread may ask."""
         return any(batcher.queue.busy for batcher in list(self._batchers.values()))
 
     def check_ready(self) -> None:
@@ -280,8 +279,7 @@ class ModelRegistry:
         """Return the generator of this name, or the default one. Raises UnknownModel and NotReady."""
         model = self.model(name, place=place)
         if model.metadata.kind != "generator":
-            generators = [one.name for one in self.models if one.metadata.kind == "generator"]
-            wrong = FieldError("/model", name, generators, place)
+            wrong = FieldError("/model", name, [one.name for one in self.generators], place)
             raise UnknownModel(f"model '{name}' is a {model.metadata.kind}; this needs a generator", [wrong])
         return model
 

@@ -50,7 +50,7 @@ Fit = Literal["crop", "pad"]
 
 
 class Fitting(NamedTuple):
-    """How an image becomes one of a domain: black margin in pixels, then the way to the domain's size.
+    """The steps from an image to one of a domain: black margin in pixels, then the way to the domain's size.
 
     `crop` is the share of the middle that is kept, in the domain's shape; without it the image is stretched.
     """
@@ -120,7 +120,8 @@ def read_image(file: bytes, stopped: Stopped = lambda: False) -> Image.Image:
         _check_size(image)
         bounded.left = len(file) + MAX_METADATA
         image.load()
-        image = _upright(_shallow(image), _orientation(exif or image.info.get("exif", b"")))
+        turn = TURNS.get(_orientation(exif or image.info.get("exif", b"")))
+        image = _shallow(image).transpose(turn) if turn is not None else _shallow(image)
     except RequestError:
         raise
     except UnidentifiedImageError:
@@ -193,9 +194,8 @@ def _check_size(image: Image.Image) -> None:
 
 def _too_many_pixels(found: str) -> TooLarge:
     allowed = f"at most {MAX_PIXELS} pixels"
-    return TooLarge(
-        f"the image has {found}; {allowed} are allowed: scale it down", [FieldError("/image", found, allowed)]
-    )
+    wrong = FieldError("/image", found, allowed)
+    return TooLarge(f"the image has {found}; {allowed} are allowed: scale it down", [wrong])
 
 
 def _unreadable(file: bytes, why: str) -> InvalidRequest:
@@ -220,10 +220,6 @@ def _orientation(exif: bytes) -> int:
         if int.from_bytes(entry[:2], order) == ORIENTATION:
             return int.from_bytes(entry[8:10], order)
     return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def fit(image: Image.Image, fitting: Fitting) -> Pixels:

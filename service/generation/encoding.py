@@ -5,7 +5,6 @@ Axes: B batch, Z latent, H height, W width, C channels.
 
 from __future__ import annotations
 
-import json
 import math
 from base64 import b64encode
 from collections import Counter
@@ -35,7 +34,7 @@ class Format:
 
     @property
     def labels(self) -> bool:
-        """Whether it has room for labels: a picture has none."""
+        """True if it has room for labels: a picture has none."""
         return not self.media_type.startswith("image/")
 
     def seconds(self, spec: GenerationSpec) -> float:
@@ -53,7 +52,7 @@ def _json(generated: GeneratedImages) -> Encoding:
         else:
             latent = spec.latents[i]
             origin = ("" if latent.seed is None else f'"seed":{latent.seed},') + f'"index":{latent.index}'
-        if generated.labels is not None:
+        if generated.labels:
             origin += "," + dump(generated.labels[i].as_json())[1:-1]
         encoded = ",".join([f'{before}{b64encode(images.png(column[i])).decode()}"' for before, column in columns])
         parts.append(f'{{{origin},"images":{{{encoded}}}}}')
@@ -64,8 +63,7 @@ def _json(generated: GeneratedImages) -> Encoding:
 
 @lru_cache
 def _json_start(model: str, version: str, digest: str, domains: tuple[str, ...]) -> str:
-    start = {"model": model, "version": version, "digest": digest, "domains": domains}
-    return json.dumps(start, separators=(",", ":"))[:-1]
+    return dump({"model": model, "version": version, "digest": digest, "domains": domains})[:-1]
 
 
 def _zip(generated: GeneratedImages) -> Encoding:
@@ -73,7 +71,7 @@ def _zip(generated: GeneratedImages) -> Encoding:
         for i, folder in enumerate(_folders(generated.spec)):
             for name, column in generated.images.items():
                 yield f"{folder}/{name}.png", images.png(column[i])
-            if generated.labels is not None:
+            if generated.labels:
                 yield f"{folder}/labels.json", dump(generated.labels[i].as_json()).encode()
 
     return images.zipped(files())
@@ -98,7 +96,7 @@ def _npz(generated: GeneratedImages) -> Encoding:
     if spec.filters is not None:
         arrays |= {"pair.seed": np.array([one.seed for one in spec.latents])}
         arrays |= {"pair.index": np.array([one.index for one in spec.latents])}
-    if generated.labels is not None:
+    if generated.labels:
         arrays |= label_columns(generated.labels)
     return images.npz(arrays)
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
 from typing import TypeVar
 
+from service.engine.batcher import Job
 from service.engine.models import ModelRegistry
 from service.engine.onnx_model import Arrays, OnnxModel
-from service.engine.request import Job
 from service.errors import FieldError, InvalidRequest, TooLarge
 from service.generation import pairs
 from service.generation.encoding import FRAME_FORMATS, PAIR_FORMATS, Format
 from service.generation.images import Encoding
-from service.generation.pairs import GeneratedImages, Steps, check_filters, classifiers_of
+from service.generation.pairs import GeneratedImages, Steps, add_classifiers
 from service.generation.spec import Filters, GenerationSpec, InterpolationPath, LatentSpec
 from service.telemetry.metrics import Metrics
 
@@ -26,8 +25,7 @@ class Generator:
     """Makes specs and responses with the models that are served."""
 
     def __init__(self, registry: ModelRegistry, max_pixels: int, metrics: Metrics) -> None:
-        self._registry, self._max_pixels = registry, max_pixels
-        self._encode_durations = cache(metrics.encode_duration.labels)
+        self._registry, self._max_pixels, self._metrics = registry, max_pixels, metrics
 
     def model(self, name: str | None, place: str) -> OnnxModel:
         """Return the generator of this name, or the default one. Raises UnknownModel and NotReady."""
@@ -39,10 +37,10 @@ class Generator:
         *,
         domains: Sequence[str] | None,
         latents: Sequence[LatentSpec],
-        truncation: float | None,
-        path: InterpolationPath | None,
-        format_: str,
         place: str,
+        format_: str = "json",
+        truncation: float | None = None,
+        path: InterpolationPath | None = None,
         directions: Mapping[str, float] | None = None,
         labels: bool = False,
         filters: Filters | None = None,
@@ -55,13 +53,11 @@ class Generator:
         """
         _check_latents(model, latents, "/latents/{}" if path is None else "/keyframes/{}/latent")
         chosen, steps = check_domains(model, domains, place), _check_directions(model, directions, place)
-        classifiers = classifiers_of(model, chosen, self._registry.models) if labels or filters else ()
-        options = (steps, count, labels, filters, classifiers)
+        options = (steps, count, labels, filters)
         spec = GenerationSpec(model, chosen, tuple(latents), truncation, path, format_, *options)
-        if spec.filters is not None:
-            check_filters(spec, spec.filters, place)
-        _check_labels(spec, place)
-        self._check_size(spec, place)
+        if labels or filters:
+            spec = add_classifiers(spec, self._registry.models, place)
+        self._check_format(spec, place)
         return spec
 
     async def generate(self, spec: GenerationSpec, deadline: float, place: str) -> tuple[bytes, Seconds]:
@@ -71,12 +67,17 @@ class Generator:
         """
         form = formats(spec)[spec.format]
         if spec.filters is None and not spec.labels:
-            job = Job(spec.model, spec.size, spec.inputs, partial(self._encode, spec, form), form.seconds(spec))
-            return await self._submit(job, deadline)
-        seconds, steps = Counter[str](), pairs.generate(spec, place)
-        generated = await self._complete(steps, deadline, seconds)
-        encode = partial(self._encode_generated, generated, form)
-        body, of_encoding = await self._submit(Job(spec.model, 0, spec.inputs, encode, form.seconds(spec)), deadline)
+
+            def encode(inputs: Arrays, outputs: Arrays) -> Encoding:
+                generated = GeneratedImages(spec, inputs, {name: outputs[name] for name in spec.domains})
+                return self._metrics.timed(spec.format, form.encode(generated))
+
+            return await self._submit(Job(spec.model, spec.size, spec.inputs, encode, form.seconds(spec)), deadline)
+        seconds = Counter[str]()
+        generated = await self._complete(pairs.generate(spec, place), deadline, seconds)
+        timed = self._metrics.timed(spec.format, form.encode(generated))
+        job = Job(spec.model, 0, spec.inputs, lambda *_: timed, form.seconds(spec))
+        body, of_encoding = await self._submit(job, deadline)
         seconds.update(of_encoding)
         return body, seconds
 
@@ -95,18 +96,14 @@ class Generator:
     async def _submit(self, job: Job[T], deadline: float) -> tuple[T, Seconds]:
         return await self._registry.batcher(job.model.name).submit(job, deadline)
 
-    def _encode(self, spec: GenerationSpec, form: Format, inputs: Arrays, outputs: Arrays) -> Encoding:
-        images = {name: outputs[name] for name in spec.domains}
-        return self._encode_generated(GeneratedImages(spec, inputs, images), form)
-
-    def _encode_generated(self, generated: GeneratedImages, form: Format, *_: Arrays) -> Encoding:
-        with self._encode_durations(generated.spec.format).time():
-            return (yield from form.encode(generated))
-
-    def _check_size(self, spec: GenerationSpec, place: str) -> None:
-        """Check that a format has room for the images, and that they cost no more than the limit."""
+    def _check_format(self, spec: GenerationSpec, place: str) -> None:
+        """Check that a format has room for labels and images, and that these cost no more than the limit."""
         known = formats(spec)
         form, rows = known[spec.format], 1 if spec.path is not None else spec.size
+        if spec.labels and not form.labels:
+            having = ", ".join(name for name, one in known.items() if one.labels)
+            wrong = FieldError("/labels", True, f"false, or a format of {having}", place)
+            raise InvalidRequest(f"{spec.format} has no room for labels; {having} have", [wrong])
         height = rows * max(domain.height for domain in spec.shapes)
         side, pixels = max(height, sum(domain.width for domain in spec.shapes)), spec.pixels
 
@@ -124,15 +121,6 @@ class Generator:
         remedy = f"or another format ({', '.join(fitting)})" if fitting else "or fewer domains"
         wrong = FieldError("/format", spec.format, fitting or "fewer images", place)
         raise TooLarge(f"{detail}; request fewer images at once, {remedy}", [wrong])
-
-
-def _check_labels(spec: GenerationSpec, place: str) -> None:
-    """Check that a format has room for labels: a picture has none."""
-    known = formats(spec)
-    if spec.labels and not known[spec.format].labels:
-        having = ", ".join(name for name, form in known.items() if form.labels)
-        wrong = FieldError("/labels", True, f"false, or a format of {having}", place)
-        raise InvalidRequest(f"{spec.format} has no room for labels; {having} have", [wrong])
 
 
 def formats(spec: GenerationSpec) -> Mapping[str, Format]:

@@ -1,4 +1,4 @@
-"""Pairs of a spec, labelled and filtered: the jobs that compute them, whoever runs these.
+"""Pairs of a spec, labelled and filtered, as a generator of jobs: batchers or a thread of its own run these.
 
 Axes: B batch, Z latent, H height, W width, C channels, K classes.
 """
@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.onnx_model import Arrays, OnnxModel
-from service.engine.request import Encoding, Job
+from service.engine.batcher import Encoding, Job
+from service.engine.onnx_model import Arrays, OnnxModel, concatenate, take
 from service.errors import FieldError, InvalidRequest, RunFailed
 from service.generation.images import Pixels, sheet_rows
 from service.generation.spec import Filters, GenerationSpec, LatentSpec
-from service.metadata import CLASSES
+from service.metadata import CLASSES, Kind
 
 MAX_CANDIDATES = 1_000  # of a seed; a constant, so that every replica takes the same ones
 ROWS = 16  # of a run whose number of rows is free; others can have their turn after it
@@ -31,7 +31,7 @@ Steps = Generator[Job[Computed], Computed, T]  # yields jobs, is sent what they 
 
 
 class Label(NamedTuple):
-    """What a classifier reads in an image."""
+    """The class of an image, as a classifier predicts it."""
 
     class_name: str
     confidence: float
@@ -45,7 +45,7 @@ class PairLabels:
 
     @property
     def agree(self) -> bool | None:
-        """Whether all classes are equal; None without any."""
+        """True if all classes are equal; None without any."""
         return len({label.class_name for label in self.labels.values()}) == 1 if self.labels else None
 
     def as_json(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class GeneratedImages:
     spec: GenerationSpec
     inputs: Arrays
     images: Mapping[str, Pixels]
-    labels: Sequence[PairLabels] | None = None
+    labels: Sequence[PairLabels] = ()  # if requested
 
     def rows(self) -> Iterator[Pixels]:
         """Yield a row [H, W, C] for each image of the spec, its domains side by side."""
@@ -91,19 +91,30 @@ def label_columns(labels: Sequence[PairLabels]) -> dict[str, NDArray[Any]]:
     return columns | {"pair.agree": np.array([one.agree is True for one in labels])}
 
 
-def classifiers_of(generator: OnnxModel, domains: Sequence[str], models: Sequence[OnnxModel]) -> tuple[OnnxModel, ...]:
-    """Return the classifiers among `models` that go with a generator: for each domain the first, if there is one."""
+def companions(kind: Kind, generator: OnnxModel, models: Sequence[OnnxModel]) -> dict[str, OnnxModel]:
+    """Return the classifiers or encoders among `models` that go with a generator: the first of each of its domains."""
     fitting = {
         model.domains[0]: model
         for model in reversed(models)
-        if model.metadata.kind == "classifier"
+        if model.metadata.kind == kind
         and {generator.name, generator.graph_digest} & set(model.metadata.goes_with)
+        and not model.metadata.domains[1:]
         and model.inputs[0] in generator.outputs
+        and (kind == "classifier" or model.outputs == generator.inputs)
     }
-    return tuple(fitting[name] for name in domains if name in fitting)
+    return {name: fitting[name] for name in generator.domains if name in fitting}
 
 
-def check_filters(spec: GenerationSpec, filters: Filters, place: str) -> None:
+def add_classifiers(spec: GenerationSpec, models: Sequence[OnnxModel], place: str) -> GenerationSpec:
+    """Return a spec with the classifiers among `models` that its labels and filters need. Raises InvalidRequest."""
+    known = companions("classifier", spec.model, models)
+    spec = replace(spec, classifiers=tuple(known[name] for name in spec.domains if name in known))
+    if spec.filters is not None:
+        _check_filters(spec, spec.filters, place)
+    return spec
+
+
+def _check_filters(spec: GenerationSpec, filters: Filters, place: str) -> None:
     """Raise InvalidRequest for filters that no classifier can apply, or a class that it does not know."""
     chosen = filters.class_name
     if not spec.classifiers:
@@ -127,9 +138,9 @@ def generate(spec: GenerationSpec, place: str | None = None) -> Steps[GeneratedI
     """
     if spec.filters is not None:
         return (yield from _filter(spec, spec.filters, place))
-    inputs, outputs = yield Job(spec.model, spec.size, spec.inputs, _compute, 0.0)
+    inputs, outputs = yield Job(spec.model, spec.size, spec.inputs, keep_all, 0.0)
     images = {name: outputs[name] for name in spec.domains}
-    labels = (yield from _label(spec.classifiers, images, spec.size)) if spec.labels else None
+    labels = (yield from _label(spec.classifiers, images, spec.size)) if spec.labels else ()
     return GeneratedImages(spec, inputs, images, labels)
 
 
@@ -137,7 +148,7 @@ def _label(classifiers: Sequence[OnnxModel], images: Mapping[str, Pixels], size:
     found: list[dict[str, Label]] = [{} for _ in range(size)]
     for model in classifiers:
         (domain,) = model.domains
-        _, outputs = yield Job(model, size, partial(_rows, domain, images[domain]), _compute, 0.0)
+        _, outputs = yield Job(model, size, partial(take, {domain: images[domain]}), keep_all, 0.0)
         probabilities = outputs[CLASSES]
         for labels, row, best in zip(found, probabilities, probabilities.argmax(1), strict=True):
             labels[domain] = Label(model.metadata.classes[best], round(float(row[best]), DECIMALS))
@@ -145,7 +156,7 @@ def _label(classifiers: Sequence[OnnxModel], images: Mapping[str, Pixels], size:
 
 
 class _Candidates:
-    """The candidates of one seed: how many were tried, and rows of those that passed."""
+    """The candidates of one seed: the number tried, and the rows of those that passed."""
 
     def __init__(self, first: LatentSpec, count: int) -> None:
         self.first, self.count = first, count
@@ -154,7 +165,7 @@ class _Candidates:
 
     @property
     def open(self) -> bool:
-        """Whether more are needed, and left."""
+        """True while more are needed, and left."""
         return len(self.passed) < self.count and self.tried < MAX_CANDIDATES
 
     def take(self, room: int) -> list[LatentSpec]:
@@ -176,7 +187,6 @@ def _filter(spec: GenerationSpec, filters: Filters, place: str | None) -> Steps[
                 break
         batch = yield from generate(replace(spec, latents=tuple(latents), count=1, labels=True, filters=None))
         for i, owner in enumerate(owners):
-            assert batch.labels is not None, "requested"
             if len(owner.passed) < spec.count and batch.labels[i].pass_(filters):
                 owner.passed.append(_row(batch, i))
         for seed in pending:
@@ -193,7 +203,6 @@ def _too_few(seed: _Candidates, place: str) -> InvalidRequest:
 
 def _row(batch: GeneratedImages, i: int) -> GeneratedImages:
     """Return one pair of a batch, copied, so that the others need no memory."""
-    assert batch.labels is not None, "of a filtered batch"
     return GeneratedImages(
         replace(batch.spec, latents=(batch.spec.latents[i],)),
         {name: array[i : i + 1].copy() for name, array in batch.inputs.items()},
@@ -205,20 +214,13 @@ def _row(batch: GeneratedImages, i: int) -> GeneratedImages:
 def _join(spec: GenerationSpec, rows: Sequence[GeneratedImages]) -> GeneratedImages:
     taken = replace(spec, latents=tuple(row.spec.latents[0] for row in rows), count=1)
     if not rows:
-        return GeneratedImages(taken, {}, {}, [])
-    labels = [row.labels[0] for row in rows if row.labels is not None] if spec.labels else None
-    inputs = {name: np.concatenate([row.inputs[name] for row in rows]) for name in rows[0].inputs}
-    return GeneratedImages(
-        taken, inputs, {name: np.concatenate([row.images[name] for row in rows]) for name in spec.domains}, labels
-    )
+        return GeneratedImages(taken, {}, {})
+    inputs, images = concatenate([row.inputs for row in rows]), concatenate([row.images for row in rows])
+    return GeneratedImages(taken, inputs, images, [row.labels[0] for row in rows] if spec.labels else ())
 
 
-def _rows(name: str, array: NDArray[Any], start: int, stop: int) -> Arrays:
-    return {name: array[start:stop]}
-
-
-def _compute(inputs: Arrays, outputs: Arrays) -> Encoding[Computed]:
-    """Return what a job computed, as it is."""
+def keep_all(inputs: Arrays, outputs: Arrays) -> Encoding[Computed]:
+    """Return the inputs and outputs of a job."""
     return inputs, outputs
     yield
 

@@ -50,11 +50,14 @@ class InterpolationPath:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which candidates of a seed are accepted, by their labels."""
+    """Conditions on the labels of a seed's candidates."""
 
     class_name: str | None = None  # of the first domain that has a classifier
     min_confidence: float = 0.0  # in every domain that has one
     agree: bool = False  # whether their classes have to be equal
+
+    def __bool__(self) -> bool:
+        return self != Filters()
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,9 @@ class GenerationSpec:
     model: OnnxModel
     domains: tuple[str, ...]
     latents: tuple[LatentSpec, ...]
-    truncation: float | None
-    path: InterpolationPath | None
-    format: str
+    truncation: float | None = None
+    path: InterpolationPath | None = None
+    format: str = "json"
     directions: tuple[tuple[int, float], ...] = ()  # number of each from 0, in order, and spreads to move along it
     count: int = 1
     labels: bool = False

@@ -6,25 +6,24 @@ An encoder's pass is repeated, from zeros (ReStyle: Alaluf et al. 2021, section 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from typing import Any, Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from service.engine.batcher import Encoding, Job
 from service.engine.models import ModelRegistry
 from service.engine.onnx_model import Arrays, OnnxModel, take
-from service.engine.request import Encoding, Job
 from service.errors import FieldError, InvalidRequest
 from service.generation.decoding import Fit, Fitting, ImageDecoder
 from service.generation.encoding import PAIR_FORMATS
 from service.generation.images import Pixels
-from service.generation.pairs import GeneratedImages
+from service.generation.pairs import GeneratedImages, companions, dump, keep_all
 from service.generation.spec import GenerationSpec, LatentSpec
 from service.latents import Latent
 from service.metadata import LATENT, PREVIOUS
@@ -45,7 +44,7 @@ class MeasuredError(BaseModel):
 
 
 class EncoderQuality(BaseModel):
-    """What an encoder's metadata say of its use; without it, one pass and no calibration."""
+    """The quality in an encoder's metadata; without it, one pass and no calibration."""
 
     passes: int = Field(default=1, ge=1)
     error: MeasuredError | None = None
@@ -72,7 +71,7 @@ class EncoderQuality(BaseModel):
 
 
 class _TrainedFit(BaseModel):
-    """What a recipe says of how it fits the images of a domain."""
+    """A domain of a recipe: how its images were fitted."""
 
     name: str
     margin: int = Field(default=0, ge=0, le=4096)
@@ -81,10 +80,7 @@ class _TrainedFit(BaseModel):
 
 @dataclass(frozen=True)
 class TranslationSpec:
-    """An image's encoders, by the domain that it may be of, and what its counterparts are returned as.
-
-    The latent of `spec` is not known yet.
-    """
+    """Encoders of an image by the domain that it may be of, and the spec of its counterparts, without a latent yet."""
 
     spec: GenerationSpec
     encoders: Mapping[str, OnnxModel]
@@ -93,7 +89,7 @@ class TranslationSpec:
 
     @property
     def fittings(self) -> list[Fitting]:
-        """How the image becomes one of each domain: as training fitted them, unless `fit` says otherwise."""
+        """The fitting of each domain: that of its training images, unless `fit` is given."""
         try:
             recipe = _RECIPE.validate_python(self.spec.model.metadata.provenance.experiment.get("domains", []))
         except ValidationError:
@@ -109,27 +105,18 @@ class TranslationSpec:
 _RECIPE = TypeAdapter(list[_TrainedFit])
 
 
-class Translation(NamedTuple):
-    """The counterparts of an image: the response's bytes, what was found of the image, and seconds of each stage."""
-
-    body: bytes
-    found: Found
-    seconds: Mapping[str, float]
-
-
 class Translator:
     """Translates images with the encoders that are served."""
 
     def __init__(self, registry: ModelRegistry, decoder: ImageDecoder, metrics: Metrics, bound: float) -> None:
         """`bound` is the largest absolute value in a latent that requests may send."""
-        self._registry, self._decoder, self._bound = registry, decoder, bound
-        self._encode_durations = cache(metrics.encode_duration.labels)
+        self._registry, self._decoder, self._bound, self._metrics = registry, decoder, bound, metrics
 
     def encoders(self, generator: OnnxModel, source: str | None, place: str) -> dict[str, OnnxModel]:
         """Return the encoders of a generator by domain, or that of domain `source`. Raises InvalidRequest."""
         models = self._registry.models
-        if not (known := encoders_of(generator, models)):
-            generators = [one.name for one in models if one.metadata.kind == "generator" and encoders_of(one, models)]
+        if not (known := companions("encoder", generator, models)):
+            generators = [one.name for one in self._registry.generators if companions("encoder", one, models)]
             wrong = FieldError("/model", generator.name, generators, place)
             having = f"those that have one are {', '.join(generators) or 'none'}"
             raise InvalidRequest(f"no served encoder goes with model '{generator.name}'; {having}", [wrong])
@@ -139,8 +126,13 @@ class Translator:
             raise InvalidRequest(f"no images of domain {source!r:.80} are read; {having}", [wrong])
         return known if source is None else {source: known[source]}
 
-    async def translate(self, wanted: TranslationSpec, file: bytes, deadline: float) -> Translation:
-        """Return an image's counterparts. Raises what ImageDecoder.decode and Batcher.submit raise."""
+    async def translate(
+        self, wanted: TranslationSpec, file: bytes, deadline: float
+    ) -> tuple[bytes, Found, Mapping[str, float]]:
+        """Return an image's encoded counterparts, what was found of it, and the seconds of each stage.
+
+        Raises what ImageDecoder.decode and Batcher.submit raise.
+        """
         images, decode_s = await self._decoder.decode(file, wanted.fittings, deadline)
         seconds = Counter[str]({"decode": decode_s})
         passes = zip(wanted.encoders.values(), images, strict=True)
@@ -149,12 +141,11 @@ class Translator:
         )
         rows, model = {LATENT: np.stack(latents)}, wanted.spec.model
         encode = partial(self._answer, wanted, images)
-        job = Job(
-            model, len(images), partial(take, rows), encode, PAIR_FORMATS[wanted.spec.format].seconds(wanted.spec)
-        )
+        encode_s = PAIR_FORMATS[wanted.spec.format].seconds(wanted.spec)
+        job = Job(model, len(images), partial(take, rows), encode, encode_s)
         (body, found), spent = await self._registry.batcher(model.name).submit(job, deadline)
         seconds.update(spent)
-        return Translation(body, found, seconds)
+        return body, found, seconds
 
     async def _encode(
         self, encoder: OnnxModel, image: Pixels, refine: int | None, deadline: float, seconds: Counter[str]
@@ -164,9 +155,9 @@ class Translator:
         latent: NDArray[np.float32] = np.zeros((1, encoder.metadata.prior.latent_dim), np.float32)
         for _ in range(EncoderQuality.of(encoder).passes if refine is None else 1 + refine):
             rows: Arrays = {encoder.domains[0]: image[np.newaxis], PREVIOUS: latent}
-            job = Job(encoder, 1, partial(take, rows), _latents, 0.0)
-            latent, spent = await self._registry.batcher(encoder.name).submit(job, deadline)
-            latent = latent.clip(-self._bound, self._bound)
+            job = Job(encoder, 1, partial(take, rows), keep_all, 0.0)
+            (_, outputs), spent = await self._registry.batcher(encoder.name).submit(job, deadline)
+            latent = outputs[LATENT].clip(-self._bound, self._bound)
             seconds.update(spent)
         found: Latent = latent[0]
         return found
@@ -174,19 +165,18 @@ class Translator:
     def _answer(
         self, wanted: TranslationSpec, images: Sequence[Pixels], inputs: Arrays, outputs: Arrays
     ) -> Encoding[tuple[bytes, Found]]:
-        """Encode the images of the latent that reconstructs the image best, and say what was found."""
-        errors = {
-            name: distance(image, outputs[name][i])
-            for i, (name, image) in enumerate(zip(wanted.encoders, images, strict=True))
-        }
+        """Encode the images of the latent that reconstructs the image best; return them with what was found."""
+        errors = dict[str, float]()  # root mean squared differences, in levels of 0 to 255
+        for i, (name, image) in enumerate(zip(wanted.encoders, images, strict=True)):
+            errors[name] = float(np.sqrt(np.square(image.astype(np.float64) - outputs[name][i]).mean()))
         qualities = {name: EncoderQuality.of(encoder) for name, encoder in wanted.encoders.items()}
         source = min(errors, key=lambda name: qualities[name].relative(errors[name]))
         row = list(errors).index(source)
         own, latent = take(inputs, row, row + 1), inputs[LATENT][row].tolist()
         spec = replace(wanted.spec, latents=(LatentSpec(0, values=tuple(latent)),))
         generated = {name: outputs[name][row : row + 1] for name in spec.domains}
-        with self._encode_durations(spec.format).time():
-            body = yield from PAIR_FORMATS[spec.format].encode(GeneratedImages(spec, own, generated))
+        encoding = PAIR_FORMATS[spec.format].encode(GeneratedImages(spec, own, generated))
+        body = yield from self._metrics.timed(spec.format, encoding)
         encoder, quality = wanted.encoders[source], qualities[source]
         found = {
             "from": source,
@@ -198,31 +188,5 @@ class Translator:
             "test_error": quality.error.model_dump() if quality.error is not None else None,
         }
         if spec.format == "json":
-            body = body[:-1] + b"," + json.dumps(found, separators=(",", ":")).encode()[1:]
+            body = body[:-1] + b"," + dump(found).encode()[1:]
         return body, found
-
-
-def encoders_of(generator: OnnxModel, models: Sequence[OnnxModel]) -> dict[str, OnnxModel]:
-    """Return the encoders among `models` that go with a generator: for each domain the first, in its order."""
-    fitting = {
-        model.domains[0]: model
-        for model in reversed(models)
-        if model.metadata.kind == "encoder"
-        and {generator.name, generator.graph_digest} & set(model.metadata.goes_with)
-        and not model.metadata.domains[1:]
-        and model.inputs[0] in generator.outputs
-        and model.outputs == generator.inputs
-    }
-    return {name: fitting[name] for name in generator.domains if name in fitting}
-
-
-def distance(image: Pixels, other: Pixels) -> float:
-    """Return the root of the mean squared difference of two images [H, W, C], in levels of 0 to 255."""
-    return float(np.sqrt(np.square(image.astype(np.float64) - other).mean()))
-
-
-def _latents(_: Arrays, outputs: Arrays) -> Encoding[NDArray[np.float32]]:
-    """Return the latents of a pass, float32 [B, Z]."""
-    latents: NDArray[np.float32] = outputs[LATENT]
-    return latents
-    yield

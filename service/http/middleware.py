@@ -125,16 +125,13 @@ class RequestMiddleware:
         finally:
             self._metrics.in_flight -= 1
             route = getattr(inner.get("route"), "path", "unmatched")
-            self._record(scope["method"], route, sender.status, sender.seconds)
+            method, seconds = scope["method"] if scope["method"] in METHODS else "OTHER", sender.seconds
+            self._requests(route, method, sender.status).inc()
+            self._durations(route).observe(seconds)
+            if route not in POLLED:
+                log_request(method, route, sender.status, seconds)
             TRACE_ID.reset(trace)
             REQUEST_ID.reset(token)
-
-    def _record(self, method: str, route: str, status: int, seconds: float) -> None:
-        method = method if method in METHODS else "OTHER"
-        self._requests(route, method, status).inc()
-        self._durations(route).observe(seconds)
-        if route not in POLLED:
-            log_request(method, route, status, seconds)
 
     async def _answer(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, sender: ResponseSender

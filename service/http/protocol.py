@@ -32,18 +32,6 @@ MAX_PIPELINED = 16  # requests behind the one that is being answered
 FIRST_REQUEST_S = 1.0  # for a new connection, when the server shuts down
 OFFERS = (b"upgrade", b"http2-settings")  # headers of an offer, and what `Connection` says of them
 
-# Names of HttpToolsProtocol that are used or overridden here and are in no documentation of uvicorn.
-UVICORN_INTERNALS = (
-    *("_unsupported_upgrade_warning", "data_received", "eof_received", "on_body", "on_headers_complete"),
-    *("on_message_begin", "on_message_complete", "on_response_complete", "pause_writing", "resume_writing"),
-    *("send_400_response", "shutdown", "timeout_keep_alive_handler"),
-)
-UVICORN_ATTRIBUTES = (
-    *("cycle", "headers", "loop", "parser", "pipeline", "timeout_keep_alive", "timeout_keep_alive_task"),
-    *("transport", "url"),
-)
-CYCLE_ATTRIBUTES = ("keep_alive", "more_body", "response_complete")
-
 
 class Connection(HttpToolsProtocol):
     """One TCP connection, within limits."""
@@ -143,19 +131,14 @@ class Connection(HttpToolsProtocol):
         else:
             self._refuse(MalformedRequest(f"{msg} Allowed is HTTP/1.1 with one Host header."))
 
-    def timeout_keep_alive_handler(self, before: int | None = None) -> None:
-        """Close an idle connection; one whose last response is still being read is not idle.
-
-        Disconnect it if nothing was read since `before` bytes were unsent.
-        """
-        unsent = self._unread()
-        if not unsent:
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection; one whose last response is still being read is watched instead."""
+        if not self._unread():
             self.transport.close()
-        elif before is not None and unsent >= before:
-            self.transport.abort()
-        else:
-            again = self.timeout_keep_alive_handler
-            self.timeout_keep_alive_task = self.loop.call_later(self.send_timeout_s, again, unsent)
+            return
+        if self._send_timer is None:
+            self._watch_reader()
+        self.timeout_keep_alive_task = self.loop.call_later(self.send_timeout_s, self.timeout_keep_alive_handler)
 
     def on_response_complete(self) -> None:
         """Watch that the last response of a connection is read, as no keep-alive timer does."""

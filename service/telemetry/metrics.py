@@ -12,10 +12,10 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, Summary
@@ -31,6 +31,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 LAST_RUN_EVERY_S = 0.1
 SAMPLE_EVERY_S = 0.5  # of gauges; writing each change to a shared file would cost every request a hundredth
 RUNS = "cogan_model_run_seconds"
+T = TypeVar("T")
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client when it is imported
 
 
@@ -76,6 +77,7 @@ class Metrics:
         self._depths: dict[str, Callable[[], int]] = {}
         self._models: Callable[[], Iterator[Metric]] = lambda: iter(())
         self.of_model = cache(lambda name, version: ModelMetrics(self, name, version))
+        self._encode_durations = cache(lambda format_: self.encode_duration.labels(format_))
         counter = partial(Counter, namespace="cogan", registry=self._registry)
         gauge = partial(Gauge, namespace="cogan", registry=self._registry, multiprocess_mode="livesum")
         self._http(counter, gauge)
@@ -111,6 +113,11 @@ class Metrics:
 
     def _histogram(self, name: str, about: str, *labels: str) -> Histogram:
         return Histogram(name, about, labels, namespace="cogan", registry=self._registry, buckets=SECONDS)
+
+    def timed(self, format_: str, encoding: Generator[None, None, T]) -> Generator[None, None, T]:
+        """Encode, and record how long it took."""
+        with self._encode_durations(format_).time():
+            return (yield from encoding)
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics, those of several processes added up."""

@@ -5,30 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client.samples import Sample
 
 from service import __version__
-from service.api.docs import json_body, problems
+from service.api.docs import BINARY, TIMEOUT_PARAMETER, json_body, problems
 from service.api.generate import server_timing
-from service.api.options import TIMEOUT_PARAMETER, deadline
+from service.api.options import deadline, parse
+from service.engine.batcher import Encoding, Job
 from service.engine.models import ModelRegistry
-from service.engine.onnx_model import Arrays, OnnxModel, Tensor
-from service.engine.request import Encoding, Job
+from service.engine.onnx_model import Arrays, OnnxModel, Tensor, take
 from service.errors import Unsupported
 from service.http.access import BINARY_HEADER
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.v2 import schemas
-from service.v2.tensors import SHARED_MEMORY, Inference, read_inference, write_response
+from service.v2.tensors import SHARED_MEMORY, read_inference, write_response
 
 TAGS: list[str | Enum] = ["inference protocol"]
 MODEL_PATH = "/v2/models/{name}"
-BINARY = "application/octet-stream"
-LARGE_BODY = 2**15  # bytes, from which on parsing takes over a millisecond
+OCTETS = "application/octet-stream"
 EXTENSIONS = ["binary_tensor_data", "parameters", "statistics", "model_configuration"]
 VERSION_PARAMETER = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
 REQUESTS, QUEUE, RUNS = "cogan_model_request_seconds", "cogan_queue_wait_seconds", "cogan_model_run_seconds"
@@ -36,11 +35,7 @@ LAST_RUN = "cogan_model_last_run_timestamp_seconds"
 INFER_OPTIONS: dict[str, Any] = {
     "response_class": Response,
     "responses": {
-        200: {
-            "model": schemas.InferResponse,
-            "content": {BINARY: {"schema": {"type": "string", "format": "binary"}}},
-            "description": "The outputs",
-        },
+        200: {"model": schemas.InferResponse, "content": {OCTETS: BINARY}, "description": "The outputs"},
         **problems(400, 404, 408, 413, 415, 422, 429, 500, 501, 503, 504),
     },
     "openapi_extra": {**json_body(schemas.InferRequest), "parameters": [TIMEOUT_PARAMETER]},
@@ -52,7 +47,6 @@ class InferenceRoutes:
 
     def __init__(self, registry: ModelRegistry, metrics: Metrics, settings: Settings) -> None:
         self._registry, self._metrics, self._settings = registry, metrics, settings
-        self._encode_durations = cache(metrics.encode_duration.labels)
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an app."""
@@ -130,21 +124,18 @@ class InferenceRoutes:
         """Run a model: tensors in, tensors out, as JSON or binary data."""
         content, model = await request.body(), self._model(request, name)
         read = partial(read_inference, content, request.headers.get(BINARY_HEADER), model, self._settings.max_pairs)
-        inference = await asyncio.to_thread(read) if len(content) > LARGE_BODY else read()
+        inference = await parse(content, read)
         longest_s = min(self._settings.deadline_s, inference.timeout_s or self._settings.deadline_s)
-        encode = partial(self._encode, inference, model)
-        job = Job(model, inference.size, inference.rows, encode, inference.encode_s)
+
+        def encode(_: Arrays, outputs: Arrays) -> Encoding[tuple[bytes, bytes | None]]:
+            return self._metrics.timed("tensors", write_response(inference, model, outputs))
+
+        job = Job(model, inference.size, partial(take, inference.inputs), encode, inference.encode_s)
         (head, tensors), seconds = await self._registry.batcher(name).submit(job, deadline(request, longest_s))
         headers = {"Server-Timing": server_timing(seconds)}
         if tensors is None:
             return Response(head, headers=headers, media_type="application/json")
-        return Response(head + tensors, headers=headers | {BINARY_HEADER: str(len(head))}, media_type=BINARY)
-
-    def _encode(
-        self, inference: Inference, model: OnnxModel, _: Arrays, outputs: Arrays
-    ) -> Encoding[tuple[bytes, bytes | None]]:
-        with self._encode_durations("tensors").time():
-            return (yield from write_response(inference, model, outputs))
+        return Response(head + tensors, headers=headers | {BINARY_HEADER: str(len(head))}, media_type=OCTETS)
 
     async def shared_memory(self, request: Request, action: str) -> Any:
         """Answer that no memory is shared: a status is empty, unregistering does nothing, registering is refused."""

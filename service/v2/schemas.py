@@ -27,7 +27,7 @@ class TensorParameters(_Request):
     binary_data_size: int | None = Field(default=None, ge=0)
     """Bytes of the tensor after the JSON, instead of `data`."""
     binary_data: bool | None = None
-    """Whether an output is sent as bytes; otherwise as `binary_data_output` says."""
+    """Send an output as bytes; otherwise as `binary_data_output` says."""
     shared_memory_region: Any = None
     """Refused: there is no shared memory."""
     classification: Any = None
@@ -56,7 +56,7 @@ class InferParameters(_Request):
     """Parameters of a request."""
 
     binary_data_output: bool = False
-    """Whether outputs are sent as bytes."""
+    """Send outputs as bytes."""
     timeout: int | None = Field(default=None, ge=1, le=MAX_TIMEOUT_US)
     """Deadline in microseconds."""
 
@@ -76,7 +76,7 @@ class IndexRequest(_Request):
     """Body of /v2/repository/index."""
 
     ready: bool = False
-    """Whether to list served models only."""
+    """List served models only."""
 
 
 class ControlRequest(_Request):
@@ -175,7 +175,7 @@ class InferResponse(ResponseModel):
 
 
 class Tally(ResponseModel):
-    """How often something happened, and the nanoseconds that it took altogether."""
+    """Number of events, and the nanoseconds that they took altogether."""
 
     count: int = 0
     ns: int = 0
@@ -204,7 +204,7 @@ class BatchStatistics(ResponseModel):
 
 
 class ModelStatistics(ResponseModel):
-    """What all processes have counted of a version of a model, for requests of every kind."""
+    """Counts of all processes for a version of a model, of requests of every kind."""
 
     name: str
     version: str
@@ -231,4 +231,4 @@ class IndexEntry(ResponseModel):
     version: str
     state: Literal["READY", "UNAVAILABLE"]
     reason: str
-    """Why it is not ready."""
+    """Reason that it is not ready."""

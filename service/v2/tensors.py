@@ -6,7 +6,6 @@ the JSON. Axes: B batch.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from service.api.options import parse_body
 from service.api.schemas import MAX_LATENT_VALUE
 from service.engine.onnx_model import DTYPES, Arrays, OnnxModel, Tensor
 from service.errors import FieldError, InvalidRequest, TooLarge, Unsupported
+from service.generation.pairs import dump
 from service.http.access import BINARY_HEADER
 from service.v2.schemas import InferParameters, InferRequest, InputTensor, TensorParameters
 
@@ -31,7 +31,7 @@ SHARED_MEMORY = "shared memory is not supported; send tensors in the body, as JS
 
 @dataclass(frozen=True)
 class Inference:
-    """A checked request: inputs [B, ...], and the outputs to return, each with whether as bytes."""
+    """A checked request: inputs [B, ...], and the outputs to return, each with True if as bytes."""
 
     id: str | None
     inputs: Arrays
@@ -51,10 +51,6 @@ class Inference:
     def values(self, binary: bool) -> int:
         """Return the number of values of the outputs that are sent as bytes, or of the others."""
         return self.size * sum(math.prod(tensor.shape) for tensor, as_bytes in self.outputs if as_bytes == binary)
-
-    def rows(self, start: int, stop: int) -> Arrays:
-        """Return the inputs of rows `start` to `stop`."""
-        return {name: array[start:stop] for name, array in self.inputs.items()}
 
 
 def read_inference(content: bytes, head_length: str | None, model: OnnxModel, max_rows: int) -> Inference:
@@ -91,22 +87,18 @@ def write_response(
         about: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": array.shape}
         if binary:
             tensors.append(array.tobytes())
-            outputs.append(_dump(about | {"parameters": {"binary_data_size": array.nbytes}}))
+            outputs.append(dump(about | {"parameters": {"binary_data_size": array.nbytes}}))
             continue
         flat, parts = array.ravel(), list[str]()
         for at in range(0, flat.size, JSON_CHUNK):
-            parts.append(_dump(flat[at : at + JSON_CHUNK].tolist())[1:-1])
+            parts.append(dump(flat[at : at + JSON_CHUNK].tolist())[1:-1])
             yield
-        outputs.append(f'{_dump(about)[:-1]},"data":[{",".join(parts)}]}}')
+        outputs.append(f'{dump(about)[:-1]},"data":[{",".join(parts)}]}}')
     head = {"model_name": model.name, "model_version": model.version}
     head |= {} if inference.id is None else {"id": inference.id}
-    start = _dump(head | {"parameters": {"digest": model.digest}})[:-1]
+    start = dump(head | {"parameters": {"digest": model.digest}})[:-1]
     body = f'{start},"outputs":[{",".join(outputs)}]}}'.encode()
     return body, b"".join(tensors) if tensors else None
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
 
 
 def _wrong(pointer: str, value: Any, allowed: str | list[str]) -> InvalidRequest:
@@ -216,7 +208,7 @@ def _out_of_bounds(tensor: InputTensor, i: int, place: int, value: Any) -> Inval
 
 
 def _outputs(request: InferRequest, model: OnnxModel, binary: bool) -> list[tuple[Tensor, bool]]:
-    """Return the outputs to send, each with whether as bytes."""
+    """Return the outputs to send, each with True if as bytes."""
     if not request.outputs:
         return [(tensor, binary) for tensor in model.outputs]
     known = {tensor.name: tensor for tensor in model.outputs}

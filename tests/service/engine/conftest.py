@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.engine.batcher import Batcher
+from service.engine.batcher import Batcher, Encoding, Job
 from service.engine.onnx_model import Arrays, OnnxModel
-from service.engine.request import Encoding, Job
 from service.metadata import LATENT
 from service.telemetry.metrics import Metrics
 

@@ -15,9 +15,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from service.engine.batcher import ENCODE_SLICE_S, INLINE_S, Batcher
+from service.engine.batcher import ENCODE_SLICE_S, INLINE_S, Batcher, Encoding, Job
 from service.engine.onnx_model import Arrays, OnnxModel
-from service.engine.request import Encoding, Job
 from service.errors import DeadlineExceeded, QueueFull, RunFailed
 from service.metadata import CLASSES, LATENT, PREVIOUS
 from service.telemetry.metrics import Metrics

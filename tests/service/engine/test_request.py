@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.engine.batcher import BatchSlice, Encoding, Entry
 from service.engine.onnx_model import Arrays, OnnxModel
-from service.engine.request import BatchSlice, Encoding, Entry
 from service.metadata import LATENT
 from tests.service.engine.conftest import latents, make_job, outputs_alone
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.engine.request import Encoding, Result
+from service.engine.batcher import Encoding, Result
 
 
 def complete(encoding: Encoding[Result]) -> Result:
