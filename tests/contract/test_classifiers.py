@@ -19,8 +19,15 @@ from training.data.dataset import load_split
 from training.networks.coupled import latents_of_seeds
 
 GENERATORS = {METADATA[file].name: METADATA[file] for file in model_files("generator")}
+CLASSIFIED = {name: metadata for name, metadata in GENERATORS.items() if "class_agreement" in metadata.quality}
 CLASSIFIERS = {METADATA[file].name: file for file in model_files("classifier")}
-MIN_ACCURACY = {"digit": 0.99, "edge": 0.985, "negative": 0.99}
+MIN_ACCURACY = {"digit": 0.99, "edge": 0.985, "negative": 0.99, "upright": 0.985, "italic": 0.985}
+DIGITS = tuple("0123456789")
+LETTERS = tuple("ABDEFGHIJLMNPQRTYabcdefghijklmnopqrstuvwxyz")  # nine capitals look like small letters
+TEST_IMAGES = {DIGITS: 10_000, LETTERS: 1_508}
+LICENCES = {DIGITS: "CC BY-SA 3.0", LETTERS: "OFL"}
+MISSED = {DIGITS: 0, LETTERS: 4}  # classes that are not among 500 pairs: the model of letters draws no A, and few m
+LEAST_AGREEMENT = {DIGITS: 0.9, LETTERS: 0.75}  # of pairs that are not filtered
 MAX_BYTES = 1_000_000
 EVALUATION_SEED, LOSS_SEED = 0, 1  # of the classifiers in classifiers/ and couplers/, which stay out of models/
 DATA = Path(os.environ.get("COGAN_DATA", "/nowhere"))
@@ -48,9 +55,9 @@ def generate(name: str, count: int) -> dict[str, NDArray[np.uint8]]:
     return dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
 
-def test_each_domain_of_the_digit_models_has_a_classifier() -> None:
-    """Every domain of a committed generator is classified by a model that names the generator."""
-    wanted = {(name, domain.name) for name, metadata in GENERATORS.items() for domain in metadata.domains}
+def test_each_domain_with_classes_has_a_classifier() -> None:
+    """Every domain of a committed generator of digits or letters is classified by a model that names the generator."""
+    wanted = {(name, domain.name) for name, metadata in CLASSIFIED.items() for domain in metadata.domains}
     found = {
         (name, METADATA[file].domains[0].name) for file in CLASSIFIERS.values() for name in METADATA[file].goes_with
     }
@@ -67,19 +74,18 @@ def test_a_classifier_is_small_and_in_its_place(name: str) -> None:
     (domain,) = METADATA[file].domains
     config = (file.parents[1] / "config.pbtxt").read_text()
     assert f'name: "{domain.name}" data_type: TYPE_UINT8 dims: [ 28, 28, 1 ]' in config
-    assert 'name: "classes" data_type: TYPE_FP32 dims: [ 10 ]' in config
+    assert f'name: "classes" data_type: TYPE_FP32 dims: [ {len(METADATA[file].classes)} ]' in config
 
 
 @each_classifier
 def test_a_classifier_states_classes_accuracy_and_training(name: str) -> None:
-    """Class names are the digits, the accuracy is that of 10,000 test images, and the recipe and licence are there."""
+    """Class names are digits or letters, the accuracy is that of all test images, recipe and licence are there."""
     metadata = METADATA[CLASSIFIERS[name]]
     quality: Any = metadata.quality
-    assert metadata.classes == tuple("0123456789")
-    assert quality["images"] == 10_000
+    assert quality["images"] == TEST_IMAGES[metadata.classes]
     assert quality["accuracy"] >= MIN_ACCURACY[metadata.domains[0].name]
     assert list(quality["accuracy_by_class"]) == list(metadata.classes)
-    assert "CC BY-SA 3.0" in metadata.data_license
+    assert LICENCES[metadata.classes] in metadata.data_license
     assert len(metadata.provenance.commit) == 40  # of a clean checkout
 
 
@@ -94,7 +100,7 @@ def test_a_classifier_neither_evaluates_models_nor_trained_them(name: str) -> No
 @each_classifier
 @pytest.mark.skipif(not (DATA / "mnist").is_dir(), reason="COGAN_DATA holds no folder mnist")
 def test_the_accuracy_is_that_of_the_file_on_real_test_images(name: str) -> None:
-    """In onnxruntime the 10,000 test images give the stated accuracy, in all and by class."""
+    """In onnxruntime all test images give the stated accuracy, in all and by class."""
     metadata = METADATA[CLASSIFIERS[name]]
     described: Any = metadata.provenance.experiment["domain"]
     test_set = load_split(DomainConfig(**described), "test", (28, 28))
@@ -107,15 +113,16 @@ def test_the_accuracy_is_that_of_the_file_on_real_test_images(name: str) -> None
         assert right[labels == number].mean() == pytest.approx(quality["accuracy_by_class"][name_of_class], abs=1e-6)
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", CLASSIFIED)
 def test_classifiers_agree_on_the_images_of_a_pair(name: str) -> None:
-    """The classes of 500 generated pairs agree between domains, and every class occurs."""
+    """The classes of 500 generated pairs agree between domains, and classes occur."""
     images = generate(name, 500)
     of_domain = {METADATA[file].domains[0].name: classifier for classifier, file in CLASSIFIERS.items()}
     classes = {domain: probabilities(of_domain[domain], batch).argmax(1) for domain, batch in images.items()}
+    (names,) = {METADATA[CLASSIFIERS[of_domain[domain]]].classes for domain in images}
     first, *others = classes.values()
-    assert set(first) == set(range(10))
-    assert all((first == other).mean() >= 0.9 for other in others)
+    assert len(set(first)) >= len(names) - MISSED[names]
+    assert all((first == other).mean() >= LEAST_AGREEMENT[names] for other in others)
 
 
 @pytest.mark.anyio
@@ -127,15 +134,19 @@ async def test_the_service_infers_on_every_classifier() -> None:
         assert listed["refused"] == []
         cards = {card["name"]: card for card in listed["models"] if card["kind"] == "classifier"}
         assert cards.keys() == CLASSIFIERS.keys()
-        pairs = generate("digit_edge_negative", 3)
+        pairs = generate("digit_edge_negative", 3) | generate("letters", 3)
         for name, card in cards.items():
-            assert card["classes"] == list("0123456789")
+            assert tuple(card["classes"]) == METADATA[CLASSIFIERS[name]].classes
             (domain,) = card["domains"]
             images = pairs[domain["name"]]
             tensor = {"name": domain["name"], "shape": list(images.shape), "datatype": "UINT8"}
             body = {"inputs": [tensor | {"data": images.flatten().tolist()}]}
             response = (await client.post(f"/v2/models/{name}/infer", json=body)).raise_for_status().json()
             (output,) = response["outputs"]
-            assert (output["name"], output["datatype"], output["shape"]) == ("classes", "FP32", [3, 10])
-            found = np.array(output["data"]).reshape(3, 10)
+            assert (output["name"], output["datatype"], output["shape"]) == (
+                "classes",
+                "FP32",
+                [3, len(card["classes"])],
+            )
+            found = np.array(output["data"]).reshape(3, -1)
             np.testing.assert_allclose(found, probabilities(name, images), atol=1e-5)

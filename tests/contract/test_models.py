@@ -20,8 +20,9 @@ from training.networks.coupled import latents_of_seeds
 
 FILES = model_files("generator")
 LEAST_PIXELS = {"edge": 0.952, "negative": 0.967}  # the figures of Liu & Tuzel 2016, section 4
-LEAST_CLASSES = 0.95
-LEAST_BALANCE = 0.98
+LEAST_CLASSES = {"letters": 0.81}  # of 43 classes; of ten digits 0.95
+LEAST_BALANCE = {"letters": 0.96}  # of digits 0.98
+MOST_DISTANCE = 1.5  # within pairs, of that within true ones
 MAX_BYTES = 8_000_000
 
 
@@ -56,14 +57,18 @@ def test_a_model_is_small_and_in_its_place(file: Path) -> None:
 
 @each_generator
 def test_a_model_meets_its_figures(file: Path) -> None:
-    """On 10,000 pairs, pixels agree at least as the paper's do, classes agree, and all are generated."""
-    quality: Any = open_model(file)[1].quality
+    """On 10,000 pairs: pixels agree at least as the paper's do, classes agree, all are generated, pairs are near."""
+    metadata = open_model(file)[1]
+    quality: Any = metadata.quality
     assert quality["pairs"] == 10_000
-    assert set(quality["pixel_agreement"]) == set(quality["class_agreement"])
     for name, measured in quality["pixel_agreement"].items():
         assert measured["binarised"] >= LEAST_PIXELS[name], name
-    assert min(quality["class_agreement"].values()) >= LEAST_CLASSES
-    assert min(quality["class_balance"].values()) >= LEAST_BALANCE
+    assert all(share >= LEAST_CLASSES.get(metadata.name, 0.95) for share in quality.get("class_agreement", {}).values())
+    assert all(
+        balance >= LEAST_BALANCE.get(metadata.name, 0.98) for balance in quality.get("class_balance", {}).values()
+    )
+    for measured in quality.get("counterpart_distance", {}).values():
+        assert measured["generated"] <= MOST_DISTANCE * measured["true_distance"]
 
 
 @each_generator
@@ -89,7 +94,10 @@ def test_a_models_pixels_agree_as_recorded(file: Path) -> None:
 
 @each_generator
 def test_pairs_agree_along_directions(file: Path) -> None:
-    """Moved along any direction by up to two spreads, the domains read alike as often as unmoved, within 0.03."""
+    """Moved along any direction by up to two spreads, the domains read alike as often as unmoved, within 0.03.
+
+    Images that no classifier reads stay as near to one another.
+    """
     session, metadata = open_model(file)
     assert metadata.prior is not None
     assert len(metadata.directions) == 8
@@ -102,6 +110,9 @@ def test_pairs_agree_along_directions(file: Path) -> None:
 
     def agreement(moved: NDArray[np.float32]) -> NDArray[np.float64]:
         images = session.run([domain.name for domain in metadata.domains], {"latent": moved})
+        if not readers:
+            first, *others = (batch / np.float32(255) for batch in images)
+            return np.array([1 - np.sqrt(((one - first) ** 2).mean((1, 2, 3))).mean() for one in others])
         named = zip(metadata.domains, images, strict=True)
         read = [readers[domain.name].run(None, {domain.name: batch})[0].argmax(1) for domain, batch in named]
         return np.array([(one == read[0]).mean() for one in read[1:]])
