@@ -150,3 +150,23 @@ def test_the_readme_has_the_commands_that_made_a_classifier(file: Path) -> None:
     options = f"--table {recipe['table']} --seed {metadata.provenance.seed} --epochs {recipe['epochs']}"
     assert f"{options} --augmentations {' '.join(recipe['augmentations'])}" in text
     assert f"--name {metadata.name} --goes-with {' '.join(metadata.goes_with)}\n" in text
+
+
+def encoder_rows(metadata: ModelMetadata, size: int) -> list[str]:
+    """Return an encoder's rows of the README's table, one a counterpart."""
+    quality: dict[str, Any] = metadata.quality
+    rows = []
+    for name, found in quality["encoder"].items():
+        floor, ceiling = quality["floor"][name], quality["ceiling"][name]
+        cells = [f"{found[key]:.3f} ({floor[key]:.3f}, {ceiling[key]:.3f})" for key in ("class_kept", "distance")]
+        what = [metadata.name, f"{metadata.domains[0].name} to {name}", f"{size / 1e6:.2f} MB", *cells]
+        rows.append(f"| {' | '.join(what)} |")
+    return rows
+
+
+@pytest.mark.parametrize("file", model_files("encoder"), ids=lambda file: file.parts[-3])
+def test_the_readme_states_what_an_encoder_keeps(file: Path) -> None:
+    """Every encoder has its rows, with floor and ceiling beside, and has at most 8 MB."""
+    rows = encoder_rows(METADATA[file], file.stat().st_size)
+    assert all(row in (MODELS / "README.md").read_text() for row in rows), "\n".join(rows)
+    assert file.stat().st_size <= 8_000_000
