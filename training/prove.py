@@ -66,9 +66,9 @@ python -m training.prove docs/proof --page docs/proof.md
   domain that has one. Another domain learns from the labels of the first domain's images of the same pairs, which only
   that classifier filters. Measured by the accuracy on all test images. The floor calls every image the most
   frequent class; **reached** is the share of the accuracy by real images.
-- **Translations** are those of a small U-Net, trained by the L1 part of pix2pix's loss. Measured by the mean distance
-  to the true counterparts of all test images: the root of the mean squared difference, of 1 between black and white.
-  The floor returns the given image; **reached** is the share of the way from there to the distance by real pairs.
+- **Translations** are those of a small U-Net, trained by the cross entropy of every value. Measured by the mean
+  distance to the true counterparts of all test images: the root of the mean squared difference, of 1 between black and
+  white. The floor returns the given image; **reached** is the share of the way from there to that by real pairs.
 - **By real images**: the same network, trained for as many steps on as many real training images or true pairs, or on
   all if there are fewer. Means and standard deviations are over seeds, of the weights, the order and the real images.
 - **Precision and recall** (Kynkäänniemi et al. 2019), on features of a public network; in brackets of training images.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, relu
+from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy, relu
 from tqdm import tqdm
 
 from training.data.sources import share_out
@@ -84,7 +84,10 @@ class Translator(nn.Module):
 
 
 def fit_translator(pairs: Examples, epochs: int, seed: int, device: torch.device) -> Translator:
-    """Train on pairs, uint8 [N, C, H, W] each, by the L1 part of pix2pix's loss (Isola et al. 2017, equation 3)."""
+    """Train on pairs, uint8 [N, C, H, W] each, by the cross entropy of every value.
+
+    By pix2pix's L1 (Isola et al. 2017, equation 3) all images become black where most of each counterpart is.
+    """
     torch.manual_seed(seed)
     images, counterparts = pairs
     translator = Translator(images.shape[1], counterparts.shape[1]).to(device)
@@ -93,7 +96,8 @@ def fit_translator(pairs: Examples, epochs: int, seed: int, device: torch.device
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_LEARNING_RATE, total_steps=steps)
     for _ in tqdm(range(steps), unit="step", mininterval=1.0):
         rows = torch.randint(len(images), (BATCH,))
-        loss = (translator(images[rows].to(device)) - from_bytes(counterparts[rows].to(device), UNIT)).abs().mean()
+        wanted = from_bytes(counterparts[rows].to(device), UNIT)
+        loss = binary_cross_entropy(translator(images[rows].to(device)), wanted)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -45,6 +45,16 @@ def test_a_translator_learns_what_pairs_have_in_common(make_experiment: Callable
     assert not torch.equal(one, other)
 
 
+def test_a_translator_learns_where_most_is_black(make_experiment: Callable[..., Experiment]) -> None:
+    """Edges, of which nearly all is black, are drawn, and not left out: much nearer than a black image is."""
+    (domain,) = make_experiment(("digit",)).domains
+    training, test = (load_split(domain, use, (28, 28)).images for use in ("train", "test"))
+    found = fit_translator((training, transform(training, "edge")), 24, 0, CPU).translate(test)
+    expected = transform(test, "edge")
+    black = counterpart_distance(torch.zeros_like(expected), expected)["distance"]
+    assert counterpart_distance(found, expected)["distance"] < black / 2
+
+
 @pytest.mark.parametrize("size", [(28, 28), (9, 7), (64, 50)])
 def test_a_translator_takes_any_size_and_colour(size: tuple[int, int]) -> None:
     """Odd sides and other channels come out as they should, in bytes."""
