@@ -1,4 +1,4 @@
-"""Pairs that a proof learns from are those of a data set."""
+"""Pairs that a proof learns from are those of a data set, and its page is what the results say."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from training.engine.machine import Machine
 from training.onnx_export import read_metadata
 from training.prove import ProofOptions, draw_pairs, served_classifiers
 from training.sample import model_file, open_source
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_pairs_are_those_of_a_filtered_data_set(tmp_path: Path) -> None:
@@ -46,3 +48,8 @@ def test_pairs_are_those_of_a_filtered_data_set(tmp_path: Path) -> None:
 def test_candidates_are_those_of_the_service() -> None:
     """As many of a seed are tried, and confidences have as many decimals."""
     assert (prove.MAX_CANDIDATES, prove.DECIMALS) == (pairs.MAX_CANDIDATES, pairs.DECIMALS)
+
+
+def test_the_page_says_what_was_measured() -> None:
+    """docs/proof.md is what `training.prove` writes from docs/proof, to the letter."""
+    assert (DOCS / "proof.md").read_text() == prove.page(DOCS / "proof")
