@@ -164,7 +164,7 @@ class _Method(Generic[P, T]):
 
 
 class _Methods(Generic[Http]):
-    """What both clients have: methods, and how a call is sent."""
+    """Methods of both clients, and the loop that sends a call."""
 
     _open: type[Http]
 

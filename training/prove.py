@@ -81,7 +81,7 @@ python -m training.prove docs/proof --page docs/proof.md
 
 @dataclass(frozen=True)
 class ProofOptions:
-    """How much is trained and measured, and where it is written."""
+    """Amounts to train on and to measure, and the place of the result."""
 
     to: Path = Path("proofs")
     """Folder of the result, NAME.json."""
@@ -94,7 +94,7 @@ class ProofOptions:
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.9
     """Least confidence of every label."""
     agree: bool = True
-    """Whether the classes of all domains have to be equal."""
+    """Require equal classes in all domains."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     """Seeds of the networks."""
     epochs: Positive = 4
@@ -104,7 +104,7 @@ class ProofOptions:
     copies: Annotated[int, Field(ge=2)] = 100_000
     """Pairs without filters, of seeds from 0, that are searched for copies."""
     images: Annotated[int, Field(ge=2)] = 1000
-    """How many of them, and of real images, are measured for precision and recall."""
+    """Number of them, and of real images, for precision and recall."""
     machine: Machine = field(default_factory=Machine.from_environment)
 
 
@@ -232,7 +232,7 @@ Proven = tuple[list[dict[str, Any]], list[str]]  # results, and why others are m
 
 @dataclass(frozen=True)
 class Proof:
-    """What a proof of one model is made of."""
+    """A model, its experiment and classifiers, and the measurements of a proof."""
 
     source: Source
     experiment: Experiment

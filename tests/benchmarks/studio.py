@@ -1,4 +1,4 @@
-"""How soon the studio shows images, and how often it redraws while a slider moves, in a real Chromium.
+"""Time to the first images of the studio, and redraws a second while a slider moves, in a real Chromium.
 
     make bench                                                  # after the others
     .venv-service/bin/python -m tests.benchmarks.studio         # this alone, about a minute

@@ -111,7 +111,9 @@ def test_the_readme_shows_a_sheet_of_each_model(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", [pytest.param(file, marks=OF_EARLIER if METADATA[file].name in EARLIER else ()) for file in FILES], ids=str
+    "file",
+    [pytest.param(file, marks=OF_EARLIER if METADATA[file].name in EARLIER else ()) for file in FILES],
+    ids=lambda file: file.parts[-3],
 )
 def test_the_experiment_that_made_a_model_is_committed(file: Path) -> None:
     """The experiment in a model's metadata is the committed one of its name, to the last field."""

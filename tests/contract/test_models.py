@@ -61,6 +61,10 @@ def test_a_model_meets_its_figures(file: Path) -> None:
     metadata = open_model(file)[1]
     quality: Any = metadata.quality
     assert quality["pairs"] == 10_000
+    assert set(quality["pixel_agreement"]) in (set(), set(quality.get("class_agreement", {})))
+    assert "class_agreement" in quality or "counterpart_distance" in quality
+    if "class_agreement" in quality:
+        assert set(quality["class_balance"]) == {domain.name for domain in metadata.domains}
     for name, measured in quality["pixel_agreement"].items():
         assert measured["binarised"] >= LEAST_PIXELS[name], name
     assert all(share >= LEAST_CLASSES.get(metadata.name, 0.95) for share in quality.get("class_agreement", {}).values())

@@ -1,4 +1,4 @@
-"""What generated pairs are good for: networks trained on them and on real images; copies among generated images.
+"""Usefulness of generated pairs: networks trained on them and on real images; copies among generated images.
 
 Axes: N images, B batch, C, H, W; K cells of a thumbnail.
 """
@@ -106,7 +106,7 @@ def fit_translator(pairs: Examples, epochs: int, seed: int, device: torch.device
 
 
 class Prints(NamedTuple):
-    """What images are compared by: digests of their bytes, and thumbnails [N, K].
+    """Digests of the bytes of images, and thumbnails [N, K], by which they are compared.
 
     A thumbnail is the image averaged to SIDE x SIDE cells; the distance of two is the root of the mean squared
     difference of their values, of 1 between black and white.
