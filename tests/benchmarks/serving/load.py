@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tests.benchmarks.serving.servers import ROOT, Server
 
@@ -33,6 +34,13 @@ class Question:
 
 
 DISTINCT = Question()
+
+
+class Address(Protocol):
+    """Where a running server listens, on loopback."""
+
+    url: str
+    port: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ def measure(
 ) -> Sample:
     """Ask a server under a load; `domains` images are in a pair."""
     before = server.cpu_seconds()
-    report = _ask(server, load, question, use_wrk and WRK is not None)
+    report = put_load(server, load, question, use_wrk=use_wrk)
     used = server.cpu_seconds() - before
     answered = report["requests"] - report["errors"]
     pairs = answered * question.pairs
@@ -101,10 +109,10 @@ def measure(
     )
 
 
-def _ask(server: Server, load: Load, question: Question, by_wrk: bool) -> dict[str, float]:
-    """Run a load generator; return its report."""
+def put_load(server: Address, load: Load, question: Question, *, use_wrk: bool = True) -> dict[str, float]:
+    """Run a load generator; return its report. Raises RuntimeError."""
     first = next(_first_seeds) if question.first is None else question.first
-    if by_wrk and load.rate is None:
+    if use_wrk and WRK is not None and load.rate is None:
         command = [str(WRK), "-t1", f"-c{load.connections}", f"-d{load.seconds}s", "--timeout", "30s"]
         command += ["-s", str(SCRIPT), server.url, "--", question.method, question.path, question.body]
         command += [question.etag, str(first), str(question.seeds)]
