@@ -3,8 +3,8 @@
     python -m training.report runs/00003_digit_edge runs/00004_digit_edge
     python -m training.report runs/* --to docs/results.md
 
-A folder gets a comparison: report.md, report.csv and metrics.png. A file gets the page; a folder beside it, its
-pictures.
+A folder gets a comparison: report.md, report.csv and metrics.png. A file gets the page, of all results in the folder
+beside it, to which those of the given runs are added with their pictures.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from training.config.data import DomainConfig
 from training.config.experiment import EXPERIMENT, Experiment, load_experiment
 from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
-from training.files import read_json, write_lines
+from training.files import read_json, write_json, write_lines
 from training.networks.coupled import generate, latents_of_seeds
-from training.runs.distances import distance_curves, distance_row, save_distance
-from training.runs.figures import by_metric, save_curves, save_sheet
+from training.runs.distances import distance_curves, distance_row, samples_of, save_distance
+from training.runs.figures import by_metric, save_curves, save_excerpt, save_sheet
 from training.runs.folder import (
     MachineFacts,
     RunFolder,
@@ -38,9 +38,11 @@ from training.runs.folder import (
     seconds,
     snapshot_step,
 )
+from training.runs.page import page, result_file
 from training.runs.tables import Row, Rows, Value, flat, markdown, save_report, spread
 
 SEEDS = range(8)
+DISTANCE, FILM = "distance.png", "training.webp"
 PIXELS = {"binarised": "pixels agree, binarised", "within_51": "within 51", "within_25": "within 25"}
 # Last parts of the names of fields that differ between runs of one recipe.
 NOT_OF_RECIPE = {"seed", "log_every", "sample_every", "checkpoint_every", "measure_every", "classifiers", "description"}
@@ -59,54 +61,6 @@ ACCURACY = {
     (USPS, 1800, MNIST, 2000): 0.891,
 }
 
-HEAD = """# Results
-
-Written by `python -m training.report` from the folders of measured runs: no figure here is typed. Runs that
-were stopped early, or trained with overrides, are listed as they are; see the training details below.
-"""
-GENERATED = """
-## Generated images
-
-After so many steps, of how many in the recipe; measured on whole test sets, and on the latents of
-{latents}. In brackets the floor: the value of unrelated real images, or for a distance that of real
-training images. Samples are of seeds 0 to 7, not chosen: images below one another within an experiment are a
-pair.
-
-{table}
-- **Pixels agree**: the share of pixels at which the transform of the other domain's generated image equals
-  the image generated for the domain, to the same side of mid-grey, or within so many of 255 levels.
-  **Published**: Liu & Tuzel 2016, with a tolerance that they do not state.
-- **Classes agree**: the share of pairs whose images are given the same class by the evaluation classifiers; in
-  brackets that of true pairs of real test images, where there are some.
-- **Doubtful**: the share of images whose class the domain's classifier gives less than 0.9; in brackets that of real
-  test images. **Class balance**: the entropy of the generated classes over that of equally many of each.
-- **Frechet distance** between the features of generated and of real images in the domain's classifier; only
-  those of one classifier can be compared. **Its classifier**: its accuracy on real test images.
-"""
-ADAPTED = """
-## Unsupervised domain adaptation
-
-Accuracy of the last step on all test images of the domain without labels: mean and standard deviation over
-the seeds. **Held out** is the share of a domain's images that was kept for testing, as the official code
-divides USPS; others are divided as their source has it. **Published** is that of CoGAN.
-
-{table}"""
-DISTANCES = """
-## Distance over the steps
-
-Of snapshots to the images that were learned from, while the run went on, a mean over domains. The best snapshot
-is what was measured above, unless the last is named. The latents, and the images it is chosen by, are others than
-those that measure it. A run is best in its last fifth if it was still getting better.
-
-{table}"""
-DETAILS = """
-## Training details
-
-Batch of each domain; parameters of the networks; minutes of wall-clock time with pauses, the mean of one run
-if there are several seeds.
-
-{table}"""
-
 
 @dataclass(frozen=True)
 class ReportOptions:
@@ -117,7 +71,8 @@ class ReportOptions:
     to: Path = Path("comparison")
     """Folder of a comparison, or file of a page, such as results.md."""
     recipes: Path = Path(__file__).parent / "recipes"
-    """Folder of recipes: a page names the fields in which a run differs from the recipe of its name."""
+    """Folder of recipes: a page names the fields in which a run differs from the recipe of its name, and those that
+    have no whole run."""
 
 
 @verb
@@ -176,26 +131,55 @@ def _kept_quality(run: RunFolder) -> object:
 
 
 def document(runs: Sequence[RunFolder], options: ReportOptions) -> None:
-    """Write the page and its pictures.
+    """Write the results and pictures of whole runs, and the page of all results that are there.
 
     Raises RunError, before anything is written, if a run is not measured or two are of one experiment.
     """
-    generated = [run for run in runs if run.quality_file.is_file()]
-    adapted = [run for run in runs if run.accuracy_file.is_file()]
-    check(runs, generated, adapted)
+    whole = [run for run in runs if not _shorter(run, options.recipes)]
+    generated = [run for run in whole if run.quality_file.is_file()]
+    adapted = [run for run in whole if run.accuracy_file.is_file()]
+    check(whole, generated, adapted)
     folder = options.to.with_suffix("")
-    text = page(
-        [row for run in generated for row in generated_rows(run, options.recipes, Path(folder.name))],
-        [row for group in group_by_recipe(adapted) for row in adapted_rows(group, options.recipes)],
-        [distance_row(run, distance_file(Path(folder.name), run)) for run in generated if distance_curves(run)],
-        [details_row(group, options.recipes) for group in group_by_recipe(runs)],
-        ", ".join(dict.fromkeys(latents_of(run) for run in generated)),
-    )
+    results = {name: result(own, options.recipes, folder) for name, own in by_experiment(whole).items()}
     for run in generated:
         save_strips(run, folder)
-        save_distance(run, distance_file(folder, run))
-    options.to.parent.mkdir(parents=True, exist_ok=True)
-    write_lines(options.to, text.splitlines())
+        save_distance(run, folder / run.experiment().name / DISTANCE)
+        if sheets := samples_of(run):
+            save_excerpt(sheets, run.experiment().sample_count, folder / run.experiment().name / FILM)
+    for name, kept in results.items():
+        (file := result_file(folder, name)).parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, kept)
+    write_lines(options.to, page(folder, recipe_steps(options.recipes)).splitlines())
+    for run in runs:
+        if run not in whole:
+            print(f"left out, as its recipe has more steps: {run.path}, {_shorter(run, options.recipes)}")
+
+
+def result(runs: Sequence[RunFolder], recipes: Path, folder: Path) -> Mapping[str, Any]:
+    """Return the rows of an experiment's runs in each table of the page, whose pictures are in `folder`."""
+    generated, pictures = [run for run in runs if run.quality_file.is_file()], Path(folder.name)
+    adapted = group_by_recipe([run for run in runs if run.accuracy_file.is_file()])
+    return {
+        "latents": [latents_of(run) for run in generated],
+        "generated": [row for run in generated for row in generated_rows(run, pictures)],
+        "adapted": [row for group in adapted for row in adapted_rows(group)],
+        "distances": [_distance_row(run, pictures) for run in generated if distance_curves(run)],
+        "details": [details_row(group, recipes) for group in group_by_recipe(runs)],
+    }
+
+
+def by_experiment(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
+    """Return runs by the name of their experiment."""
+    groups: dict[str, list[RunFolder]] = {}
+    for run in runs:
+        groups.setdefault(run.experiment().name, []).append(run)
+    return groups
+
+
+def recipe_steps(recipes: Path) -> dict[str, int]:
+    """Return the steps of every recipe in a folder, by name."""
+    experiments = [load_experiment(file) for file in sorted(recipes.glob("*.toml"))]
+    return {experiment.name: experiment.steps for experiment in experiments}
 
 
 def check(runs: Sequence[RunFolder], generated: Sequence[RunFolder], adapted: Sequence[RunFolder]) -> None:
@@ -225,16 +209,9 @@ def measured_snapshot(run: RunFolder) -> Snapshot:
     return "best" if _quality(run)["steps"] == snapshot_step(run, "best") else "last"
 
 
-def distance_file(folder: Path, run: RunFolder) -> Path:
-    """Return the path of the curve of a run's distance in the folder of a page's pictures."""
-    return folder / run.experiment().name / "distance.png"
-
-
-def page(generated: Rows, adapted: Rows, distances: Rows, details: Rows, latents: str) -> str:
-    """Return the page in Markdown, a section for each table that has rows, of those `latents`."""
-    sections = ((GENERATED, generated), (ADAPTED, adapted), (DISTANCES, distances), (DETAILS, details))
-    texts = [text.format(table=markdown(rows), latents=latents) for text, rows in sections if rows]
-    return "".join([HEAD, *texts])
+def _distance_row(run: RunFolder, pictures: Path) -> Row:
+    folder = pictures / run.experiment().name
+    return distance_row(run, folder / DISTANCE, folder / FILM)
 
 
 def latents_of(run: RunFolder) -> str:
@@ -247,18 +224,17 @@ def strip_file(folder: Path, experiment: str, domain: str) -> Path:
     return folder / experiment / f"{domain}.png"
 
 
-def generated_rows(run: RunFolder, recipes: Path, pictures: Path) -> Rows:
+def generated_rows(run: RunFolder, pictures: Path) -> Rows:
     """Return the row of each domain of a run: generated images and metrics.
 
-    `recipes` is the folder of recipes, `pictures` that of the images. Raises RunError if the run is not
-    measured after its last checkpoint.
+    `pictures` is the folder of the images. Raises RunError if the run is not measured after its last checkpoint.
     """
     experiment, quality = run.experiment(), _quality(run)
     return [
         {
             "experiment": experiment.name,
             "domain": domain.name,
-            "steps": _steps(run, recipes) + _chosen(run, quality),
+            "steps": _steps(run) + _chosen(run, quality),
             "samples": f"![]({strip_file(pictures, experiment.name, domain.name)})",
             **_measures(domain, quality),
         }
@@ -266,7 +242,7 @@ def generated_rows(run: RunFolder, recipes: Path, pictures: Path) -> Rows:
     ]
 
 
-def adapted_rows(runs: Sequence[RunFolder], recipes: Path) -> Rows:
+def adapted_rows(runs: Sequence[RunFolder]) -> Rows:
     """Return the row of each domain without labels, over the seeds of one recipe.
 
     Raises RunError if one is not measured after its last checkpoint.
@@ -279,7 +255,7 @@ def adapted_rows(runs: Sequence[RunFolder], recipes: Path) -> Rows:
         {
             "experiment": experiment.name,
             "domain": domain.name,
-            "steps": _steps(runs[0], recipes),
+            "steps": _steps(runs[0]),
             "seeds": ", ".join(str(run.experiment().seed) for run in runs),
             "held out": ", ".join(held_out),
             "images": f"{measured[0]['images'][domain.name]:,}",
@@ -300,7 +276,7 @@ def details_row(runs: Sequence[RunFolder], recipes: Path) -> Row:
     places = dict.fromkeys(_place(machine) for run in runs for machine in machines(run))
     return {
         "experiment": experiment.name,
-        "steps": _steps(runs[0], recipes),
+        "steps": _steps(runs[0]),
         "batch": experiment.batch_size,
         "precision": ", ".join(dict.fromkeys(itertools.chain.from_iterable(map(_precisions, runs)))),
         "generator": _parameters(build_generator(experiment)),
@@ -351,9 +327,14 @@ def _cell(value: float | None, floor: float | None = None, form: str = ".4f") ->
     return "" if value is None else f"{value:{form}}{behind}"
 
 
-def _steps(run: RunFolder, recipes: Path) -> str:
+def _steps(run: RunFolder) -> str:
+    return f"{last_step(run.checkpoints):,}"
+
+
+def _shorter(run: RunFolder, recipes: Path) -> str:
+    """Return how far a run is, if that is less than its recipe has steps."""
     done, planned = last_step(run.checkpoints), recipe_of(run.experiment(), recipes).steps
-    return f"{done:,}" if done == planned else f"{done:,} of {planned:,}"
+    return f"{done:,} of {planned:,} steps" if done < planned else ""
 
 
 def _parameters(network: nn.Module) -> str:

@@ -28,14 +28,20 @@ def save_distance(run: RunFolder, file: Path) -> None:
         save_curves({mean: labelled}, "step", file)
 
 
-def distance_row(run: RunFolder, picture: Path) -> Row:
+def samples_of(run: RunFolder) -> list[Path]:
+    """Return the sheets of samples that a run drew, in the order of its steps."""
+    return sorted(run.samples.glob("step_*.png"))
+
+
+def distance_row(run: RunFolder, picture: Path, film: Path) -> Row:
     """Return how the distance of a run's snapshots fell, and whether it was still falling at the end."""
     experiment, (measure, (steps, values)) = run.experiment(), next(iter(distance_curves(run).items()))
     best = min(values)
     step = steps[values.index(best)]
     return {
         "experiment": experiment.name,
-        "over the steps": f"![]({picture})",
+        "pairs": f"![]({film})" if samples_of(run) else "",
+        "distance": f"![]({picture})",
         "measure": measure,
         "best": f"{best:.2f}",
         "after step": f"{int(step):,}",

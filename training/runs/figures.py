@@ -21,6 +21,7 @@ COLUMNS = 3
 SIDE = (4.4, 3.0)  # inches of a panel, wide and high
 MAX_TICKS = 6  # places, each of which is named
 FRAME, LAST_FRAME = 200, 2000  # ms of a sheet in a film
+EXCERPT_FRAMES, EXCERPT_GRID = 24, (2, 4)  # at most so many frames; rows and columns of pairs
 
 
 def save_curves(panels: Panels, across: str, file: Path) -> None:
@@ -93,3 +94,29 @@ def save_film(sheets: Sequence[Path], file: Path) -> None:
                 aside, format="GIF", save_all=True, append_images=others, duration=durations, loop=0
             ),
         )
+
+
+def save_excerpt(sheets: Sequence[Path], pairs: int, file: Path) -> None:
+    """Write an animated WebP of some of the sheets, evenly spaced, with the first of their `pairs` rows in a grid."""
+    steps = min(EXCERPT_FRAMES, len(sheets))
+    chosen = [sheets[round(i * (len(sheets) - 1) / max(1, steps - 1))] for i in range(steps)]
+    first, *others = [_grid(one, pairs) for one in chosen]
+    durations = [FRAME] * len(others) + [LAST_FRAME]
+    write_whole(
+        file,
+        lambda aside: first.save(
+            aside, format="WEBP", quality=80, save_all=True, append_images=others, duration=durations, loop=0
+        ),
+    )
+
+
+def _grid(file: Path, pairs: int) -> Image.Image:
+    """Return the first pairs of a sheet, which has one a row, in a grid."""
+    rows, columns = EXCERPT_GRID
+    with Image.open(file) as image:
+        width, height = image.width, image.height // pairs
+        grid = Image.new("RGB", (columns * width, rows * height))
+        for i in range(min(rows * columns, pairs)):
+            row = image.crop((0, i * height, width, (i + 1) * height))
+            grid.paste(row, (i % columns * width, i // columns * height))
+    return grid

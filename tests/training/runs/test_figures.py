@@ -13,7 +13,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 from PIL.ImageSequence import Iterator
 
-from training.runs.figures import SIDE, by_metric, save_curves, save_film, save_sheet, sheet
+from training.runs.figures import (
+    EXCERPT_FRAMES,
+    SIDE,
+    by_metric,
+    save_curves,
+    save_excerpt,
+    save_film,
+    save_sheet,
+    sheet,
+)
 
 CURVE = ([1.0, 2.0], [0.5, 0.25])
 
@@ -119,3 +128,18 @@ def test_a_film_shows_the_sheets_in_turn(tmp_path: Path, channels: int) -> None:
         frames = [(frame.convert("L").getpixel((3, 3)), frame.info["duration"]) for frame in Iterator(film)]
     assert [level for level, _ in frames] == list(levels)
     assert frames[-1][1] > frames[0][1] == frames[1][1]
+
+
+def test_an_excerpt_has_the_first_and_the_last_sheet(tmp_path: Path) -> None:
+    """Of many sheets some are shown, evenly spaced; their first pairs lie in a grid, in rows."""
+    files = [tmp_path / f"{number:03}.png" for number in range(100)]
+    for number, file in enumerate(files):
+        image = Image.new("L", (4, 6 * 10), 2 * number)
+        image.paste(255, (0, 6, 4, 12))  # the second pair
+        image.save(file)
+    save_excerpt(files, 10, tmp_path / "film.webp")
+    with Image.open(tmp_path / "film.webp") as film:
+        assert (film.size, getattr(film, "n_frames", 1)) == ((16, 12), EXCERPT_FRAMES)
+        frames = [np.asarray(frame.convert("L")).astype(int) for frame in Iterator(film)]
+    assert np.abs(frames[0][2, [1, 6, 9]] - [0, 255, 0]).max() < 20
+    assert abs(frames[-1][8, 1] - 198) < 20
