@@ -21,9 +21,9 @@ from training.data.dataset import ImageSet, load_training_sets
 from training.engine.loss_inputs import check_labels
 from training.engine.machine import Machine
 from training.engine.trainer import Trainer
-from training.losses.coupling import COUPLINGS
+from training.losses.auxiliary import COUPLINGS
 from training.metrics import label_free
-from training.networks.init import initialise
+from training.networks.weights import initialise
 from training.pretrained.classifier import Classifier
 from training.pretrained.features import FeatureNetwork
 from training.pretrained.loss_networks import LossNetwork, LossNetworks

@@ -20,9 +20,10 @@ from training.config.losses import ClassifierConfig, CouplingConfig, LessonConfi
 from training.config.networks import DiscriminatorConfig, EncoderConfig, GeneratorConfig, check_batch, check_layers
 from training.errors import ConfigError
 from training.losses.adversarial import LOSSES
-from training.losses.coupling import COUPLINGS
+from training.losses.auxiliary import COUPLINGS
 from training.losses.pixels import RANGES
-from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS, Table
+from training.networks.layers import Table
+from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS
 
 OF_THE_MACHINE = {"precision"}  # fields of earlier experiments
 DirectionName = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*)?$", max_length=64)]

@@ -10,8 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from training.config.data import DomainConfig
 from training.config.fields import STRICT, Decay, Positive, Share, Weight, listed, one_of
-from training.losses.auxiliary import AUXILIARY_LOSSES
-from training.losses.coupling import COUPLINGS
+from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS
 from training.losses.pixels import AUGMENTATIONS
 
 

@@ -11,8 +11,9 @@ from pydantic.dataclasses import dataclass
 from training.config.fields import STRICT, Decay, Positive, Weight, listed, one_of
 from training.losses.adversarial import LOSSES, PENALTIES
 from training.losses.pixels import AUGMENTATIONS
-from training.networks.init import INITIALISERS, OPTIMISERS
-from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS, Table, size_mismatch
+from training.networks.layers import Table
+from training.networks.weights import INITIALISERS, OPTIMISERS
+from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS, size_mismatch
 
 
 @dataclass(frozen=True, config=STRICT)

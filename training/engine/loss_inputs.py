@@ -15,8 +15,7 @@ from training.data.labels import require_labels
 from training.engine.batches import Augmenter, Batches
 from training.engine.state import State, WeightedLosses
 from training.errors import DataError
-from training.losses.auxiliary import AUXILIARY_LOSSES, AuxiliaryInputs
-from training.losses.coupling import COUPLINGS, CouplingInputs, GeneratedBatch
+from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS, AuxiliaryInputs, CouplingInputs, GeneratedBatch
 from training.losses.pixels import Images
 from training.networks.coupled import CoupledGenerator
 from training.networks.layers import Layers

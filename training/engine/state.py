@@ -16,8 +16,7 @@ from training.engine.distributed import Processes
 from training.engine.statistics import LogitStatistics
 from training.losses.adversarial import adversarial_loss
 from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
-from training.networks.ema import EMA, is_finite
-from training.networks.init import OPTIMISERS, initialise
+from training.networks.weights import EMA, OPTIMISERS, initialise, is_finite
 
 WeightedLosses = Mapping[str, tuple[float, Tensor]]  # by name: the weight, and the loss itself
 

@@ -20,7 +20,7 @@ from training.engine.distributed import Processes
 from training.engine.loss_inputs import AuxiliaryLosses, CouplingLosses
 from training.engine.state import State, clip_weights, descend
 from training.losses.adversarial import LOSSES, PENALTIES, PLACES, adversarial_loss, sum_over_domains
-from training.losses.coupling import GeneratedBatch
+from training.losses.auxiliary import GeneratedBatch
 from training.losses.pixels import Images
 from training.pretrained.loss_networks import LossNetworks
 

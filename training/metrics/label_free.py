@@ -18,7 +18,7 @@ from training.data.dataset import digest, load_split, load_training_sets
 from training.data.decoding import cached
 from training.data.sources import share_out
 from training.errors import DataError
-from training.losses.coupling import COUPLINGS
+from training.losses.auxiliary import COUPLINGS
 from training.losses.pixels import Images
 from training.pretrained.efficientnet import PACKAGES, EfficientNetLite
 

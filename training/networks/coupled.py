@@ -1,11 +1,14 @@
-"""Coupled generators and discriminators over any number of domains, built from architectures of the zoo.
+"""Coupled generators and discriminators over any number of domains, built from architectures of the zoo; inversion.
 
 Sharing is by identity: the trunk is one module, so that coupled weights cannot drift apart. It runs once for
-all domains, or in a discriminator with batch normalisation once a domain. Axes: B batch, Z latent,
-C channels, H, W.
+all domains, or in a discriminator with batch normalisation once a domain. Axes: B batch, N images, R restarts,
+Z latent, C channels, H, W.
 """
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +17,7 @@ from torch import Tensor, nn
 from service.latents import draw_latent
 from service.metadata import Prior
 from training.losses.pixels import RANGES, Images, from_bytes, to_bytes
-from training.networks.layers import build
-from training.zoo import Table
+from training.networks.layers import Table, build
 
 
 class CoupledGenerator(nn.Module):
@@ -37,6 +39,11 @@ class CoupledGenerator(nn.Module):
         """Generate the pairs of latents [B, Z]."""
         features = self.trunk(latent[:, :, None, None])
         return {name: head(features) for name, head in self.heads.items()}
+
+    def of_domain(self, domain: str, latent: Tensor) -> Tensor:
+        """Generate the images [B, C, H, W] of one domain alone."""
+        images: Tensor = self.heads[domain](self.trunk(latent[:, :, None, None]))
+        return images
 
 
 class CoupledEncoder(nn.Module):
@@ -145,3 +152,76 @@ class AdaptedClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
         return self.discriminator.classify({self._domain: from_bytes(images, self._range)})[self._domain]
+
+
+CANDIDATES = 512  # latents of the first seeds; descent starts at the nearest ones
+LATENT_BOUNDS = {"normal": 3.0, "uniform": 1.0}  # greatest absolute value in a latent, by the prior
+RATE = 0.1  # Adam's first step size, which falls to nothing along a cosine
+INVERSION_BATCH = 16  # images
+
+
+class Inverted(NamedTuple):
+    """The latents found, float32 [N, Z], and the distances [N] of their images to the given ones.
+
+    A distance is the root mean squared difference of values, 1 between black and white; `before` is that of the
+    nearest candidate, where the descent starts.
+    """
+
+    latents: Tensor
+    distances: Tensor
+    before: Tensor
+
+
+def invert(
+    generator: CoupledGenerator, domain: str, images: Tensor, prior: Prior, restarts: int, steps: int
+) -> Inverted:
+    """Invert a generator (Liu & Tuzel 2016, section 5): find the latents of images float [N, C, H, W] of a domain.
+
+    The images are in the generator's range. Adam minimises the squared distance of pixels from several starts for
+    each image, the nearest of many candidates; the best result counts. Equal images give equal latents on one machine.
+    """
+    frozen = [weight for weight in generator.parameters() if weight.requires_grad]
+    was_training = generator.training
+    generator.eval().requires_grad_(False)
+    parts = [_invert(generator, domain, part, prior, restarts, steps) for part in images.split(INVERSION_BATCH)]
+    generator.train(was_training)
+    for weight in frozen:
+        weight.requires_grad_()
+    return Inverted(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+@torch.enable_grad()  # also if the caller has none
+def _invert(
+    generator: CoupledGenerator, domain: str, images: Tensor, prior: Prior, restarts: int, steps: int
+) -> Inverted:
+    low, high = generator.image_range
+    starts, before = _starts(generator, domain, images, prior, restarts)
+    target = images.repeat_interleave(restarts, 0)
+    latents = starts.clone().requires_grad_()
+    optimiser = torch.optim.Adam([latents], RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        (generator.of_domain(domain, latents) - target).square().mean((1, 2, 3)).sum().backward()
+        optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            latents.clamp_(-LATENT_BOUNDS[prior.distribution], LATENT_BOUNDS[prior.distribution])
+    with torch.no_grad():
+        squares = (generator.of_domain(domain, latents) - target).square().mean((1, 2, 3))
+        distances, best = (squares.sqrt() / (high - low)).reshape(len(images), restarts).min(1)
+        found = latents.reshape(len(images), restarts, -1)[torch.arange(len(images)), best]
+    return Inverted(found, distances, before)
+
+
+@torch.no_grad()
+def _starts(
+    generator: CoupledGenerator, domain: str, images: Tensor, prior: Prior, restarts: int
+) -> tuple[Tensor, Tensor]:
+    """Return the candidates nearest to each image, [N * R, Z], and the distance of the nearest, [N]."""
+    low, high = generator.image_range
+    latents = latents_of_seeds(prior, range(max(CANDIDATES, restarts))).to(images)
+    generated = torch.cat([generator.of_domain(domain, part) for part in latents.split(64)])
+    distances = torch.cdist(images.flatten(1), generated.flatten(1)) / math.sqrt(images[0].numel()) / (high - low)
+    nearest = distances.topk(restarts, dim=1, largest=False)
+    return latents[nearest.indices.flatten()], nearest.values[:, 0]

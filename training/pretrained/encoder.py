@@ -20,8 +20,8 @@ from training.config.experiment import Experiment
 from training.config.fields import Positive, Weight
 from training.losses.pixels import Images, from_bytes
 from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
-from training.networks.init import initialise
-from training.zoo import Layer, Table
+from training.networks.layers import Layer, Table
+from training.networks.weights import initialise
 
 SMALLEST = 4  # side at which the convolutions end
 MAX_CHANNELS = 256
@@ -98,9 +98,7 @@ class LatentEncoder(nn.Module):
 
     def reconstruct(self, domain: str, latents: Tensor) -> Tensor:
         """Return the images [B, C, H, W] of a domain for latents [B, Z]."""
-        features = self.generator.trunk(latents[:, :, None, None])
-        images: Tensor = self.generator.heads[domain](features)
-        return images
+        return self.generator.of_domain(domain, latents)
 
     @torch.inference_mode()
     def encode(self, domain: str, images: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from training.config.experiment import Experiment
 from training.config.losses import CouplingConfig
 from training.errors import ConfigError
-from training.losses.coupling import COUPLINGS
+from training.losses.auxiliary import COUPLINGS
 from training.pretrained.classifier import Classifier, classifier_file, load_classifier
 from training.pretrained.efficientnet import PACKAGES, EfficientNetLite, loss_side
 from training.pretrained.features import FeatureNetwork, load_feature_network

@@ -2,17 +2,17 @@
 
 A generator's first layers may be shared by its domains (the trunk) and its last are a domain's own (the
 heads); a discriminator's first layers are a domain's own (the stems) and its last are shared (Liu & Tuzel
-2016, figure 1), or its very last are own again. The experiment sets how many layers are shared, not the architecture.
+2016, figure 1), or its very last are own again. The recipe sets how many layers are shared.
 """
 
 from __future__ import annotations
 
-from training.zoo import cogan, dcgan, modern, soft_cogan
-from training.zoo.rows import Layer, Table
+from training.networks.layers import Table
+from training.zoo import cogan, modern, soft_cogan
 
-__all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "FEATURES", "GENERATORS", "Layer", "Table", "size_mismatch"]
+__all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "FEATURES", "GENERATORS", "size_mismatch"]
 
-FAMILIES = (cogan, dcgan, soft_cogan, modern)
+FAMILIES = (cogan, soft_cogan, modern)
 GENERATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.GENERATORS.items()}
 DISCRIMINATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.DISCRIMINATORS.items()}
 ENCODERS = soft_cogan.ENCODERS

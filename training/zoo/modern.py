@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from training.zoo.rows import Layer, Table
+from training.networks.layers import Layer, Table
 
 SIDES = (16, 28, 32, 64, 128, 256)
 _leaky = partial(Layer, activation="leaky_relu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from training.zoo.rows import Layer, Table, narrowing
+from training.networks.layers import Layer, Table
 
 KERAS = 1e-3  # eps of its batch and layer normalisation
 _learned = partial(Layer, norm="batch", eps=KERAS, activation="prelu", slope=0.25)
@@ -18,6 +18,13 @@ _image = partial(Layer, out="image", activation="tanh")
 def _with_eps(eps: float, *layers: Layer) -> tuple[Layer, ...]:
     """Return layers whose batch normalisations have another eps."""
     return tuple(replace(layer, eps=eps) if layer.norm == "batch" else layer for layer in layers)
+
+
+def _narrowing(first: int, *others: int) -> tuple[Layer, ...]:
+    """Return Soft-CoGAN's plain encoder: 3x3 convolutions, all but the first of which halve the sides."""
+    rows = [Layer("conv", first, 3, 1, 1, activation="leaky_relu")]
+    rows += [Layer("conv", out, 3, 2, 1, activation="leaky_relu") for out in others]
+    return (*rows[:-1], replace(rows[-1], dropout=0.4))
 
 
 _FACE_DRAWN = (
@@ -88,12 +95,12 @@ DISCRIMINATORS = {
     "cifar": Table(
         "Soft-CoGAN's for CIFAR-10: four convolutions and no normalisation",
         (32, 32),
-        (*narrowing(64, 128, 128, 256), Layer("linear", "logit")),
+        (*_narrowing(64, 128, 128, 256), Layer("linear", "logit")),
     ),
     "photo_64": Table(
         "Soft-CoGAN's type 64: cifar with two convolutions more",
         (64, 64),
-        (*narrowing(64, 128, 128, 128, 256, 512), Layer("linear", "logit")),
+        (*_narrowing(64, 128, 128, 128, 256, 512), Layer("linear", "logit")),
     ),
     "face": Table("the official CelebA discriminator at 128x128, of one domain", (128, 128), _with_eps(1e-5, *_FACE)),
     "photo_128": Table(
@@ -131,7 +138,7 @@ DISCRIMINATORS = {
 }
 
 
-_ENCODER = (*narrowing(64, 128, 128, 256), Layer("linear", "latent"))
+_ENCODER = (*_narrowing(64, 128, 128, 256), Layer("linear", "latent"))
 _ENCODED = {"digit": 28, "plain_32": 32, "plain_64": 64, "plain_128": 128, "plain_256": 256}  # pixels a side
 
 ENCODERS = {

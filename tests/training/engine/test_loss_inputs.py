@@ -21,8 +21,7 @@ from training.engine.state import WeightedLosses
 from training.engine.trainer import Trainer
 from training.errors import ConfigError, DataError, RunError
 from training.losses.adversarial import PENALTIES
-from training.losses.auxiliary import AUXILIARY_LOSSES
-from training.losses.coupling import COUPLINGS, GeneratedBatch
+from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS, GeneratedBatch
 from training.pretrained.classifier import Classifier
 from training.pretrained.loss_networks import load_loss_networks
 from training.train import prepare

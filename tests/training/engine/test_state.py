@@ -11,7 +11,7 @@ from torch import nn
 
 from training.config.networks import NetworkConfig
 from training.engine.state import Learner, RunningMeans, descend
-from training.networks.init import OPTIMISERS
+from training.networks.weights import OPTIMISERS
 
 # A weight that begins at 1, after gradients of 1 and -2, at a rate of 0.1 with betas of 0.5 and 0.75.
 SECOND = 0.75 * 0.25 + 0.25 * 4  # the mean of squared gradients after both, of which the first is 0.25

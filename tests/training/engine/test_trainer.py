@@ -19,7 +19,7 @@ from training.engine.machine import Machine
 from training.engine.state import State
 from training.engine.trainer import DiscriminatorUpdate, GeneratorUpdate, Trainer
 from training.losses.adversarial import LOSSES
-from training.losses.coupling import GeneratedBatch
+from training.losses.auxiliary import GeneratedBatch
 
 MakeExperiment = Callable[..., Experiment]
 MakeTrainer = Callable[[Experiment], Trainer]

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from training.networks.coupled import CoupledGenerator
-from training.networks.layers import Layers, build
-from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, FAMILIES, GENERATORS, Table, modern
+from training.networks.layers import Layers, Table, build
+from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, FAMILIES, GENERATORS, modern
 
 TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS, "classifier": CLASSIFIERS}
 OUTPUTS = {"latent": 100, "logit": 1, "classes": 10}
