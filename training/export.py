@@ -31,8 +31,8 @@ from torch import nn
 
 from service.metadata import METADATA_KEY, Domain, ModelMetadata, Name, Provenance, graph_digest
 from training.cli import parse, verb
+from training.config import Positive
 from training.config.experiment import Experiment
-from training.config.fields import Positive
 from training.directions import SPREADS, direction_pairs, with_directions
 from training.errors import ConfigError, RunError
 from training.files import write_whole, writing

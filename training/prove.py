@@ -25,9 +25,9 @@ from torch import Tensor
 from service.latents import draw_latent
 from service.metadata import graph_digest
 from training.cli import parse, verb
+from training.config import Positive, listed, one_of
 from training.config.data import DomainConfig, Use
 from training.config.experiment import Experiment, parse_kept
-from training.config.fields import Positive, listed, one_of
 from training.data.dataset import ImageSet, load_split
 from training.data.labels import class_mismatch
 from training.engine.machine import Machine

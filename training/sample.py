@@ -28,7 +28,7 @@ from torch import Tensor
 from service.latents import MAX_SEED, MIN_TRUNCATION, default_method, draw_latent, interpolate
 from service.metadata import LATENT, Prior
 from training.cli import parse, verb
-from training.config.fields import Positive
+from training.config import Positive
 from training.data.decoding import decode
 from training.data.listing import list_images
 from training.data.preprocess import fit

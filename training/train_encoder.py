@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training.cli import parse, verb
-from training.config.fields import Positive
+from training.config import Positive
 from training.data.dataset import load_split, load_training_sets
 from training.engine.batches import Batches
 from training.engine.machine import Machine

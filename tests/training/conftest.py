@@ -15,8 +15,8 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from training.config import Precision
 from training.config.experiment import Experiment, parse_experiment
-from training.config.fields import Precision
 from training.data.dataset import ImageSet, load_training_sets
 from training.engine.loss_inputs import check_labels
 from training.engine.machine import Machine
@@ -84,9 +84,9 @@ def random_loss_networks(experiment: Experiment) -> LossNetworks:
         "feature_network": random_feature_network,
     }
     return {
-        coupling.name: {domain.name: kinds[asks](domain.channels).eval() for domain in experiment.domains}
+        coupling.name: {domain.name: kinds[required](domain.channels).eval() for domain in experiment.domains}
         for coupling in experiment.couplings
-        if (asks := COUPLINGS[coupling.name].asks) in kinds
+        if (required := COUPLINGS[coupling.name].requires) in kinds
     }
 
 

@@ -14,10 +14,20 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from service.metadata import MAX_DIRECTIONS, MAX_LATENT_DIM, Name, Prior, describe_errors
+from training.config import STRICT, Positive, Share, listed, one_of
 from training.config.data import DomainConfig, check_domains
-from training.config.fields import STRICT, Positive, Share, listed, one_of
-from training.config.losses import ClassifierConfig, CouplingConfig, LessonConfig, check_couplings, check_lessons
-from training.config.networks import DiscriminatorConfig, EncoderConfig, GeneratorConfig, check_batch, check_layers
+from training.config.networks import (
+    ClassifierConfig,
+    CouplingConfig,
+    DiscriminatorConfig,
+    EncoderConfig,
+    GeneratorConfig,
+    LessonConfig,
+    check_batch,
+    check_couplings,
+    check_layers,
+    check_lessons,
+)
 from training.errors import ConfigError
 from training.losses.adversarial import LOSSES
 from training.losses.auxiliary import COUPLINGS
@@ -48,7 +58,7 @@ class Experiment:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     """The discriminator."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    """The encoder, where a coupling asks for one."""
+    """The encoder, if a coupling requires one."""
     couplings: tuple[CouplingConfig, ...] = ()
     """What holds pairs together beside shared layers."""
     lessons: tuple[LessonConfig, ...] = ()
@@ -109,17 +119,17 @@ class Experiment:
 
     @property
     def networks(self) -> list[str]:
-        """Names of the networks that are built: an encoder where a coupling asks for one."""
-        return [name for name in TABLES if name != "encoder" or self.asks("encoder")]
+        """Names of the networks that are built: an encoder if a coupling requires one."""
+        return [name for name in TABLES if name != "encoder" or self.requires("encoder")]
 
     @property
     def classes(self) -> int:
-        """How many classes the discriminator tells apart; 0 where there are no lessons."""
+        """Number of classes that the discriminator predicts; 0 without auxiliary losses."""
         return self.classifier.classes if self.lessons else 0
 
-    def asks(self, what: str) -> bool:
-        """Say whether a coupling asks for it."""
-        return any(COUPLINGS[coupling.name].asks == what for coupling in self.couplings)
+    def requires(self, what: str) -> bool:
+        """Return whether a coupling requires it as an input."""
+        return any(COUPLINGS[coupling.name].requires == what for coupling in self.couplings)
 
     @property
     def generator_table(self) -> Table:
@@ -143,7 +153,7 @@ class Experiment:
 
     @property
     def image_range(self) -> tuple[float, float]:
-        """Least and greatest value of the images that the generator draws."""
+        """Least and greatest value of generated images."""
         return RANGES[self.generator_table.layers[-1].activation]
 
     @property

@@ -183,7 +183,7 @@ def load_held_out(experiment: Experiment, limit: int = 2000) -> Images:
         test = load_split(domain, "test", experiment.size)
         names[domain.name] = test.class_names
         held_out[domain.name] = test.images[share_out(len(test.images), shares=1, seed=0)[0][:limit]]
-    if (experiment.lessons or experiment.asks("classifiers")) and (mismatch := class_mismatch(names)):
+    if (experiment.lessons or experiment.requires("classifiers")) and (mismatch := class_mismatch(names)):
         raise DataError(f"{mismatch}; lessons and the semantic coupling need domains of the same classes")
     return held_out
 

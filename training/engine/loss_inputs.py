@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from training.config.experiment import Experiment
-from training.config.losses import CouplingConfig
+from training.config.networks import CouplingConfig
 from training.data.labels import require_labels
 from training.engine.batches import Augmenter, Batches
 from training.engine.state import State, WeightedLosses
@@ -31,8 +31,8 @@ class CouplingLosses:
         """Take the loss networks by coupling and domain."""
         self._couplings = couplings
         generator, encoder = state.generator, state.learners.get("encoder")
-        asks = {COUPLINGS[coupling.name].asks for coupling in couplings}
-        self._features = _keep_features(generator) if "layers" in asks else {}
+        required = {COUPLINGS[coupling.name].requires for coupling in couplings}
+        self._features = _keep_features(generator) if "layers" in required else {}
         weights, encode = _weights(generator), encoder.forward if encoder else None
         self._inputs = {}
         for coupling in couplings:

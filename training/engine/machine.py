@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from service.metadata import describe_errors
-from training.config.fields import Precision
+from training.config import Precision
 from training.errors import ConfigError
 
 COUNT, COUNT_HERE = "WORLD_SIZE", "LOCAL_WORLD_SIZE"  # processes, as torchrun says

@@ -35,7 +35,7 @@ class State:
             "generator": Learner(self.generator, experiment.generator, fabric),
             "discriminator": Learner(self.discriminator, experiment.discriminator, fabric, ("classify", "features")),
         }
-        if experiment.asks("encoder"):
+        if experiment.requires("encoder"):
             self.learners["encoder"] = Learner(build_encoder(experiment), experiment.encoder, fabric)
         ema_generator = EMA(self.generator, experiment.generator.ema)
         ema_discriminator = EMA(self.discriminator, experiment.classifier.ema)

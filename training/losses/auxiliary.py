@@ -38,7 +38,7 @@ class GeneratedBatch:
 
 @dataclass(frozen=True)
 class CouplingInputs:
-    """Inputs of a coupling loss besides the generated images; only those named in `Coupling.asks` are filled."""
+    """Inputs of a coupling loss besides the generated images; only those named in `Coupling.requires` are filled."""
 
     layers: int = 1
     """Number of the domains' own generator layers to compare, from the first on."""
@@ -54,10 +54,10 @@ class CouplingInputs:
 
 @dataclass(frozen=True)
 class Coupling:
-    """A description, the inputs required besides the generated images, and the loss."""
+    """A coupling loss: a description, the inputs required besides the generated images, and the function."""
 
     about: str
-    asks: Literal["classifiers", "layers", "encoder", "feature_network", "nothing"]
+    requires: Literal["classifiers", "layers", "encoder", "feature_network", "nothing"]
     loss: Callable[[GeneratedBatch, CouplingInputs], Tensor]
 
 
@@ -152,7 +152,7 @@ DISTRIBUTIONS: dict[str, type[Categorical | Bernoulli]] = {"classes": Categorica
 
 @dataclass(frozen=True)
 class AuxiliaryLoss:
-    """A description, and the loss as a function of its inputs."""
+    """An auxiliary loss: a description, the function, and whether it needs a domain without labels."""
 
     about: str
     loss: Callable[[AuxiliaryInputs], Tensor]

@@ -36,7 +36,7 @@ def measuring_network(experiment: Experiment, side: int | None = None) -> Effici
 
     Raises RunError if its package is missing.
     """
-    asking = [one for one in experiment.couplings if COUPLINGS[one.name].asks == "feature_network"]
+    asking = [one for one in experiment.couplings if COUPLINGS[one.name].requires == "feature_network"]
     learned_from = {coupling.feature_network for coupling in asking}
     return EfficientNetLite(next(name for name in PACKAGES if name not in learned_from), side or MEASURING_SIDE)
 

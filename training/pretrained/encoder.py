@@ -16,8 +16,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from training.config import Positive, Weight
 from training.config.experiment import Experiment
-from training.config.fields import Positive, Weight
 from training.losses.pixels import Images, from_bytes
 from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
 from training.networks.layers import Layer, Table

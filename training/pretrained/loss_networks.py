@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from training.config.experiment import Experiment
-from training.config.losses import CouplingConfig
+from training.config.networks import CouplingConfig
 from training.errors import ConfigError
 from training.losses.auxiliary import COUPLINGS
 from training.pretrained.classifier import Classifier, classifier_file, load_classifier
@@ -23,9 +23,9 @@ def load_loss_networks(experiment: Experiment) -> LossNetworks:
     Raises RunError if one is missing, and ConfigError if domains have different classes.
     """
     return {
-        coupling.name: LOADERS[COUPLINGS[coupling.name].asks](coupling, experiment)
+        coupling.name: LOADERS[COUPLINGS[coupling.name].requires](coupling, experiment)
         for coupling in experiment.couplings
-        if COUPLINGS[coupling.name].asks in LOADERS
+        if COUPLINGS[coupling.name].requires in LOADERS
     }
 
 

@@ -22,8 +22,8 @@ from typing import Literal, get_args
 import torch
 
 from tests.benchmarks.training.loops import LOOPS, Loop
+from training.config import Precision
 from training.config.experiment import Experiment, load_experiment
-from training.config.fields import Precision
 from training.engine.machine import Machine, describe_machine
 from training.engine.trainer import Trainer
 from training.runs.tables import Value, markdown

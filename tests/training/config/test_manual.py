@@ -11,7 +11,7 @@ from typing import Any
 import training
 from training.config.data import DomainConfig
 from training.config.experiment import Experiment, load_experiment, parse_experiment
-from training.config.losses import ClassifierConfig
+from training.config.networks import ClassifierConfig
 from training.losses.adversarial import LOSSES, PENALTIES
 from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS
 from training.losses.pixels import AUGMENTATIONS

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from training.config import Precision
 from training.config.experiment import Experiment
-from training.config.fields import Precision
 from training.engine.batches import Batches, DiscriminatorInput
 from training.engine.loss_inputs import AuxiliaryLosses, CouplingLosses
 from training.engine.machine import Machine
