@@ -28,8 +28,7 @@ from training.cli import parse, verb
 from training.config import Positive, listed, one_of
 from training.config.data import DomainConfig, Use
 from training.config.experiment import Experiment, parse_kept
-from training.data.dataset import ImageSet, load_split
-from training.data.labels import class_mismatch
+from training.data.dataset import ImageSet, class_mismatch, load_split
 from training.engine.machine import Machine
 from training.errors import ConfigError, DataError
 from training.files import expecting, read_json, write_json, write_lines

@@ -29,9 +29,8 @@ from service.latents import MAX_SEED, MIN_TRUNCATION, default_method, draw_laten
 from service.metadata import LATENT, Prior
 from training.cli import parse, verb
 from training.config import Positive
-from training.data.decoding import decode
-from training.data.listing import list_images
-from training.data.preprocess import fit
+from training.data.folders import list_images
+from training.data.preprocess import decode, fit
 from training.engine.machine import Machine
 from training.errors import ConfigError, DataError, RunError
 from training.files import write_json, write_whole

@@ -19,7 +19,7 @@ from service.settings import Settings
 from tests.damaged import SAVED, picture, saved
 from training import train
 from training.config.data import DomainConfig
-from training.data.decoding import decode
+from training.data.preprocess import decode
 from training.data.preprocess import fit as fit_in_training
 from training.engine.machine import Machine
 from training.export import ExportOptions, export

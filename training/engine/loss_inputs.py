@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.config.experiment import Experiment
 from training.config.networks import CouplingConfig
-from training.data.labels import require_labels
+from training.data.dataset import require_labels
 from training.engine.batches import Augmenter, Batches
 from training.engine.state import State, WeightedLosses
 from training.errors import DataError

@@ -15,7 +15,7 @@ from torchmetrics.image.kid import poly_mmd
 
 from training.config.experiment import Experiment
 from training.data.dataset import digest, load_split, load_training_sets
-from training.data.decoding import cached
+from training.data.preprocess import cached
 from training.data.sources import share_out
 from training.errors import DataError
 from training.losses.auxiliary import COUPLINGS

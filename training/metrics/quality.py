@@ -15,8 +15,7 @@ from torch import Tensor
 
 from training.config.data import DomainConfig, Use
 from training.config.experiment import Experiment
-from training.data.dataset import ImageSet, load_pairs, load_split
-from training.data.labels import class_mismatch
+from training.data.dataset import ImageSet, class_mismatch, load_pairs, load_split
 from training.data.sources import share_out
 from training.losses.pixels import Images, transform
 from training.metrics.frechet import (
