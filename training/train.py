@@ -20,9 +20,8 @@ from training.cli import parse, verb
 from training.config.experiment import Experiment, load_experiment
 from training.data.choices import Choices
 from training.data.dataset import ImageSet, load_held_out, load_training_sets
-from training.engine.loss_inputs import check_labels
 from training.engine.machine import Machine, describe_machine
-from training.engine.trainer import Trainer
+from training.engine.trainer import Trainer, check_labels
 from training.errors import ConfigError
 from training.metrics.snapshots import choose_measure
 from training.pretrained.classifier import prune

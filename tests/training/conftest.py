@@ -18,9 +18,8 @@ from lightning_fabric import Fabric
 from training.config import Precision
 from training.config.experiment import Experiment, parse_experiment
 from training.data.dataset import ImageSet, load_training_sets
-from training.engine.loss_inputs import check_labels
 from training.engine.machine import Machine
-from training.engine.trainer import Trainer
+from training.engine.trainer import Trainer, check_labels
 from training.losses.auxiliary import COUPLINGS
 from training.metrics import label_free
 from training.networks.weights import initialise

@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from training.config.experiment import EXPERIMENT, Experiment, parse_kept
-from training.engine.distributed import Processes
+from training.engine.machine import Processes
 from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
 from training.files import expecting, read_json, write_json, write_lines, write_tensors

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
-from training.engine.held_out import HeldOutImages
+from training.engine.batches import HeldOutImages
 from training.engine.machine import describe_machine
 from training.engine.trainer import Trainer
 from training.errors import DivergedError

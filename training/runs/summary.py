@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config.experiment import Experiment
-from training.engine.held_out import HeldOutImages
+from training.engine.batches import HeldOutImages
 from training.engine.trainer import Trainer
 from training.losses.pixels import Images
 from training.networks.layers import Layers
