@@ -33,10 +33,18 @@ from training.engine.machine import Machine
 from training.errors import ConfigError, DataError
 from training.files import expecting, read_json, write_json, write_lines
 from training.losses.pixels import Images
-from training.metrics.frechet import counterpart_distance
 from training.metrics.label_free import measure_without_labels
-from training.metrics.quality import load_true_pairs, why_not_classified
-from training.metrics.use import NEAR, SIDE, Examples, compare, fit_translator, join_prints, measure_copies, take_prints
+from training.metrics.quality import counterpart_distance, load_true_pairs, why_not_classified
+from training.metrics.translation import (
+    NEAR,
+    SIDE,
+    Examples,
+    compare,
+    fit_translator,
+    join_prints,
+    measure_copies,
+    take_prints,
+)
 from training.onnx_export import read_metadata
 from training.pretrained.classifier import Classifier, accuracy, fit, labels_of
 from training.runs.folder import provenance

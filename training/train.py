@@ -23,9 +23,9 @@ from training.data.dataset import ImageSet, load_held_out, load_training_sets
 from training.engine.machine import Machine, describe_machine
 from training.engine.trainer import Trainer, check_labels
 from training.errors import ConfigError
-from training.metrics.snapshots import choose_measure
+from training.metrics.label_free import choose_measure
 from training.pretrained.classifier import prune
-from training.pretrained.loss_networks import load_loss_networks
+from training.pretrained.features import load_loss_networks
 from training.runs.folder import (
     RunFolder,
     describe_change,

@@ -15,7 +15,7 @@ from service.metadata import ModelMetadata
 from tests.contract.committed import METADATA, model_files, open_session
 from training.directions import SPREADS
 from training.losses.pixels import transform
-from training.metrics.frechet import pixel_agreement
+from training.metrics.quality import pixel_agreement
 from training.networks.coupled import latents_of_seeds
 
 FILES = model_files("generator")

@@ -24,8 +24,7 @@ from training.losses.auxiliary import COUPLINGS
 from training.metrics import label_free
 from training.networks.weights import initialise
 from training.pretrained.classifier import Classifier
-from training.pretrained.features import FeatureNetwork
-from training.pretrained.loss_networks import LossNetwork, LossNetworks
+from training.pretrained.features import VGG19, LossNetwork, LossNetworks
 from training.zoo import CLASSIFIERS
 
 CPU = Machine(accelerator="cpu", threads=1, precision="32-true")
@@ -67,9 +66,9 @@ def make_experiment(digits_folder: Path) -> Callable[..., Experiment]:
     return make
 
 
-def random_feature_network(_channels: int) -> FeatureNetwork:
+def random_feature_network(_channels: int) -> VGG19:
     """Make a narrow one whose layers let an image's contrast through, as those that have learned do."""
-    network = FeatureNetwork(1 / 32)
+    network = VGG19(1 / 32)
     initialise(network, "he")
     return network
 

@@ -276,7 +276,7 @@ def load_held_out(experiment: Experiment, limit: int = 2000) -> Images:
     for domain in experiment.domains:
         test = load_split(domain, "test", experiment.size)
         names[domain.name] = test.class_names
-        held_out[domain.name] = test.images[share_out(len(test.images), shares=1, seed=0)[0][:limit]]
+        held_out[domain.name] = sample_images(test.images, limit)
     if (experiment.lessons or experiment.requires("classifiers")) and (mismatch := class_mismatch(names)):
         raise DataError(f"{mismatch}; lessons and the semantic coupling need domains of the same classes")
     return held_out
@@ -287,6 +287,11 @@ def load_split(domain: DomainConfig, use: Use, size: tuple[int, int]) -> ImageSe
     with _naming(domain):
         table = open_table(domain, use)
     return _load(table, domain, use, size)
+
+
+def sample_images(images: Tensor, count: int | None = None) -> Tensor:
+    """Return at most `count` images, or all, in a random order that is always the same: folders are sorted by class."""
+    return images[share_out(len(images), shares=1, seed=0)[0][:count]]
 
 
 def _counted(share: list[int], domain: DomainConfig) -> list[int]:

@@ -27,7 +27,7 @@ from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS, AuxiliaryInpu
 from training.losses.pixels import Images
 from training.networks.coupled import CoupledGenerator
 from training.networks.layers import Layers
-from training.pretrained.loss_networks import LossNetwork, LossNetworks
+from training.pretrained.features import LossNetwork, LossNetworks
 
 
 class Trainer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.metrics.snapshots import SNAPSHOT_MEASURES
+from training.metrics.label_free import SNAPSHOT_MEASURES
 from training.runs.figures import Curve, save_curves
 from training.runs.folder import RunFolder
 from training.runs.tables import Row

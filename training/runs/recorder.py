@@ -15,7 +15,7 @@ from training.engine.machine import describe_machine
 from training.engine.trainer import Trainer
 from training.errors import DivergedError
 from training.losses.pixels import Images
-from training.metrics.snapshots import SnapshotMeasure
+from training.metrics.label_free import SnapshotMeasure
 from training.networks.coupled import generate, latents_of_seeds
 from training.runs.figures import by_metric, save_curves, save_film, save_sheet
 from training.runs.folder import RunFolder, chosen_by, note_machine, save_best, save_checkpoint

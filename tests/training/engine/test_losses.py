@@ -22,7 +22,7 @@ from training.errors import ConfigError, DataError, RunError
 from training.losses.adversarial import PENALTIES
 from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS, GeneratedBatch
 from training.pretrained.classifier import Classifier
-from training.pretrained.loss_networks import load_loss_networks
+from training.pretrained.features import load_loss_networks
 from training.train import prepare
 
 MakeExperiment = Callable[..., Experiment]

@@ -12,7 +12,7 @@ from tests.training.test_train import assert_same
 from training import train
 from training.config.experiment import Experiment
 from training.engine.trainer import Trainer
-from training.metrics.snapshots import SnapshotMeasure
+from training.metrics.label_free import SnapshotMeasure
 from training.runs import summary
 from training.runs.recorder import Watch
 from training.runs.summary import Cost, describe_cost, describe_networks, measure_cost
