@@ -47,8 +47,8 @@ from training.metrics.translation import (
 )
 from training.onnx_export import read_metadata
 from training.pretrained.classifier import Classifier, accuracy, fit, labels_of
+from training.runs.figures import Row, markdown, spread
 from training.runs.folder import provenance
-from training.runs.tables import Row, markdown, spread
 from training.sample import Source, model_file, open_session, open_source
 from training.zoo import CLASSIFIERS, size_mismatch
 

@@ -26,8 +26,21 @@ from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
 from training.files import read_json, write_lines
 from training.networks.coupled import generate, latents_of_seeds
-from training.runs.distances import distance_curves, distance_row, save_distance
-from training.runs.figures import by_metric, save_curves, save_sheet
+from training.runs.figures import (
+    Row,
+    Rows,
+    Value,
+    by_metric,
+    distance_curves,
+    distance_row,
+    flat,
+    markdown,
+    save_curves,
+    save_distance,
+    save_report,
+    save_sheet,
+    spread,
+)
 from training.runs.folder import (
     MachineFacts,
     RunFolder,
@@ -38,7 +51,6 @@ from training.runs.folder import (
     seconds,
     snapshot_step,
 )
-from training.runs.tables import Row, Rows, Value, flat, markdown, save_report, spread
 
 SEEDS = range(8)
 PIXELS = {"binarised": "pixels agree, binarised", "within_51": "within 51", "within_25": "within 25"}

@@ -27,9 +27,8 @@ from training.files import write_json
 from training.metrics.quality import load_real
 from training.metrics.translation import QUANTILES
 from training.pretrained.encoder import EncoderRecipe
-from training.runs.encoders import EncoderFolder, load_encoder
 from training.runs.folder import RunFolder
-from training.train_encoder import EncoderTrainer
+from training.train_encoder import EncoderFolder, EncoderTrainer, load_encoder
 
 EXPERIMENT = """
 name = "small_digits"

@@ -21,9 +21,8 @@ from training.files import write_json
 from training.networks.coupled import generate, latents_of_seeds
 from training.onnx_export import read_metadata
 from training.pretrained.encoder import EncoderRecipe, LatentEncoder, architecture, descend
-from training.runs.encoders import EncoderFolder, load_encoder
 from training.runs.folder import RunFolder, load_average, load_checkpoint, save_checkpoint
-from training.train_encoder import EncoderTrainer
+from training.train_encoder import EncoderFolder, EncoderTrainer, load_encoder
 
 from .conftest import CPU
 
