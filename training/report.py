@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from torch import nn
 from tyro.conf import Positional
 
 from training.cli import parse, verb
@@ -26,6 +25,7 @@ from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
 from training.files import read_json, write_lines
 from training.networks.coupled import generate, latents_of_seeds
+from training.networks.weights import count_weights
 from training.runs.figures import (
     Row,
     Rows,
@@ -201,7 +201,7 @@ def document(runs: Sequence[RunFolder], options: ReportOptions) -> None:
         [row for group in group_by_recipe(adapted) for row in adapted_rows(group, options.recipes)],
         [distance_row(run, distance_file(Path(folder.name), run)) for run in generated if distance_curves(run)],
         [details_row(group, options.recipes) for group in group_by_recipe(runs)],
-        ", ".join(dict.fromkeys(latents_of(run) for run in generated)),
+        ", ".join(dict.fromkeys(str(_quality(run)["latents"]) for run in generated)),
     )
     for run in generated:
         save_strips(run, folder)
@@ -247,11 +247,6 @@ def page(generated: Rows, adapted: Rows, distances: Rows, details: Rows, latents
     sections = ((GENERATED, generated), (ADAPTED, adapted), (DISTANCES, distances), (DETAILS, details))
     texts = [text.format(table=markdown(rows), latents=latents) for text, rows in sections if rows]
     return "".join([HEAD, *texts])
-
-
-def latents_of(run: RunFolder) -> str:
-    """Return the description of the latents of a measured run. Raises RunError if it is not measured."""
-    return str(_quality(run)["latents"])
 
 
 def strip_file(folder: Path, experiment: str, domain: str) -> Path:
@@ -315,8 +310,8 @@ def details_row(runs: Sequence[RunFolder], recipes: Path) -> Row:
         "steps": _steps(runs[0], recipes),
         "batch": experiment.batch_size,
         "precision": ", ".join(dict.fromkeys(itertools.chain.from_iterable(map(_precisions, runs)))),
-        "generator": _parameters(build_generator(experiment)),
-        "discriminator": _parameters(build_discriminator(experiment)),
+        "generator": f"{count_weights(build_generator(experiment)):,}",
+        "discriminator": f"{count_weights(build_discriminator(experiment)):,}",
         "minutes": f"{mean(seconds(run) for run in runs) / 60:.0f}",
         "machine": "; ".join(places),
         "overrides": ", ".join(overrides(experiment, recipe_of(experiment, recipes))),
@@ -366,10 +361,6 @@ def _cell(value: float | None, floor: float | None = None, form: str = ".4f") ->
 def _steps(run: RunFolder, recipes: Path) -> str:
     done, planned = last_step(run.checkpoints), recipe_of(run.experiment(), recipes).steps
     return f"{done:,}" if done == planned else f"{done:,} of {planned:,}"
-
-
-def _parameters(network: nn.Module) -> str:
-    return f"{sum(weight.numel() for weight in network.parameters()):,}"
 
 
 def _precisions(run: RunFolder) -> list[str]:

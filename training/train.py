@@ -33,6 +33,7 @@ from training.errors import ConfigError
 from training.losses.pixels import Images
 from training.metrics.label_free import choose_measure
 from training.networks.layers import Layers
+from training.networks.weights import count_weights
 from training.pretrained.classifier import prune
 from training.pretrained.features import load_loss_networks
 from training.runs.figures import sheet
@@ -230,7 +231,7 @@ def describe(trainer: Trainer, images: Images) -> str:
             f"{experiment.name}: {experiment.steps} steps of {experiment.batch_size} images a domain "
             f"on {processes.device}, precision {processes.precision}",
             *(f"  {name}: {len(domain)} images, {_size(domain)}" for name, domain in images.items()),
-            *(f"  {name}: {_count(network):,} parameters" for name, network in trainer.state.networks.items()),
+            *(f"  {name}: {count_weights(network):,} parameters" for name, network in trainer.state.networks.items()),
         ]
     )
 
@@ -243,8 +244,8 @@ def describe_networks(trainer: Trainer) -> str:
     latents = torch.zeros(2, experiment.latent_dim, device=device)
     lines: list[str] = []
     for name, network in trainer.state.networks.items():
-        shared = sum(_count(part) for part in network.children() if isinstance(part, Layers))
-        lines += [f"\n{name}: {_count(network):,} parameters, {shared:,} of them shared by all domains"]
+        shared = sum(count_weights(part) for part in network.children() if isinstance(part, Layers))
+        lines += [f"\n{name}: {count_weights(network):,} parameters, {shared:,} of them shared by all domains"]
         lines += _layers(network, latents if name == "generator" else images)
     return "\n".join(lines)
 
@@ -290,7 +291,7 @@ def _shapes(network: nn.Module, inputs: Tensor | Images, modules: list[nn.Module
 
 def _row(modules: list[nn.Module], shape: list[int]) -> str:
     names = " ".join(_module(module) for module in modules)
-    weights = sum(_count(module) for module in modules)
+    weights = sum(count_weights(module) for module in modules)
     return f"{'x'.join(map(str, shape)):<14} {weights:>12,}  {names}"
 
 
@@ -378,10 +379,6 @@ def describe_cost(cost: Cost, experiment: Experiment) -> str:
         share = seconds[name] / seconds["steps"]
         lines.append(f"  {name}, every {every:,} steps: {each * 1000:.0f} ms each, {share:.1%} of the steps' time")
     return "\n".join(lines)
-
-
-def _count(network: nn.Module) -> int:
-    return sum(weight.numel() for weight in network.parameters())
 
 
 def _size(images: Tensor) -> str:

@@ -30,6 +30,7 @@ from training.files import read_json, write_json
 from training.losses.pixels import Images
 from training.metrics.translation import measure_encoder
 from training.networks.coupled import generate
+from training.networks.weights import count_weights
 from training.pretrained.encoder import EncoderLoss, EncoderRecipe, LatentEncoder
 from training.runs.figures import save_sheet
 from training.runs.folder import (
@@ -104,7 +105,7 @@ class EncoderTrainer:
     @property
     def parameters(self) -> int:
         """Number of weights that learn."""
-        return sum(weight.numel() for weight in self.encoder.encoder.parameters())
+        return count_weights(self.encoder.encoder)
 
     def step(self) -> None:
         """Update the encoder once, on generated and on real images of every domain."""

@@ -13,7 +13,7 @@ from training.config.data import DomainConfig
 from training.losses.adversarial import LOSSES, PENALTIES
 from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS
 from training.losses.pixels import AUGMENTATIONS
-from training.networks.layers import Table
+from training.networks.layers import Architecture
 from training.networks.weights import INITIALISERS, OPTIMISERS
 from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS, size_mismatch
 
@@ -43,13 +43,13 @@ class NetworkConfig:
     clip_gradients: Annotated[float, Field(gt=0)] | None = None
     """Greatest norm of the network's gradient, clipped beyond."""
 
-    def sharable_of(self, table: Table) -> int:
-        """Return how many of a table's layers could be shared."""
-        return len(table.layers)
+    def sharable_of(self, architecture: Architecture) -> int:
+        """Return how many layers could be shared."""
+        return len(architecture.layers)
 
-    def shared_of(self, table: Table) -> int:
-        """Return how many of a table's layers are shared."""
-        return self.sharable_of(table) - 1 if self.shared_layers is None else self.shared_layers
+    def shared_of(self, architecture: Architecture) -> int:
+        """Return how many layers are shared."""
+        return self.sharable_of(architecture) - 1 if self.shared_layers is None else self.shared_layers
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -63,25 +63,25 @@ class GeneratorConfig(NetworkConfig):
     ema: Decay = 0.999
     """Decay of the averaged generator, the EMA that is sampled, measured and exported."""
 
-    def own_of(self, table: Table) -> int:
-        """Return how many of a table's layers are a domain's own, before the one that makes the image."""
-        return max(0, len(table.layers) - 1 - self.shared_of(table))
+    def own_of(self, architecture: Architecture) -> int:
+        """Return how many layers are a domain's own, before the one that makes the image."""
+        return max(0, len(architecture.layers) - 1 - self.shared_of(architecture))
 
 
 @dataclass(frozen=True, config=STRICT)
-class ReaderConfig(NetworkConfig):
+class CoupledEncoderConfig(NetworkConfig):
     """Fields of discriminators and encoders."""
 
     own_last_layers: Annotated[int, Field(ge=0)] = 0
     """How many of the last layers are each domain's own, after the shared ones."""
 
-    def sharable_of(self, table: Table) -> int:
-        """Return how many of a table's layers could be shared."""
-        return len(table.layers) - self.own_last_layers
+    def sharable_of(self, architecture: Architecture) -> int:
+        """Return how many layers could be shared."""
+        return len(architecture.layers) - self.own_last_layers
 
 
 @dataclass(frozen=True, config=STRICT)
-class EncoderConfig(ReaderConfig):
+class EncoderConfig(CoupledEncoderConfig):
     """The encoder of the coupling loss `cycle`, images -> latents; it is trained beside the generator."""
 
     table: Annotated[str, one_of(ENCODERS), listed(ENCODERS)] = "digit"
@@ -91,14 +91,15 @@ class EncoderConfig(ReaderConfig):
 def check_layers(
     name: str,
     config: NetworkConfig,
-    tables: dict[str, Table],
-    table_name: str,
+    architectures: dict[str, Architecture],
+    table: str,
     size: tuple[int, int],
     channels: Collection[int],
 ) -> None:
     """Raise ValueError if the network's architecture does not fit such images."""
-    table = tables[table_name]
-    shared, sharable, layers = config.shared_of(table), config.sharable_of(table), len(table.layers)
+    architecture = architectures[table]
+    layers = len(architecture.layers)
+    shared, sharable = config.shared_of(architecture), config.sharable_of(architecture)
     if not 0 <= shared <= sharable:
         raise ValueError(
             f"{name}.shared_layers = {shared}: its table has {layers} layers"
@@ -108,15 +109,15 @@ def check_layers(
         raise ValueError(
             f"{name}.shared_layers = {shared}: grey and RGB domains cannot share the layer next to the image"
         )
-    if config.initial_slope is not None and all(layer.activation != "prelu" for layer in table.layers):
+    if config.initial_slope is not None and all(layer.activation != "prelu" for layer in architecture.layers):
         raise ValueError(f"{name}.initial_slope = {config.initial_slope}: its table has no PReLU")
-    if wrong := size_mismatch(tables, table_name, size):
-        raise ValueError(f"{name}.table = {table_name!r}: {wrong}")
+    if wrong := size_mismatch(architectures, table, size):
+        raise ValueError(f"{name}.table = {table!r}: {wrong}")
 
 
-def check_batch(name: str, table: Table, batch_size: int) -> None:
+def check_batch(name: str, architecture: Architecture, batch_size: int) -> None:
     """Raise ValueError if the network has batch normalisation, and a batch is a single image."""
-    if batch_size == 1 and any(layer.norm == "batch" for layer in table.layers):
+    if batch_size == 1 and any(layer.norm == "batch" for layer in architecture.layers):
         raise ValueError(f"batch_size = 1: the {name} normalises over its batch, which takes 2 or more")
 
 
@@ -133,7 +134,7 @@ class PenaltyConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
-class DiscriminatorConfig(ReaderConfig):
+class DiscriminatorConfig(CoupledEncoderConfig):
     """The coupled discriminator, its optimiser and its penalties."""
 
     table: Annotated[str, one_of(DISCRIMINATORS), listed(DISCRIMINATORS)] = "digit"
@@ -224,7 +225,7 @@ def check_couplings(couplings: Sequence[CouplingConfig], own_layers: int) -> Non
 
 
 @dataclass(frozen=True, config=STRICT)
-class LessonConfig:
+class AuxiliaryLossConfig:
     """An auxiliary loss of the discriminator."""
 
     name: Annotated[str, one_of(AUXILIARY_LOSSES)]
@@ -251,8 +252,8 @@ class ClassifierConfig:
     """Decay of the EMA discriminator, which gives pseudo labels, is measured and exported; 0: no average."""
 
 
-def check_lessons(
-    lessons: Sequence[LessonConfig], domains: Sequence[DomainConfig], shared_layers: int, own_last_layers: int
+def check_auxiliary_losses(
+    lessons: Sequence[AuxiliaryLossConfig], domains: Sequence[DomainConfig], shared_layers: int, own_last_layers: int
 ) -> None:
     """Raise ValueError if auxiliary losses, labelled domains and the discriminator do not fit together."""
     names = [lesson.name for lesson in lessons]

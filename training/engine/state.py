@@ -194,9 +194,9 @@ class RunningMeans:
 
 def build_generator(experiment: Experiment) -> CoupledGenerator:
     """Build the coupled generator."""
-    config, table = experiment.generator, experiment.generator_table
+    config, architecture = experiment.generator, experiment.generator_architecture
     generator = CoupledGenerator(
-        table, _channels(experiment), experiment.latent_dim, config.width, config.shared_of(table)
+        architecture, _channels(experiment), experiment.latent_dim, config.width, config.shared_of(architecture)
     )
     initialise(generator, config.initialisation, config.initial_bias, config.initial_slope)
     return generator
@@ -204,9 +204,14 @@ def build_generator(experiment: Experiment) -> CoupledGenerator:
 
 def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
     """Build the coupled discriminator."""
-    config, table = experiment.discriminator, experiment.discriminator_table
+    config, architecture = experiment.discriminator, experiment.discriminator_architecture
     discriminator = CoupledDiscriminator(
-        table, _channels(experiment), config.width, config.shared_of(table), config.own_last_layers, experiment.classes
+        architecture,
+        _channels(experiment),
+        config.width,
+        config.shared_of(architecture),
+        config.own_last_layers,
+        experiment.classes,
     )
     initialise(discriminator, config.initialisation, config.initial_bias, config.initial_slope)
     return discriminator
@@ -214,10 +219,15 @@ def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
 
 def build_encoder(experiment: Experiment) -> CoupledEncoder:
     """Build the coupled encoder, images -> latents."""
-    config, table = experiment.encoder, experiment.encoder_table
+    config, architecture = experiment.encoder, experiment.encoder_architecture
     outputs = {"latent": experiment.latent_dim}
     encoder = CoupledEncoder(
-        table, _channels(experiment), outputs, config.width, config.shared_of(table), config.own_last_layers
+        architecture,
+        _channels(experiment),
+        outputs,
+        config.width,
+        config.shared_of(architecture),
+        config.own_last_layers,
     )
     initialise(encoder, config.initialisation, config.initial_bias, config.initial_slope)
     return encoder

@@ -17,23 +17,23 @@ from torch import Tensor, nn
 from service.latents import draw_latent
 from service.metadata import Prior
 from training.losses.pixels import RANGES, Images, from_bytes, to_bytes
-from training.networks.layers import Table, build
+from training.networks.layers import Architecture, build
 
 
 class CoupledGenerator(nn.Module):
     """One trunk, and a head for each domain: latents [B, Z] -> {domain: images [B, C, H, W]}."""
 
     def __init__(
-        self, table: Table, channels: dict[str, int], latent_dim: int, width: float, shared_layers: int
+        self, architecture: Architecture, channels: dict[str, int], latent_dim: int, width: float, shared_layers: int
     ) -> None:
         super().__init__()
-        shared, own = table.layers[:shared_layers], table.layers[shared_layers:]
+        shared, own = architecture.layers[:shared_layers], architecture.layers[shared_layers:]
         image = {"image": next(iter(channels.values()))}  # all domains' alike where every layer is shared
         self.trunk, shape = build(shared, (latent_dim, 1, 1), width, image)
         self.heads = nn.ModuleDict(
             {name: build(own, shape, width, {"image": count})[0] for name, count in channels.items()}
         )
-        self.image_range = RANGES[table.layers[-1].activation]
+        self.image_range = RANGES[architecture.layers[-1].activation]
 
     def forward(self, latent: Tensor) -> Images:
         """Generate the pairs of latents [B, Z]."""
@@ -55,7 +55,7 @@ class CoupledEncoder(nn.Module):
 
     def __init__(
         self,
-        table: Table,
+        architecture: Architecture,
         channels: dict[str, int],
         outputs: dict[str, int],
         width: float,
@@ -63,16 +63,19 @@ class CoupledEncoder(nn.Module):
         own_last: int = 0,
     ) -> None:
         super().__init__()
-        last = len(table.layers) - own_last
+        last = len(architecture.layers) - own_last
         first = last - shared_layers
         stems = {
-            name: build(table.layers[:first], (count, *table.size), width, outputs) for name, count in channels.items()
+            name: build(architecture.layers[:first], (count, *architecture.size), width, outputs)
+            for name, count in channels.items()
         }
         shape = next(shape for _, shape in stems.values())
         self.stems = nn.ModuleDict({name: stem for name, (stem, _) in stems.items()})
-        self.trunk, shape = build(table.layers[first:last], shape, width, outputs)
-        self._normalises = any(layer.norm == "batch" for layer in table.layers[first:last])
-        self.heads = nn.ModuleDict({name: build(table.layers[last:], shape, width, outputs)[0] for name in channels})
+        self.trunk, shape = build(architecture.layers[first:last], shape, width, outputs)
+        self._normalises = any(layer.norm == "batch" for layer in architecture.layers[first:last])
+        self.heads = nn.ModuleDict(
+            {name: build(architecture.layers[last:], shape, width, outputs)[0] for name in channels}
+        )
 
     def forward(self, images: Images) -> Images:
         """Encode the images of each domain, [B, C, H, W]; batches may differ in length."""
@@ -102,14 +105,14 @@ class CoupledDiscriminator(CoupledEncoder):
 
     def __init__(
         self,
-        table: Table,
+        architecture: Architecture,
         channels: dict[str, int],
         width: float,
         shared_layers: int,
         own_last: int = 0,
         classes: int = 0,
     ) -> None:
-        super().__init__(table, channels, {"logit": 1 + classes}, width, shared_layers, own_last)
+        super().__init__(architecture, channels, {"logit": 1 + classes}, width, shared_layers, own_last)
 
     def forward(self, images: Images) -> Images:
         """Return the logits of real against generated images of each domain, [B, C, H, W]."""

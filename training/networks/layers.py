@@ -56,8 +56,8 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Table:
-    """An architecture: its layers, the image size they are for, and a description."""
+class Architecture:
+    """Layers of a network, the image size that they are for, and a description."""
 
     about: str
     size: tuple[int, int]  # H, W

@@ -115,6 +115,11 @@ class EMA(Generic[Network]):
         update_average(self.network, self._followed, min(self._decay, warm))
 
 
+def count_weights(network: nn.Module) -> int:
+    """Return the number of weights of a network."""
+    return sum(weight.numel() for weight in network.parameters())
+
+
 def is_finite(network: nn.Module) -> bool:
     """Return whether all weights of a network are finite numbers."""
     return all(bool(weight.isfinite().all()) for weight in network.parameters())

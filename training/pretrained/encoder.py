@@ -20,7 +20,7 @@ from training.config import Positive, Weight
 from training.config.experiment import Experiment
 from training.losses.pixels import Images, from_bytes
 from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
-from training.networks.layers import Layer, Table
+from training.networks.layers import Architecture, Layer
 from training.networks.weights import initialise
 
 SMALLEST = 4  # side of the last convolution's output
@@ -53,14 +53,14 @@ class EncoderRecipe:
     """Fixes weights and batches."""
 
 
-def architecture(size: tuple[int, int], channels: int) -> Table:
+def encoder_architecture(size: tuple[int, int], channels: int) -> Architecture:
     """Return 3x3 convolutions that halve the sides down to 4 or less, and two dense layers, for images of any size."""
     layers, side = [Layer("conv", channels, 5, 1, 2, activation="leaky_relu")], max(size)
     while side > SMALLEST:
         channels, side = min(2 * channels, MAX_CHANNELS), (side + 1) // 2
         layers.append(Layer("conv", channels, 3, 2, "same", activation="leaky_relu"))
     layers += [Layer("linear", 512, activation="leaky_relu"), Layer("linear", "latent")]
-    return Table("an encoder of images of this size", size, tuple(layers))
+    return Architecture("an encoder of images of this size", size, tuple(layers))
 
 
 class LatentEncoder(nn.Module):
@@ -72,8 +72,9 @@ class LatentEncoder(nn.Module):
         self.prior, self.passes = experiment.latent_prior, recipe.passes
         self.image_range = generator.image_range
         channels = {domain.name: 2 * domain.channels for domain in experiment.domains}  # the image, the reconstruction
-        table = architecture(experiment.size, recipe.channels)
-        self.encoder = CoupledEncoder(table, channels, {"latent": self.prior.latent_dim}, 1.0, len(table.layers) - 1)
+        architecture = encoder_architecture(experiment.size, recipe.channels)
+        outputs = {"latent": self.prior.latent_dim}
+        self.encoder = CoupledEncoder(architecture, channels, outputs, 1.0, len(architecture.layers) - 1)
         initialise(self.encoder, "he", 0.0, None)
 
     def iterates(self, images: Images) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:

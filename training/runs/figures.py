@@ -81,9 +81,14 @@ def sheet(pairs: Images, columns: int = 1) -> Image.Image:
 def save_sheet(pairs: Images, file: Path, columns: int = 1, scale: int = 1) -> Image.Image:
     """Write a sheet as a PNG, its pixels enlarged `scale` times, and return it as it is without."""
     image = sheet(pairs, columns)
-    enlarged = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    enlarged = enlarge(image, scale)
     write_whole(file, lambda aside: enlarged.save(aside, format="PNG"))
     return image
+
+
+def enlarge(image: Image.Image, scale: int) -> Image.Image:
+    """Return an image with its pixels enlarged `scale` times."""
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
 
 
 def save_film(sheets: Sequence[Path], file: Path) -> None:

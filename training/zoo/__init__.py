@@ -7,22 +7,22 @@ heads); a discriminator's first layers are a domain's own (the stems) and its la
 
 from __future__ import annotations
 
-from training.networks.layers import Table
+from training.networks.layers import Architecture
 from training.zoo import cogan, modern, soft_cogan
 
 __all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "FEATURES", "GENERATORS", "size_mismatch"]
 
 FAMILIES = (cogan, soft_cogan, modern)
-GENERATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.GENERATORS.items()}
-DISCRIMINATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.DISCRIMINATORS.items()}
+GENERATORS: dict[str, Architecture] = {k: v for one in FAMILIES for k, v in one.GENERATORS.items()}
+DISCRIMINATORS: dict[str, Architecture] = {k: v for one in FAMILIES for k, v in one.DISCRIMINATORS.items()}
 ENCODERS = soft_cogan.ENCODERS
 CLASSIFIERS = soft_cogan.CLASSIFIERS
 FEATURES = soft_cogan.FEATURES
 
 
-def size_mismatch(tables: dict[str, Table], name: str, size: tuple[int, int]) -> str:
+def size_mismatch(architectures: dict[str, Architecture], name: str, size: tuple[int, int]) -> str:
     """Return why an architecture does not fit images of that height and width, and which do; empty if it fits."""
-    if tables[name].size == size:
+    if architectures[name].size == size:
         return ""
-    fitting = [other for other, table in tables.items() if table.size == size]
-    return f"it is for {tables[name].size} pixels and images have {size}: take {', '.join(fitting) or 'none'}"
+    fitting = [other for other, one in architectures.items() if one.size == size]
+    return f"it is for {architectures[name].size} pixels and images have {size}: take {', '.join(fitting) or 'none'}"

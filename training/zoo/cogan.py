@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from training.networks.layers import Activation, Layer, Table
+from training.networks.layers import Activation, Architecture, Layer
 
 
 def _digit(
@@ -58,22 +58,22 @@ _halving = partial(Layer, "conv", kernel=3, stride=2, padding=1, activation="lea
 _connected = Layer("linear", 1024, norm="batch", eps=1e-3, norm_last=True, activation="prelu", slope=0.25)
 
 GENERATORS = {
-    "digit": Table(
+    "digit": Architecture(
         "the digit generator of Liu & Tuzel 2016 (supplement, table 1): five deconvolutions to 28x28",
         (28, 28),
         _digit("prelu", 0.25, "sigmoid", affine=False),
     ),
-    "digit_leaky": Table(
+    "digit_leaky": Architecture(
         "the same with LeakyReLU, whose backward costs a fifth of PReLU's, and tanh (Radford et al. 2016)",
         (28, 28),
         _digit("leaky_relu", 0.2, "tanh"),
     ),
-    "digit_wide": Table(
+    "digit_wide": Architecture(
         "digit_leaky with twice the features before the heads, for domains that need more than strokes",
         (28, 28),
         _digit("leaky_relu", 0.2, "tanh", features=256),
     ),
-    "digit_doubling": Table(
+    "digit_doubling": Architecture(
         "a dense layer to 7x7 and deconvolutions that double: few channels, even windows, quick on a CPU",
         (28, 28),
         (
@@ -83,7 +83,7 @@ GENERATORS = {
             Layer("conv", "image", 5, 1, 2, activation="tanh"),
         ),
     ),
-    "digit_32": Table(
+    "digit_32": Architecture(
         "Soft-CoGAN's digit at 32x32: each deconvolution doubles the sides",
         (32, 32),
         (
@@ -92,17 +92,17 @@ GENERATORS = {
             Layer("deconv", "image", 6, padding="same", activation="tanh"),
         ),
     ),
-    "digit_32_unshared": Table(
+    "digit_32_unshared": Architecture(
         "Soft-CoGAN's digit_noshare at 32x32: as digit_32, but every PReLU begins with 0.25",
         (32, 32),
         (_started("linear", 1024, 4), *_DOUBLED),
     ),
-    "digit_32_first": Table(
+    "digit_32_first": Architecture(
         "the same with its option use_firstlayer: one deconvolution more, at 4x4",
         (32, 32),
         (_started("linear", 1024, 4), _started("deconv", 1024, 4, padding="same"), *_DOUBLED),
     ),
-    "dcgan_digit": Table(
+    "dcgan_digit": Architecture(
         "CoGAN-tensorflow's at 28x28 without the layer that nothing reads there",
         (28, 28),
         (
@@ -111,7 +111,7 @@ GENERATORS = {
             Layer("deconv", "image", 5, 2, "same", activation="sigmoid"),  # 28x28
         ),
     ),
-    "dcgan_28": Table(
+    "dcgan_28": Architecture(
         "DCGAN-Tensorflow's for MNIST, with the normalisation that is computed there and not used",
         (28, 28),
         (
@@ -121,7 +121,7 @@ GENERATORS = {
             Layer("deconv", "image", 6, 2, activation="tanh"),  # 28x28
         ),
     ),
-    "dcgan_32": Table(
+    "dcgan_32": Architecture(
         "DCGAN-Tensorflow's for SVHN and CIFAR-10, with the normalisation as in dcgan_28",
         (32, 32),
         (
@@ -131,7 +131,7 @@ GENERATORS = {
             Layer("deconv", "image", 6, 2, activation="tanh"),  # 32x32
         ),
     ),
-    "upsample": Table(
+    "upsample": Architecture(
         "PyTorch-GAN's at 32x32: pixels repeated and convolved, its normalisation damped by an eps of 0.8",
         (32, 32),
         (
@@ -141,7 +141,7 @@ GENERATORS = {
             Layer("conv", "image", 3, 1, 1, activation="tanh"),
         ),
     ),
-    "connected": Table(
+    "connected": Architecture(
         "Soft-CoGAN's rotate at 32x32: fully connected layers, which know nothing of places",
         (32, 32),
         (*(_connected,) * 4, Layer("linear", "image", 32, activation="sigmoid")),
@@ -149,7 +149,7 @@ GENERATORS = {
 }
 
 DISCRIMINATORS = {
-    "digit": Table(
+    "digit": Architecture(
         "the digit discriminator of Liu & Tuzel 2016: only max-pooling before its features",
         (28, 28),
         (
@@ -159,7 +159,7 @@ DISCRIMINATORS = {
             Layer("conv", "logit"),
         ),
     ),
-    "digit_32": Table(
+    "digit_32": Architecture(
         "Soft-CoGAN's digit at 32x32: as the paper's, with padding and dropout",
         (32, 32),
         (
@@ -169,17 +169,17 @@ DISCRIMINATORS = {
             Layer("linear", "logit"),
         ),
     ),
-    "digit_strided": Table(
+    "digit_strided": Architecture(
         "strided convolutions with LeakyReLU and no normalisation, so that a gradient penalty is exact",
         (28, 28),
         _STRIDED,
     ),
-    "digit_spectral": Table(
+    "digit_spectral": Architecture(
         "digit_strided with every layer spectrally normalised (Miyato et al. 2018), which bounds its slope",
         (28, 28),
         tuple(replace(layer, spectral=True) for layer in _STRIDED),
     ),
-    "dcgan_digit": Table(
+    "dcgan_digit": Architecture(
         "CoGAN-tensorflow's at 28x28: one map, then 64; there the last two rows are shared",
         (28, 28),
         (
@@ -189,17 +189,17 @@ DISCRIMINATORS = {
             Layer("linear", "logit"),
         ),
     ),
-    "dcgan_28": Table(
+    "dcgan_28": Architecture(
         "DCGAN-Tensorflow's for MNIST: convolution, LeakyReLU, normalisation, half of it left out",
         (28, 28),
         (_noisy(32), _noisy(64), _noisy(128), Layer("linear", "logit")),  # 14x14, 7x7, 4x4
     ),
-    "dcgan_32": Table(
+    "dcgan_32": Architecture(
         "DCGAN-Tensorflow's for SVHN and CIFAR-10: dcgan_28 with twice the channels",
         (32, 32),
         (_noisy(64), _noisy(128), _noisy(256), Layer("linear", "logit")),  # 16x16, 8x8, 4x4
     ),
-    "upsample": Table(
+    "upsample": Architecture(
         "PyTorch-GAN's at 32x32: halving convolutions that drop channels; there only the last row is own",
         (32, 32),
         (
@@ -210,7 +210,7 @@ DISCRIMINATORS = {
             Layer("linear", "logit"),
         ),
     ),
-    "connected": Table(
+    "connected": Architecture(
         "Soft-CoGAN's rotate at 32x32: there only the last row, which mixes places, is shared",
         (32, 32),
         (
