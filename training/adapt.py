@@ -27,8 +27,8 @@ from training.errors import ConfigError
 from training.files import write_json
 from training.metrics.quality import load_real
 from training.pretrained.classifier import accuracy
+from training.runs.figures import spread
 from training.runs.folder import RunFolder, find_run, load_adapted
-from training.runs.tables import spread
 from training.train import complete
 
 Accuracies = dict[str, float]  # by domain

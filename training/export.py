@@ -26,22 +26,43 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
 from torch import nn
 
 from service.metadata import METADATA_KEY, Domain, ModelMetadata, Name, Provenance, graph_digest
 from training.cli import parse, verb
+from training.config import Positive
 from training.config.experiment import Experiment
-from training.config.fields import Positive
-from training.directions import SPREADS, direction_pairs, with_directions
 from training.errors import ConfigError, RunError
 from training.files import write_whole, writing
-from training.model_card import write_card
-from training.onnx_export import GRAPHS, prove, read_metadata, triton_config, write_onnx
+from training.onnx_export import (
+    GRAPHS,
+    SPREADS,
+    Graph,
+    Port,
+    direction_pairs,
+    prove,
+    read_metadata,
+    with_directions,
+    write_card,
+    write_onnx,
+)
 from training.pretrained.classifier import TrainingRecord, load_recorded
-from training.runs.encoders import load_encoder
 from training.runs.figures import save_sheet
 from training.runs.folder import RunFolder, Snapshot, load_adapted, load_average, snapshot_step
+from training.train_encoder import load_encoder
+
+MAX_BATCH = 64
+TEMPLATE = """\
+name: "{name}"
+backend: "onnxruntime"
+max_batch_size: {max_batch}
+input [ {inputs} ]
+output [
+{outputs}
+]
+version_policy: {{ latest {{ num_versions: 1 }} }}
+dynamic_batching {{ }}
+"""
 
 
 @dataclass(frozen=True)
@@ -241,9 +262,19 @@ def place(metadata: ModelMetadata, models: Path, fill: Callable[[Path], str]) ->
 def save_directions(model: Path, file: Path) -> None:
     """Write a sheet of a generator's directions: a row each, seed 0 moved by SPREADS."""
     if (metadata := read_metadata(model)).directions:
-        pairs = direction_pairs(metadata, model, seed=0)
-        images = {name: torch.from_numpy(batch).permute(0, 3, 1, 2) for name, batch in pairs.items()}
-        save_sheet(images, file, columns=len(SPREADS), scale=2)
+        save_sheet(direction_pairs(metadata, model, seed=0), file, columns=len(SPREADS), scale=2)
+
+
+def triton_config(name: str, graph: Graph) -> str:
+    """Return the text of a model's config.pbtxt."""
+    inputs = ", ".join(_port(port) for port in graph.inputs)
+    outputs = ",\n".join(f"  {_port(port)}" for port in graph.outputs)
+    return TEMPLATE.format(name=name, max_batch=MAX_BATCH, inputs=inputs, outputs=outputs)
+
+
+def _port(port: Port) -> str:
+    sides = ", ".join(map(str, port.shape))
+    return f'{{ name: "{port.name}" data_type: TYPE_{port.kind} dims: [ {sides} ] }}'
 
 
 def write_config(file: Path, config: str) -> str:

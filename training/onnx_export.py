@@ -1,41 +1,106 @@
-"""A network as one self-describing ONNX file, and the proof that it computes what the network does."""
+"""A network as one self-describing ONNX file: its graph, the proof that it computes what the network does, its card.
+
+A generator's file names directions of the latent along which its images change most (Shen & Zhou, SeFa, CVPR 2021,
+section 3): the singular vectors of the weights of the layers that take the latent. The weights are read from the
+exported graph, so that a model whose run is gone has directions, too. The card, README.md and sheet.png beside the
+versions, is what model hubs show. Axes: B batch, Z latent, F features, K classes, H, W, C channels.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import onnx
 import onnxruntime
 import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from service.metadata import CLASSES, LATENT, METADATA_KEY, PREVIOUS, Domain, ModelMetadata, parse_metadata
-from training.directions import with_directions
+from service.latents import draw_latent
+from service.metadata import (
+    CLASSES,
+    LATENT,
+    MAX_DIRECTIONS,
+    METADATA_KEY,
+    PREVIOUS,
+    Direction,
+    Domain,
+    ModelMetadata,
+    Prior,
+    parse_metadata,
+)
 from training.errors import ExportError
-from training.files import expecting
-from training.losses.pixels import from_bytes, to_bytes
+from training.files import expecting, write_whole
+from training.losses.pixels import Images, from_bytes, to_bytes
 from training.networks.coupled import AdaptedClassifier, CoupledGenerator, latents_of_seeds
 from training.pretrained.classifier import Classifier
 from training.pretrained.encoder import LatentEncoder
+from training.runs.figures import save_sheet
 
 PROOF_BATCHES = (1, 2, 7, 64)
-MAX_BATCH = 64
-TEMPLATE = """\
-name: "{name}"
-backend: "onnxruntime"
-max_batch_size: {max_batch}
-input [ {inputs} ]
-output [
-{outputs}
-]
-version_policy: {{ latest {{ num_versions: 1 }} }}
-dynamic_batching {{ }}
+LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+SPREADS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # of a sheet
+DIGITS = 7  # of a value in the metadata
+PAIRS, COLUMNS = 32, 4  # on the sheet
+WRITTEN = "<!-- written anew by each export, unless this line is removed -->"
+CARD = """\
+---
+license: other
+license_name: that-of-the-data
+library_name: onnx
+{task}tags: [cogan, coupled-gan, {kind}]
+---
+{written}
+
+# {name}
+
+{summary}
+{sheet}
+| domain | height x width x channels | description |
+| --- | --- | --- |
+{domains}
+
+## Quality
+
+As measured for version {version}, after {steps} steps from seed {seed}.
+
+| figure | value |
+| --- | --- |
+{quality}
+
+## Licence and credit
+
+Trained on: {data_license}
+
+The method is that of Liu & Tuzel, *Coupled Generative Adversarial Networks*, NIPS 2016.
+
+## How to serve
+
+`{version}/model.onnx` describes itself. From a checkout of CoGAN, with this folder published as `USER/{name}`:
+
+```sh
+make serve MODELS=hf://USER/{name}
+curl {request}
+```
 """
+SUMMARIES = {
+    "generator": "Coupled images: each latent of {size} values gives the same content in every domain.",
+    "classifier": "Classifies images of its domain as one of {classes}.",
+    "encoder": "Finds the latent of given images.",
+}
+REQUESTS = {
+    "generator": "-o pair.png 'localhost:8000/generate?model={name}&seed=7&format=png'",
+    "classifier": "localhost:8000/models/{name}",
+    "encoder": "localhost:8000/models/{name}",
+}
 
 
 def write_onnx(network: nn.Module, metadata: ModelMetadata, file: Path) -> None:
@@ -75,7 +140,7 @@ def read_metadata(file: Path) -> ModelMetadata:
 
 
 def _rename_inner(graph: Any) -> None:
-    """Leave the names of outputs to them: a domain may be called as the exporter calls a value within."""
+    """Rename inner values that have the name of an output: a domain may have any name."""
     taken = {output.name for output in graph.outputs}
     for value in (value for node in graph for value in node.outputs):
         if value.name in taken and not any(value is output for output in graph.outputs):
@@ -127,7 +192,7 @@ class Graph:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     examples: Callable[[int], tuple[Tensor, ...]]
-    """Makes inputs of so many, always the same."""
+    """Makes a batch of inputs, always the same."""
     tolerance: float
     """Greatest difference between two libraries' outputs that rounding explains."""
 
@@ -225,13 +290,117 @@ GRAPHS: dict[str, Callable[[nn.Module, ModelMetadata], Graph]] = {
 }
 
 
-def triton_config(name: str, graph: Graph) -> str:
-    """Return the text of a model's config.pbtxt."""
-    inputs = ", ".join(_port(port) for port in graph.inputs)
-    outputs = ",\n".join(f"  {_port(port)}" for port in graph.outputs)
-    return TEMPLATE.format(name=name, max_batch=MAX_BATCH, inputs=inputs, outputs=outputs)
+def with_directions(model: onnx.ModelProto, metadata: ModelMetadata) -> ModelMetadata:
+    """Return a generator's metadata with the directions of its graph, named as its recipe names them."""
+    assert metadata.prior is not None, "a generator's metadata have one"
+    names: Any = metadata.provenance.experiment.get("direction_names", ())
+    return metadata.model_copy(update={"directions": find_directions(model, metadata.prior, names)})
 
 
-def _port(port: Port) -> str:
-    sides = ", ".join(map(str, port.shape))
-    return f'{{ name: "{port.name}" data_type: TYPE_{port.kind} dims: [ {sides} ] }}'
+def find_directions(model: onnx.ModelProto, prior: Prior, names: Sequence[str] = ()) -> tuple[Direction, ...]:
+    """Return unit vectors of the latent, the one that moves the first features most first.
+
+    Names are given by position; an empty one is none. The sign makes the greatest value positive.
+    """
+    weights = first_weights(model, prior.latent_dim)
+    vectors = np.linalg.svd(weights, full_matrices=False)[0].T[:MAX_DIRECTIONS]
+    spread = 1.0 if prior.distribution == "normal" else math.sqrt(1 / 3)
+    directions = []
+    for i, vector in enumerate(vectors):
+        signed = vector * np.sign(vector[np.abs(vector).argmax()])
+        values = tuple(float(f"{value:.{DIGITS}g}") for value in signed)
+        name = names[i] if i < len(names) and names[i] else None
+        directions.append(Direction(name=name, vector=values, spread=round(spread, DIGITS)))
+    return tuple(directions)
+
+
+def first_weights(model: onnx.ModelProto, latent_dim: int) -> NDArray[np.float64]:
+    """Return the weights [Z, F] of the layers that take the latent, concatenated."""
+    outputs = _first_outputs(model)
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    del part.graph.output[:]
+    part.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs)
+    session = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
+    points = np.concatenate([np.zeros((1, latent_dim)), np.eye(latent_dim)]).astype(np.float32)
+    features = [found.reshape(len(points), -1) for found in session.run(outputs, {LATENT: points})]
+    joined = np.concatenate(features, axis=1).astype(np.float64)
+    weights: NDArray[np.float64] = joined[1:] - joined[0]
+    return weights
+
+
+def _first_outputs(model: onnx.ModelProto) -> list[str]:
+    """Return the outputs of the first linear layers on every path from the latent."""
+    reached, outputs = {LATENT}, list[str]()
+    for node in model.graph.node:  # in the order of their computation
+        if not reached & set(node.input):
+            continue
+        if node.op_type in LINEAR:
+            outputs.append(node.output[0])
+        else:
+            reached |= set(node.output)
+    return outputs
+
+
+def direction_pairs(metadata: ModelMetadata, file: Path, seed: int) -> Images:
+    """Return the pairs of a seed moved along every direction by SPREADS: {domain: uint8 [B, C, H, W]}, B of both."""
+    assert metadata.prior is not None, "a generator's metadata have one"
+    latent = draw_latent(metadata.prior, seed)
+    rows = [
+        latent + step * one.spread * np.array(one.vector, np.float32) for one in metadata.directions for step in SPREADS
+    ]
+    return _generate(metadata, file, np.array(rows, np.float32))
+
+
+def _generate(metadata: ModelMetadata, file: Path, latents: NDArray[np.float32]) -> Images:
+    """Generate the pairs of latents [B, Z] by an exported generator: {domain: uint8 [B, C, H, W]}."""
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    names = [domain.name for domain in metadata.domains]
+    images = session.run(names, {LATENT: latents})
+    return {name: torch.from_numpy(batch).permute(0, 3, 1, 2) for name, batch in zip(names, images, strict=True)}
+
+
+def write_card(file: Path, metadata: ModelMetadata) -> str:
+    """Write the card of a model, and the sheet of a generator, into the folder of its versions.
+
+    `file` is the exported model; the pairs of the sheet are those of seeds 0 and up, not chosen. A README.md that
+    export did not write is kept, with its sheet; the warning is returned.
+    """
+    folder, is_generator = file.parents[1], metadata.kind == "generator"
+    card = folder / "README.md"
+    if card.exists() and WRITTEN not in card.read_text(encoding="utf-8", errors="replace"):
+        return f"{card} is not what export writes, and is kept as it is: remove it to have it written anew"
+    if is_generator:
+        assert metadata.prior is not None, "a generator's metadata have one"
+        latents = latents_of_seeds(metadata.prior, range(PAIRS)).numpy()
+        save_sheet(_generate(metadata, file, latents), folder / "sheet.png", COLUMNS, 2)
+    values = {
+        "size": metadata.prior.latent_dim if metadata.prior is not None else None,
+        "classes": ", ".join(metadata.classes),
+        "name": metadata.name,
+    }
+    text = CARD.format(
+        written=WRITTEN,
+        **metadata.model_dump(include={"name", "version", "kind", "data_license"}),
+        task="pipeline_tag: unconditional-image-generation\n" if is_generator else "",
+        summary=SUMMARIES[metadata.kind].format(**values),
+        sheet=f"\n![Pairs of seeds 0 to {PAIRS - 1}, not chosen](sheet.png)\n" if is_generator else "",
+        domains="\n".join(
+            f"| {d.name} | {d.height} x {d.width} x {d.channels} | {d.description} |" for d in metadata.domains
+        ),
+        steps=metadata.provenance.steps,
+        seed=metadata.provenance.seed,
+        quality="\n".join(f"| {name} | {value} |" for name, value in _figures(metadata.quality)),
+        request=REQUESTS[metadata.kind].format(**values),
+    )
+    write_whole(card, lambda aside: aside.write_text(text, encoding="utf-8"))
+    return ""
+
+
+def _figures(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every figure with the names that lead to it."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _figures(value, f"{place}{name} ")
+        else:
+            yield f"{place}{name}".replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -25,23 +25,30 @@ from torch import Tensor
 from service.latents import draw_latent
 from service.metadata import graph_digest
 from training.cli import parse, verb
+from training.config import Positive, listed, one_of
 from training.config.data import DomainConfig, Use
 from training.config.experiment import Experiment, parse_kept
-from training.config.fields import Positive, listed, one_of
-from training.data.dataset import ImageSet, load_split
-from training.data.labels import class_mismatch
+from training.data.dataset import ImageSet, class_mismatch, load_split
 from training.engine.machine import Machine
 from training.errors import ConfigError, DataError
 from training.files import expecting, read_json, write_json, write_lines
 from training.losses.pixels import Images
-from training.metrics.frechet import counterpart_distance
 from training.metrics.label_free import measure_without_labels
-from training.metrics.quality import load_true_pairs, why_not_classified
-from training.metrics.use import NEAR, SIDE, Examples, compare, fit_translator, join_prints, measure_copies, take_prints
+from training.metrics.quality import counterpart_distance, load_true_pairs, why_not_classified
+from training.metrics.translation import (
+    NEAR,
+    SIDE,
+    Examples,
+    compare,
+    fit_translator,
+    join_prints,
+    measure_copies,
+    take_prints,
+)
 from training.onnx_export import read_metadata
 from training.pretrained.classifier import Classifier, accuracy, fit, labels_of
+from training.runs.figures import Row, markdown, spread
 from training.runs.folder import provenance
-from training.runs.tables import Row, markdown, spread
 from training.sample import Source, model_file, open_session, open_source
 from training.zoo import CLASSIFIERS, size_mismatch
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from torch import nn
 from tyro.conf import Positional
 
 from training.cli import parse, verb
@@ -26,8 +25,24 @@ from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
 from training.files import read_json, write_json, write_lines
 from training.networks.coupled import generate, latents_of_seeds
-from training.runs.distances import distance_curves, distance_row, samples_of, save_distance
-from training.runs.figures import by_metric, save_curves, save_excerpt, save_sheet
+from training.networks.weights import count_weights
+from training.runs.figures import (
+    Row,
+    Rows,
+    Value,
+    by_metric,
+    distance_curves,
+    distance_row,
+    flat,
+    markdown,
+    samples_of,
+    save_curves,
+    save_distance,
+    save_excerpt,
+    save_report,
+    save_sheet,
+    spread,
+)
 from training.runs.folder import (
     MachineFacts,
     RunFolder,
@@ -39,7 +54,6 @@ from training.runs.folder import (
     snapshot_step,
 )
 from training.runs.page import page, result_file
-from training.runs.tables import Row, Rows, Value, flat, markdown, save_report, spread
 
 SEEDS = range(8)
 DISTANCE, FILM = "distance.png", "training.webp"
@@ -160,7 +174,7 @@ def result(runs: Sequence[RunFolder], recipes: Path, folder: Path) -> Mapping[st
     generated, pictures = [run for run in runs if run.quality_file.is_file()], Path(folder.name)
     adapted = group_by_recipe([run for run in runs if run.accuracy_file.is_file()])
     return {
-        "latents": [latents_of(run) for run in generated],
+        "latents": [str(_quality(run)["latents"]) for run in generated],
         "generated": [row for run in generated for row in generated_rows(run, pictures)],
         "adapted": [row for group in adapted for row in adapted_rows(group)],
         "distances": [_distance_row(run, pictures) for run in generated if distance_curves(run)],
@@ -212,11 +226,6 @@ def measured_snapshot(run: RunFolder) -> Snapshot:
 def _distance_row(run: RunFolder, pictures: Path) -> Row:
     folder = pictures / run.experiment().name
     return distance_row(run, folder / DISTANCE, folder / FILM)
-
-
-def latents_of(run: RunFolder) -> str:
-    """Return the description of the latents of a measured run. Raises RunError if it is not measured."""
-    return str(_quality(run)["latents"])
 
 
 def strip_file(folder: Path, experiment: str, domain: str) -> Path:
@@ -279,8 +288,8 @@ def details_row(runs: Sequence[RunFolder], recipes: Path) -> Row:
         "steps": _steps(runs[0]),
         "batch": experiment.batch_size,
         "precision": ", ".join(dict.fromkeys(itertools.chain.from_iterable(map(_precisions, runs)))),
-        "generator": _parameters(build_generator(experiment)),
-        "discriminator": _parameters(build_discriminator(experiment)),
+        "generator": f"{count_weights(build_generator(experiment)):,}",
+        "discriminator": f"{count_weights(build_discriminator(experiment)):,}",
         "minutes": f"{mean(seconds(run) for run in runs) / 60:.0f}",
         "machine": "; ".join(places),
         "overrides": ", ".join(overrides(experiment, recipe_of(experiment, recipes))),
@@ -335,10 +344,6 @@ def _shorter(run: RunFolder, recipes: Path) -> str:
     """Return how far a run is, if that is less than its recipe has steps."""
     done, planned = last_step(run.checkpoints), recipe_of(run.experiment(), recipes).steps
     return f"{done:,} of {planned:,} steps" if done < planned else ""
-
-
-def _parameters(network: nn.Module) -> str:
-    return f"{sum(weight.numel() for weight in network.parameters()):,}"
 
 
 def _precisions(run: RunFolder) -> list[str]:

@@ -21,25 +21,22 @@ import h5py
 import numpy as np
 import onnxruntime
 import torch
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
 from service.latents import MAX_SEED, MIN_TRUNCATION, default_method, draw_latent, interpolate
 from service.metadata import LATENT, Prior
 from training.cli import parse, verb
-from training.config.fields import Positive
-from training.data.decoding import decode
-from training.data.listing import list_images
-from training.data.preprocess import fit
+from training.config import Positive
+from training.data.folders import list_images
+from training.data.preprocess import decode, fit
 from training.engine.machine import Machine
 from training.errors import ConfigError, DataError, RunError
 from training.files import write_json, write_whole
 from training.losses.pixels import Images, from_bytes
-from training.networks.coupled import CoupledGenerator, generate
-from training.networks.inversion import Inverted, invert
+from training.networks.coupled import CoupledGenerator, Inverted, generate, invert
 from training.onnx_export import read_metadata
-from training.runs.figures import save_sheet, sheet
+from training.runs.figures import enlarge, save_sheet, sheet
 from training.runs.folder import RunFolder, load_average
 
 FRAME = 100  # ms of a walk
@@ -207,7 +204,7 @@ def save_walk(source: Source, options: SampleOptions) -> Path:
     frames = source.draw(walk(source.prior, options.walk, options.steps, options.loop, options.truncation))
     count = len(next(iter(frames.values())))
     first, *others = (
-        _enlarge(sheet({name: images[number : number + 1] for name, images in frames.items()}), options.scale)
+        enlarge(sheet({name: images[number : number + 1] for name, images in frames.items()}), options.scale)
         for number in range(count)
     )
     file, form = options.to / f"walk.{options.walk_format}", options.walk_format.upper()
@@ -223,10 +220,6 @@ def walk(prior: Prior, seeds: Sequence[int], steps: int, loop: bool, truncation:
     legs = itertools.pairwise([*keys, keys[0]] if loop else keys)
     path = [interpolate(start, end, share, method) for start, end in legs for share in shares]
     return torch.from_numpy(np.stack(path if loop else [*path, keys[-1]]))
-
-
-def _enlarge(image: Image.Image, scale: int) -> Image.Image:
-    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
 
 
 def read_images(paths: Sequence[Path]) -> list[Path]:

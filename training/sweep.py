@@ -27,9 +27,8 @@ from training.engine.machine import Machine
 from training.errors import ConfigError, DivergedError, RunError
 from training.evaluate import MeasureOptions, evaluate
 from training.metrics.quality import load_evaluation_classifiers, load_real
-from training.runs.figures import Curve, save_curves
+from training.runs.figures import Curve, Rows, Value, flat, save_curves, save_report
 from training.runs.folder import RunFolder, find_run, last_step, snapshot_step
-from training.runs.tables import Rows, Value, flat, save_report
 from training.train import complete
 
 Point = Mapping[str, Any]  # a value for each field that is swept over

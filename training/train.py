@@ -7,12 +7,18 @@ torchrun --nproc-per-node 2 -m training.train training/recipes/digit_negative.to
 
 from __future__ import annotations
 
+import io
+import math
+import time
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 from tyro.conf import arg
 
@@ -20,13 +26,17 @@ from training.cli import parse, verb
 from training.config.experiment import Experiment, load_experiment
 from training.data.choices import Choices
 from training.data.dataset import ImageSet, load_held_out, load_training_sets
-from training.engine.loss_inputs import check_labels
+from training.engine.batches import HeldOutImages
 from training.engine.machine import Machine, describe_machine
-from training.engine.trainer import Trainer
+from training.engine.trainer import Trainer, check_labels
 from training.errors import ConfigError
-from training.metrics.snapshots import choose_measure
+from training.losses.pixels import Images
+from training.metrics.label_free import choose_measure
+from training.networks.layers import Layers
+from training.networks.weights import count_weights
 from training.pretrained.classifier import prune
-from training.pretrained.loss_networks import load_loss_networks
+from training.pretrained.features import load_loss_networks
+from training.runs.figures import sheet
 from training.runs.folder import (
     RunFolder,
     describe_change,
@@ -36,9 +46,19 @@ from training.runs.folder import (
     locked,
     machines,
 )
-from training.runs.images import check_images, write_images
-from training.runs.recorder import Recorder, Watch, stop_requested
-from training.runs.summary import describe, describe_cost, describe_networks, measure_cost
+from training.runs.recorder import (
+    Recorder,
+    Watch,
+    check_images,
+    measure_snapshot,
+    preview,
+    stop_requested,
+    write_images,
+)
+
+WARM_UP = 3  # steps before those that are timed
+MIN_STEPS, MAX_PERIOD, MIN_SECONDS = 8, 64, 5.0  # of the timed steps
+HOUR = 3600.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +105,7 @@ def main(target: Path, arguments: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A trainer, its loaded images, and what it is compared with."""
+    """A trainer, its loaded images, and the images and measure that it is compared with."""
 
     trainer: Trainer
     sets: dict[str, ImageSet]
@@ -96,7 +116,7 @@ class Prepared:
 def prepare(
     experiment: Experiment, machine: Machine, run: RunFolder | None = None, classifiers: Path = TrainOptions.classifiers
 ) -> Prepared:
-    """Load all that an experiment needs, and print a summary.
+    """Load the data and networks of an experiment, and print a summary.
 
     Snapshots are measured by the evaluation classifiers in that folder, if they are there, else without labels.
 
@@ -201,6 +221,170 @@ def run(trainer: Trainer, record: Recorder) -> None:
                 record.save_checkpoint()
             if stop():
                 raise KeyboardInterrupt
+
+
+def describe(trainer: Trainer, images: Images) -> str:
+    """Return the summary that is printed before training."""
+    experiment, processes = trainer.experiment, trainer.processes
+    return "\n".join(
+        [
+            f"{experiment.name}: {experiment.steps} steps of {experiment.batch_size} images a domain "
+            f"on {processes.device}, precision {processes.precision}",
+            *(f"  {name}: {len(domain)} images, {_size(domain)}" for name, domain in images.items()),
+            *(f"  {name}: {count_weights(network):,} parameters" for name, network in trainer.state.networks.items()),
+        ]
+    )
+
+
+def describe_networks(trainer: Trainer) -> str:
+    """Return the layers of each network: the domains that share them, output shapes, parameters."""
+    experiment, device = trainer.experiment, trainer.processes.device
+    height, width = experiment.size
+    images = {d.name: torch.zeros(2, d.channels, height, width, device=device) for d in experiment.domains}
+    latents = torch.zeros(2, experiment.latent_dim, device=device)
+    lines: list[str] = []
+    for name, network in trainer.state.networks.items():
+        shared = sum(count_weights(part) for part in network.children() if isinstance(part, Layers))
+        lines += [f"\n{name}: {count_weights(network):,} parameters, {shared:,} of them shared by all domains"]
+        lines += _layers(network, latents if name == "generator" else images)
+    return "\n".join(lines)
+
+
+def _layers(network: nn.Module, inputs: Tensor | Images) -> list[str]:
+    """Return a line for each row of a network, in the order of the forward pass; domains of equal rows share them."""
+    parts: list[Mapping[str, nn.Module]] = [
+        {"shared": part} if isinstance(part, Layers) else dict(part.named_children()) for part in network.children()
+    ]
+    rows: dict[nn.Module, list[list[nn.Module]]] = {
+        part: [modules for _, modules in part.rows()]
+        for owners in parts
+        for part in owners.values()
+        if isinstance(part, Layers)
+    }
+    shapes = _shapes(network, inputs, [modules[-1] for part in rows.values() for modules in part])
+    lines: list[str] = []
+    for owners in parts:
+        described: dict[tuple[str, ...], list[str]] = {}
+        for owner, part in owners.items():
+            text = tuple(_row(modules, shapes[modules[-1]]) for modules in rows[part])
+            described.setdefault(text, []).append(owner)
+        lines += [f"  {', '.join(names):<24} {line}" for text, names in described.items() for line in text]
+    return lines
+
+
+@torch.no_grad()
+def _shapes(network: nn.Module, inputs: Tensor | Images, modules: list[nn.Module]) -> dict[nn.Module, list[int]]:
+    """Return the shape of the output of some of a network's modules, without the batch."""
+    shapes: dict[nn.Module, list[int]] = {}
+
+    def note(module: nn.Module, _: object, output: Tensor) -> None:
+        shapes[module] = list(output.shape[1:])
+
+    hooks = [module.register_forward_hook(note) for module in modules]
+    was_training = network.training
+    network.eval()(inputs)
+    network.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return shapes
+
+
+def _row(modules: list[nn.Module], shape: list[int]) -> str:
+    names = " ".join(_module(module) for module in modules)
+    weights = sum(count_weights(module) for module in modules)
+    return f"{'x'.join(map(str, shape)):<14} {weights:>12,}  {names}"
+
+
+def _module(module: nn.Module) -> str:
+    """Return the name of a module, and the window and the stride of a convolution."""
+    name = type(module).__name__.removeprefix("Parametrized")
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        return f"{name}({module.kernel_size[0]}x{module.kernel_size[1]}, stride {module.stride[0]})"
+    return name
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of the parts of a training on this machine."""
+
+    step: float
+    steps_timed: int
+    extras: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Work beside the steps: seconds of one, and the steps between two."""
+
+    def seconds(self, steps: int) -> dict[str, float]:
+        """Return the seconds of so many steps, and of each of the extras within them."""
+        return {"steps": steps * self.step} | {
+            name: math.ceil(steps / every) * seconds for name, (seconds, every) in self.extras.items()
+        }
+
+
+def measure_cost(trainer: Trainer, watch: Watch) -> Cost:
+    """Time some seconds of steps, and the recorder's work beside them; nothing is written.
+
+    Lazy penalties are timed in proportion. The trainer's state changes.
+    """
+    lazy = math.lcm(*(penalty.every for penalty in trainer.experiment.discriminator.all_penalties), 1)
+    period = min(lazy * math.ceil(MIN_STEPS / lazy), MAX_PERIOD)
+    for _ in range(WARM_UP):
+        trainer.step()
+    done, taken, begun = 0, 0.0, _now(trainer)
+    while trainer.processes.broadcast(taken < MIN_SECONDS):
+        for _ in range(period):
+            trainer.step()
+        done, taken = done + period, _now(trainer) - begun
+    return Cost(taken / done, done, _extras(trainer, watch))
+
+
+def _extras(trainer: Trainer, watch: Watch) -> dict[str, tuple[float, int]]:
+    experiment, state = trainer.experiment, trainer.state
+    held_out = HeldOutImages(experiment, watch.held_out, state, trainer.processes)
+    jobs: dict[str, tuple[Callable[[], Any], int]] = {
+        "metrics": (lambda: [state.not_finite(), state.logits.means(), held_out.accuracy()], experiment.log_every),
+        "sheets": (lambda: sheet(preview(trainer)), experiment.sample_every),
+        "checkpoints": (lambda: torch.save(state.state_dict(), io.BytesIO()), experiment.checkpoint_every),
+    }
+    if measure := watch.measure:
+        measure_snapshot(trainer, measure)  # the first one reads the real images, too
+        jobs[f"{measure.name} of {measure.pairs:,} pairs"] = (
+            partial(measure_snapshot, trainer, measure),
+            experiment.measure_every,
+        )
+    return {name: (_timed(trainer, job), every) for name, (job, every) in jobs.items()}
+
+
+def _timed(trainer: Trainer, job: Callable[[], Any]) -> float:
+    begun = _now(trainer)
+    job()
+    return _now(trainer) - begun
+
+
+def _now(trainer: Trainer) -> float:
+    """Return the time after the device has finished."""
+    device = trainer.processes.device
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
+
+
+def describe_cost(cost: Cost, experiment: Experiment) -> str:
+    """Return the hours of a whole run, and the share of each part."""
+    seconds = cost.seconds(experiment.steps)
+    total = sum(seconds.values())
+    lines = [
+        f"\ntime on this machine: {total / HOUR:.2f} h, of which {experiment.steps:,} steps take "
+        f"{seconds['steps'] / HOUR:.2f} h: {cost.step * 1000:.1f} ms each, by {cost.steps_timed} that were timed"
+    ]
+    for name, (each, every) in cost.extras.items():
+        share = seconds[name] / seconds["steps"]
+        lines.append(f"  {name}, every {every:,} steps: {each * 1000:.0f} ms each, {share:.1%} of the steps' time")
+    return "\n".join(lines)
+
+
+def _size(images: Tensor) -> str:
+    """Return the size of images, and grey or RGB."""
+    _, channels, height, width = images.shape
+    return f"{height}x{width} {'grey' if channels == 1 else 'RGB'}"
 
 
 if __name__ == "__main__":

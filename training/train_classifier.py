@@ -17,12 +17,11 @@ from pydantic import Field
 
 from service.metadata import Domain, Provenance
 from training.cli import parse, verb
+from training.config import Positive, listed, one_of
 from training.config.data import DOMAIN, DomainConfig
 from training.config.experiment import Experiment, load_experiment
-from training.config.fields import Positive, listed, one_of
 from training.data.choices import Choices
-from training.data.dataset import ImageSet, load_split
-from training.data.labels import require_labels
+from training.data.dataset import ImageSet, load_split, require_labels
 from training.engine.machine import Machine
 from training.errors import ConfigError
 from training.losses.pixels import AUGMENTATIONS

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,30 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training.cli import parse, verb
-from training.config.fields import Positive
+from training.config import Positive
 from training.data.dataset import load_split, load_training_sets
 from training.engine.batches import Batches
 from training.engine.machine import Machine
 from training.engine.state import RunningMeans
-from training.errors import DivergedError, RunError
+from training.errors import ConfigError, DivergedError, RunError
+from training.files import read_json, write_json
 from training.losses.pixels import Images
 from training.metrics.translation import measure_encoder
 from training.networks.coupled import generate
+from training.networks.weights import count_weights
 from training.pretrained.encoder import EncoderLoss, EncoderRecipe, LatentEncoder
-from training.runs.encoders import EncoderFolder
 from training.runs.figures import save_sheet
-from training.runs.folder import RunFolder, load_average, load_discriminator
+from training.runs.folder import (
+    MetricsLog,
+    RunFolder,
+    list_checkpoints,
+    load_average,
+    load_checkpoint,
+    load_discriminator,
+    open_log,
+    provenance,
+    save_checkpoint,
+)
 from training.runs.recorder import stop_requested
 
 SHEET_ROWS = 16
@@ -40,7 +51,7 @@ SHEET_ROWS = 16
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """The encoder's recipe, what is measured with, and the machine."""
+    """The encoder's recipe, its evaluation, and the machine."""
 
     recipe: EncoderRecipe = field(default_factory=EncoderRecipe)
     classifiers: Path = Path("classifiers")
@@ -94,7 +105,7 @@ class EncoderTrainer:
     @property
     def parameters(self) -> int:
         """Number of weights that learn."""
-        return sum(weight.numel() for weight in self.encoder.encoder.parameters())
+        return count_weights(self.encoder.encoder)
 
     def step(self) -> None:
         """Update the encoder once, on generated and on real images of every domain."""
@@ -123,7 +134,7 @@ class EncoderTrainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state exactly. Raises RunError if the generator has learned on meanwhile."""
+        """Restore a state exactly. Raises RunError if the generator has been trained further."""
         if state["generator_steps"] != self.generator_steps:
             raise RunError(
                 f"the encoder began with the generator of step {state['generator_steps']}, and the run is at step "
@@ -143,7 +154,7 @@ def train(trainer: EncoderTrainer, run: RunFolder, folder: EncoderFolder, option
     recipe, experiment = options.recipe, run.experiment()
     if folder.has_checkpoint():
         trainer.load_state_dict(folder.load_checkpoint())
-    shown = {
+    sheets = {
         domain.name: load_split(domain, "test", experiment.size).images[:: max(1, 1000 // SHEET_ROWS)][:SHEET_ROWS]
         for domain in experiment.domains
     }
@@ -164,7 +175,7 @@ def train(trainer: EncoderTrainer, run: RunFolder, folder: EncoderFolder, option
                 log.write(done, means)
                 bar.set_postfix(means, refresh=False)
             if last or done % options.sample_every == 0:
-                for name, images in shown.items():
+                for name, images in sheets.items():
                     save_sheet(translations(trainer.encoder, name, images), folder.sample_file(name, done))
             if last or stop() or done % options.checkpoint_every == 0:
                 folder.save_checkpoint(done, trainer.state_dict())
@@ -179,9 +190,86 @@ def check(means: dict[str, float], step: int) -> None:
 
 
 def translations(encoder: LatentEncoder, domain: str, images: Tensor) -> Images:
-    """Return images uint8 [N, C, H, W] of a domain and what all domains make of their latents."""
+    """Return images uint8 [N, C, H, W] of a domain and the images of all domains for their latents."""
     latents, _ = encoder.encode(domain, images)
     return {"image": images, **generate(encoder.generator, latents[:, -1])}
+
+
+class EncoderFolder:
+    """The folder RUN/encoder: recipe, checkpoints, metrics, sheets and quality."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._checkpoints, self._samples = path, path / "checkpoints", path / "samples"
+        self._recipe_file, self._quality_file = path / "recipe.json", path / "quality.json"
+
+    @classmethod
+    def open_or_create(cls, run: RunFolder, recipe: EncoderRecipe) -> EncoderFolder:
+        """Return the folder of a run's encoder. Raises ConfigError if it was started with another recipe."""
+        folder = cls(run.path / "encoder")
+        wanted = asdict(recipe)
+        if folder._recipe_file.is_file():
+            started = folder.description()["recipe"]
+            changed = [name for name in wanted if wanted[name] != started.get(name)]
+            if changed:
+                listed = "; ".join(f"recipe.{name} = {wanted[name]}, and was {started.get(name)}" for name in changed)
+                raise ConfigError(f"{listed}: remove {folder.path} to begin anew")
+            return folder
+        for part in (folder._checkpoints, folder._samples):
+            part.mkdir(parents=True, exist_ok=True)
+        write_json(folder._recipe_file, {"recipe": wanted, **provenance()})
+        return folder
+
+    @classmethod
+    def open(cls, run: RunFolder) -> EncoderFolder:
+        """Return the folder of a run's encoder. Raises RunError if none has been trained."""
+        folder = cls(run.path / "encoder")
+        if not folder._quality_file.is_file():
+            raise RunError(f"{run.path} has no measured encoder: python -m training.train_encoder {run.path}")
+        return folder
+
+    def description(self) -> dict[str, Any]:
+        """Return the recipe, the commit and the library versions."""
+        description: dict[str, Any] = read_json(self._recipe_file)
+        return description
+
+    def has_checkpoint(self) -> bool:
+        """Return whether there is a checkpoint to resume from."""
+        return bool(list_checkpoints(self._checkpoints))
+
+    def save_checkpoint(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state after `step`."""
+        save_checkpoint(self._checkpoints, step, state)
+
+    def load_checkpoint(self) -> dict[str, Any]:
+        """Read the last checkpoint. Raises RunError."""
+        return load_checkpoint(self._checkpoints)
+
+    def open_log(self, step: int) -> MetricsLog:
+        """Open the metrics for writing after `step`."""
+        return open_log(self.path / "metrics.jsonl", self.path / "events", step)
+
+    def sample_file(self, domain: str, step: int) -> Path:
+        """Name the sheet of a domain's test images after a step."""
+        return self._samples / f"{domain}_{step:08d}.png"
+
+    def quality(self) -> dict[str, Any]:
+        """Return the measured quality."""
+        quality: dict[str, Any] = read_json(self._quality_file)
+        return quality
+
+    def write_quality(self, quality: dict[str, Any]) -> None:
+        """Write the measured quality."""
+        write_json(self._quality_file, quality)
+
+
+def load_encoder(run: RunFolder) -> tuple[LatentEncoder, EncoderFolder]:
+    """Return the measured encoder of a run, with the passes that its quality says. Raises RunError."""
+    folder = EncoderFolder.open(run)
+    description, state, quality = folder.description(), folder.load_checkpoint(), folder.quality()
+    encoder = LatentEncoder(load_average(run)[0], run.experiment(), EncoderRecipe(**description["recipe"]))
+    encoder.encoder.load_state_dict(state["encoder"])
+    encoder.passes = quality["passes"]
+    return encoder.eval(), folder
 
 
 if __name__ == "__main__":

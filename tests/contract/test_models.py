@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from service.metadata import ModelMetadata
 from tests.contract.committed import METADATA, model_files, open_session
-from training.directions import SPREADS
 from training.losses.pixels import transform
-from training.metrics.frechet import pixel_agreement
+from training.metrics.quality import pixel_agreement
 from training.networks.coupled import latents_of_seeds
+from training.onnx_export import SPREADS
 
 FILES = model_files("generator")
 LEAST_PIXELS = {"edge": 0.952, "negative": 0.967}  # the figures of Liu & Tuzel 2016, section 4

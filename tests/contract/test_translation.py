@@ -19,7 +19,7 @@ from service.settings import Settings
 from tests.damaged import SAVED, picture, saved
 from training import train
 from training.config.data import DomainConfig
-from training.data.decoding import decode
+from training.data.preprocess import decode
 from training.data.preprocess import fit as fit_in_training
 from training.engine.machine import Machine
 from training.export import ExportOptions, export
@@ -27,9 +27,8 @@ from training.files import write_json
 from training.metrics.quality import load_real
 from training.metrics.translation import QUANTILES
 from training.pretrained.encoder import EncoderRecipe
-from training.runs.encoders import EncoderFolder, load_encoder
 from training.runs.folder import RunFolder
-from training.train_encoder import EncoderTrainer
+from training.train_encoder import EncoderFolder, EncoderTrainer, load_encoder
 
 EXPERIMENT = """
 name = "small_digits"

@@ -15,18 +15,16 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from training.config import Precision
 from training.config.experiment import Experiment, parse_experiment
-from training.config.fields import Precision
 from training.data.dataset import ImageSet, load_training_sets
-from training.engine.loss_inputs import check_labels
 from training.engine.machine import Machine
-from training.engine.trainer import Trainer
-from training.losses.coupling import COUPLINGS
+from training.engine.trainer import Trainer, check_labels
+from training.losses.auxiliary import COUPLINGS
 from training.metrics import label_free
-from training.networks.init import initialise
+from training.networks.weights import initialise
 from training.pretrained.classifier import Classifier
-from training.pretrained.features import FeatureNetwork
-from training.pretrained.loss_networks import LossNetwork, LossNetworks
+from training.pretrained.features import VGG19, LossNetwork, LossNetworks
 from training.zoo import CLASSIFIERS
 
 CPU = Machine(accelerator="cpu", threads=1, precision="32-true")
@@ -68,9 +66,9 @@ def make_experiment(digits_folder: Path) -> Callable[..., Experiment]:
     return make
 
 
-def random_feature_network(_channels: int) -> FeatureNetwork:
+def random_feature_network(_channels: int) -> VGG19:
     """Make a narrow one whose layers let an image's contrast through, as those that have learned do."""
-    network = FeatureNetwork(1 / 32)
+    network = VGG19(1 / 32)
     initialise(network, "he")
     return network
 
@@ -84,9 +82,9 @@ def random_loss_networks(experiment: Experiment) -> LossNetworks:
         "feature_network": random_feature_network,
     }
     return {
-        coupling.name: {domain.name: kinds[asks](domain.channels).eval() for domain in experiment.domains}
+        coupling.name: {domain.name: kinds[required](domain.channels).eval() for domain in experiment.domains}
         for coupling in experiment.couplings
-        if (asks := COUPLINGS[coupling.name].asks) in kinds
+        if (required := COUPLINGS[coupling.name].requires) in kinds
     }
 
 

@@ -18,11 +18,10 @@ import pytest
 
 from training import adapt, evaluate, export, report, sample, sweep, train, train_classifier, train_encoder
 from training.cli import quieten_libraries
+from training.config import Described
 from training.config.data import DomainConfig
 from training.config.experiment import Experiment
-from training.config.fields import Described
-from training.config.losses import ClassifierConfig
-from training.config.networks import GeneratorConfig, NetworkConfig
+from training.config.networks import ClassifierConfig, GeneratorConfig, NetworkConfig
 from training.losses.adversarial import LOSSES, PENALTIES
 from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 

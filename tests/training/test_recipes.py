@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 import training
 from training.config.experiment import Experiment, load_experiment
 from training.engine.trainer import Trainer
-from training.pretrained.loss_networks import LossNetworks
+from training.pretrained.features import LossNetworks
 from training.sweep import move
 
 FILES = sorted((Path(training.__file__).parent / "recipes").glob("*.toml"))

@@ -15,8 +15,8 @@ from training.engine.state import State
 from training.engine.trainer import Trainer
 from training.errors import ConfigError
 from training.files import write_json
+from training.runs.figures import Value
 from training.runs.folder import RunFolder
-from training.runs.tables import Value
 from training.sweep import move, read_points
 
 RunVerb = Callable[..., None]

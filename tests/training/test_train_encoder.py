@@ -20,10 +20,9 @@ from training.export import ExportOptions, export, exported_generator
 from training.files import write_json
 from training.networks.coupled import generate, latents_of_seeds
 from training.onnx_export import read_metadata
-from training.pretrained.encoder import EncoderRecipe, LatentEncoder, architecture, descend
-from training.runs.encoders import EncoderFolder, load_encoder
+from training.pretrained.encoder import EncoderRecipe, LatentEncoder, descend, encoder_architecture
 from training.runs.folder import RunFolder, load_average, load_checkpoint, save_checkpoint
-from training.train_encoder import EncoderTrainer
+from training.train_encoder import EncoderFolder, EncoderTrainer, load_encoder
 
 from .conftest import CPU
 
@@ -96,7 +95,7 @@ def test_descent_comes_nearer(run: RunFolder) -> None:
 @pytest.mark.parametrize("size", [(16, 16), (28, 28), (64, 64), (128, 128)])
 def test_convolutions_end_at_four_pixels_or_less(size: tuple[int, int]) -> None:
     """Images of any size become a few places before the dense layers."""
-    strides = [layer.stride for layer in architecture(size, 8).layers if layer.operation == "conv"]
+    strides = [layer.stride for layer in encoder_architecture(size, 8).layers if layer.operation == "conv"]
     assert 2 <= size[0] / np.prod(strides) <= 4
 
 

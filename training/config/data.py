@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from service.metadata import CLASSES, LATENT, Name
-from training.config.fields import STRICT, Positive, one_of
+from training.config import STRICT, Positive, one_of
 from training.losses.pixels import AUGMENTATIONS, TRANSFORMS
 
 Use = Literal["train", "test"]  # to learn from, to measure against

@@ -14,20 +14,31 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from service.metadata import MAX_DIRECTIONS, MAX_LATENT_DIM, Name, Prior, describe_errors
+from training.config import STRICT, Positive, Share, listed, one_of
 from training.config.data import DomainConfig, check_domains
-from training.config.fields import STRICT, Positive, Share, listed, one_of
-from training.config.losses import ClassifierConfig, CouplingConfig, LessonConfig, check_couplings, check_lessons
-from training.config.networks import DiscriminatorConfig, EncoderConfig, GeneratorConfig, check_batch, check_layers
+from training.config.networks import (
+    AuxiliaryLossConfig,
+    ClassifierConfig,
+    CouplingConfig,
+    DiscriminatorConfig,
+    EncoderConfig,
+    GeneratorConfig,
+    check_auxiliary_losses,
+    check_batch,
+    check_couplings,
+    check_layers,
+)
 from training.errors import ConfigError
 from training.losses.adversarial import LOSSES
-from training.losses.coupling import COUPLINGS
+from training.losses.auxiliary import COUPLINGS
 from training.losses.pixels import RANGES
-from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS, Table
+from training.networks.layers import Architecture
+from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS
 
 OF_THE_MACHINE = {"precision"}  # fields of earlier experiments
 DirectionName = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*)?$", max_length=64)]
 RENAMED = {"vgg": "feature_network"}  # fields of their couplings
-TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS}
+ARCHITECTURES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -47,10 +58,10 @@ class Experiment:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     """The discriminator."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    """The encoder, where a coupling asks for one."""
+    """The encoder, if a coupling requires one."""
     couplings: tuple[CouplingConfig, ...] = ()
     """What holds pairs together beside shared layers."""
-    lessons: tuple[LessonConfig, ...] = ()
+    lessons: tuple[AuxiliaryLossConfig, ...] = ()
     """What the discriminator learns beside judging."""
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     """The classifier on the discriminator's features, where there are lessons."""
@@ -96,11 +107,11 @@ class Experiment:
         channels = {domain.channels for domain in self.domains}
         for name in self.networks:
             config = getattr(self, name)
-            check_layers(name, config, TABLES[name], config.table, self.size, channels)
-            check_batch(name, TABLES[name][config.table], self.batch_size)
-        check_couplings(self.couplings, self.generator.own_of(self.generator_table))
-        shared_layers = self.discriminator.shared_of(self.discriminator_table)
-        check_lessons(self.lessons, self.domains, shared_layers, self.discriminator.own_last_layers)
+            check_layers(name, config, ARCHITECTURES[name], config.table, self.size, channels)
+            check_batch(name, ARCHITECTURES[name][config.table], self.batch_size)
+        check_couplings(self.couplings, self.generator.own_of(self.generator_architecture))
+        shared_layers = self.discriminator.shared_of(self.discriminator_architecture)
+        check_auxiliary_losses(self.lessons, self.domains, shared_layers, self.discriminator.own_last_layers)
         self.discriminator.check_labels(self.loss)
         if len(set(named := list(filter(None, self.direction_names)))) < len(named):
             raise ValueError(f"direction_names = {self.direction_names}: every name once")
@@ -108,42 +119,42 @@ class Experiment:
 
     @property
     def networks(self) -> list[str]:
-        """Names of the networks that are built: an encoder where a coupling asks for one."""
-        return [name for name in TABLES if name != "encoder" or self.asks("encoder")]
+        """Names of the networks that are built: an encoder if a coupling requires one."""
+        return [name for name in ARCHITECTURES if name != "encoder" or self.requires("encoder")]
 
     @property
     def classes(self) -> int:
-        """How many classes the discriminator tells apart; 0 where there are no lessons."""
+        """Number of classes that the discriminator predicts; 0 without auxiliary losses."""
         return self.classifier.classes if self.lessons else 0
 
-    def asks(self, what: str) -> bool:
-        """Say whether a coupling asks for it."""
-        return any(COUPLINGS[coupling.name].asks == what for coupling in self.couplings)
+    def requires(self, what: str) -> bool:
+        """Return whether a coupling requires it as an input."""
+        return any(COUPLINGS[coupling.name].requires == what for coupling in self.couplings)
 
     @property
-    def generator_table(self) -> Table:
-        """The generator's layers."""
+    def generator_architecture(self) -> Architecture:
+        """The generator's architecture."""
         return GENERATORS[self.generator.table]
 
     @property
-    def discriminator_table(self) -> Table:
-        """The discriminator's layers."""
+    def discriminator_architecture(self) -> Architecture:
+        """The discriminator's architecture."""
         return DISCRIMINATORS[self.discriminator.table]
 
     @property
-    def encoder_table(self) -> Table:
-        """The encoder's layers."""
+    def encoder_architecture(self) -> Architecture:
+        """The encoder's architecture."""
         return ENCODERS[self.encoder.table]
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of every domain's images, which the tables fix."""
-        return self.generator_table.size
+        """Height and width of every domain's images, which the architectures fix."""
+        return self.generator_architecture.size
 
     @property
     def image_range(self) -> tuple[float, float]:
-        """Least and greatest value of the images that the generator draws."""
-        return RANGES[self.generator_table.layers[-1].activation]
+        """Least and greatest value of generated images."""
+        return RANGES[self.generator_architecture.layers[-1].activation]
 
     @property
     def latent_prior(self) -> Prior:

@@ -1,18 +1,21 @@
-"""Networks of an experiment as dataclasses: architecture, shared layers, optimiser."""
+"""Networks of an experiment and their losses as dataclasses: architecture, shared layers, optimiser, loss weights."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from training.config.fields import STRICT, Decay, Positive, Weight, listed, one_of
+from training.config import STRICT, Decay, Positive, Share, Weight, listed, one_of
+from training.config.data import DomainConfig
 from training.losses.adversarial import LOSSES, PENALTIES
+from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS
 from training.losses.pixels import AUGMENTATIONS
-from training.networks.init import INITIALISERS, OPTIMISERS
-from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS, Table, size_mismatch
+from training.networks.layers import Architecture
+from training.networks.weights import INITIALISERS, OPTIMISERS
+from training.zoo import DISCRIMINATORS, ENCODERS, GENERATORS, size_mismatch
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -40,13 +43,13 @@ class NetworkConfig:
     clip_gradients: Annotated[float, Field(gt=0)] | None = None
     """Greatest norm of the network's gradient, clipped beyond."""
 
-    def sharable_of(self, table: Table) -> int:
-        """Return how many of a table's layers could be shared."""
-        return len(table.layers)
+    def sharable_of(self, architecture: Architecture) -> int:
+        """Return how many layers could be shared."""
+        return len(architecture.layers)
 
-    def shared_of(self, table: Table) -> int:
-        """Return how many of a table's layers are shared."""
-        return self.sharable_of(table) - 1 if self.shared_layers is None else self.shared_layers
+    def shared_of(self, architecture: Architecture) -> int:
+        """Return how many layers are shared."""
+        return self.sharable_of(architecture) - 1 if self.shared_layers is None else self.shared_layers
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -60,25 +63,25 @@ class GeneratorConfig(NetworkConfig):
     ema: Decay = 0.999
     """Decay of the averaged generator, the EMA that is sampled, measured and exported."""
 
-    def own_of(self, table: Table) -> int:
-        """Return how many of a table's layers are a domain's own, before the one that makes the image."""
-        return max(0, len(table.layers) - 1 - self.shared_of(table))
+    def own_of(self, architecture: Architecture) -> int:
+        """Return how many layers are a domain's own, before the one that makes the image."""
+        return max(0, len(architecture.layers) - 1 - self.shared_of(architecture))
 
 
 @dataclass(frozen=True, config=STRICT)
-class ReaderConfig(NetworkConfig):
+class CoupledEncoderConfig(NetworkConfig):
     """Fields of discriminators and encoders."""
 
     own_last_layers: Annotated[int, Field(ge=0)] = 0
     """How many of the last layers are each domain's own, after the shared ones."""
 
-    def sharable_of(self, table: Table) -> int:
-        """Return how many of a table's layers could be shared."""
-        return len(table.layers) - self.own_last_layers
+    def sharable_of(self, architecture: Architecture) -> int:
+        """Return how many layers could be shared."""
+        return len(architecture.layers) - self.own_last_layers
 
 
 @dataclass(frozen=True, config=STRICT)
-class EncoderConfig(ReaderConfig):
+class EncoderConfig(CoupledEncoderConfig):
     """The encoder of the coupling loss `cycle`, images -> latents; it is trained beside the generator."""
 
     table: Annotated[str, one_of(ENCODERS), listed(ENCODERS)] = "digit"
@@ -88,14 +91,15 @@ class EncoderConfig(ReaderConfig):
 def check_layers(
     name: str,
     config: NetworkConfig,
-    tables: dict[str, Table],
-    table_name: str,
+    architectures: dict[str, Architecture],
+    table: str,
     size: tuple[int, int],
     channels: Collection[int],
 ) -> None:
     """Raise ValueError if the network's architecture does not fit such images."""
-    table = tables[table_name]
-    shared, sharable, layers = config.shared_of(table), config.sharable_of(table), len(table.layers)
+    architecture = architectures[table]
+    layers = len(architecture.layers)
+    shared, sharable = config.shared_of(architecture), config.sharable_of(architecture)
     if not 0 <= shared <= sharable:
         raise ValueError(
             f"{name}.shared_layers = {shared}: its table has {layers} layers"
@@ -105,15 +109,15 @@ def check_layers(
         raise ValueError(
             f"{name}.shared_layers = {shared}: grey and RGB domains cannot share the layer next to the image"
         )
-    if config.initial_slope is not None and all(layer.activation != "prelu" for layer in table.layers):
+    if config.initial_slope is not None and all(layer.activation != "prelu" for layer in architecture.layers):
         raise ValueError(f"{name}.initial_slope = {config.initial_slope}: its table has no PReLU")
-    if wrong := size_mismatch(tables, table_name, size):
-        raise ValueError(f"{name}.table = {table_name!r}: {wrong}")
+    if wrong := size_mismatch(architectures, table, size):
+        raise ValueError(f"{name}.table = {table!r}: {wrong}")
 
 
-def check_batch(name: str, table: Table, batch_size: int) -> None:
+def check_batch(name: str, architecture: Architecture, batch_size: int) -> None:
     """Raise ValueError if the network has batch normalisation, and a batch is a single image."""
-    if batch_size == 1 and any(layer.norm == "batch" for layer in table.layers):
+    if batch_size == 1 and any(layer.norm == "batch" for layer in architecture.layers):
         raise ValueError(f"batch_size = 1: the {name} normalises over its batch, which takes 2 or more")
 
 
@@ -130,7 +134,7 @@ class PenaltyConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
-class DiscriminatorConfig(ReaderConfig):
+class DiscriminatorConfig(CoupledEncoderConfig):
     """The coupled discriminator, its optimiser and its penalties."""
 
     table: Annotated[str, one_of(DISCRIMINATORS), listed(DISCRIMINATORS)] = "digit"
@@ -181,3 +185,92 @@ class DiscriminatorConfig(ReaderConfig):
                 f"discriminator.real_label, fake_label = {labels}: loss {loss!r} has no labels; "
                 f"{', '.join(labelled)} have"
             )
+
+
+@dataclass(frozen=True, config=STRICT)
+class CouplingConfig:
+    """A coupling loss: holds the images of a pair together, beside shared layers."""
+
+    name: Annotated[str, one_of(COUPLINGS), listed(COUPLINGS)]
+    """Name of the coupling loss."""
+    weight: Weight
+    """Its weight in the generator's loss."""
+    classifiers: str = "couplers"
+    """Folder of the classifiers of `semantic`; not those that evaluate the pairs."""
+    feature_network: str = "efficientnet_lite0"
+    """Of `content` and `style`: efficientnet_lite0, efficientnet_lite2, or VGG19 by a hub name or a file."""
+    layers: Positive = 1
+    """How many of the domains' own generator layers `weights` and `features` compare, from the first on."""
+    until: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the steps over which the weight falls linearly to nothing; constant if unset."""
+    remains: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the weight below which it does not fall."""
+
+    def weight_after(self, done: float) -> float:
+        """Return the weight once a share of the steps is done."""
+        return self.weight * (max(1.0 - done / self.until, self.remains) if self.until else 1.0)
+
+
+def check_couplings(couplings: Sequence[CouplingConfig], own_layers: int) -> None:
+    """Raise ValueError if couplings repeat, or compare more layers than the domains have of their own."""
+    names = [coupling.name for coupling in couplings]
+    if len(set(names)) < len(names):
+        raise ValueError(f"couplings repeat: {names}")
+    for coupling in couplings:
+        if COUPLINGS[coupling.name].requires == "layers" and coupling.layers > own_layers:
+            raise ValueError(
+                f"coupling {coupling.name!r}: layers = {coupling.layers}, and the domains have "
+                f"{own_layers} of their own before the image: a smaller generator.shared_layers gives more"
+            )
+
+
+@dataclass(frozen=True, config=STRICT)
+class AuxiliaryLossConfig:
+    """An auxiliary loss of the discriminator."""
+
+    name: Annotated[str, one_of(AUXILIARY_LOSSES)]
+    """Name of the auxiliary loss."""
+    weight: Weight
+    """Its weight in the discriminator's loss."""
+    begins: Share = 0.0
+    """Share of the steps that pass before it begins."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class ClassifierConfig:
+    """The classes that a discriminator with auxiliary losses predicts, and its EMA."""
+
+    classes: Annotated[int, Field(ge=2)] = 10
+    """How many classes there are: the labels are 0 to one less."""
+    batch_size: Positive | None = None
+    """Images of each domain for the auxiliary losses of a step; `batch_size` of the experiment if unset."""
+    augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
+    """Augmentations of the discriminator's images in auxiliary losses; the EMA's images have none."""
+    confidence: Share = 0.95
+    """Least probability at which a class predicted by the EMA discriminator is a pseudo label."""
+    ema: Decay = 0.999
+    """Decay of the EMA discriminator, which gives pseudo labels, is measured and exported; 0: no average."""
+
+
+def check_auxiliary_losses(
+    lessons: Sequence[AuxiliaryLossConfig], domains: Sequence[DomainConfig], shared_layers: int, own_last_layers: int
+) -> None:
+    """Raise ValueError if auxiliary losses, labelled domains and the discriminator do not fit together."""
+    names = [lesson.name for lesson in lessons]
+    labelled = [domain.name for domain in domains if domain.labelled]
+    if len(set(names)) < len(names):
+        raise ValueError(f"lessons repeat: {names}")
+    if bool(names) != bool(labelled):
+        raise ValueError(
+            f"lessons are {names or 'none'} and labelled domains {labelled or 'none'}: each needs the other"
+        )
+    if names and (own_last_layers or not shared_layers):
+        raise ValueError(
+            f"discriminator.shared_layers = {shared_layers}, own_last_layers = {own_last_layers}: lessons "
+            "need a last layer that is shared, so 1 or more and 0"
+        )
+    if attributed := [domain.name for domain in domains if domain.labelled and domain.label_columns]:
+        raise ValueError(f"labelled domains {attributed} have label_columns, and lessons are of classes")
+    unlabelled = [lesson for lesson in names if AUXILIARY_LOSSES[lesson].needs_unlabelled]
+    if unlabelled and all(domain.labelled for domain in domains):
+        raise ValueError(f"lessons {unlabelled} need a domain that is not labelled")

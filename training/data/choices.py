@@ -16,8 +16,7 @@ from PIL import Image
 
 from training.config.data import DOMAIN, DomainConfig
 from training.config.experiment import Values
-from training.data.decoding import decode
-from training.data.preprocess import in_mode
+from training.data.preprocess import decode, in_mode
 from training.data.sources import open_rows
 from training.errors import DataError
 from training.zoo import GENERATORS

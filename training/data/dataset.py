@@ -1,10 +1,10 @@
-"""Image sets as bytes in memory: uint8 [N, C, H, W] and labels, from whatever source."""
+"""Image sets in memory, uint8 [N, C, H, W], with their labels: classes, or attributes."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,12 +17,106 @@ from torch import Tensor
 
 from training.config.data import DomainConfig, PatchesConfig, Use
 from training.config.experiment import Experiment
-from training.data.decoding import Fingerprints, decode, decode_rows, fingerprints, read_cells
-from training.data.labels import class_mismatch, read_labels
-from training.data.preprocess import in_mode
+from training.data.preprocess import Fingerprints, decode, decode_rows, fingerprints, in_mode, read_cells
 from training.data.sources import group_of_rows, join_rows, locate, number_rows, open_rows, share_out, share_out_images
 from training.errors import DataError
 from training.losses.pixels import Images, transform
+
+MISSING = -1  # the hub's label of images without a class
+
+
+def read_labels(table: datasets.Dataset, domain: DomainConfig) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Return classes, int64 [N], or attributes [N, K] of 1 and 0; and the names of the classes.
+
+    None if the source has no labels, or not for every image. Raises DataError if a column holds something else,
+    or a column of attributes is missing.
+    """
+    if domain.label_columns:
+        return _attributes(table, domain), ()
+    classes = _classes(table, domain)
+    feature = None if classes is None else table.features[domain.label_column]
+    return _merge(classes, tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else (), domain)
+
+
+def require_labels(labels: Tensor | None, domain: DomainConfig, use: Use) -> Tensor:
+    """Return the labels of a domain's images for one use. Raises DataError if there are none."""
+    if labels is None:
+        raise DataError(
+            f"domain {domain.name}: lessons and classifiers need classes, and split "
+            f"{domain.split_for(use)!r} of {domain.source!r} has no column {domain.label_column!r} that "
+            "gives every image one: whole numbers from 0, at least two of them"
+        )
+    return labels
+
+
+def class_mismatch(names: Mapping[str, tuple[str, ...]]) -> str:
+    """Return which class names differ between domains; empty if they agree.
+
+    Labels are compared as numbers, so classes with the same number must be the same.
+    """
+    known = [(name, classes) for name, classes in names.items() if classes]
+    for name, classes in known[1:]:
+        first, theirs = known[0]
+        if len(classes) != len(theirs):
+            return f"domain {name} has {len(classes)} classes and {first} {len(theirs)}"
+        for number, (own, other) in enumerate(zip(classes, theirs, strict=True)):
+            if not _is_same_name(own, other):
+                return f"class {number} of domain {name} is {own!r}, and that of {first} {other!r}"
+    return ""
+
+
+def _classes(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
+    labels = table[domain.label_column][:] if domain.label_column in table.column_names else [None]
+    labels = [int(label) if isinstance(label, str) and _is_number(label) else label for label in labels]
+    for label in labels:
+        if not isinstance(label, int | None) or (label or 0) < MISSING:
+            raise DataError(
+                f"label_column {domain.label_column!r} of {domain.source!r} holds {label!r} and is "
+                f"{table.features[domain.label_column]}; classes are whole numbers from 0"
+            )
+    if {None, MISSING} & set(labels) or len(set(labels)) < 2:  # as images without folders of classes have it
+        return None
+    return torch.tensor(labels, dtype=torch.int64)
+
+
+def _merge(
+    classes: Tensor | None, names: tuple[str, ...], domain: DomainConfig
+) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Renumber classes so that merged ones are one class, with the name of the first."""
+    if classes is None or not domain.merged_classes:
+        return classes, names
+    if unknown := [name for merged in domain.merged_classes for name in merged if name not in names]:
+        known = ", ".join(names) or f"no names, for column {domain.label_column!r} holds numbers alone"
+        raise DataError(f"merged_classes names {unknown[0]!r}, and {domain.source!r} has the classes {known}")
+    called = {name: merged[0] for merged in domain.merged_classes for name in merged}
+    kept = tuple(name for name in names if called.get(name, name) == name)
+    numbers = torch.tensor([kept.index(called.get(name, name)) for name in names])
+    return numbers[classes], kept
+
+
+def _is_same_name(own: str, other: str) -> bool:
+    """Compare names of classes, ignoring case, and numbers by value: 07 is 7."""
+    if _is_number(own) and _is_number(other):
+        return int(own) == int(other)
+    return own.strip().casefold() == other.strip().casefold()
+
+
+def _is_number(name: str) -> bool:
+    return name.strip().isascii() and name.strip().isdecimal()
+
+
+def _attributes(table: datasets.Dataset, domain: DomainConfig) -> Tensor:
+    if missing := [name for name in domain.label_columns if name not in table.column_names]:
+        raise DataError(f"label_columns {missing} are not among the columns {table.column_names} of {domain.source!r}")
+    columns = {name: table[name][:] for name in domain.label_columns}
+    for name, values in columns.items():
+        if wrong := [value for value in values if value not in (0, 1)]:
+            raise DataError(
+                f"label_columns: {name!r} of {domain.source!r} holds {wrong[0]!r}; attributes are true and "
+                "false, or 1 and 0"
+            )
+    return torch.tensor(list(columns.values()), dtype=torch.int64).T
+
 
 Pixels = NDArray[np.uint8]
 
@@ -84,7 +178,7 @@ class ImageSet:
 
 
 def digest(images: Tensor) -> str:
-    """Return a digest of all pixels of images."""
+    """Return a digest of the pixels of images."""
     return hashlib.blake2b(images.contiguous().numpy().data, digest_size=16).hexdigest()
 
 
@@ -99,8 +193,8 @@ def load_training_sets(experiment: Experiment) -> dict[str, ImageSet]:
     """Load what each domain learns from, unpaired by construction.
 
     An image that several domains want, by whatever source, split or spelling, goes to one of them, by the
-    experiment's seed, and so do the images of a row, or of a group of rows. A domain that asks for a count
-    gets so many of its share. Raises DataError, naming the domain, the source and what is wrong with it.
+    experiment's seed, and so do the images of a row, or of a group of rows. A domain with a `count`
+    gets that many of its share. Raises DataError, naming the domain, the source and what is wrong with it.
     """
     columns = {domain.image_column for domain in experiment.domains}
     tables, keys = {}, {}
@@ -135,7 +229,7 @@ def open_table(domain: DomainConfig, use: Use) -> Table:
 
 
 def _keys(table: Table, domain: DomainConfig, columns: set[str]) -> list[list[Hashable]]:
-    """Return what ties each row to others: its image, the other domains' images in it, and its group."""
+    """Return the keys of each row, which rows that belong together share: its images, and its group."""
     others = sorted((columns & set(table.rows.column_names)) - {domain.image_column})
     tied = [table.marks, *(fingerprints(table.rows, column) for column in others if domain.paired_columns)]
     keys: list[list[Hashable]] = [[key for key in row if key is not None] for row in zip(*tied, strict=True)]
@@ -149,7 +243,7 @@ def _keys(table: Table, domain: DomainConfig, columns: set[str]) -> list[list[Ha
 def load_pairs(experiment: Experiment, use: Use = "test") -> dict[str, ImageSet]:
     """Load the true pairs of the test rows, or training rows: images in the same row of one table, in one order.
 
-    Nothing unless several domains have columns of one table that are pairs. Raises DataError.
+    Empty unless several domains have columns of one table that are pairs. Raises DataError.
     """
     tables: dict[tuple[object, ...], list[DomainConfig]] = {}
     for domain in experiment.domains:
@@ -174,7 +268,7 @@ def load_pairs(experiment: Experiment, use: Use = "test") -> dict[str, ImageSet]
 
 
 def load_held_out(experiment: Experiment, limit: int = 2000) -> Images:
-    """Load at most so many test images of each domain, at random but always the same.
+    """Load at most `limit` test images of each domain, a random sample that is always the same.
 
     Raises DataError, also if domains have different classes and an auxiliary or coupling loss compares them.
     """
@@ -182,17 +276,22 @@ def load_held_out(experiment: Experiment, limit: int = 2000) -> Images:
     for domain in experiment.domains:
         test = load_split(domain, "test", experiment.size)
         names[domain.name] = test.class_names
-        held_out[domain.name] = test.images[share_out(len(test.images), shares=1, seed=0)[0][:limit]]
-    if (experiment.lessons or experiment.asks("classifiers")) and (mismatch := class_mismatch(names)):
+        held_out[domain.name] = sample_images(test.images, limit)
+    if (experiment.lessons or experiment.requires("classifiers")) and (mismatch := class_mismatch(names)):
         raise DataError(f"{mismatch}; lessons and the semantic coupling need domains of the same classes")
     return held_out
 
 
 def load_split(domain: DomainConfig, use: Use, size: tuple[int, int]) -> ImageSet:
-    """Load all images there are to learn from, or to measure against, as the domain's. Raises DataError."""
+    """Load all images of a domain for one use, training or test. Raises DataError."""
     with _naming(domain):
         table = open_table(domain, use)
     return _load(table, domain, use, size)
+
+
+def sample_images(images: Tensor, count: int | None = None) -> Tensor:
+    """Return at most `count` images, or all, in a random order that is always the same: folders are sorted by class."""
+    return images[share_out(len(images), shares=1, seed=0)[0][:count]]
 
 
 def _counted(share: list[int], domain: DomainConfig) -> list[int]:

@@ -1,45 +1,210 @@
-"""Folders of images: splits, classes and metadata.
+"""Folders of images: which files are read, and splits, classes and metadata.
 
-The first folder below a source names the split and nothing else does; the next one names the class. A source
-that has no such folders is one split of its own. Links are followed. Every image file is read, or reported in
-one log line with the reason.
+The first folder below a source names the split, the next one the class. A source without folders of splits is one
+split. Links are followed. Every image file is read, or reported in one log line with the reason.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
 
-from training.data.listing import (
-    METADATA,
-    entries_of,
-    has_images,
-    identity,
-    is_hidden,
-    is_image,
-    list_images,
-    log_once,
-    read_metadata,
-    reasons,
-    report,
-    some,
-)
-from training.data.tables import Splits
+from training.data.preprocess import image_suffixes, is_image
 from training.errors import DataError
 
+log = logging.getLogger(__name__)
+UNREADABLE = frozenset(
+    """.heic .heif .hif .jxl .svg .svgz .eps .ai .xcf .kra .exr .hdr .wmf .emf .dcm .raw .cr2 .cr3 .nef .nrw
+    .arw .dng .orf .rw2 .raf .pef .srw .avif .avifs .jp2 .j2k .webp""".split()  # noqa: SIM905  # a line a suffix
+)  # of images, where Pillow does not read them
+PARTIAL = frozenset({".part", ".crdownload", ".download", ".partial", ".tmp", ".bak", ".old", ".aria2"})
+ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
+SYSTEM = frozenset(
+    """__macosx @eadir #recycle $recycle.bin lost+found .git .ipynb_checkpoints .thumbnails .appledouble
+    .spotlight-v100 .fseventsd .trashes .cache .comments .xvpics""".split()  # noqa: SIM905  # a line a name
+) | {"system volume information"}
+METADATA = re.compile(r"metadata\.(csv|tsv|jsonl|parquet)", re.IGNORECASE)
+FILE_NAME = "file_name"  # column of a metadata file, as `datasets` names it
+
+
+@dataclass
+class Listing:
+    """Files below a folder: the images in order, metadata files, and files that are not read, by reason."""
+
+    images: dict[Path, os.stat_result] = field(default_factory=dict)
+    metadata: list[Path] = field(default_factory=list)
+    left_out: dict[str, list[Path]] = field(default_factory=dict)
+
+    def leave_out(self, reason: str, file: Path) -> None:
+        """Note a file that is not read."""
+        self.left_out.setdefault(reason, []).append(file)
+
+
+def list_images(folder: Path) -> Listing:
+    """List the images below a folder, following links. Raises DataError for a folder that cannot be read."""
+    listing = Listing()
+    _list(folder, listing, frozenset())
+    listing.images = dict(sorted(listing.images.items()))
+    return listing
+
+
+def has_images(folder: Path) -> bool:
+    """Return whether any file below a folder is an image, without listing them all."""
+    return next(_any_image(folder, frozenset()), False)
+
+
+def _list(folder: Path, listing: Listing, around: frozenset[tuple[int, int]]) -> None:
+    place = identity(folder.stat())
+    if place in around:
+        listing.leave_out("links to a folder around them", folder)
+        return
+    for entry in entries_of(folder):
+        path = Path(entry.path)
+        if is_hidden(entry.name):
+            hidden = entry.name.lower() not in SYSTEM and not entry.name.startswith("._")
+            if hidden and (entry.is_dir() or path.suffix.lower() in image_suffixes()):
+                listing.leave_out("hidden", path)
+        elif entry.is_dir():
+            _list(path, listing, around | {place})
+        elif METADATA.fullmatch(entry.name):
+            listing.metadata.append(path)
+        elif reason := _unread(path, entry):
+            listing.leave_out(reason, path)
+        elif entry.is_file() and is_image(path):
+            listing.images[path] = entry.stat()
+
+
+def _any_image(folder: Path, around: frozenset[tuple[int, int]]) -> Iterator[bool]:
+    place = identity(folder.stat())
+    if place in around:
+        return
+    folders = []
+    for entry in entries_of(folder):
+        if is_hidden(entry.name):
+            continue
+        if entry.is_dir():
+            folders.append(Path(entry.path))
+        elif Path(entry.name).suffix.lower() in {*image_suffixes(), *UNREADABLE} or (
+            entry.is_file() and is_image(Path(entry.path))
+        ):
+            yield True
+    for one in folders:
+        yield from _any_image(one, around | {place})
+
+
+def entries_of(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what a folder holds, by name. Raises DataError if it may not be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(
+            f"folder {folder} cannot be read ({error.strerror}): allow it, or move it out of the source"
+        ) from error
+
+
+def _unread(path: Path, entry: os.DirEntry[str]) -> str:
+    """Return why a possible image is not read; empty if it is read, or is no image."""
+    suffix = path.suffix.lower()
+    named = suffix in image_suffixes()
+    if entry.is_symlink() and not path.exists():
+        return "links to nothing" if named or not suffix else ""
+    if named and not entry.is_file():
+        return "not regular files"
+    if suffix in PARTIAL or path.name.endswith("~"):
+        inner = Path(path.name.rstrip("~")).with_suffix("") if suffix in PARTIAL else Path(path.name[:-1])
+        return "unfinished files or backups" if inner.suffix.lower() in image_suffixes() else ""
+    if suffix in ARCHIVES:
+        return "archives: unpack them"
+    if suffix in UNREADABLE and not named:
+        return f"{suffix} cannot be read: convert to PNG or JPEG"
+    return ""
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a name is hidden, or one that operating systems create."""
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def identity(stat: os.stat_result) -> tuple[int, int]:
+    """Return device and inode of a file, the same for all links to it."""
+    return stat.st_dev, stat.st_ino
+
+
+def report(folder: Path, listing: Listing) -> None:
+    """Log once, in one line, which files are left out and why."""
+    if listing.left_out:
+        log_once(f"{folder}: {len(listing.images)} images are read{reasons(listing)}")
+
+
+@cache
+def log_once(line: str) -> None:
+    """Log a warning once, however often the same files are listed."""
+    log.warning("%s", line)
+
+
+def reasons(listing: Listing) -> str:
+    """Return how many files are left out, why, and which."""
+    return "".join(
+        f"; left out {len(files)} ({reason}): {some([str(file) for file in files])}"
+        for reason, files in sorted(listing.left_out.items())
+    )
+
+
+def some(names: list[str], many: int = 5) -> str:
+    """Join the first names, and the number of the others."""
+    more = f" and {len(names) - many} more" if len(names) > many else ""
+    return ", ".join(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names[:many]) + more
+
+
+def read_metadata(listing: Listing, folder: Path) -> dict[str, list[Any]]:
+    """Return the columns of metadata files, a value or None for each image. Raises DataError."""
+    rows: dict[Path, Mapping[str, Any]] = {}
+    for file in listing.metadata:
+        try:
+            table = METADATA_READERS[file.suffix.lower()](file)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise DataError(f"{file} cannot be read: {error}") from error
+        if FILE_NAME not in table.column_names:
+            log_once(f"{file} has no column {FILE_NAME!r} and is not read")
+            continue
+        for row in table.to_pylist():
+            name = Path(str(row.pop(FILE_NAME)).replace("\\", "/"))
+            rows[Path(os.path.normpath(file.parent / name))] = row
+    inside = [path for path in rows if path.is_relative_to(folder)]
+    if lost := [str(path) for path in inside if path not in listing.images]:
+        log_once(f"{folder}: metadata name {len(lost)} files that are no images there: {some(lost)}")
+    names = dict.fromkeys(name for path in inside for name in rows[path] if name != "image")
+    return {name: [rows.get(path, {}).get(name) for path in listing.images] for name in names}
+
+
+METADATA_READERS: dict[str, Callable[[Path], pyarrow.Table]] = {
+    ".csv": pyarrow.csv.read_csv,
+    ".tsv": lambda file: pyarrow.csv.read_csv(file, parse_options=pyarrow.csv.ParseOptions(delimiter="\t")),
+    ".jsonl": pyarrow.json.read_json,
+    ".parquet": pyarrow.parquet.read_table,
+}
+
+
+Splits = dict[str, Callable[[], datasets.Dataset]]  # by name, what reads each
 WHOLE = "train"  # split of a source without split folders
 ALIASES = {"train": ("training",), "test": ("testing",), "validation": ("valid", "val", "dev")}
 SPLIT_FOLDER = re.compile(
     r"(?i:train|training|test|testing|val|valid|validation|dev|eval|evaluation)[-_. ]?([A-Z]|\d+)?"
 )  # train, Test, trainA, val2017
-MAX_NUMBERED = 1000  # classes called by numbers below this are numbered by their value
+MAX_NUMBERED = 1000  # names that are numbers below this are the class numbers
 
 
 class ImageFolder:
@@ -55,11 +220,11 @@ class ImageFolder:
 
     @property
     def is_one_split(self) -> bool:
-        """Whether no folder is called as splits are: all images are of one split then."""
+        """Whether no folder has the name of a split, so that all images are of one split."""
         return not any(SPLIT_FOLDER.fullmatch(name) for name in self.folders)
 
     def find(self, name: str) -> Path | None:
-        """Return the folder of a split, if it has images: of that name, or the same but for its case."""
+        """Return the folder of a split, if it has images: of that name, of whatever case, or of an alias."""
         if name in self.folders:
             candidates = [name]
         else:
@@ -76,7 +241,7 @@ class ImageFolder:
         return found if found and has_images(found) else None
 
     def _check_depth(self) -> None:
-        """Raise DataError if folders of splits lie one folder deeper than they are looked for."""
+        """Raise DataError if the folders of splits lie one level deeper."""
         for folder in self.folders.values():
             inner = {entry.name.casefold() for entry in entries_of(folder) if entry.is_dir()}
             splits = sorted(name for name in inner if SPLIT_FOLDER.fullmatch(name))
@@ -84,9 +249,9 @@ class ImageFolder:
                 raise DataError(f"{folder} has folders {splits}, which are called as splits: name it as source")
 
     def splits(self, names: list[str], other: list[str]) -> Splits:
-        """Return what reads each split. Raises DataError if one is missing, or shares a file with another.
+        """Return the function that reads each split. Raises DataError if one is missing, or shares a file with another.
 
-        `other` names the splits of the other use, measuring or training, that must not have the same files.
+        `other` names the splits of the other use, measuring or training, which must not share files with these.
         """
         folders = {name: self.find(name) for name in names}
         for name, folder in folders.items():
@@ -96,7 +261,7 @@ class ImageFolder:
         self._report_others(found)
         against = {folder for name in other if (folder := self.find(name)) and folder not in found.values()}
         for folder in found.values():
-            self._check_apart(folder, against)
+            self._check_disjoint(folder, against)
         return {name: partial(self.read, folder) for name, folder in found.items()}
 
     def missing(self, name: str) -> str:
@@ -122,7 +287,7 @@ class ImageFolder:
         )
 
     def _report_others(self, found: Mapping[str, Path]) -> None:
-        """Log which images below the source are in no split, if splits are called as they mostly are."""
+        """Log which images are in no split, if the splits have the usual names."""
         if self.root in found.values() or not all(SPLIT_FOLDER.fullmatch(name) for name in found):
             return
         others = [
@@ -136,8 +301,8 @@ class ImageFolder:
             where = [f"folders {sorted(others)}"] * bool(others) + ["the source itself"] * self.lies_flat
             log_once(f"{self.root}: images in {' and '.join(where)} are in no split and are not read")
 
-    def _check_apart(self, folder: Path, others: set[Path]) -> None:
-        """Raise DataError if links bring files of one split into another one; report what both link to."""
+    def _check_disjoint(self, folder: Path, others: set[Path]) -> None:
+        """Raise DataError if a split links to files of another; log files that both link to."""
         files = list_images(folder).images.items() if others else ()
         known = {identity(stat): path for path, stat in files if stat.st_ino}
         for other in others:
@@ -186,9 +351,9 @@ class ImageFolder:
             raise DataError(f"metadata in {folder}: {error}") from error
 
     def _class_names(self, folder: Path) -> list[list[str]]:
-        """Return the names of each class, in all splits; nothing if images lie in no folders of classes.
+        """Return the names of each class, in all splits; empty without folders of classes.
 
-        Classes that are called by numbers are numbered by these: 07 and 7 are the class 7.
+        Names that are numbers are the class numbers: 07 and 7 are the class 7.
         """
         named = [one for name, one in self.folders.items() if SPLIT_FOLDER.fullmatch(name)]
         splits = [folder] if folder == self.root else [folder, *named]

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.config.data import SourceConfig, Use
-from training.data.folders import ImageFolder
-from training.data.listing import has_images
+from training.data.folders import ImageFolder, has_images
 from training.data.tables import (
     array_splits,
     arrays_named,
@@ -122,7 +121,7 @@ def share_out_images(wanted: Mapping[str, Sequence[Hashable]], seed: int) -> dic
 
 
 def join_rows(wanted: Mapping[str, Sequence[Sequence[Hashable]]]) -> dict[str, list[Hashable]]:
-    """Return what each row of each domain belongs to: rows with a key in common belong together.
+    """Return the group of each row of each domain: rows that share a key are of one group.
 
     Keys are fingerprints of the images of a row, in whatever column, and the row's group.
     """
@@ -182,14 +181,14 @@ def _read(config: SourceConfig, use: Use) -> datasets.Dataset:
 
 
 def _remedy(config: SourceConfig, use: Use) -> str:
-    """Return the remedy for a source without a test split."""
+    """Return the remedy for a missing test split; empty for other splits."""
     if use == "train" or config.held_out:
         return ""
     return "; without a split to measure against, held_out = 0.1 takes a tenth of the training images for it"
 
 
 def _read_folder(root: Path, config: SourceConfig, use: Use) -> datasets.Dataset:
-    """Read a split of a folder as what it holds: images, arrays, or tables that `datasets` reads."""
+    """Read a split of a folder of images, of arrays, or of tables that `datasets` reads."""
     split = config.split_for(use)
     names = split_names(split)
     if (root / "dataset_dict.json").is_file() or (root / "state.json").is_file():
@@ -229,7 +228,7 @@ def _rows_that_count(table: datasets.Dataset, config: SourceConfig, split: str) 
             raise DataError(
                 f"where names {column!r}, which is not among the columns {table.column_names} of {config.source!r}"
             )
-        values = _called(table, column)
+        values = _values(table, column)
         fits = np.array([_is_same(value, wanted) for value in values], bool)
         if not fits.any():
             found = ", ".join(sorted(set(map(repr, values)))[:10])
@@ -240,8 +239,8 @@ def _rows_that_count(table: datasets.Dataset, config: SourceConfig, split: str) 
     return counts
 
 
-def _called(table: datasets.Dataset, column: str) -> list[Any]:
-    """Return the values of a column, classes by what they are called."""
+def _values(table: datasets.Dataset, column: str) -> list[Any]:
+    """Return the values of a column, with the names of classes."""
     feature, values = table.features[column], table[column][:]
     if not isinstance(feature, datasets.ClassLabel):
         return list(values)
@@ -249,7 +248,7 @@ def _called(table: datasets.Dataset, column: str) -> list[Any]:
 
 
 class Class(NamedTuple):
-    """A class of a source: its number, and what it is called."""
+    """A class of a source: its number and its name."""
 
     number: int
     name: str
@@ -259,7 +258,7 @@ class Class(NamedTuple):
 
 
 def _is_same(value: object, wanted: bool | int | str) -> bool:
-    """Compare names as they are called, and numbers by their value: "07" is 7, and yes and no are not."""
+    """Compare text with text, and numbers by value: "07" is 7; booleans equal only booleans."""
     if isinstance(value, Class):
         numbered = isinstance(wanted, int) and not value.name.lstrip("-").isdecimal()
         return value.number == wanted if numbered else _is_same(value.name, wanted)
@@ -272,7 +271,7 @@ def _is_same(value: object, wanted: bool | int | str) -> bool:
 
 
 def _divide(table: datasets.Dataset, config: SourceConfig, use: Use, counts: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which rows are held out, or all but these; every row if none are.
+    """Return the mask of rows for one use: the held-out ones, or the others; all if none are held out.
 
     Whole rows are held out, and all rows of a group together, so that no counterpart of an image that is
     measured against is learned from.

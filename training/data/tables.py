@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.config.data import SourceConfig
-from training.data.listing import image_suffixes, is_hidden
+from training.data.folders import Splits, is_hidden
+from training.data.preprocess import image_suffixes
 from training.errors import DataError, describe_causes
 
-Splits = dict[str, Callable[[], datasets.Dataset]]
 HDF5 = (".hdf5", ".h5", ".hy")
 TEXT_TABLES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson"}
 DESCRIPTIONS = {"README.md", "dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"}
@@ -36,13 +36,13 @@ TABLES = frozenset(
 
 
 def npz_splits(folder: Path) -> Splits:
-    """Return what reads each split of a folder of .npz files."""
+    """Return the functions that read the splits of a folder of .npz files."""
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".npz")
     return {file.stem: partial(_read_npz, file) for file in files}
 
 
 def hdf5_splits(folder: Path) -> Splits:
-    """Return what reads each split of a folder of one HDF5 file. Raises DataError otherwise."""
+    """Return the functions that read the splits of a folder of one HDF5 file. Raises DataError otherwise."""
     file, *others = [file for file in folder.iterdir() if file.suffix.lower() in HDF5]
     lists = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".txt")
     if others or not lists:
@@ -61,7 +61,7 @@ def array_splits(folder: Path) -> Splits:
 
 
 def arrays_named(folder: Path, split: str) -> bool:
-    """Return whether a folder has arrays of that split, among whatever else."""
+    """Return whether a folder has arrays of that split, beside other files."""
     has_hdf5 = any(file.suffix.lower() in HDF5 for file in folder.iterdir())
     return (folder / f"{split}.npz").is_file() or (has_hdf5 and (folder / f"{split}.txt").is_file())
 
@@ -156,12 +156,12 @@ def list_tables(root: Path) -> list[Path]:
 
 
 def is_table_of(split: str, file: Path) -> bool:
-    """Return whether a table is called after a split: train.csv, train-00000-of-00001.parquet."""
+    """Return whether a table is named after a split: train.csv, train-00000-of-00001.parquet."""
     return re.match(rf"{re.escape(split)}([-._ ]|$)", file.name, re.IGNORECASE) is not None
 
 
 def has_configurations(root: Path) -> bool:
-    """Return whether a README of the hub's says which files each configuration has."""
+    """Return whether the README lists the files of configurations, as on the hub."""
     readme = root / "README.md"
     text = readme.read_text(encoding="utf-8-sig", errors="replace") if readme.is_file() else ""
     front, *_ = text.removeprefix("---").partition("\n---")
@@ -177,22 +177,22 @@ def read_saved(root: Path, split: str) -> datasets.Dataset:
 
 def read_tables(root: Path, tables: list[Path], config: SourceConfig, split: str) -> datasets.Dataset:
     """Read tables by `datasets`, from a folder of links to them: it takes [ and * in a path for patterns."""
-    view = _augment(tables)
+    links = _links_folder(tables)
     described = config.configuration is not None or has_configurations(root)
     for file in tables:
         if file.name == "README.md" and not described:
             continue
-        link = view / file.relative_to(root)
+        link = links / file.relative_to(root)
         link.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             link.symlink_to(file)
     try:
         table = datasets.load_dataset(
-            str(view), config.configuration, split=split, cache_dir=str(view.parent / "cache")
+            str(links), config.configuration, split=split, cache_dir=str(links.parent / "cache")
         )
     except Exception as error:
         _check_encoding(tables)
-        raise DataError(describe_causes(error).replace(str(view), str(root))) from error
+        raise DataError(describe_causes(error).replace(str(links), str(root))) from error
     feature = table.features.get(config.image_column)
     if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string"):
         return _with_paths(table, config.image_column, root, {one.parent for one in tables})
@@ -233,7 +233,7 @@ def _path_from(folder: Path, name: str) -> str:
 
 def unzip(archive: Path) -> Path:
     """Unpack an archive of images into the cache, whole or not at all, and return their folder."""
-    folder = _augment([archive]).with_name("unpacked")
+    folder = _links_folder([archive]).with_name("unpacked")
     if not folder.is_dir():
         aside = folder.with_name(f".{os.getpid()}.part")
         try:
@@ -252,10 +252,10 @@ def unzip(archive: Path) -> Path:
     return folder
 
 
-def _augment(tables: Sequence[Path]) -> Path:
+def _links_folder(tables: Sequence[Path]) -> Path:
     """Return the folder of links to tables as they are now, in the cache of `datasets`.
 
-    The library's own cache takes two folders of one name and with the same configurations for one.
+    The library's own cache confuses two folders of the same name and configurations.
     """
     state = [(os.fsencode(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in tables]
     digest = hashlib.blake2b(repr(state).encode(), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""Inputs of a step: batches of real images and latents, augmentation and noise. Axes: B batch, Z latent, C, H, W."""
+"""Inputs of a step: real images, latents, augmentation and noise; held-out images. Axes: B batch, Z latent, C, H, W."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from training.config.data import DomainConfig
 from training.config.experiment import Experiment
-from training.engine.distributed import Processes
+from training.engine.machine import Processes
+from training.engine.state import State
 from training.losses.pixels import AUGMENTATIONS, Images, from_bytes
 
 
@@ -133,3 +134,45 @@ class StepRandomness:
 
 def _mixed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+HELD_OUT_BATCHES = 4
+
+
+class HeldOutImages:
+    """The discriminator's accuracy on held-out images uint8 [N, C, H, W] by domain: a gauge of overfitting."""
+
+    def __init__(self, experiment: Experiment, images: Images, state: State, processes: Processes) -> None:
+        self._images, self._state, self._processes = images, state, processes
+        self._augment = DiscriminatorInput(experiment)
+        self._size, self._range = experiment.batch_size, experiment.image_range
+        self._random = torch.Generator()
+
+    @torch.no_grad()
+    def accuracy(self) -> dict[str, float]:
+        """Return each domain's share of images classified as real: held_out_accuracy/digit.
+
+        Augmented, and in training mode, so that it compares with `real_accuracy`; the state stays as it is. All
+        processes call this.
+        """
+        network, forward = self._state.discriminator, self._state.learners["discriminator"].forward
+        self._random.manual_seed(self._state.steps_done)
+        buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]  # batch statistics
+        parts: list[Images] = [forward(self._batch()) for _ in range(HELD_OUT_BATCHES if self._images else 0)]
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        logits = {name: torch.cat([part[name] for part in parts]) for name in self._images}
+        shares = self._state.logits.accuracy(logits)
+        return {f"held_out_accuracy/{name}": float(self._processes.mean(share)) for name, share in shares.items()}
+
+    def _batch(self) -> Images:
+        """Sample this process's share of a batch, which is that of the step and the same in all processes."""
+        rows = {
+            name: self._processes.share(torch.randint(len(images), (self._size,), generator=self._random))
+            for name, images in self._images.items()
+        }
+        real = {
+            name: from_bytes(images[rows[name]].to(self._processes.device), self._range)
+            for name, images in self._images.items()
+        }
+        return self._augment(real, self._state.steps_done)

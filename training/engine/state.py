@@ -1,4 +1,4 @@
-"""State of a training run: networks, optimisers, EMAs, running means."""
+"""State of a training run: networks, optimisers, EMAs, means of metrics. Axes: N updates, D domains, B batch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from training.config.experiment import Experiment
 from training.config.networks import NetworkConfig
-from training.engine.distributed import Processes
-from training.engine.statistics import LogitStatistics
-from training.losses.adversarial import adversarial_loss
+from training.engine.machine import Processes
+from training.losses.adversarial import AdversarialLoss, adversarial_loss
+from training.losses.pixels import Images
 from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
-from training.networks.ema import EMA, is_finite
-from training.networks.init import OPTIMISERS, initialise
+from training.networks.weights import EMA, OPTIMISERS, initialise, is_finite
 
 WeightedLosses = Mapping[str, tuple[float, Tensor]]  # by name: the weight, and the loss itself
 
@@ -36,7 +35,7 @@ class State:
             "generator": Learner(self.generator, experiment.generator, fabric),
             "discriminator": Learner(self.discriminator, experiment.discriminator, fabric, ("classify", "features")),
         }
-        if experiment.asks("encoder"):
+        if experiment.requires("encoder"):
             self.learners["encoder"] = Learner(build_encoder(experiment), experiment.encoder, fabric)
         ema_generator = EMA(self.generator, experiment.generator.ema)
         ema_discriminator = EMA(self.discriminator, experiment.classifier.ema)
@@ -105,7 +104,7 @@ class State:
 class Learner:
     """A network and its optimiser; `forward` runs it in the precision and on the device of the run."""
 
-    def __init__(self, network: nn.Module, config: NetworkConfig, fabric: Fabric, ways: Sequence[str] = ()) -> None:
+    def __init__(self, network: nn.Module, config: NetworkConfig, fabric: Fabric, methods: Sequence[str] = ()) -> None:
         """Take a network, and the names of its other forward methods."""
         self._processes = Processes(fabric)
         self._processes.join(network)
@@ -114,8 +113,8 @@ class Learner:
         optimiser = make(network.parameters(), config.learning_rate, config.betas, config.weight_decay)
         self.network = network
         self.forward, self.optimiser = fabric.setup(network, optimiser)
-        for way in ways:
-            self.forward.mark_forward_method(way)
+        for method in methods:
+            self.forward.mark_forward_method(method)
         self._config = config
 
     def set_rate(self, share: float) -> None:
@@ -195,9 +194,9 @@ class RunningMeans:
 
 def build_generator(experiment: Experiment) -> CoupledGenerator:
     """Build the coupled generator."""
-    config, table = experiment.generator, experiment.generator_table
+    config, architecture = experiment.generator, experiment.generator_architecture
     generator = CoupledGenerator(
-        table, _channels(experiment), experiment.latent_dim, config.width, config.shared_of(table)
+        architecture, _channels(experiment), experiment.latent_dim, config.width, config.shared_of(architecture)
     )
     initialise(generator, config.initialisation, config.initial_bias, config.initial_slope)
     return generator
@@ -205,9 +204,14 @@ def build_generator(experiment: Experiment) -> CoupledGenerator:
 
 def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
     """Build the coupled discriminator."""
-    config, table = experiment.discriminator, experiment.discriminator_table
+    config, architecture = experiment.discriminator, experiment.discriminator_architecture
     discriminator = CoupledDiscriminator(
-        table, _channels(experiment), config.width, config.shared_of(table), config.own_last_layers, experiment.classes
+        architecture,
+        _channels(experiment),
+        config.width,
+        config.shared_of(architecture),
+        config.own_last_layers,
+        experiment.classes,
     )
     initialise(discriminator, config.initialisation, config.initial_bias, config.initial_slope)
     return discriminator
@@ -215,10 +219,15 @@ def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
 
 def build_encoder(experiment: Experiment) -> CoupledEncoder:
     """Build the coupled encoder, images -> latents."""
-    config, table = experiment.encoder, experiment.encoder_table
+    config, architecture = experiment.encoder, experiment.encoder_architecture
     outputs = {"latent": experiment.latent_dim}
     encoder = CoupledEncoder(
-        table, _channels(experiment), outputs, config.width, config.shared_of(table), config.own_last_layers
+        architecture,
+        _channels(experiment),
+        outputs,
+        config.width,
+        config.shared_of(architecture),
+        config.own_last_layers,
     )
     initialise(encoder, config.initialisation, config.initial_bias, config.initial_slope)
     return encoder
@@ -226,3 +235,100 @@ def build_encoder(experiment: Experiment) -> CoupledEncoder:
 
 def _channels(experiment: Experiment) -> dict[str, int]:
     return {domain.name: domain.channels for domain in experiment.domains}
+
+
+MAX_PENDING = 1000  # updates whose logits are kept before they are summed
+
+
+class LogitStatistics:
+    """Statistics of the discriminator's logits since the last reset.
+
+    An update costs one copy of its logits; losses and accuracies are computed when they are read.
+    """
+
+    def __init__(self, domains: Sequence[str], loss: AdversarialLoss, processes: Processes) -> None:
+        self._domains, self._loss, self._processes = domains, loss, processes
+        self.reset()
+
+    def add(self, real: Images, fake: Images) -> None:
+        """Count the logits [B] of an update, by domain."""
+        logits = [part[name] for part in (real, fake) for name in self._domains]
+        self._pending.append(torch.stack(logits).detach())
+        if len(self._pending) == MAX_PENDING:
+            self._reduce()
+
+    def reset(self) -> None:
+        """Start over."""
+        self._pending: list[Tensor] = []
+        self._sums: dict[str, Tensor] = {}  # float64 [D], of means over a batch
+        self._count = 0
+
+    def agree(self) -> None:
+        """Replace the sums by their means over several processes, each of which has counted its own share."""
+        if self._processes.count > 1:
+            self._reduce()
+            device = self._processes.device
+            self._sums = {name: self._processes.mean(total.to(device)).cpu() for name, total in self._sums.items()}
+
+    def means(self) -> dict[str, float]:
+        """Return the mean logits over domains, and the losses and the accuracy of each: real_accuracy/digit.
+
+        A loss of pairs of logits has no separate losses of real and of fake images.
+        """
+        self._reduce()
+        means = {name: total / self._count for name, total in self._sums.items()}
+        logits = {name: float(mean.mean()) for name, mean in means.items() if name.endswith("_logit")}
+        others = {name: mean for name, mean in means.items() if name not in logits}
+        return logits | {
+            f"{name}/{domain}": value
+            for name, mean in others.items()
+            for domain, value in zip(self._domains, mean.tolist(), strict=True)
+        }
+
+    def accuracy(self, logits: Images) -> dict[str, Tensor]:
+        """Return the share of other real images, by the logits [B] of each domain, that are classified as real."""
+        self._reduce()
+        middle = (self._sums["real_logit"] + self._sums["fake_logit"]) / 2 / self._count
+        boundaries = dict(zip(self._domains, self._boundary(middle).tolist(), strict=True))
+        return {name: (batch > boundaries[name]).float().mean() for name, batch in logits.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` takes."""
+        pending = torch.stack(self._pending) if self._pending else None
+        return {"pending": pending, "sums": self._sums, "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the statistics."""
+        pending = state["pending"]
+        self._pending = [] if pending is None else list(pending.to(self._processes.device))
+        self._sums, self._count = dict(state["sums"]), state["count"]
+
+    def _boundary(self, middle: Tensor) -> Tensor:
+        """Return the logit that separates real from fake: the loss's, or the middle of both means."""
+        return middle if self._loss.boundary is None else torch.full_like(middle, self._loss.boundary)
+
+    def _reduce(self) -> None:
+        if not self._pending:
+            return
+        logits = torch.stack(self._pending).cpu().double()
+        real, fake = logits.unflatten(1, (2, len(self._domains))).unbind(1)  # [N, D, B]
+        for name, value in self._measure(real, fake).items():
+            self._sums[name] = self._sums.get(name, 0.0) + value * len(logits)
+        self._count += len(logits)
+        self._pending = []
+
+    def _measure(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """Return the means [D] over real and fake logits [N, D, B]."""
+        pairs = zip(real.unbind(1), fake.unbind(1), strict=True)
+        real_mean, fake_mean = real.mean(2, keepdim=True), fake.mean(2, keepdim=True)
+        boundary = self._boundary((real_mean + fake_mean) / 2)
+        measured = {"discriminator_loss": torch.stack([self._loss.discriminator(*pair) for pair in pairs])}
+        if self._loss.sides:
+            real_cost, fake_cost = self._loss.sides
+            measured |= {"real_loss": real_cost(real).mean((0, 2)), "fake_loss": fake_cost(fake).mean((0, 2))}
+        return measured | {
+            "real_logit": real.mean((0, 2)),
+            "fake_logit": fake.mean((0, 2)),
+            "real_accuracy": (real > boundary).double().mean((0, 2)),
+            "fake_accuracy": (fake < boundary).double().mean((0, 2)),
+        }

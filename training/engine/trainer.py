@@ -1,28 +1,33 @@
-"""A step of a coupled GAN: the two updates, and what they share.
+"""A step of a coupled GAN: the two updates, and the coupling and auxiliary losses with their inputs.
 
 One forward pass of the generator serves both updates: the discriminator takes its images detached, and the
-same graph then carries the generator's gradient.
+same graph then carries the generator's gradient. Axes: B batch, Z latent, K classes, C channels, H, W.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.config.experiment import Experiment
-from training.config.networks import PenaltyConfig
-from training.engine.batches import Batches, DiscriminatorInput
-from training.engine.distributed import Processes
-from training.engine.loss_inputs import AuxiliaryLosses, CouplingLosses
-from training.engine.state import State, clip_weights, descend
+from training.config.networks import CouplingConfig, PenaltyConfig
+from training.data.dataset import require_labels
+from training.engine.batches import Augmenter, Batches, DiscriminatorInput
+from training.engine.machine import Processes
+from training.engine.state import State, WeightedLosses, clip_weights, descend
+from training.errors import DataError
 from training.losses.adversarial import LOSSES, PENALTIES, PLACES, adversarial_loss, sum_over_domains
-from training.losses.coupling import GeneratedBatch
+from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS, AuxiliaryInputs, CouplingInputs, GeneratedBatch
 from training.losses.pixels import Images
-from training.pretrained.loss_networks import LossNetworks
+from training.networks.coupled import CoupledGenerator
+from training.networks.layers import Layers
+from training.pretrained.features import LossNetwork, LossNetworks
 
 
 class Trainer:
@@ -75,14 +80,19 @@ class Trainer:
 
 
 class DiscriminatorUpdate:
-    """Updates the discriminator, once a call. Axes: B batch, C channels, H, W."""
+    """Updates the discriminator, once a call."""
 
     def __init__(
-        self, experiment: Experiment, state: State, view: DiscriminatorInput, auxiliary: AuxiliaryLosses, fabric: Fabric
+        self,
+        experiment: Experiment,
+        state: State,
+        augment: DiscriminatorInput,
+        auxiliary: AuxiliaryLosses,
+        fabric: Fabric,
     ) -> None:
-        self._state, self._augment, self._auxiliary, self._fabric = state, view, auxiliary, fabric
+        self._state, self._augment, self._auxiliary, self._fabric = state, augment, auxiliary, fabric
         self._config, self._learner = experiment.discriminator, state.learners["discriminator"]
-        self._normalises = any(layer.norm == "batch" for layer in experiment.discriminator_table.layers)
+        self._normalises = any(layer.norm == "batch" for layer in experiment.discriminator_architecture.layers)
         labels = self._config.real_label, self._config.fake_label
         self._loss = adversarial_loss(experiment.loss, *labels)
 
@@ -102,15 +112,17 @@ class DiscriminatorUpdate:
         places = dict.fromkeys(("real", "fake", *sorted(penalised)))
         images = {place: PLACES[place](real, fake) for place in places}
         plain = {place: images[place] for place in images if place not in penalised}
-        logits = self._judge(plain) | {place: self._exact_logits(images[place]) for place in sorted(penalised)}
+        logits = self._logits_by_place(plain) | {
+            place: self._exact_logits(images[place]) for place in sorted(penalised)
+        }
         loss = sum_over_domains(self._loss.discriminator, logits["real"], logits["fake"])
         self._state.means.add(discriminator_loss=loss)
         self._state.logits.add(logits["real"], logits["fake"])
         costs = {one.name: (one.weight * one.every, _cost(one, images, logits)) for one in due}
         return self._state.means.weigh(loss, costs)
 
-    def _judge(self, images: Mapping[str, Images]) -> dict[str, Images]:
-        """Return the logits of images by place: in one forward pass, or one a place if it normalises over a batch."""
+    def _logits_by_place(self, images: Mapping[str, Images]) -> dict[str, Images]:
+        """Return the logits of images by place, in one forward pass if the network does not normalise over a batch."""
         if self._normalises or len(images) < 2:
             return {place: self._learner.forward(batches) for place, batches in images.items()}
         names, *_ = map(tuple, images.values())
@@ -131,12 +143,17 @@ def _cost(config: PenaltyConfig, images: dict[str, Images], logits: dict[str, Im
 
 
 class GeneratorUpdate:
-    """Updates the generator, and the encoder if there is one, once a call. Axes: B batch, C, H, W."""
+    """Updates the generator, and the encoder if there is one, once a call."""
 
     def __init__(
-        self, experiment: Experiment, state: State, view: DiscriminatorInput, couplings: CouplingLosses, fabric: Fabric
+        self,
+        experiment: Experiment,
+        state: State,
+        augment: DiscriminatorInput,
+        couplings: CouplingLosses,
+        fabric: Fabric,
     ) -> None:
-        self._state, self._augment, self._couplings, self._fabric = state, view, couplings, fabric
+        self._state, self._augment, self._couplings, self._fabric = state, augment, couplings, fabric
         self._loss = LOSSES[experiment.loss]
         self._discriminator = state.learners["discriminator"]
         self._learners = [learner for name, learner in state.learners.items() if name != "discriminator"]
@@ -160,3 +177,114 @@ class GeneratorUpdate:
     def _logits(self, images: Images) -> Images:
         logits: Images = self._discriminator.forward(images)
         return logits
+
+
+class CouplingLosses:
+    """The coupling losses of a run, each with its inputs."""
+
+    def __init__(
+        self, couplings: tuple[CouplingConfig, ...], state: State, loss_networks: LossNetworks, fabric: Fabric
+    ) -> None:
+        """Take the loss networks by coupling and domain."""
+        self._couplings = couplings
+        generator, encoder = state.generator, state.learners.get("encoder")
+        required = {COUPLINGS[coupling.name].requires for coupling in couplings}
+        self._features = _keep_features(generator) if "layers" in required else {}
+        weights, encode = _weights(generator), encoder.forward if encoder else None
+        self._inputs = {}
+        for coupling in couplings:
+            by_domain = loss_networks.get(coupling.name, {})
+            networks = {name: _on_images(one, generator.image_range, fabric) for name, one in by_domain.items()}
+            self._inputs[coupling.name] = CouplingInputs(coupling.layers, weights, networks, networks, encode)
+
+    def generated(self, latents: Tensor, images: Images) -> GeneratedBatch:
+        """Return the images just generated from latents [B, Z], with the features of the generator's layers."""
+        features = {name: list(kept.values()) for name, kept in self._features.items()}
+        return GeneratedBatch(images, latents, features)
+
+    def losses(self, generated: GeneratedBatch, done: float = 0.0) -> WeightedLosses:
+        """Return the weight and the value of each coupling loss by its name, after a share of the steps."""
+        return {
+            coupling.name: (
+                coupling.weight_after(done),
+                COUPLINGS[coupling.name].loss(generated, self._inputs[coupling.name]),
+            )
+            for coupling in self._couplings
+        }
+
+
+def _on_images(network: LossNetwork, image_range: tuple[float, float], fabric: Fabric) -> Callable[[Tensor], Any]:
+    """Return a frozen network as a function of images [B, C, H, W] of that range."""
+    fabric.to_device(network.requires_grad_(False))
+    return network.of_range(image_range)
+
+
+def _rows(generator: CoupledGenerator) -> dict[str, list[list[nn.Module]]]:
+    heads = {name: head for name, head in generator.heads.items() if isinstance(head, Layers)}
+    return {name: [modules for _, modules in head.rows()] for name, head in heads.items()}
+
+
+def _weights(generator: CoupledGenerator) -> dict[str, list[list[Tensor]]]:
+    return {
+        name: [[weight for module in row for weight in module.parameters()] for row in rows]
+        for name, rows in _rows(generator).items()
+    }
+
+
+def _keep_features(generator: CoupledGenerator) -> dict[str, dict[int, Tensor]]:
+    """Record the output of each layer in every forward pass, by domain and number."""
+    kept: dict[str, dict[int, Tensor]] = {name: {} for name in generator.heads}
+    for name, rows in _rows(generator).items():
+        for number, row in enumerate(rows):
+            row[-1].register_forward_hook(partial(_keep, kept[name], number))
+    return kept
+
+
+def _keep(kept: dict[int, Tensor], number: int, _module: nn.Module, _inputs: object, features: Tensor) -> None:
+    kept[number] = features
+
+
+class AuxiliaryLosses:
+    """The auxiliary losses of a run; they sample real images of their own."""
+
+    def __init__(self, experiment: Experiment, state: State, batches: Batches, fabric: Fabric) -> None:
+        self._experiment, self._batches, self._fabric = experiment, batches, fabric
+        self._discriminator, self._ema_discriminator = state.learners["discriminator"].forward, state.ema_discriminator
+        self._augment = Augmenter(experiment.domains, experiment.classifier.augmentations)
+
+    def losses(self, generated: Images, steps_done: int) -> WeightedLosses:
+        """Return the weight and the value of each auxiliary loss that has begun, by its name.
+
+        `generated` are pairs [B, C, H, W], detached from the generator.
+        """
+        experiment = self._experiment
+        begun = [one for one in experiment.lessons if steps_done >= one.begins * experiment.steps]
+        if not begun:
+            return {}
+        real, labels = self._batches.labelled()
+        with self._fabric.autocast():
+            inputs = AuxiliaryInputs(
+                self._discriminator,
+                self._ema_discriminator,
+                experiment.classifier.confidence,
+                real,
+                self._augment(real),
+                labels,
+                generated,
+            )
+            return {one.name: (one.weight, AUXILIARY_LOSSES[one.name].loss(inputs)) for one in begun}
+
+
+def check_labels(experiment: Experiment, labels: Mapping[str, Tensor | None]) -> Images:
+    """Return the labels [N] of the labelled domains. Raises DataError if they are missing or too great."""
+    checked = {}
+    for domain in [domain for domain in experiment.domains if domain.labelled]:
+        found = require_labels(labels[domain.name], domain, "train")
+        if int(found.min()) < 0 or int(found.max()) >= experiment.classes:
+            raise DataError(
+                f"domain {domain.name}: column {domain.label_column!r} of {domain.source!r} holds "
+                f"{int(found.min())} to {int(found.max())}; classifier.classes = {experiment.classes} "
+                f"allows 0 to {experiment.classes - 1}"
+            )
+        checked[domain.name] = found
+    return checked

@@ -1,11 +1,20 @@
-"""Measures without labels, on features of a public network: distances, precision, recall, the nearest training image.
+"""Measures without labels, on features of a public network; and the distance of snapshots to real images.
 
-Images are uint8 [N, C, H, W], grey or RGB, of any size; features float32 [N, F] on the CPU. Each measure stands
-beside its floor, what it gives for real images. An experiment that learns from a network is measured by another.
+Distances, precision, recall, the nearest training image. Images are uint8 [N, C, H, W], grey or RGB, of any size;
+features float32 [N, F] on the CPU. Each measure stands beside its floor, its value for real images. An experiment that
+learns from a network is measured by another.
+
+Snapshots of a run are measured while it trains, by labels if there are classifiers. Their real images are those that
+a domain learns from, and their latents are of seeds that `evaluate` does not use, so that the choice of a snapshot
+uses none of the images and latents that evaluate it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -14,13 +23,14 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.image.kid import poly_mmd
 
 from training.config.experiment import Experiment
-from training.data.dataset import digest, load_split, load_training_sets
-from training.data.decoding import cached
-from training.data.sources import share_out
-from training.errors import DataError
-from training.losses.coupling import COUPLINGS
+from training.data.dataset import ImageSet, digest, load_split, load_training_sets, sample_images
+from training.data.preprocess import cached
+from training.errors import DataError, RunError
+from training.losses.auxiliary import COUPLINGS
 from training.losses.pixels import Images
-from training.pretrained.efficientnet import PACKAGES, EfficientNetLite
+from training.metrics.quality import FrechetDistance
+from training.pretrained.classifier import Classifier, classifier_file, load_classifier
+from training.pretrained.features import PACKAGES, EfficientNetLite
 
 MEASURING_SIDE: int | None = None  # pixels; None is what the network learned from
 SNAPSHOT_SIDE = 128  # pixels; a third of those of the networks' own size
@@ -28,7 +38,7 @@ NEIGHBOURS = 3  # Kynkaanniemi et al. 2019, section 3.1
 BATCH = 8  # images; larger ones leave the cache of a CPU
 MIN_IMAGES = 2  # of which a spread can be computed
 DECAY = 1e-3  # of the weights that recognise domains
-SHOWN = 12  # generated images that are shown beside the nearest training image
+NEAREST_SHOWN = 12  # generated images on the sheet, beside the nearest training image
 
 
 def measuring_network(experiment: Experiment, side: int | None = None) -> EfficientNetLite:
@@ -36,7 +46,7 @@ def measuring_network(experiment: Experiment, side: int | None = None) -> Effici
 
     Raises RunError if its package is missing.
     """
-    asking = [one for one in experiment.couplings if COUPLINGS[one.name].asks == "feature_network"]
+    asking = [one for one in experiment.couplings if COUPLINGS[one.name].requires == "feature_network"]
     learned_from = {coupling.feature_network for coupling in asking}
     return EfficientNetLite(next(name for name in PACKAGES if name not in learned_from), side or MEASURING_SIDE)
 
@@ -132,7 +142,7 @@ def measure_without_labels(
     measures, closest, features = {}, {}, {}
     for domain in [one for one in experiment.domains if one.name in pairs]:
         name, real = domain.name, load_split(domain, "test", experiment.size)
-        test, training = (_sample(images, limit) for images in (real.images, learned[name].images))
+        test, training = (sample_images(images, limit) for images in (real.images, learned[name].images))
         generated = pairs[name][: len(training)]  # as many as the floor has
         if min(map(len, (generated, test, training))) < MIN_IMAGES:
             raise DataError(f"domain {name}: {MIN_IMAGES} test and training images are needed to measure, or more")
@@ -145,11 +155,6 @@ def measure_without_labels(
     for name, shares in recognise_domains(features).items():
         measures[name]["recognised"] = shares
     return {"network": network.name, "pixels": network.side, "domains": measures}, closest
-
-
-def _sample(images: Tensor, limit: int) -> Tensor:
-    """Return some images, in a random order that is always the same: folders are sorted."""
-    return images[share_out(len(images), shares=1, seed=0)[0][:limit]]
 
 
 class Features(NamedTuple):
@@ -165,21 +170,21 @@ def _measure(features: Features) -> tuple[dict[str, Any], Tensor, Tensor]:
 
     Returns also which generated images are nearest to a training image, and to which.
     """
-    drawn, known, seen = features
-    count = min(len(drawn), len(seen))  # of both, as distances depend on it
-    both = {"generated": drawn[:count], "floor": seen[:count]}
-    precisions, recalls = zip(*(precision_recall(known, one) for one in both.values()), strict=True)
-    distances, indices = nearest(drawn, seen)
-    order = distances.argsort()[:SHOWN]
+    generated, test, training = features
+    count = min(len(generated), len(training))  # of both, as distances depend on it
+    both = {"generated": generated[:count], "floor": training[:count]}
+    precisions, recalls = zip(*(precision_recall(test, one) for one in both.values()), strict=True)
+    distances, indices = nearest(generated, training)
+    order = distances.argsort()[:NEAREST_SHOWN]
     measures = {
-        "images": {"compared": count, "test": len(known), "training": len(seen)},
-        "frechet_distance": {name: frechet(known, one) for name, one in both.items()},
-        "kernel_distance": {name: kernel_distance(known, one) for name, one in both.items()},
+        "images": {"compared": count, "test": len(test), "training": len(training)},
+        "frechet_distance": {name: frechet(test, one) for name, one in both.items()},
+        "kernel_distance": {name: kernel_distance(test, one) for name, one in both.items()},
         "precision": dict(zip(both, precisions, strict=True)),
         "recall": dict(zip(both, recalls, strict=True)),
         "nearest_training_image": {
             "generated": float(distances.median()),
-            "floor": float(nearest(known, seen)[0].median()),
+            "floor": float(nearest(test, training)[0].median()),
         },
     }
     return measures, order, indices[order]
@@ -188,8 +193,8 @@ def _measure(features: Features) -> tuple[dict[str, Any], Tensor, Tensor]:
 def recognise_domains(domains: dict[str, Features]) -> dict[str, dict[str, float]]:
     """Return for each domain which share of its images a linear classifier takes for its own: generated, and real test.
 
-    It learns which domain training images are of (multinomial logistic regression of standardised features), so
-    that a model whose domains have not come apart is told from one whose glasses are seen.
+    It learns the domains of training images (multinomial logistic regression of standardised features), and shows
+    whether generated images of two domains differ as real ones do.
     """
     seen = torch.cat([features.training for features in domains.values()])
     owners = torch.cat([torch.full((len(one.training),), number) for number, one in enumerate(domains.values())])
@@ -222,3 +227,99 @@ def _regress(features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         optimiser.step(closure)
     return weight.detach(), bias.detach()
+
+
+FIRST_SEED = 1_000_000  # of the latents; `evaluate` takes those from 0
+MAX_REAL = 10_000
+PAIRS = 1000  # that are generated for each snapshot
+PAIRS_WITHOUT_LABELS, MAX_REAL_WITHOUT_LABELS = 500, 1000  # fewer, as the network is larger
+
+
+@dataclass(frozen=True)
+class SnapshotMeasure:
+    """A distance of generated to real images; the lower, the better."""
+
+    name: str
+    """Name in the metrics of a run, and in SNAPSHOT_MEASURES."""
+    pairs: int
+    """How many pairs are generated."""
+    distances: Mapping[str, Callable[[Tensor], float]]
+    """For each domain, the distance of generated images uint8 [N, C, H, W]."""
+
+    @property
+    def seeds(self) -> range:
+        """Seeds of the latents that are generated."""
+        return range(FIRST_SEED, FIRST_SEED + self.pairs)
+
+    def __call__(self, pairs: Images) -> dict[str, float]:
+        """Return the mean distance over domains, by the measure's name, and that of each: name/domain."""
+        distances = {name: self.distances[name](images) for name, images in pairs.items()}
+        mean = sum(distances.values()) / len(distances)
+        return {self.name: mean} | {f"{self.name}/{name}": value for name, value in distances.items()}
+
+
+class _Lazy:
+    """A distance whose real images are loaded at its first call."""
+
+    def __init__(self, make: Callable[[], Callable[[Tensor], float]]) -> None:
+        self._make = make
+        self._made: Callable[[Tensor], float] | None = None
+
+    def __call__(self, images: Tensor) -> float:
+        self._made = self._made or self._make()
+        return self._made(images)
+
+
+Sets = Mapping[str, ImageSet]
+Maker = Callable[[Experiment, Sets, Path, torch.device], SnapshotMeasure]
+
+
+def frechet_of_classifiers(
+    experiment: Experiment, sets: Sets, classifiers: Path, device: torch.device
+) -> SnapshotMeasure:
+    """Measure by the features of the evaluation classifiers. Raises RunError if one has not been trained."""
+    distances = {}
+    for domain in experiment.domains:
+        classifier = load_classifier(classifier_file(classifiers, domain, experiment.size)).to(device)
+        distances[domain.name] = _Lazy(partial(_frechet, classifier, sets[domain.name].images))
+    return SnapshotMeasure("frechet_distance", PAIRS, distances)
+
+
+def _frechet(classifier: Classifier, images: Tensor) -> FrechetDistance:
+    return FrechetDistance(classifier, sample_images(images, MAX_REAL))
+
+
+def without_labels(experiment: Experiment, sets: Sets, _classifiers: Path, device: torch.device) -> SnapshotMeasure:
+    """Measure by the features of a public network. Raises RunError if its package is missing."""
+    network = measuring_network(experiment, SNAPSHOT_SIDE).to(device)
+    real = {name: sample_images(images.images, MAX_REAL_WITHOUT_LABELS) for name, images in sets.items()}
+    distances = {name: partial(label_free_distance, images, network=network) for name, images in real.items()}
+    return SnapshotMeasure("label_free_distance", PAIRS_WITHOUT_LABELS, distances)
+
+
+SNAPSHOT_MEASURES: dict[str, Maker] = {  # the first that can be made
+    "frechet_distance": frechet_of_classifiers,
+    "label_free_distance": without_labels,
+}
+
+
+def choose_measure(
+    experiment: Experiment,
+    sets: Sets,
+    classifiers: Path,
+    device: torch.device,
+    measures: Sequence[Maker] = tuple(SNAPSHOT_MEASURES.values()),
+) -> tuple[SnapshotMeasure | None, str]:
+    """Return the first measure that can be made of training sets, or None and the reasons against each.
+
+    A run that ends before its first snapshot needs none.
+    """
+    if experiment.steps < experiment.measure_every:
+        return None, f"the run ends before measure_every = {experiment.measure_every} steps"
+    reasons = []
+    for make in measures:
+        try:
+            return make(experiment, sets, classifiers, device), ""
+        except RunError as error:
+            reasons.append(str(error))
+    return None, "; ".join(reasons)

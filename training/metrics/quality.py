@@ -1,10 +1,13 @@
 """Quality of pairs: every metric that the data of an experiment allow, as JSON.
 
-Real images are the whole test split. Metrics that need labels are left out, with the reason, if a source has none.
+Images are uint8 [N, C, H, W], labels classes [N] or attributes [N, K]. Real images are the whole test split. Each
+metric is reported beside its floor, its value for unrelated real images (pixel agreement) or for images of the same
+distribution (Frechet distance). Metrics that need labels are left out, with the reason, if a source has none.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,23 +15,112 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from training.config.data import DomainConfig, Use
 from training.config.experiment import Experiment
-from training.data.dataset import ImageSet, load_pairs, load_split
-from training.data.labels import class_mismatch
-from training.data.sources import share_out
+from training.data.dataset import ImageSet, class_mismatch, load_pairs, load_split, sample_images
 from training.losses.pixels import Images, transform
-from training.metrics.frechet import (
-    class_agreement,
-    class_balance,
-    counterpart_distance,
-    doubtful,
-    frechet_distance,
-    pixel_agreement,
-)
 from training.pretrained.classifier import Classifier, classifier_file, classify, confidence, load_classifier
 from training.zoo import CLASSIFIERS
+
+TOLERANCES = (25, 51)  # of 255
+PART = 1000  # images at a time, as their features take many times their memory
+
+
+def pixel_agreement(expected: Tensor, generated: Tensor) -> dict[str, float]:
+    """Return the share of pixels that agree (Liu & Tuzel 2016, section 4), by three criteria.
+
+    `expected` is the domain's own transform of the other domain's images, `generated` the images generated for it.
+    The paper does not state its tolerance: both sides of mid-grey alike, or a difference of at most so many levels.
+    """
+    agreeing = dict.fromkeys(("binarised", *(f"within_{tolerance}" for tolerance in TOLERANCES)), 0)
+    for one, other in zip(expected.split(PART), generated.split(PART), strict=True):
+        difference = (one.short() - other.short()).abs()
+        agreeing["binarised"] += int(((one > 127) == (other > 127)).sum())
+        for tolerance in TOLERANCES:
+            agreeing[f"within_{tolerance}"] += int((difference <= tolerance).sum())
+    return {name: count / expected.numel() for name, count in agreeing.items()}
+
+
+def counterpart_distance(images: Tensor, counterparts: Tensor) -> dict[str, float]:
+    """Return the mean distance between images and their counterparts, [N, C, H, W] each, in row order.
+
+    The distance of two images is the root of the mean squared difference of their values, of 1 between black
+    and white; grey is compared with colour as three equal channels. The floor is of shuffled pairs: each
+    image with the counterpart of another one.
+    """
+    others = torch.randperm(len(counterparts), generator=torch.Generator().manual_seed(0))
+    shuffled = torch.empty_like(counterparts)
+    shuffled[others] = counterparts[others.roll(1)]  # no image keeps its own
+    return {"distance": _distance(images, counterparts), "floor": _distance(images, shuffled)}
+
+
+def _distance(images: Tensor, others: Tensor) -> float:
+    parts = zip(images.split(PART), others.split(PART), strict=True)
+    distances = [((one.float() - other.float()) / 255).square().mean((1, 2, 3)).sqrt() for one, other in parts]
+    return float(torch.cat(distances).double().mean())
+
+
+def class_agreement(classes: Tensor, other_classes: Tensor) -> float:
+    """Return the share of pairs whose images have the same class, or of attributes that they share."""
+    return float((classes == other_classes).double().mean())
+
+
+def doubtful(confidences: Tensor, below: float) -> float:
+    """Return the share of images whose most probable class has less than that probability."""
+    return float((confidences < below).double().mean())
+
+
+def class_balance(classes: Tensor, values: int) -> float:
+    """Return the entropy of the classes over its maximum: 1 for equally many of each, 0 for one alone.
+
+    Of attributes [N, K] it is the mean over them, each of which has two `values`.
+    """
+    columns = classes.reshape(len(classes), -1).T
+    shares = torch.stack([torch.bincount(column, minlength=values) for column in columns]).double()
+    entropies = torch.special.entr(shares / len(classes)).sum(1)
+    return float(entropies.mean() / math.log(values))
+
+
+class FrechetDistance:
+    """Frechet distance (Heusel et al. 2017, section 2) of images to real ones, which are read once."""
+
+    @torch.inference_mode()
+    def __init__(self, classifier: Classifier, real: Tensor, batch: int = PART) -> None:
+        """Take the features of the classifier, on its device."""
+        self._metric = FrechetInceptionDistance(feature=_Features(classifier), reset_real_features=False)
+        self._batch = batch
+        self._update(real, is_real=True)
+
+    @torch.inference_mode()
+    def __call__(self, generated: Tensor) -> float:
+        """Return the distance of generated images."""
+        self._metric.reset()
+        self._update(generated, is_real=False)
+        return float(self._metric.compute())
+
+    def _update(self, images: Tensor, is_real: bool) -> None:
+        for part in images.split(self._batch):
+            self._metric.update(part, real=is_real)
+
+
+def frechet_distance(classifier: Classifier, real: Tensor, generated: Tensor, batch: int = PART) -> float:
+    """Return the Frechet distance of generated to real images, in the classifier's features."""
+    return FrechetDistance(classifier, real, batch)(generated)
+
+
+class _Features(torch.nn.Module):
+    """Features of images on the CPU, computed where the classifier is."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.num_features = classifier.num_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier.features(images.to(self.classifier.accuracy.device)).cpu()
+
 
 CONFIDENT = 0.9  # probability of a classifier's most probable class
 
@@ -112,7 +204,7 @@ def measure_pixels(domains: tuple[DomainConfig, ...], pairs: Images, real: dict[
         if origin is None:
             continue
         expected = transform(pairs[origin.name], domain.transform)
-        mixed = _shuffle(real[domain.name].images)  # folders are sorted by class
+        mixed = sample_images(real[domain.name].images)  # folders are sorted by class
         floor = pixel_agreement(mixed, mixed.roll(1, 0))
         agreement = pixel_agreement(expected, pairs[domain.name])
         measured[domain.name] = {"of": origin.name, **agreement, "floor": floor}
@@ -219,13 +311,9 @@ def measure_distances(
         classifier = evaluation_classifiers[domain.name]
         distances[domain.name] = {
             "drawn": frechet_distance(classifier, test, generated),
-            "floor": frechet_distance(classifier, test, _shuffle(training)[: len(generated)]),
+            "floor": frechet_distance(classifier, test, sample_images(training)[: len(generated)]),
         }
     return distances
-
-
-def _shuffle(images: Tensor) -> Tensor:
-    return images[share_out(len(images), shares=1, seed=0)[0]]
 
 
 def _origin(domain: DomainConfig, domains: tuple[DomainConfig, ...]) -> DomainConfig | None:

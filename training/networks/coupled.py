@@ -1,11 +1,14 @@
-"""Coupled generators and discriminators over any number of domains, built from architectures of the zoo.
+"""Coupled generators and discriminators over any number of domains, built from architectures of the zoo; inversion.
 
 Sharing is by identity: the trunk is one module, so that coupled weights cannot drift apart. It runs once for
-all domains, or in a discriminator with batch normalisation once a domain. Axes: B batch, Z latent,
-C channels, H, W.
+all domains, or in a discriminator with batch normalisation once a domain. Axes: B batch, N images, R restarts,
+Z latent, C channels, H, W.
 """
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,29 +17,33 @@ from torch import Tensor, nn
 from service.latents import draw_latent
 from service.metadata import Prior
 from training.losses.pixels import RANGES, Images, from_bytes, to_bytes
-from training.networks.layers import build
-from training.zoo import Table
+from training.networks.layers import Architecture, build
 
 
 class CoupledGenerator(nn.Module):
     """One trunk, and a head for each domain: latents [B, Z] -> {domain: images [B, C, H, W]}."""
 
     def __init__(
-        self, table: Table, channels: dict[str, int], latent_dim: int, width: float, shared_layers: int
+        self, architecture: Architecture, channels: dict[str, int], latent_dim: int, width: float, shared_layers: int
     ) -> None:
         super().__init__()
-        shared, own = table.layers[:shared_layers], table.layers[shared_layers:]
+        shared, own = architecture.layers[:shared_layers], architecture.layers[shared_layers:]
         image = {"image": next(iter(channels.values()))}  # all domains' alike where every layer is shared
         self.trunk, shape = build(shared, (latent_dim, 1, 1), width, image)
         self.heads = nn.ModuleDict(
             {name: build(own, shape, width, {"image": count})[0] for name, count in channels.items()}
         )
-        self.image_range = RANGES[table.layers[-1].activation]
+        self.image_range = RANGES[architecture.layers[-1].activation]
 
     def forward(self, latent: Tensor) -> Images:
         """Generate the pairs of latents [B, Z]."""
         features = self.trunk(latent[:, :, None, None])
         return {name: head(features) for name, head in self.heads.items()}
+
+    def of_domain(self, domain: str, latent: Tensor) -> Tensor:
+        """Generate the images [B, C, H, W] of one domain alone."""
+        images: Tensor = self.heads[domain](self.trunk(latent[:, :, None, None]))
+        return images
 
 
 class CoupledEncoder(nn.Module):
@@ -48,7 +55,7 @@ class CoupledEncoder(nn.Module):
 
     def __init__(
         self,
-        table: Table,
+        architecture: Architecture,
         channels: dict[str, int],
         outputs: dict[str, int],
         width: float,
@@ -56,16 +63,19 @@ class CoupledEncoder(nn.Module):
         own_last: int = 0,
     ) -> None:
         super().__init__()
-        last = len(table.layers) - own_last
+        last = len(architecture.layers) - own_last
         first = last - shared_layers
         stems = {
-            name: build(table.layers[:first], (count, *table.size), width, outputs) for name, count in channels.items()
+            name: build(architecture.layers[:first], (count, *architecture.size), width, outputs)
+            for name, count in channels.items()
         }
         shape = next(shape for _, shape in stems.values())
         self.stems = nn.ModuleDict({name: stem for name, (stem, _) in stems.items()})
-        self.trunk, shape = build(table.layers[first:last], shape, width, outputs)
-        self._normalises = any(layer.norm == "batch" for layer in table.layers[first:last])
-        self.heads = nn.ModuleDict({name: build(table.layers[last:], shape, width, outputs)[0] for name in channels})
+        self.trunk, shape = build(architecture.layers[first:last], shape, width, outputs)
+        self._normalises = any(layer.norm == "batch" for layer in architecture.layers[first:last])
+        self.heads = nn.ModuleDict(
+            {name: build(architecture.layers[last:], shape, width, outputs)[0] for name in channels}
+        )
 
     def forward(self, images: Images) -> Images:
         """Encode the images of each domain, [B, C, H, W]; batches may differ in length."""
@@ -95,14 +105,14 @@ class CoupledDiscriminator(CoupledEncoder):
 
     def __init__(
         self,
-        table: Table,
+        architecture: Architecture,
         channels: dict[str, int],
         width: float,
         shared_layers: int,
         own_last: int = 0,
         classes: int = 0,
     ) -> None:
-        super().__init__(table, channels, {"logit": 1 + classes}, width, shared_layers, own_last)
+        super().__init__(architecture, channels, {"logit": 1 + classes}, width, shared_layers, own_last)
 
     def forward(self, images: Images) -> Images:
         """Return the logits of real against generated images of each domain, [B, C, H, W]."""
@@ -145,3 +155,76 @@ class AdaptedClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
         return self.discriminator.classify({self._domain: from_bytes(images, self._range)})[self._domain]
+
+
+CANDIDATES = 512  # latents of the first seeds; descent starts at the nearest ones
+LATENT_BOUNDS = {"normal": 3.0, "uniform": 1.0}  # greatest absolute value in a latent, by the prior
+RATE = 0.1  # Adam's first step size, which falls to nothing along a cosine
+INVERSION_BATCH = 16  # images
+
+
+class Inverted(NamedTuple):
+    """The latents found, float32 [N, Z], and the distances [N] of their images to the given ones.
+
+    A distance is the root mean squared difference of values, 1 between black and white; `before` is that of the
+    nearest candidate, where the descent starts.
+    """
+
+    latents: Tensor
+    distances: Tensor
+    before: Tensor
+
+
+def invert(
+    generator: CoupledGenerator, domain: str, images: Tensor, prior: Prior, restarts: int, steps: int
+) -> Inverted:
+    """Invert a generator (Liu & Tuzel 2016, section 5): find the latents of images float [N, C, H, W] of a domain.
+
+    The images are in the generator's range. Adam minimises the squared distance of pixels from several starts for
+    each image, the nearest of many candidates; the best result counts. Equal images give equal latents on one machine.
+    """
+    frozen = [weight for weight in generator.parameters() if weight.requires_grad]
+    was_training = generator.training
+    generator.eval().requires_grad_(False)
+    parts = [_invert(generator, domain, part, prior, restarts, steps) for part in images.split(INVERSION_BATCH)]
+    generator.train(was_training)
+    for weight in frozen:
+        weight.requires_grad_()
+    return Inverted(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+@torch.enable_grad()  # also if the caller has none
+def _invert(
+    generator: CoupledGenerator, domain: str, images: Tensor, prior: Prior, restarts: int, steps: int
+) -> Inverted:
+    low, high = generator.image_range
+    starts, before = _starts(generator, domain, images, prior, restarts)
+    target = images.repeat_interleave(restarts, 0)
+    latents = starts.clone().requires_grad_()
+    optimiser = torch.optim.Adam([latents], RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        (generator.of_domain(domain, latents) - target).square().mean((1, 2, 3)).sum().backward()
+        optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            latents.clamp_(-LATENT_BOUNDS[prior.distribution], LATENT_BOUNDS[prior.distribution])
+    with torch.no_grad():
+        squares = (generator.of_domain(domain, latents) - target).square().mean((1, 2, 3))
+        distances, best = (squares.sqrt() / (high - low)).reshape(len(images), restarts).min(1)
+        found = latents.reshape(len(images), restarts, -1)[torch.arange(len(images)), best]
+    return Inverted(found, distances, before)
+
+
+@torch.no_grad()
+def _starts(
+    generator: CoupledGenerator, domain: str, images: Tensor, prior: Prior, restarts: int
+) -> tuple[Tensor, Tensor]:
+    """Return the candidates nearest to each image, [N * R, Z], and the distance of the nearest, [N]."""
+    low, high = generator.image_range
+    latents = latents_of_seeds(prior, range(max(CANDIDATES, restarts))).to(images)
+    generated = torch.cat([generator.of_domain(domain, part) for part in latents.split(64)])
+    distances = torch.cdist(images.flatten(1), generated.flatten(1)) / math.sqrt(images[0].numel()) / (high - low)
+    nearest = distances.topk(restarts, dim=1, largest=False)
+    return latents[nearest.indices.flatten()], nearest.values[:, 0]

@@ -1,18 +1,68 @@
-"""Modules of an architecture's layers. Axes: B batch, C channels, H, W."""
+"""Layers of an architecture, as data and as modules. Axes: B batch, O output channels, k window, C, H, W."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
-from training.networks.thin import ThinConv2d
-from training.zoo import Layer
+Operation = Literal["conv", "deconv", "linear"]
+Norm = Literal["none", "batch", "layer"]
+Activation = Literal["none", "prelu", "leaky_relu", "relu", "sigmoid", "tanh"]
+Width = int | Literal["image", "logit", "latent", "classes"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer: upsampling, an operation, pooling, normalisation, activation and dropout, in this order."""
+
+    operation: Operation
+    out: Width
+    """Output channels at width 1, or what sets them: the domain's image, one logit, the latent, the classes."""
+    kernel: int = 1
+    """Kernel size; of a linear layer, the side of its output map."""
+    stride: int = 1
+    padding: int | Literal["same"] = 0
+    """Pixels on every side; same, as in TensorFlow: the stride alone sets the output's size."""
+    enlarge: int = 1
+    """Factor of nearest-neighbour upsampling."""
+    skip: bool = False
+    """Whether the operation is a residual block: with a 3x3 convolution and a skip, before the normalisation."""
+    pool: int = 1
+    norm: Norm = "none"
+    eps: float = 1e-5
+    """Added to the variance by the normalisation."""
+    affine: bool = True
+    """Whether a batch normalisation learns a scale and a shift."""
+    norm_last: bool = False
+    """Whether the normalisation comes after the activation."""
+    activation: Activation = "none"
+    slope: float = 0.2
+    """Negative slope: of leaky_relu, and the initial one of prelu."""
+    dropout: float = 0.0
+    """Dropout probability of a value."""
+    channel_dropout: float = 0.0
+    """Dropout probability of a whole channel (Tompson et al. 2015)."""
+    spectral: bool = False
+    """Whether the weight is divided by its largest singular value (Miyato et al. 2018)."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Layers of a network, the image size that they are for, and a description."""
+
+    about: str
+    size: tuple[int, int]  # H, W
+    layers: tuple[Layer, ...]
+
 
 Shape = tuple[int, int, int]  # C, H, W
 Built = tuple[list[nn.Module], Shape]
@@ -58,7 +108,7 @@ class Block(nn.Module):
 
 
 class Flatten(nn.Flatten):
-    """Flattening whose gradient has the memory layout of convolutions again, which what precedes it needs."""
+    """Flattening whose gradient is in channels_last, the memory layout that convolutions before it need."""
 
     def forward(self, values: Tensor) -> Tensor:
         """Flatten [B, C, H, W] to [B, C*H*W]."""
@@ -68,7 +118,7 @@ class Flatten(nn.Flatten):
 
 
 class Unflatten(nn.Unflatten):
-    """Unflattening to the memory layout of convolutions."""
+    """Unflattening to channels_last."""
 
     def forward(self, values: Tensor) -> Tensor:
         """Unflatten [B, C*H*W] to [B, C, H, W]."""
@@ -130,7 +180,7 @@ def _linear(layer: Layer, shape: Shape, out: int) -> Built:
 def _block(layer: Layer, shape: Shape, out: int) -> Built:
     """Build a layer with a skip (He et al. 2016): beside its operation a 3x3 convolution, where the sides are smaller.
 
-    A convolution halves the channels within, so that the block costs what the operation alone would.
+    A convolution halves the channels within, so that the block costs as much as the operation alone.
     """
     widens = layer.operation == "deconv"
     within = out if widens else max(1, out // 2)
@@ -184,7 +234,7 @@ def _has_bias(layer: Layer) -> bool:
 
 
 def _around(layer: Layer, same: int) -> int:
-    """Return the pixels of padding before and after a side together."""
+    """Return the total padding of a side, before and after it."""
     return max(0, same) if layer.padding == "same" else 2 * layer.padding
 
 
@@ -194,6 +244,57 @@ def _halves(around: Sequence[int]) -> tuple[int, int]:
 
 
 def _at_the_ends(around: Sequence[int], sign: int) -> list[nn.Module]:
-    """Add, or with a sign of -1 cut off, the pixel of an odd padding, which lies below and on the right."""
+    """Pad by the extra pixel of an odd padding, at the bottom and right; a sign of -1 crops it."""
     height, width = (sign * (total % 2) for total in around)
     return [nn.ZeroPad2d((0, width, 0, height))] if height or width else []
+
+
+class ThinConv2d(nn.Conv2d):
+    """A convolution to few channels of stride 1 and a square window, by matrix products in training on a CPU.
+
+    With one or three output channels most lanes of a vector convolution are empty. A matrix product over all places
+    computes every weight's share of every pixel, and shifted sums add them up. Weights and results are those of
+    `nn.Conv2d`, up to rounding; the gradient has no gradient.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Convolve [B, C, H, W]."""
+        if not self.training or values.device.type != "cpu":
+            return super().forward(values)
+        batch, _, height, width = values.shape
+        places = values.permute(0, 2, 3, 1).flatten(0, 2)  # [B*H*W, C]
+        weights = self.weight.permute(0, 2, 3, 1).flatten(0, 2)  # [O*k*k, C]
+        shares = (weights @ places.T).view(-1, *self.kernel_size, batch, height, width)
+        images: Tensor = _ShiftedSum.apply(shares, self.padding[0])  # type: ignore[no-untyped-call]  # PyTorch's
+        return images if self.bias is None else images + self.bias[:, None, None]
+
+
+class _ShiftedSum(Function):
+    """The sum over a window of shares [O, k, k, B, H, W], each shifted to its place: float32 [B, O, H, W]."""
+
+    @staticmethod
+    def forward(context: Any, shares: Tensor, padding: int) -> Tensor:
+        outputs, side, _, batch, height, width = shares.shape
+        context.shape, context.dtype, context.cut = shares.shape, shares.dtype, side - 1 - padding
+        total = shares.new_zeros(outputs, batch, height + side - 1, width + side - 1, dtype=torch.float32)
+        for row in range(side):
+            for column in range(side):
+                _window(total, context.shape, row, column).add_(shares[:, row, column])
+        return pad(total, (-context.cut,) * 4).transpose(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> Any:
+        whole = pad(gradient.transpose(0, 1).to(context.dtype), (context.cut,) * 4)
+        shares = whole.new_empty(context.shape)
+        for row in range(context.shape[1]):
+            for column in range(context.shape[2]):
+                shares[:, row, column] = _window(whole, context.shape, row, column)
+        return shares, None
+
+
+def _window(total: Tensor, shape: torch.Size, row: int, column: int) -> Tensor:
+    """Return the view [O, B, H, W] that the share of one weight of a window is added to."""
+    _, side, _, _, height, width = shape
+    top, left = side - 1 - row, side - 1 - column
+    return total[..., top : top + height, left : left + width]

@@ -1,7 +1,7 @@
 """Classifiers of a domain's own images, and their files.
 
 Some evaluate generated pairs (class agreement, balance, Frechet distance), some are used by a loss, and some are
-exported and served. Each use trains its own, in a folder and from a seed of its own.
+exported and served. Each use has classifiers of its own, in another folder and of another seed.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class TrainingRecord(BaseModel):
 
 
 class Classifier(nn.Module):
-    """Images uint8 [B, C, H, W] -> logits [B, K]; `features` are what the last layer sees, [B, F].
+    """Images uint8 [B, C, H, W] -> logits [B, K]; `features` are the inputs of the last layer, [B, F].
 
-    Where attributes are named they are what the logits are of; otherwise it is classes, one of which holds.
+    Logits are of attributes if these are named, else of classes that exclude one another.
     """
 
     def __init__(self, table: str, channels: int, classes: int, attributes: tuple[str, ...] = ()) -> None:
@@ -131,7 +131,7 @@ def fit(
 def classifier_file(folder: Path, domain: DomainConfig, size: tuple[int, int]) -> Path:
     """Name the file of the classifier of a domain's images of that height and width.
 
-    Its last part is a digest of all that the images depend on, so that no other domain takes it for its own.
+    Its last part is a digest of all that the images depend on, so that other domains have other files.
     """
     images = json.dumps([domain.image_fields(), size], sort_keys=True)
     digest = hashlib.sha256(images.encode()).hexdigest()[:8]

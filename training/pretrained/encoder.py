@@ -1,9 +1,9 @@
-"""Encoders of a trained generator: an image of any domain -> the latent whose counterparts it gets.
+"""Encoders of a trained generator: an image of any domain -> a latent, whose images are its counterparts.
 
-The generator is frozen. An encoder sees an image beside its reconstruction from the latent so far and returns what to
-add to it, some times over (ReStyle: Alaluf et al. 2021, section 3.1); the first latent is the prior's mean. It learns
-from generated images, whose latents are known, and from real ones through the generator. Axes: B batch, C channels,
-H, W, Z latent.
+The generator is frozen. In each of several passes an encoder takes an image and its reconstruction from the current
+latent, and returns what to add to that latent (ReStyle: Alaluf et al. 2021, section 3.1); the first latent is the
+prior's mean. It learns from generated images, whose latents are known, and from real ones through the generator.
+Axes: B batch, C channels, H, W, Z latent.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from training.config import Positive, Weight
 from training.config.experiment import Experiment
-from training.config.fields import Positive, Weight
 from training.losses.pixels import Images, from_bytes
 from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
-from training.networks.init import initialise
-from training.zoo import Layer, Table
+from training.networks.layers import Architecture, Layer
+from training.networks.weights import initialise
 
-SMALLEST = 4  # side at which the convolutions end
+SMALLEST = 4  # side of the last convolution's output
 MAX_CHANNELS = 256
 
 
@@ -53,14 +53,14 @@ class EncoderRecipe:
     """Fixes weights and batches."""
 
 
-def architecture(size: tuple[int, int], channels: int) -> Table:
+def encoder_architecture(size: tuple[int, int], channels: int) -> Architecture:
     """Return 3x3 convolutions that halve the sides down to 4 or less, and two dense layers, for images of any size."""
     layers, side = [Layer("conv", channels, 5, 1, 2, activation="leaky_relu")], max(size)
     while side > SMALLEST:
         channels, side = min(2 * channels, MAX_CHANNELS), (side + 1) // 2
         layers.append(Layer("conv", channels, 3, 2, "same", activation="leaky_relu"))
     layers += [Layer("linear", 512, activation="leaky_relu"), Layer("linear", "latent")]
-    return Table("an encoder of images of this size", size, tuple(layers))
+    return Architecture("an encoder of images of this size", size, tuple(layers))
 
 
 class LatentEncoder(nn.Module):
@@ -72,8 +72,9 @@ class LatentEncoder(nn.Module):
         self.prior, self.passes = experiment.latent_prior, recipe.passes
         self.image_range = generator.image_range
         channels = {domain.name: 2 * domain.channels for domain in experiment.domains}  # the image, the reconstruction
-        table = architecture(experiment.size, recipe.channels)
-        self.encoder = CoupledEncoder(table, channels, {"latent": self.prior.latent_dim}, 1.0, len(table.layers) - 1)
+        architecture = encoder_architecture(experiment.size, recipe.channels)
+        outputs = {"latent": self.prior.latent_dim}
+        self.encoder = CoupledEncoder(architecture, channels, outputs, 1.0, len(architecture.layers) - 1)
         initialise(self.encoder, "he", 0.0, None)
 
     def iterates(self, images: Images) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
@@ -82,15 +83,15 @@ class LatentEncoder(nn.Module):
         Images are float, in the generator's range. Gradients end at the latent that a pass begins with.
         """
         latents = {name: batch.new_zeros(len(batch), self.prior.latent_dim) for name, batch in images.items()}
-        drawn = {name: self.reconstruct(name, latents[name]) for name in images}
+        reconstructed = {name: self.reconstruct(name, latents[name]) for name in images}
         for _ in range(self.passes):
-            latents = self.refine(images, {name: batch.detach() for name, batch in drawn.items()}, latents)
-            drawn = {name: self.reconstruct(name, latents[name]) for name in images}
-            yield {name: (latents[name], drawn[name]) for name in images}
+            latents = self.refine(images, {name: batch.detach() for name, batch in reconstructed.items()}, latents)
+            reconstructed = {name: self.reconstruct(name, latents[name]) for name in images}
+            yield {name: (latents[name], reconstructed[name]) for name in images}
 
-    def refine(self, images: Images, drawn: Images, latents: Images) -> Images:
-        """Return the latents [B, Z] after one more pass, from those that `drawn` were reconstructed from."""
-        seen = {name: torch.cat([images[name], drawn[name]], dim=1) for name in images}
+    def refine(self, images: Images, reconstructed: Images, latents: Images) -> Images:
+        """Return the latents [B, Z] after one more pass, from the latents of `reconstructed`."""
+        seen = {name: torch.cat([images[name], reconstructed[name]], dim=1) for name in images}
         moved = {name: latents[name].detach() + more for name, more in self.encoder(seen).items()}
         if self.prior.distribution == "uniform":
             return {name: batch.clamp(-1, 1) for name, batch in moved.items()}
@@ -98,9 +99,7 @@ class LatentEncoder(nn.Module):
 
     def reconstruct(self, domain: str, latents: Tensor) -> Tensor:
         """Return the images [B, C, H, W] of a domain for latents [B, Z]."""
-        features = self.generator.trunk(latents[:, :, None, None])
-        images: Tensor = self.generator.heads[domain](features)
-        return images
+        return self.generator.of_domain(domain, latents)
 
     @torch.inference_mode()
     def encode(self, domain: str, images: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:
@@ -114,12 +113,12 @@ class LatentEncoder(nn.Module):
             real = from_bytes(part.to(device), self.image_range)
             steps = [step[domain] for step in self.iterates({domain: real})]
             latents.append(torch.stack([latent for latent, _ in steps], 1).cpu())
-            errors.append(torch.stack([self._error(real, drawn) for _, drawn in steps], 1).cpu())
+            errors.append(torch.stack([self._error(real, reconstructed) for _, reconstructed in steps], 1).cpu())
         return torch.cat(latents), torch.cat(errors)
 
-    def _error(self, real: Tensor, drawn: Tensor) -> Tensor:
+    def _error(self, real: Tensor, reconstructed: Tensor) -> Tensor:
         low, high = self.image_range
-        return (real - drawn).flatten(1).square().mean(1).sqrt() * 255 / (high - low)
+        return (real - reconstructed).flatten(1).square().mean(1).sqrt() * 255 / (high - low)
 
 
 class EncoderLoss:
@@ -138,21 +137,21 @@ class EncoderLoss:
         images = {name: torch.cat([generated[name], real[name]]) for name in real}
         parts: dict[str, Tensor] = {}
         for step in self._encoder.iterates(images):
-            for name, (found, drawn) in step.items():
+            for name, (found, reconstructed) in step.items():
                 known = len(latents)
                 self._add(parts, latent=(found[:known] - latents).square().mean())
-                self._add(parts, pixel=((drawn[known:] - real[name]) * self._scale).square().mean())
-                self._add(parts, feature=self._feature(name, real[name], drawn[known:]))
+                self._add(parts, pixel=((reconstructed[known:] - real[name]) * self._scale).square().mean())
+                self._add(parts, feature=self._feature(name, real[name], reconstructed[known:]))
                 self._add(parts, prior=self._prior(found[known:]))
         weights = {name: getattr(self._recipe, f"{name}_weight") for name in parts}
         return sum((weights[name] * part for name, part in parts.items()), latents.new_zeros(())), parts
 
-    def _feature(self, domain: str, real: Tensor, drawn: Tensor) -> Tensor:
+    def _feature(self, domain: str, real: Tensor, reconstructed: Tensor) -> Tensor:
         if not self._recipe.feature_weight:
-            return drawn.new_zeros(())
+            return reconstructed.new_zeros(())
         with torch.no_grad():
             wanted = self._discriminator.features({domain: real})[domain]
-        found = self._discriminator.features({domain: drawn})[domain]
+        found = self._discriminator.features({domain: reconstructed})[domain]
         return (found - wanted).square().mean() / wanted.square().mean().clamp_min(1e-6)
 
     def _prior(self, latents: Tensor) -> Tensor:
@@ -170,7 +169,7 @@ def descend(
 ) -> Tensor:
     """Return latents [N, Z] moved by descent on the squared distance to images uint8 [N, C, H, W] of a domain.
 
-    The way of Liu & Tuzel 2016 (section 5, cross-domain image transformation), begun at `latents` [N, Z].
+    That is Liu & Tuzel 2016, section 5 (cross-domain image transformation), from `latents` [N, Z] on.
     """
     real = from_bytes(images, encoder.image_range)
     moved = latents.clone().requires_grad_()

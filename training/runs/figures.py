@@ -1,10 +1,12 @@
-"""Figures of a run: panels of curves, sheets of samples, films."""
+"""Figures and tables of runs: panels of curves, sheets of samples, films; CSV, Markdown; distances of snapshots."""
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -13,14 +15,16 @@ from PIL import Image
 
 from training.files import write_whole
 from training.losses.pixels import Images
+from training.metrics.label_free import SNAPSHOT_MEASURES
+from training.runs.folder import RunFolder
 
-Curve = tuple[list[Any], list[float]]  # places along the axis, numbers or words, and the values there
+Curve = tuple[list[Any], list[float]]  # x, numbers or words, and y
 Panels = Mapping[str, Mapping[str, Curve]]  # by title, then by label
 
 COLUMNS = 3
 SIDE = (4.4, 3.0)  # inches of a panel, wide and high
-MAX_TICKS = 6  # places, each of which is named
-FRAME, LAST_FRAME = 200, 2000  # ms of a sheet in a film
+MAX_TICKS = 6  # places along an axis that are all labelled
+FRAME, LAST_FRAME = 200, 2000  # ms, of a sheet in a film
 EXCERPT_FRAMES, EXCERPT_GRID = 24, (2, 4)  # at most so many frames; rows and columns of pairs
 
 
@@ -78,9 +82,14 @@ def sheet(pairs: Images, columns: int = 1) -> Image.Image:
 def save_sheet(pairs: Images, file: Path, columns: int = 1, scale: int = 1) -> Image.Image:
     """Write a sheet as a PNG, its pixels enlarged `scale` times, and return it as it is without."""
     image = sheet(pairs, columns)
-    enlarged = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    enlarged = enlarge(image, scale)
     write_whole(file, lambda aside: enlarged.save(aside, format="PNG"))
     return image
+
+
+def enlarge(image: Image.Image, scale: int) -> Image.Image:
+    """Return an image with its pixels enlarged `scale` times."""
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
 
 
 def save_film(sheets: Sequence[Path], file: Path) -> None:
@@ -120,3 +129,97 @@ def _grid(file: Path, pairs: int) -> Image.Image:
             row = image.crop((0, i * height, width, (i + 1) * height))
             grid.paste(row, (i % columns * width, i // columns * height))
     return grid
+
+
+Value = str | float | None
+Row = Mapping[str, Value]
+Rows = Sequence[Row]
+
+
+def flat(values: object, path: str = "") -> dict[str, Value]:
+    """Flatten nested values, named by their path: generator.width, domains.0.name."""
+    if isinstance(values, Mapping):
+        parts = values.items()
+    elif isinstance(values, list | tuple):
+        parts = {str(number): value for number, value in enumerate(values)}.items()
+    else:
+        return {path: values if isinstance(values, str | float | int | None) else str(values)}
+    leaves: dict[str, Value] = {}
+    for name, value in parts:
+        leaves |= flat(value, f"{path}.{name}" if path else name)
+    return leaves
+
+
+def markdown(rows: Rows) -> str:
+    """Return rows as a Markdown table, with a column for every name."""
+    names = _names(rows)
+    lines = [names, ["---"] * len(names), *([_shown(row.get(name)) for name in names] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def spread(values: Sequence[float], form: str = ".2%") -> str:
+    """Return the mean of values and, if there are several, their standard deviation, as text."""
+    return f"{mean(values):{form}}" + (f" +- {stdev(values):{form}}" if values[1:] else "")
+
+
+def save_report(rows: Rows, folder: Path) -> None:
+    """Write report.csv, with every digit, and report.md into the folder, each as a whole file."""
+    write_whole(folder / "report.csv", lambda aside: _write_csv(rows, aside))
+    write_whole(folder / "report.md", lambda aside: aside.write_text(markdown(rows)))
+
+
+def _write_csv(rows: Rows, file: Path) -> None:
+    with file.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, _names(rows), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _names(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _shown(value: Value) -> str:
+    if value is None:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+
+def distance_curves(run: RunFolder) -> dict[str, Curve]:
+    """Return the curves of the distance of a run's snapshots: its mean over domains, and each domain's.
+
+    Empty if none was measured.
+    """
+    curves = run.curves()
+    name = next((name for name in SNAPSHOT_MEASURES if name in curves), "")
+    return {one: curve for one, curve in curves.items() if name and one.partition("/")[0] == name}
+
+
+def save_distance(run: RunFolder, file: Path) -> None:
+    """Draw the distance of a run's snapshots over its steps, if they were measured."""
+    if curves := distance_curves(run):
+        mean = next(iter(curves))
+        labelled = {one.partition("/")[2] or "mean": curve for one, curve in curves.items()}
+        save_curves({mean: labelled}, "step", file)
+
+
+def samples_of(run: RunFolder) -> list[Path]:
+    """Return the sheets of samples that a run drew, in the order of its steps."""
+    return sorted(run.samples.glob("step_*.png"))
+
+
+def distance_row(run: RunFolder, picture: Path, film: Path) -> Row:
+    """Return how the distance of a run's snapshots fell, and whether it was still falling at the end."""
+    experiment, (measure, (steps, values)) = run.experiment(), next(iter(distance_curves(run).items()))
+    best = min(values)
+    step = steps[values.index(best)]
+    return {
+        "experiment": experiment.name,
+        "pairs": f"![]({film})" if samples_of(run) else "",
+        "distance": f"![]({picture})",
+        "measure": measure,
+        "best": f"{best:.2f}",
+        "after step": f"{int(step):,}",
+        "last": f"{values[-1]:.2f}",
+        "best in the last fifth": "yes" if step > 0.8 * experiment.steps else "no",
+    }

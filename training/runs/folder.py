@@ -13,7 +13,7 @@ runs/00003_digit_edge/
     training.gif        the sheets, one after the other, once the run has ended
     quality.json        what `evaluate` measured
     accuracy.json       what `adapt` measured
-    .lock               held by whoever trains it
+    .lock               held by the process that trains it
 """
 
 from __future__ import annotations
@@ -22,27 +22,30 @@ import json
 import platform
 import re
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from torch.utils.tensorboard import SummaryWriter
 
 from training.config.experiment import EXPERIMENT, Experiment, parse_kept
-from training.engine.distributed import Processes
+from training.engine.machine import Processes
 from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
-from training.files import expecting, read_json, write_json, write_lines, write_tensors
+from training.files import expecting, read_json, write_json, write_lines, write_tensors, writing
 from training.networks.coupled import AdaptedClassifier, CoupledDiscriminator, CoupledGenerator
-from training.runs.metrics_log import MetricsLog
 
 MAX_CHECKPOINTS = 2  # the last, and the one before it
 LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
-COMPUTING = ("device", "threads", "processes", "precision")  # what results depend on, to the last bit
+COMPUTING = ("device", "threads", "processes", "precision")  # facts that results depend on, to the last bit
 MachineFacts = Mapping[str, str | int]
 Snapshot = Literal["best", "last"]
 
@@ -101,7 +104,7 @@ class RunFolder:
             raise ConfigError(f"{self.path}: {error}") from error
 
     def metrics(self) -> list[dict[str, float]]:
-        """Return the lines of metrics, but for one that a kill cut short."""
+        """Return the lines of metrics, without one that was cut short."""
         return read_metrics(self._metrics_file)
 
     def curves(self) -> dict[str, tuple[list[float], list[float]]]:
@@ -115,11 +118,11 @@ class RunFolder:
         return curves
 
     def quality(self, *steps: int) -> dict[str, Any]:
-        """Return what `evaluate` measured after one of these steps. Raises RunError if it has not."""
+        """Return the result of `evaluate` after one of these steps. Raises RunError if there is none."""
         return self._measured(self.quality_file, steps, "evaluate")
 
     def accuracy(self, steps: int) -> dict[str, Any]:
-        """Return what `adapt` measured after so many steps. Raises RunError if it has not."""
+        """Return the result of `adapt` after so many steps. Raises RunError if there is none."""
         return self._measured(self.accuracy_file, (steps,), "adapt")
 
     def _measured(self, file: Path, steps: Sequence[int], verb: str) -> dict[str, Any]:
@@ -135,7 +138,7 @@ class RunFolder:
 
 
 def read_metrics(file: Path) -> list[dict[str, float]]:
-    """Return the lines of metrics in a file, but for one that a kill cut short; none if it is missing."""
+    """Return the lines of metrics in a file, without one that was cut short; empty if there is no file."""
     lines = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         with suppress(json.JSONDecodeError):
@@ -150,10 +153,10 @@ def open_log(file: Path, events: Path, step: int) -> MetricsLog:
 
 
 def find_run(runs: Path, experiment: Experiment) -> RunFolder | None:
-    """Return the run of this experiment that came farthest, and of equals the last, if there is one."""
+    """Return the run of this experiment with the most steps, of equals the last, if there is one."""
     found = []
     for path in sorted(runs.glob("*_*")):
-        with suppress(RunError, ConfigError):  # others may be of an experiment that is read no longer
+        with suppress(RunError, ConfigError):  # runs of earlier versions may be unreadable
             run = RunFolder.open(path)
             found += [run] if run.experiment() == experiment else []
     return max(reversed(found), key=lambda run: last_step(run.checkpoints), default=None)
@@ -165,7 +168,7 @@ def _next_number(runs: Path) -> int:
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write the state after `step` as a whole file, and remove all but the last KEPT."""
+    """Write the state after `step` as a whole file, and remove all but the last MAX_CHECKPOINTS."""
     file = folder / f"step_{step:08d}.pt"
     write_tensors(file, state)
     for old in list_checkpoints(folder)[:-MAX_CHECKPOINTS]:
@@ -186,8 +189,7 @@ def last_step(folder: Path) -> int:
 def load_checkpoint(folder: Path) -> dict[str, Any]:
     """Read the last checkpoint in a folder onto the CPU.
 
-    Raises RunError if there is none, and where it is damaged: whether an older one will do is for the user
-    to say.
+    Raises RunError if there is none, or it is damaged: the user decides whether an older one will do.
     """
     files = list_checkpoints(folder)
     if not files:
@@ -273,12 +275,14 @@ def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:
     Raises RunError if there is none.
     """
     experiment = run.experiment()
-    teacher, state = build_discriminator(experiment), load_checkpoint(run.checkpoints)
+    ema_discriminator, state = build_discriminator(experiment), load_checkpoint(run.checkpoints)
     if "teacher" not in state:
         raise RunError(f"{run.path} has no classifier: its experiment has no auxiliary losses (lessons)")
-    teacher.load_state_dict(state["teacher"])
+    ema_discriminator.load_state_dict(state["teacher"])
     classifiers = {
-        domain.name: AdaptedClassifier(teacher, domain.name, experiment.image_range, experiment.classes).eval()
+        domain.name: AdaptedClassifier(
+            ema_discriminator, domain.name, experiment.image_range, experiment.classes
+        ).eval()
         for domain in experiment.domains
     }
     return classifiers, state["steps_done"]
@@ -328,12 +332,53 @@ def describe_change(run: RunFolder, machine: MachineFacts, torch_version: str) -
 
 
 def seconds(run: RunFolder) -> float:
-    """Return how long a run was trained, by the clock: from the begin of each training to its last line.
+    """Return the wall-clock time of a run in seconds: from the start of each training to its last line.
 
-    Trainings that were stopped and went on add up; a time in which one was halted counts.
+    The times of resumed trainings add up; time in which a process was suspended counts.
     """
     total = 0.0
     for file in run.events.glob("events.out.*"):
         times = [event.wall_time for event in EventFileLoader(str(file)).Load()]
         total += max(times, default=0.0) - min(times, default=0.0)
     return total
+
+
+class MetricsLog:
+    """Writes each line of metrics twice: as JSON and as TensorBoard events."""
+
+    def __init__(self, file: Path, events: Path, step: int) -> None:
+        self._file, self._folder = file, events
+        self._hook = threading.excepthook
+        threading.excepthook = self._ignore_disk_errors
+        with writing(file):
+            self._lines = file.open("a", buffering=1, encoding="utf-8")
+        with writing(events):
+            self._events = SummaryWriter(events, purge_step=step + 1)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Add the values at `step`. Raises RunError if the disk fails."""
+        with writing(self._file):
+            self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        with writing(self._folder):
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+
+    def write_picture(self, step: int, picture: Image.Image) -> None:
+        """Add a sheet of samples at `step` to the events. Raises RunError if the disk fails."""
+        with writing(self._folder):
+            self._events.add_image("samples", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close both files. Raises RunError if the disk fails."""
+        try:
+            with writing(self._file):
+                self._lines.close()
+            with writing(self._folder):
+                self._events.close()
+        finally:
+            threading.excepthook = self._hook
+
+    def _ignore_disk_errors(self, failed: threading.ExceptHookArgs) -> None:
+        """Print no traceback of TensorBoard's thread if the disk fails: its next call raises the error."""
+        if not isinstance(failed.exc_value, OSError):
+            self._hook(failed)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.files import expecting, read_json
-from training.runs.tables import markdown
+from training.runs.figures import markdown
 
 RESULT = "result.json"
 HEAD = """# Results

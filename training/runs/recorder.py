@@ -1,21 +1,30 @@
-"""Recorder of a run: metrics, sheets, checkpoints, measured snapshots, and at the end a plot and a film."""
+"""Recorder of a run: metrics, sheets, checkpoints, measured snapshots, training images, at the end a plot and a film.
+
+The images that each domain learns from are recorded, so that a resumed run learns from the same.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
-from training.engine.held_out import HeldOutImages
+from training.data.dataset import ImageSet, digest
+from training.data.folders import some
+from training.engine.batches import HeldOutImages
 from training.engine.machine import describe_machine
 from training.engine.trainer import Trainer
-from training.errors import DivergedError
+from training.errors import DivergedError, RunError
+from training.files import read_json, write_lines
 from training.losses.pixels import Images
-from training.metrics.snapshots import SnapshotMeasure
+from training.metrics.label_free import SnapshotMeasure
 from training.networks.coupled import generate, latents_of_seeds
 from training.runs.figures import by_metric, save_curves, save_film, save_sheet
 from training.runs.folder import RunFolder, chosen_by, note_machine, save_best, save_checkpoint
@@ -26,7 +35,7 @@ FIRST_PREVIEW = 60.0  # seconds; each further one comes after twice the time
 
 @dataclass(frozen=True)
 class Watch:
-    """What a run is compared with while it trains."""
+    """Images and measure that a run is compared with while it trains."""
 
     held_out: Images = field(default_factory=dict)
     """Test images uint8 [N, C, H, W] by domain, on which the discriminator's accuracy shows overfitting."""
@@ -55,7 +64,7 @@ class Recorder:
     def write_metrics(self) -> dict[str, float]:
         """Write the mean losses since the last time, and return them. Raises DivergedError.
 
-        With them, what the discriminator says of the real, generated and held-out images of each domain.
+        With them come the discriminator's statistics on real, generated and held-out images of each domain.
         """
         self.check()
         state = self._trainer.state
@@ -68,7 +77,7 @@ class Recorder:
         return means
 
     def preview_is_due(self) -> bool:
-        """Return whether it is time for a sheet: a minute after the start, then after 2, 4, 8 and so on."""
+        """Return whether a sheet is due: after a minute, then after 2, 4, 8 and so on."""
         if due := time.monotonic() - self._begun >= self._next_preview:
             self._next_preview *= 2
         return due
@@ -81,7 +90,7 @@ class Recorder:
             self._log.write_picture(steps, sheet)
 
     def measure(self) -> None:
-        """Measure the EMA generator, and keep it if it is the best so far; it costs no random numbers."""
+        """Measure the EMA generator, and keep it if it is the best so far; no random numbers are used."""
         if self._log and self._measure:
             state = self._trainer.state
             values = measure_snapshot(self._trainer, self._measure)
@@ -117,7 +126,7 @@ class Recorder:
             save_film(sorted(self._folder.samples.glob("step_*.png")), self._folder.film_file)
 
     def close(self) -> None:
-        """Flush and close what is open."""
+        """Flush and close the log."""
         if self._log:
             self._log.close()
 
@@ -165,3 +174,52 @@ def stop_requested(processes: int) -> Iterator[Callable[[], bool]]:
         yield lambda: bool(signals)
     finally:
         restore()
+
+
+def write_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> None:
+    """Write each domain's images into the run: fingerprints and names, and a digest of all pixels."""
+    record = {
+        name: {"pixels": digest(images.images), "images": [list(origin) for origin in images.origins]}
+        for name, images in sets.items()
+    }
+    write_lines(run.images_file, [json.dumps(record)])
+
+
+def check_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> str:
+    """Compare each domain's images with the run's record; return a warning, or an empty text.
+
+    Raises RunError, naming the images, if a domain would learn from other images. A run of an earlier version,
+    without a record, is not checked.
+    """
+    if not run.images_file.is_file():
+        return ""
+    record: dict[str, Any] = read_json(run.images_file)
+    if changes := _image_changes(record, sets):
+        raise RunError(
+            f"{run.path} cannot go on: its images have changed, and a domain would learn from others than it "
+            f"began with ({'. '.join(changes)}); restore them, or begin a new run"
+        )
+    if any(record[name]["pixels"] != digest(images.images) for name, images in sets.items()):
+        return "the images are the same, but in another order, or decoded or fitted otherwise than before"
+    return ""
+
+
+def _image_changes(record: Mapping[str, Any], sets: Mapping[str, ImageSet]) -> list[str]:
+    """Return the added and missing images of each domain, compared with the run's record."""
+    known = {name: {mark: file for file, mark in domain["images"]} for name, domain in record.items()}
+    owners = {mark: name for name, images in known.items() for mark in images}
+    changes = []
+    for name, images in sets.items():
+        now = {origin.fingerprint: origin.name for origin in images.origins}
+        counts = Counter(origin.fingerprint for origin in images.origins)
+        before = Counter(mark for _, mark in record.get(name, {"images": []})["images"])
+        taken = [now[mark] for mark in now if owners.get(mark, name) != name]
+        added = [now[mark] for mark in counts - before if mark not in owners or owners[mark] == name]
+        gone = [known[name][mark] for mark in before - counts]
+        parts = [
+            f"{len(files)} {what}: {some(files)}"
+            for what, files in (("were another domain's", taken), ("are new", added), ("are gone", gone))
+            if files
+        ]
+        changes += [f"domain {name}: {'; '.join(parts)}"] if parts else []
+    return changes

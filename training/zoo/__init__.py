@@ -2,27 +2,27 @@
 
 A generator's first layers may be shared by its domains (the trunk) and its last are a domain's own (the
 heads); a discriminator's first layers are a domain's own (the stems) and its last are shared (Liu & Tuzel
-2016, figure 1), or its very last are own again. The experiment sets how many layers are shared, not the architecture.
+2016, figure 1), or its very last are own again. The recipe sets how many layers are shared.
 """
 
 from __future__ import annotations
 
-from training.zoo import cogan, dcgan, modern, soft_cogan
-from training.zoo.rows import Layer, Table
+from training.networks.layers import Architecture
+from training.zoo import cogan, modern, soft_cogan
 
-__all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "FEATURES", "GENERATORS", "Layer", "Table", "size_mismatch"]
+__all__ = ["CLASSIFIERS", "DISCRIMINATORS", "ENCODERS", "FEATURES", "GENERATORS", "size_mismatch"]
 
-FAMILIES = (cogan, dcgan, soft_cogan, modern)
-GENERATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.GENERATORS.items()}
-DISCRIMINATORS: dict[str, Table] = {name: table for one in FAMILIES for name, table in one.DISCRIMINATORS.items()}
+FAMILIES = (cogan, soft_cogan, modern)
+GENERATORS: dict[str, Architecture] = {k: v for one in FAMILIES for k, v in one.GENERATORS.items()}
+DISCRIMINATORS: dict[str, Architecture] = {k: v for one in FAMILIES for k, v in one.DISCRIMINATORS.items()}
 ENCODERS = soft_cogan.ENCODERS
 CLASSIFIERS = soft_cogan.CLASSIFIERS
 FEATURES = soft_cogan.FEATURES
 
 
-def size_mismatch(tables: dict[str, Table], name: str, size: tuple[int, int]) -> str:
+def size_mismatch(architectures: dict[str, Architecture], name: str, size: tuple[int, int]) -> str:
     """Return why an architecture does not fit images of that height and width, and which do; empty if it fits."""
-    if tables[name].size == size:
+    if architectures[name].size == size:
         return ""
-    fitting = [other for other, table in tables.items() if table.size == size]
-    return f"it is for {tables[name].size} pixels and images have {size}: take {', '.join(fitting) or 'none'}"
+    fitting = [other for other, one in architectures.items() if one.size == size]
+    return f"it is for {architectures[name].size} pixels and images have {size}: take {', '.join(fitting) or 'none'}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from training.zoo.rows import Layer, Table
+from training.networks.layers import Architecture, Layer
 
 SIDES = (16, 28, 32, 64, 128, 256)
 _leaky = partial(Layer, activation="leaky_relu")
@@ -57,7 +57,7 @@ def _discriminator(side: int) -> tuple[Layer, ...]:
 
 
 GENERATORS = {
-    f"modern_{side}": Table(
+    f"modern_{side}": Architecture(
         f"blocks with skips that double the sides from {_start(side)}x{_start(side)} to {side}x{side}",
         (side, side),
         _generator(side),
@@ -66,7 +66,7 @@ GENERATORS = {
 }
 
 DISCRIMINATORS = {
-    f"modern_{side}": Table(
+    f"modern_{side}": Architecture(
         f"blocks with skips that halve the sides from {side}x{side}, without normalisation: fit for R1",
         (side, side),
         _discriminator(side),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from training.zoo.rows import Layer, Table, narrowing
+from training.networks.layers import Architecture, Layer
 
 KERAS = 1e-3  # eps of its batch and layer normalisation
 _learned = partial(Layer, norm="batch", eps=KERAS, activation="prelu", slope=0.25)
@@ -20,6 +20,13 @@ def _with_eps(eps: float, *layers: Layer) -> tuple[Layer, ...]:
     return tuple(replace(layer, eps=eps) if layer.norm == "batch" else layer for layer in layers)
 
 
+def _narrowing(first: int, *others: int) -> tuple[Layer, ...]:
+    """Return Soft-CoGAN's plain encoder: 3x3 convolutions, all but the first of which halve the sides."""
+    rows = [Layer("conv", first, 3, 1, 1, activation="leaky_relu")]
+    rows += [Layer("conv", out, 3, 2, 1, activation="leaky_relu") for out in others]
+    return (*rows[:-1], replace(rows[-1], dropout=0.4))
+
+
 _FACE_DRAWN = (
     _learned("linear", 1024, 4),
     *(_doubling(out) for out in (512, 256, 128, 64, 32)),  # 8x8 to 128x128
@@ -27,7 +34,7 @@ _FACE_DRAWN = (
 )
 
 GENERATORS = {
-    "cifar": Table(
+    "cifar": Architecture(
         "Soft-CoGAN's for CIFAR-10 (its type 32): narrow, and wider at the end",
         (32, 32),
         (
@@ -39,7 +46,7 @@ GENERATORS = {
             _image("conv", kernel=6, padding="same"),
         ),
     ),
-    "photo_64": Table(
+    "photo_64": Architecture(
         "Soft-CoGAN's type 64, from 4x4 so that it generates 64x64 and not 256x256",
         (64, 64),
         (
@@ -48,11 +55,13 @@ GENERATORS = {
             _image("deconv", kernel=6, padding="same"),
         ),
     ),
-    "face": Table("the official CelebA generator at 128x128, of one domain", (128, 128), _with_eps(1e-5, *_FACE_DRAWN)),
-    "photo_128": Table(
+    "face": Architecture(
+        "the official CelebA generator at 128x128, of one domain", (128, 128), _with_eps(1e-5, *_FACE_DRAWN)
+    ),
+    "photo_128": Architecture(
         "the same as Soft-CoGAN has it, coupled (its face) or of one domain (its type 128)", (128, 128), _FACE_DRAWN
     ),
-    "photo_256": Table(
+    "photo_256": Architecture(
         "Soft-CoGAN's 256, coupled: photo_128 with twice the channels at first and one doubling more",
         (256, 256),
         (
@@ -62,7 +71,7 @@ GENERATORS = {
             _image("deconv", kernel=3, padding=1),
         ),
     ),
-    "photo_256_deep": Table(
+    "photo_256_deep": Architecture(
         "Soft-CoGAN's type 256, of one domain: photo_256 with PReLU throughout",
         (256, 256),
         (
@@ -85,26 +94,28 @@ _FACE = (
 )
 
 DISCRIMINATORS = {
-    "cifar": Table(
+    "cifar": Architecture(
         "Soft-CoGAN's for CIFAR-10: four convolutions and no normalisation",
         (32, 32),
-        (*narrowing(64, 128, 128, 256), Layer("linear", "logit")),
+        (*_narrowing(64, 128, 128, 256), Layer("linear", "logit")),
     ),
-    "photo_64": Table(
+    "photo_64": Architecture(
         "Soft-CoGAN's type 64: cifar with two convolutions more",
         (64, 64),
-        (*narrowing(64, 128, 128, 128, 256, 512), Layer("linear", "logit")),
+        (*_narrowing(64, 128, 128, 128, 256, 512), Layer("linear", "logit")),
     ),
-    "face": Table("the official CelebA discriminator at 128x128, of one domain", (128, 128), _with_eps(1e-5, *_FACE)),
-    "photo_128": Table(
+    "face": Architecture(
+        "the official CelebA discriminator at 128x128, of one domain", (128, 128), _with_eps(1e-5, *_FACE)
+    ),
+    "photo_128": Architecture(
         "the same as Soft-CoGAN has it; coupled, it shares all but the first two rows", (128, 128), _FACE
     ),
-    "face_layer_norm": Table(
+    "face_layer_norm": Architecture(
         "photo_128 with layer normalisation, as Soft-CoGAN has it unshared: fit for a gradient penalty",
         (128, 128),
         tuple(replace(layer, norm="layer") if layer.norm == "batch" else layer for layer in _FACE),
     ),
-    "photo_256": Table(
+    "photo_256": Architecture(
         "Soft-CoGAN's 256, coupled: six wide convolutions; all but the first two rows are shared",
         (256, 256),
         (
@@ -116,7 +127,7 @@ DISCRIMINATORS = {
             Layer("linear", "logit"),
         ),
     ),
-    "photo_256_deep": Table(
+    "photo_256_deep": Architecture(
         "Soft-CoGAN's type 256, of one domain: photo_256 with a convolution more and a wider dense layer",
         (256, 256),
         (
@@ -131,11 +142,11 @@ DISCRIMINATORS = {
 }
 
 
-_ENCODER = (*narrowing(64, 128, 128, 256), Layer("linear", "latent"))
+_ENCODER = (*_narrowing(64, 128, 128, 256), Layer("linear", "latent"))
 _ENCODED = {"digit": 28, "plain_32": 32, "plain_64": 64, "plain_128": 128, "plain_256": 256}  # pixels a side
 
 ENCODERS = {
-    name: Table(
+    name: Architecture(
         f"Soft-CoGAN's encoder at {side}x{side}: four convolutions, three of them halving, and dropout",
         (side, side),
         _ENCODER,
@@ -152,7 +163,7 @@ _SOFT = (
 )
 
 CLASSIFIERS = {
-    "digit_small": Table(
+    "digit_small": Architecture(
         "two strided convolutions: fast enough for a loss in every training step",
         (28, 28),
         (
@@ -162,7 +173,7 @@ CLASSIFIERS = {
             Layer("linear", "classes"),
         ),
     ),
-    "digit": Table(
+    "digit": Architecture(
         "four convolutions with batch normalisation; its 128 features measure Frechet distances",
         (28, 28),
         (
@@ -174,7 +185,7 @@ CLASSIFIERS = {
             Layer("linear", "classes"),
         ),
     ),
-    "photo_32": Table(
+    "photo_32": Architecture(
         "six convolutions with batch normalisation for small photographs; 256 features, as digit has 128",
         (32, 32),
         (
@@ -188,8 +199,8 @@ CLASSIFIERS = {
             Layer("linear", "classes"),
         ),
     ),
-    "digit_32": Table("Soft-CoGAN's for digits of 32x32: two convolutions without padding", (32, 32), _SOFT),
-    "attributes": Table(
+    "digit_32": Architecture("Soft-CoGAN's for digits of 32x32: two convolutions without padding", (32, 32), _SOFT),
+    "attributes": Architecture(
         "the same at 128x128, Soft-CoGAN's for the attributes of CelebA; a logit each", (128, 128), _SOFT
     ),
 }
@@ -206,7 +217,7 @@ def _vgg(*blocks: tuple[int, int]) -> tuple[Layer, ...]:
 
 
 FEATURES = {
-    "vgg19": Table(
+    "vgg19": Architecture(
         "VGG19 up to its fourteenth convolution (Simonyan & Zisserman 2015, table 1, E): how images look",
         (224, 224),
         _vgg((64, 2), (128, 2), (256, 4), (512, 4), (512, 2)),

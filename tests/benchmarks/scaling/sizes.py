@@ -20,7 +20,7 @@ from tests.benchmarks.serving.load import Load, Question, Sample, measure
 from tests.benchmarks.serving.processes import adopt_orphans
 from tests.benchmarks.serving.servers import ROOT, Arm, serving
 from training.networks.coupled import CoupledGenerator
-from training.networks.init import initialise
+from training.networks.weights import initialise
 from training.onnx_export import write_onnx
 from training.zoo import GENERATORS
 

@@ -22,11 +22,11 @@ from typing import Literal, get_args
 import torch
 
 from tests.benchmarks.training.loops import LOOPS, Loop
+from training.config import Precision
 from training.config.experiment import Experiment, load_experiment
-from training.config.fields import Precision
 from training.engine.machine import Machine, describe_machine
 from training.engine.trainer import Trainer
-from training.runs.tables import Value, markdown
+from training.runs.figures import Value, markdown
 
 Kind = Literal["cpu", "cuda", "mps"]
 KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}

@@ -11,12 +11,11 @@ from typing import Any
 import training
 from training.config.data import DomainConfig
 from training.config.experiment import Experiment, load_experiment, parse_experiment
-from training.config.losses import ClassifierConfig
+from training.config.networks import ClassifierConfig
 from training.losses.adversarial import LOSSES, PENALTIES
-from training.losses.auxiliary import AUXILIARY_LOSSES
-from training.losses.coupling import COUPLINGS
+from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS
 from training.losses.pixels import AUGMENTATIONS
-from training.networks.init import OPTIMISERS
+from training.networks.weights import OPTIMISERS
 from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 
 DOCS = Path(training.__file__).parents[1] / "docs"

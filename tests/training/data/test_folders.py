@@ -1,14 +1,18 @@
-"""Folders of images: splits and classes, and nothing of anywhere else."""
+"""Folders of images: every image is read or reported, once, and nothing else is; splits and classes by folders."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.training.data.folders import levels, load, write
+from tests.training.data.picture_sets import SIZE
 from training.errors import DataError
 
 
@@ -132,3 +136,148 @@ def test_classes_that_are_numbers_are_numbered_by_their_value(tmp_path: Path) ->
     assert sorted(loaded.labels.tolist()) == [7, 9, 10]
     assert loaded.class_names == tuple(map(str, range(11)))
     assert levels(tmp_path, where={"label": 7}) == levels(tmp_path, where={"label": "7"}) == [7]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [
+        (".Jpg", "JPEG"),
+        (".JPEG", "JPEG"),
+        (".jfif", "JPEG"),
+        (".Png", "PNG"),
+        (".Tif", "TIFF"),
+        (".TIFF", "TIFF"),
+        (".WebP", "WEBP"),
+        (".Bmp", "BMP"),
+        (".avif", "AVIF"),
+        (".JP2", "JPEG2000"),
+        (".gif", "GIF"),
+        (".ppm", "PPM"),
+        (".tga", "TGA"),
+        (".qoi", "QOI"),
+        ("", "JPEG"),
+        (".jpg_large", "JPEG"),
+        (".jpg", "PNG"),
+        (".1", "PNG"),
+    ],
+)
+def test_an_image_is_known_by_what_it_holds(tmp_path: Path, suffix: str, kind: str) -> None:
+    """Suffixes in any case, of any format that Pillow reads, wrong ones and none."""
+    write(tmp_path / "train", 1)
+    write(tmp_path / "train", 50, suffix=suffix, kind=kind)
+    assert levels(tmp_path) == pytest.approx([1, 50], abs=2)
+
+
+def test_what_is_no_image_is_passed_over(tmp_path: Path) -> None:
+    """Captions, annotations, statistics and what systems leave beside images are no images and no tables."""
+    write(tmp_path / "train", 1, 2)
+    write(tmp_path / "test", 3)
+    for folder in (tmp_path, tmp_path / "train"):
+        for name in ("001.txt", "001.json", "001.xml", "labels.csv", "captions.jsonl", "Thumbs.db", ".DS_Store"):
+            (folder / name).write_text('{"shapes": []}')
+        (folder / "._001.png").write_bytes(b"\0\5\26\7")
+        np.savez(folder / "fid_stats.npz", mu=np.zeros(4))
+        (folder / "features.h5").write_bytes(b"x")
+        (folder / "notes.pdf").write_bytes(b"%PDF-1.4")
+        (folder / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+        (folder / "LICENSE").write_text("mine")
+        write(folder / "__MACOSX", 90)
+        write(folder / "@eaDir", 91)
+    assert (levels(tmp_path), levels(tmp_path, "test")) == ([1, 2], [3])
+
+
+def test_what_is_left_out_is_reported_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """How many files, which and why: other formats, archives, backups, links to nothing, hidden images."""
+    train = write(tmp_path / "train", 1)
+    for name in ("a.heic", "b.HEIC", "c.nef", "more.zip", "d.jpg.part", "e.png~"):
+        (train / name).write_bytes(b"x")
+    (train / "f.png").symlink_to("gone.png")
+    write(train / ".trash", 9)
+    shutil.copy(train / "001.png", train / ".001.png")
+    os.mkfifo(train / "g.png")
+    (train / "loop").symlink_to(train)
+    with caplog.at_level(logging.WARNING):
+        assert levels(tmp_path) == levels(tmp_path) == [1]
+    (line,) = caplog.messages
+    assert line.startswith(f"{train}: 1 images are read; left out ")
+    for part in (
+        f"2 (.heic cannot be read: convert to PNG or JPEG): {train}/a.heic, {train}/b.HEIC",
+        "1 (.nef cannot be read",
+        f"1 (archives: unpack them): {train}/more.zip",
+        f"2 (unfinished files or backups): {train}/d.jpg.part, {train}/e.png~",
+        f"1 (links to nothing): {train}/f.png",
+        f"2 (hidden): {train}/.001.png, {train}/.trash",
+        f"1 (not regular files): {train}/g.png",
+        f"1 (links to a folder around them): {train}/loop",
+    ):
+        assert part in line
+
+
+def test_a_split_of_nothing_that_can_be_read_says_so(tmp_path: Path) -> None:
+    """Photographs of a telephone alone are named with what to do."""
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a.heic").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"no image that can be read; left out 1 \(\.heic .+ convert to PNG"):
+        load(tmp_path)
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    """A split, a class, a folder within one and an image may be links to elsewhere."""
+    a, cat, dog = (write(tmp_path / "store" / name, level) for name, level in (("a", 1), ("cat", 2), ("dog", 3)))
+    source = tmp_path / "source"
+    write(source / "test", 9)
+    (source / "train").symlink_to(a)
+    assert levels(source) == [1]
+    (a / "more").symlink_to(cat)
+    (a / "z.png").symlink_to(dog / "003.png")
+    assert levels(source) == [1, 2, 3]
+    classes = tmp_path / "classes"
+    for split in ("train", "test"):
+        (classes / split).mkdir(parents=True)
+        for folder in (cat, dog):
+            (classes / split / folder.name).symlink_to(folder)
+    loaded = load(classes)
+    assert loaded.class_names == ("cat", "dog")
+    assert loaded.labels is not None
+    assert loaded.labels.tolist() == [0, 1]
+
+
+def test_a_folder_that_may_not_be_read_is_named(as_a_user: Path) -> None:
+    """Nothing below a split is left out because its permission is missing."""
+    write(as_a_user / "train", 1)
+    more = write(as_a_user / "train" / "more", 2)
+    more.chmod(0)
+    try:
+        with pytest.raises(DataError, match=rf"folder {more} cannot be read \(Permission denied\)"):
+            load(as_a_user)
+    finally:
+        more.chmod(0o700)
+    (more / "002.png").chmod(0)
+    with pytest.raises(DataError, match=r"image .+002\.png .*cannot be read: .*Permission denied"):
+        load(as_a_user)
+
+
+def test_all_damaged_images_are_named(tmp_path: Path) -> None:
+    """One error has every image that cannot be read, not the first alone."""
+    train = write(tmp_path / "train", 1)
+    for name in ("a.png", "b.jpg"):
+        (train / name).write_bytes(b"<html>")
+    (train / "c.png").touch()
+    with pytest.raises(DataError, match=r"image \S+a\.png .+ cannot be read: .+2 others: \S+b\.jpg, \S+c\.png; mend"):
+        load(tmp_path)
+
+
+def test_a_name_of_other_bytes_is_read(tmp_path: Path) -> None:
+    """Names of old systems are no UTF-8, and their images are images."""
+    train = write(tmp_path / "train", 1)
+    (train / "001.png").rename(os.fsdecode(os.fsencode(train) + b"/caf\xe9.png"))
+    assert levels(tmp_path) == [1]
+
+
+def test_the_first_page_of_a_scan_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of files with several pages the first counts, and that is said."""
+    train = write(tmp_path / "train", 1)
+    first, second = (Image.new("L", SIZE, level) for level in (21, 22))
+    first.save(train / "scan.tif", save_all=True, append_images=[second])
+    assert levels(tmp_path) == [1, 21]
+    assert f"of 1 files with several pages the first is read: {train}/scan.tif" in caplog.text

@@ -1,15 +1,18 @@
-"""How one image becomes the network's."""
+"""How an image of a source becomes the network's, and what is kept of decoding it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.training.data.folders import levels, write
 from training.config.data import DomainConfig
+from training.data import preprocess
 from training.data.preprocess import fit
 from training.errors import DataError
 
@@ -97,3 +100,35 @@ def test_grey_of_16_bits_is_scaled(tmp_path: Path, suffix: str) -> None:
         assert np.array_equal(fit(image, SIZE, domain())[..., 0], np.rint(levels / 257))
     big_endian = Image.frombytes("I;16B", SIZE, levels.astype(">u2").tobytes())
     assert np.array_equal(fit(big_endian, SIZE, domain())[..., 0], np.rint(levels / 257))
+
+
+def test_images_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image is at its row, however many are read at once."""
+    monkeypatch.setattr(preprocess, "ROWS_AT_ONCE", 2)
+    write(tmp_path / "train", *range(60, 65))
+    assert levels(tmp_path) == [60, 61, 62, 63, 64]
+
+
+def test_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second time they come from the cache, unless one of them has changed; a full cache is no error."""
+    decoded: list[str] = []
+    decode = preprocess.decode
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def counted(cell: dict[str, Any]) -> Image.Image:
+        decoded.append(cell["path"])
+        return decode(cell)
+
+    monkeypatch.setattr(preprocess, "decode", counted)
+    train = write(tmp_path / "photos" / "train", 1, 2)
+    tmp_path /= "photos"
+    assert levels(tmp_path) == levels(tmp_path) == [1, 2]
+    assert len(decoded) == 2
+    write(train, 3)
+    assert levels(tmp_path) == [1, 2, 3]
+    assert levels(tmp_path, crop=0.5) == [1, 2, 3]
+    assert len(decoded) == 8
+    monkeypatch.setattr(preprocess, "CACHE_LIMIT", 0)
+    write(train, 4)
+    assert levels(tmp_path) == levels(tmp_path) == [1, 2, 3, 4]
+    assert len(decoded) == 16

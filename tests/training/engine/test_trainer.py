@@ -11,15 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from training.config import Precision
 from training.config.experiment import Experiment
-from training.config.fields import Precision
 from training.engine.batches import Batches, DiscriminatorInput
-from training.engine.loss_inputs import AuxiliaryLosses, CouplingLosses
 from training.engine.machine import Machine
 from training.engine.state import State
-from training.engine.trainer import DiscriminatorUpdate, GeneratorUpdate, Trainer
+from training.engine.trainer import AuxiliaryLosses, CouplingLosses, DiscriminatorUpdate, GeneratorUpdate, Trainer
 from training.losses.adversarial import LOSSES
-from training.losses.coupling import GeneratedBatch
+from training.losses.auxiliary import GeneratedBatch
 
 MakeExperiment = Callable[..., Experiment]
 MakeTrainer = Callable[[Experiment], Trainer]
@@ -97,7 +96,7 @@ def test_judged_together_is_judged_apart(make_experiment: MakeExperiment, make_t
     trainer = make_trainer(make_experiment(("digit", "edge", "negative")))
     names = list(trainer.state.generator.heads)
     places = {place: {name: torch.randn(3, 1, 28, 28) for name in names} for place in ("real", "fake")}
-    for place, logits in trainer._update_discriminator._judge(places).items():
+    for place, logits in trainer._update_discriminator._logits_by_place(places).items():
         torch.testing.assert_close(logits, trainer.state.discriminator(places[place]))
 
 

@@ -1,4 +1,4 @@
-"""Networks from architectures, over any number of domains by the same code."""
+"""Networks from architectures, over any number of domains by the same code, and latents of given images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.latents import draw_latent
 from service.metadata import Prior
 from training.config.experiment import Experiment
 from training.engine.state import build_discriminator, build_generator
-from training.networks.coupled import CoupledDiscriminator, CoupledGenerator, generate, latents_of_seeds
+from training.networks.coupled import CoupledDiscriminator, CoupledGenerator, generate, invert, latents_of_seeds
 from training.zoo import DISCRIMINATORS, GENERATORS
 
 MakeExperiment = Callable[..., Experiment]
@@ -221,3 +221,39 @@ def test_a_latent_gives_the_same_images_in_any_batch(make_experiment: MakeExperi
     }
     for name, images in whole.items():
         assert (images.int() - split[name].int()).abs().max() <= 1  # sums in another order round differently
+
+
+@pytest.fixture
+def generator(make_experiment: MakeExperiment) -> CoupledGenerator:
+    """Return one of three domains whose images depend on the latent, untrained."""
+    torch.manual_seed(0)
+    network = {"width": 1 / 32, "initialisation": "he"}
+    return build_generator(make_experiment(("digit", "edge", "colour"), latent_dim=4, generator=network))
+
+
+@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+@pytest.mark.parametrize("domain", ["digit", "colour"])
+def test_a_generated_image_is_found_again(generator: CoupledGenerator, distribution: str, domain: str) -> None:
+    """The latent of an image gives the image, and the other domains' too; it stays within the prior."""
+    prior = Prior.model_validate({"distribution": distribution, "latent_dim": 4})
+    latents = latents_of_seeds(prior, range(1000, 1003))
+    with torch.no_grad():
+        pairs = generator.eval()(latents)
+        found = invert(generator, domain, pairs[domain], prior, restarts=3, steps=120)
+        again = generator(found.latents)
+    assert (found.distances < found.before / 3).all()
+    for name, images in pairs.items():
+        assert (again[name] - images).square().mean() < (images.roll(1, 0) - images).square().mean() / 10
+    assert found.latents.abs().max() <= (3.0 if distribution == "normal" else 1.0)
+
+
+def test_other_images_change_nothing(generator: CoupledGenerator) -> None:
+    """An image has the same latent alone and among others, and the generator is left as it was."""
+    prior = Prior(distribution="normal", latent_dim=4)
+    images = torch.rand(3, 1, 28, 28)
+    together = invert(generator, "digit", images, prior, restarts=2, steps=5)
+    alone = invert(generator, "digit", images[1:2], prior, restarts=2, steps=5)
+    torch.testing.assert_close(together.latents[1:2], alone.latents, atol=1e-3, rtol=1e-3)
+    assert generator.training
+    assert all(weight.requires_grad for weight in generator.parameters())
+    assert (together.distances <= together.before).all()

@@ -23,8 +23,7 @@ from tensorboard.summary.writer import event_file_writer
 
 from training import train
 from training.config.experiment import Experiment
-from training.engine.distributed import Processes
-from training.engine.machine import describe_machine
+from training.engine.machine import Processes, describe_machine
 from training.errors import ConfigError, RunError
 from training.files import write_json
 from training.runs.folder import (

@@ -19,8 +19,8 @@ from training.engine.machine import Machine
 from training.engine.trainer import Trainer
 from training.errors import RunError
 from training.files import read_json
-from training.metrics import snapshots
-from training.metrics.snapshots import SnapshotMeasure, choose_measure
+from training.metrics import label_free
+from training.metrics.label_free import SnapshotMeasure, choose_measure
 from training.networks.coupled import generate, latents_of_seeds
 from training.runs import recorder
 from training.runs.folder import RunFolder, chosen_by, list_checkpoints, load_average, load_checkpoint, snapshot_step
@@ -38,7 +38,7 @@ DOMAINS = ("digit", "edge", "negative")
 @pytest.fixture
 def classifiers(run_verb: RunVerb, write_experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of trained evaluation classifiers, with which few pairs measure a snapshot."""
-    monkeypatch.setattr(snapshots, "PAIRS", 40)
+    monkeypatch.setattr(label_free, "PAIRS", 40)
     run_verb(train_classifier, write_experiment, "--classifiers", tmp_path / "classifiers", "--epochs", 1)
     return tmp_path / "classifiers"
 
@@ -142,9 +142,9 @@ def test_a_run_without_classifiers_is_measured_without_labels(
     run_verb: RunVerb, write_experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Features of a public network take their place, and the best snapshot is kept by them."""
-    monkeypatch.setattr(snapshots, "PAIRS_WITHOUT_LABELS", 8)
-    monkeypatch.setattr(snapshots, "MAX_REAL_WITHOUT_LABELS", 8)
-    monkeypatch.setattr(snapshots, "SNAPSHOT_SIDE", 32)
+    monkeypatch.setattr(label_free, "PAIRS_WITHOUT_LABELS", 8)
+    monkeypatch.setattr(label_free, "MAX_REAL_WITHOUT_LABELS", 8)
+    monkeypatch.setattr(label_free, "SNAPSHOT_SIDE", 32)
     options = ["--classifiers", tmp_path / "none", *OPTIONS, "--measure-every", 3]
     run_verb(train, write_experiment, "--runs", tmp_path, *options)
     run = RunFolder.open(tmp_path / "00000_tiny")

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from training.networks.coupled import CoupledGenerator
-from training.networks.layers import Layers, build
-from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, FAMILIES, GENERATORS, Table, modern
+from training.networks.layers import Architecture, Layers, build
+from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, FAMILIES, GENERATORS, modern
 
 TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "encoder": ENCODERS, "classifier": CLASSIFIERS}
 OUTPUTS = {"latent": 100, "logit": 1, "classes": 10}
@@ -118,7 +118,7 @@ def count(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
 
-def built(kind: str, table: Table, channels: int) -> Layers:
+def built(kind: str, table: Architecture, channels: int) -> Layers:
     """Build a table at full width, without memory for its weights."""
     shape = (100, 1, 1) if kind == "generator" else (channels, *table.size)
     with torch.device("meta"):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.networks.layers import Block, ChannelNorm, build
-from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, FEATURES, GENERATORS, Layer
+from training.networks.layers import Block, ChannelNorm, Layer, build
+from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, FEATURES, GENERATORS
 
 TABLES = {
     "generator": GENERATORS,

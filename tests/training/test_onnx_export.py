@@ -13,10 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from service.metadata import Prior, graph_digest
-from training.directions import SPREADS, direction_pairs, find_directions, first_weights
 from training.errors import ConfigError
 from training.export import ExportOptions, export_again
-from training.onnx_export import read_metadata
+from training.onnx_export import SPREADS, direction_pairs, find_directions, first_weights, read_metadata
 
 LATENT_DIM = 12
 
@@ -77,7 +76,7 @@ def test_a_generator_is_exported_again(tiny_model: Callable[..., Path], models_d
     assert (moved[:, 2] == moved[0, 2]).all()
     assert (moved[:, 0] != moved[:, 4]).any((1, 2, 3)).all()
     with Image.open(models_dir / "tiny" / "directions.png") as sheet:
-        assert sheet.height == 8 * 2 * pairs["digit"].shape[1]
+        assert sheet.height == 8 * 2 * pairs["digit"].shape[2]
 
 
 def test_a_classifier_has_no_directions(tiny_model: Callable[..., Path], models_dir: Path) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from training.config.experiment import Experiment
 from training.data.dataset import load_split
 from training.losses.pixels import transform
-from training.metrics.frechet import counterpart_distance
-from training.metrics.use import (
+from training.metrics.quality import counterpart_distance
+from training.metrics.translation import (
     Examples,
     Translator,
     compare,

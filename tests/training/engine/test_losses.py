@@ -16,15 +16,13 @@ from torch import Tensor, nn
 from tests.training.conftest import CPU
 from tests.training.test_train import assert_same
 from training.config.experiment import Experiment
-from training.engine.loss_inputs import check_labels
 from training.engine.state import WeightedLosses
-from training.engine.trainer import Trainer
+from training.engine.trainer import Trainer, check_labels
 from training.errors import ConfigError, DataError, RunError
 from training.losses.adversarial import PENALTIES
-from training.losses.auxiliary import AUXILIARY_LOSSES
-from training.losses.coupling import COUPLINGS, GeneratedBatch
+from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS, GeneratedBatch
 from training.pretrained.classifier import Classifier
-from training.pretrained.loss_networks import load_loss_networks
+from training.pretrained.features import load_loss_networks
 from training.train import prepare
 
 MakeExperiment = Callable[..., Experiment]
