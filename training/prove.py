@@ -31,59 +31,32 @@ from training.config.experiment import Experiment, parse_kept
 from training.data.dataset import ImageSet, class_mismatch, load_split
 from training.engine.machine import Machine
 from training.errors import ConfigError, DataError
-from training.files import expecting, read_json, write_json, write_lines
+from training.files import write_json, write_lines
 from training.losses.pixels import Images
 from training.metrics.label_free import measure_without_labels
-from training.metrics.quality import counterpart_distance, load_true_pairs, why_not_classified
-from training.metrics.translation import (
-    NEAR,
-    SIDE,
-    Examples,
-    compare,
-    fit_translator,
-    join_prints,
-    measure_copies,
-    take_prints,
+from training.metrics.quality import (
+    counterpart_distance,
+    find_evaluation_classifiers,
+    load_real,
+    load_true_pairs,
+    measure_classified,
+    why_not_classified,
 )
+from training.metrics.translation import Examples, compare, fit_translator, join_prints, measure_copies, take_prints
 from training.onnx_export import read_metadata
 from training.pretrained.classifier import Classifier, accuracy, fit, labels_of
-from training.runs.figures import Row, markdown, spread
 from training.runs.folder import provenance
+from training.runs.proof_page import page, section
 from training.sample import Source, model_file, open_session, open_source
 from training.zoo import CLASSIFIERS, size_mismatch
 
 MAX_CANDIDATES = 1000  # of a seed, as the service has it
 DECIMALS = 6  # of a confidence, as the service has it
+PLACES = ("to", "page", "models", "classifiers", "machine")  # options that change no figure
 BLOCK = 1000  # pairs that are generated at a time
 USES: tuple[Use, ...] = ("train", "test")
 OWN_LABELS, OTHER_LABELS = 0.97, 0.96  # of the accuracy by real images, to reach
 TRANSFORM, COLUMN = 0.9, 0.5  # of the way from the floor to real pairs, to reach: of a transform, of other pairs
-PAGE = f"""\
-# Proof of use
-
-How well networks do on real test images that learned from generated pairs alone. Written by
-`python -m training.prove` from the files in [proof](proof): no figure here is typed.
-
-```sh
-python -m training.prove models/digit_edge --to docs/proof
-python -m training.prove docs/proof --page docs/proof.md
-```
-
-- **Classifiers** learn from generated images of one domain. The labels are those of the served classifier of the first
-  domain that has one. Another domain learns from the labels of the first domain's images of the same pairs, which only
-  that classifier filters. Measured by the accuracy on all test images. The floor calls every image the most
-  frequent class; **reached** is the share of the accuracy by real images.
-- **Translations** are those of a small U-Net, trained by the cross entropy of every value. Measured by the mean
-  distance to the true counterparts of all test images: the root of the mean squared difference, of 1 between black and
-  white. The floor returns the given image; **reached** is the share of the way from there to that by real pairs.
-- **By real images**: the same network, trained for as many steps on as many real training images or true pairs, or on
-  all if there are fewer. Means and standard deviations are over seeds, of the weights, the order and the real images.
-- **Precision and recall** (Kynkäänniemi et al. 2019), on features of a public network; in brackets of training images.
-- **Copies** are searched among pairs without filters, by images averaged to {SIDE} x {SIDE} cells. **Near** is what
-  is nearer than all but {NEAR:.0%} of the test images are to their nearest training image. In brackets the same of
-  test images, and of training images among one another.
-
-"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +69,8 @@ class ProofOptions:
     """Page to write, if the target is a folder of results."""
     models: Path = Path("models")
     """Folder of the served classifiers, <name>/<version>/model.onnx."""
+    classifiers: Path = Path("classifiers")
+    """Folder of the evaluation classifiers, which measure what the filters give; without them that is left out."""
     pairs: Annotated[int, Field(ge=2)] = 20_000
     """Pairs to train on: one of each seed from 0, the first candidate that passes the filters."""
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.9
@@ -142,7 +117,7 @@ def prove(target: Path, options: ProofOptions) -> dict[str, Any]:
     pairs = draw_pairs(source, classifiers, options)
     networks, left_out = proof.classifiers_learn(pairs)
     translators, others_left_out = proof.translators_learn(pairs)
-    kept = TypeAdapter(ProofOptions).dump_python(options, mode="json", exclude={"to", "page", "models", "machine"})
+    kept = TypeAdapter(ProofOptions).dump_python(options, mode="json", exclude={*PLACES})
     return {
         "model": metadata.name,
         "version": metadata.version,
@@ -152,6 +127,7 @@ def prove(target: Path, options: ProofOptions) -> dict[str, Any]:
         "pairs": {"taken": len(pairs.seeds), "candidates": pairs.tried, "classifiers": list(classifiers)},
         "networks": networks + translators,
         "left_out": left_out + others_left_out,
+        "filters": proof.filters_help(pairs),
         **proof.likeness(),
         "processor_minutes": round(time.process_time() / 60, 1),
     }
@@ -308,6 +284,19 @@ class Proof:
         compared = compare(train, generated, training, self.options.seeds, worst=floor)
         return {"test_images": len(given), "floor": floor, **compared}
 
+    def filters_help(self, pairs: Pairs) -> dict[str, Any]:
+        """Measure filtered pairs, and as many without filters, by evaluation classifiers; empty without these."""
+        real, experiment = load_real(self.experiment), self.experiment
+        found, _ = find_evaluation_classifiers(experiment, real, self.options.classifiers)
+        if not found or not self.classifiers:
+            return {}
+        for classifier in found.values():
+            classifier.to(self.device)
+        blocks = [draw(self.source, seeds) for seeds in torch.arange(len(pairs.seeds)).split(BLOCK)]
+        every = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+        groups = {"filtered": pairs.images, "all": every}
+        return {name: measure_classified(experiment, images, real, found) for name, images in groups.items()}
+
     def likeness(self) -> dict[str, Any]:
         """Return precision and recall of each domain's images, and how many are copies, as JSON."""
         options, experiment = self.options, self.experiment
@@ -323,66 +312,6 @@ class Proof:
         measured, _ = measure_without_labels(experiment, sample, options.images, self.device)
         equal = {"pairs": options.copies, "equal_to_another": options.copies - different}
         return {"without_labels": measured, "copies": equal | {"domains": copies}}
-
-
-def page(folder: Path) -> str:
-    """Return the page of the results in a folder, in Markdown. Raises RunError if a file holds none."""
-    sections = []
-    for file in sorted(folder.glob("*.json")):
-        with expecting("a proof", file, f"python -m training.prove models/{file.stem} makes it anew"):
-            sections.append(section(read_json(file)))
-    return PAGE + "\n".join(sections)
-
-
-def section(result: Mapping[str, Any]) -> str:
-    """Return the result of one model, in Markdown."""
-    options, pairs, copies = result["options"], result["pairs"], result["copies"]
-    networks, measures = [_network_row(one) for one in result["networks"]], result["without_labels"]["domains"]
-    filters = f"labels by the classifiers of {', '.join(pairs['classifiers'])} are of confidence "
-    filters += f"{options['min_confidence']} or more" + (" and agree" if options["agree"] else "")
-    chosen = f": of {pairs['candidates']:,} candidates those whose {filters}" if pairs["classifiers"] else ""
-    rest = f"Seeds {', '.join(map(str, options['seeds']))}; epochs: {options['epochs']}; up to {options['images']:,} "
-    rest += f"images of a kind for precision and recall; {result['processor_minutes']:.0f} minutes of processor time."
-    blocks = [
-        f"## {result['model']}, version {result['version']}",
-        f"{pairs['taken']:,} pairs{chosen}. {rest}",
-        markdown(networks) if networks else "",
-        *result["left_out"],
-        markdown([_copies_row(name, one, measures[name]) for name, one in copies["domains"].items()]),
-        f"Of {copies['pairs']:,} pairs, {copies['equal_to_another']:,} are equal to another one.",
-    ]
-    return "\n\n".join(block.rstrip() for block in blocks if block) + "\n"
-
-
-def _network_row(one: Mapping[str, Any]) -> Row:
-    form = {"accuracy": ".2%", "distance": ".4f"}[one["measure"]]
-    counts = *one["images"].values(), one["test_images"]
-    return {
-        "network": one["network"] + (f", labels of {one['labels']}" if "labels" in one else ""),
-        "generated, real, test images": ", ".join(f"{count:,}" for count in counts),
-        "measure": one["measure"],
-        "floor": f"{one['floor']:{form}}",
-        "by generated images": spread(one["generated"], form),
-        "by real images": spread(one["real"], form),
-        "reached": f"{one['reached']:.3f}",
-        "to reach": str(one["to_reach"]),
-    }
-
-
-def _copies_row(domain: str, one: Mapping[str, Any], measures: Mapping[str, Any]) -> Row:
-    def beside(name: str, form: str, floor: str = "test") -> str:
-        return f"{one[name]['generated']:{form}} ({one[name][floor]:{form}})"
-
-    shares = {name: measures[name] for name in ("precision", "recall")}
-    return {
-        "domain": domain,
-        **{name: f"{share['generated']:.3f} ({share['floor']:.3f})" for name, share in shares.items()},
-        "training, generated, test images": ", ".join(f"{count:,}" for count in one["images"].values()),
-        "equal to a training image": beside("equal_to_training", ","),
-        "distance to the nearest, median": beside("distance_to_training", ".4f"),
-        "near a training image": beside("near_training", ".2%"),
-        "near another": beside("near_another", ".2%", "training"),
-    }
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from training.config.experiment import parse_kept
 from training.engine.machine import Machine
 from training.onnx_export import read_metadata
 from training.prove import ProofOptions, draw_pairs, served_classifiers
+from training.runs import proof_page
 from training.sample import model_file, open_source
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -52,4 +53,4 @@ def test_candidates_are_those_of_the_service() -> None:
 
 def test_the_page_says_what_was_measured() -> None:
     """docs/proof.md is what `training.prove` writes from docs/proof, to the letter."""
-    assert (DOCS / "proof.md").read_text() == prove.page(DOCS / "proof")
+    assert (DOCS / "proof.md").read_text() == proof_page.page(DOCS / "proof")

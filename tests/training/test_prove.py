@@ -17,7 +17,9 @@ from tests.training.data.picture_sets import pictures, write_split
 from training import prove
 from training.config.experiment import EXPERIMENT, Experiment, parse_experiment
 from training.engine.machine import Machine
+from training.pretrained.classifier import Classifier, classifier_file, save_classifier
 from training.prove import ProofOptions, ServedClassifier, draw_pairs
+from training.runs import proof_page
 from training.sample import open_source
 
 RunVerb = Callable[..., None]
@@ -54,8 +56,12 @@ def test_a_model_is_proven_by_networks_and_copies(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every network stands beside its floor, real images and what is to be reached, on all test images."""
-    models = make_models(tiny_model, make_experiment(("digit", "edge")), ("digit", "edge"))
-    run_verb(prove, models / "tiny", "--to", tmp_path / "to", "--models", models, "--no-agree", *QUICK)
+    models = make_models(tiny_model, experiment := make_experiment(("digit", "edge")), ("digit", "edge"))
+    for domain in experiment.domains:
+        evaluation = Classifier("digit_small", channels=1, classes=10)
+        save_classifier(evaluation, classifier_file(tmp_path / "evaluation", domain, experiment.size))
+    places = ["--to", tmp_path / "to", "--models", models, "--classifiers", tmp_path / "evaluation"]
+    run_verb(prove, models / "tiny", *places, "--no-agree", *QUICK)
     result = read(tmp_path / "to")
     digit, edge, translation = result["networks"]
     assert (digit["network"], digit["labels"], digit["to_reach"]) == ("classifier of digit", "digit", 0.97)
@@ -74,8 +80,15 @@ def test_a_model_is_proven_by_networks_and_copies(
     assert result["copies"]["domains"]["edge"]["images"] == {"training": 300, "generated": 30, "test": 100}
     assert result["copies"]["domains"]["digit"]["equal_to_training"] == {"generated": 0, "test": 0}
     assert "classifier of edge, labels of digit" in capsys.readouterr().out
+    filters = result["filters"]
+    assert filters["filtered"] == filters["all"]  # these filters let every pair pass
+    agreement = filters["all"]["class_agreement"]["edge"]
+    assert 0 <= agreement == round(agreement * 20) / 20
     run_verb(prove, tmp_path / "to", "--page", tmp_path / "page.md")
-    assert f"| {digit['floor']:.2%} |" in (tmp_path / "page.md").read_text()
+    page = (tmp_path / "page.md").read_text()
+    assert f"| {digit['floor']:.2%} |" in page
+    true = filters["all"]["class_agreement_of_real_pairs"]["edge"]
+    assert f"| edge | {agreement:.4f} ({agreement:.4f}, {true:.4f}) |" in page
 
 
 def test_what_the_data_lack_is_left_out(run_verb: RunVerb, tiny_model: MakeModel, tmp_path: Path) -> None:
@@ -99,7 +112,8 @@ def test_what_the_data_lack_is_left_out(run_verb: RunVerb, tiny_model: MakeModel
         "No classifiers learned from the pairs: none that is served goes with the model.",
         "No translation from plain to other: there are no true pairs.",
     ]
-    assert all(sentence in prove.page(tmp_path / "to") for sentence in result["left_out"])
+    assert result["filters"] == {}
+    assert all(sentence in proof_page.page(tmp_path / "to") for sentence in result["left_out"])
 
 
 def test_labels_of_other_classes_are_no_use(

@@ -137,15 +137,22 @@ def measure(experiment: Experiment, pairs: Images, classifiers: Path, device: to
     if counterparts := measure_counterparts(experiment, pairs):
         quality["counterpart_distance"] = counterparts
     if evaluation_classifiers:
-        classified = {name: pairs[name] for name in evaluation_classifiers}
-        names = {name: images.class_names for name, images in real.items()}
-        quality |= measure_classes(classified, evaluation_classifiers, names)
-        quality |= measure_real_pairs(experiment, evaluation_classifiers)
-        quality |= measure_doubt(classified, real, evaluation_classifiers)
-        quality["frechet_distance"] = measure_distances(experiment, pairs, real, evaluation_classifiers)
+        quality |= measure_classified(experiment, pairs, real, evaluation_classifiers)
     if reasons:
         quality["without_classes"] = reasons
     return quality
+
+
+def measure_classified(
+    experiment: Experiment, pairs: Images, real: dict[str, ImageSet], evaluation_classifiers: dict[str, Classifier]
+) -> dict[str, Any]:
+    """Return every measure that needs evaluation classifiers, of the domains that have one, as JSON."""
+    classified = {name: pairs[name] for name in evaluation_classifiers}
+    names = {name: images.class_names for name, images in real.items()}
+    measured = measure_classes(classified, evaluation_classifiers, names)
+    measured |= measure_real_pairs(experiment, evaluation_classifiers)
+    measured |= measure_doubt(classified, real, evaluation_classifiers)
+    return measured | {"frechet_distance": measure_distances(experiment, pairs, real, evaluation_classifiers)}
 
 
 def load_real(experiment: Experiment) -> dict[str, ImageSet]:
