@@ -97,7 +97,8 @@ class ModelRepository:
         """Return why there are no models."""
         try:
             next(self.folder.iterdir(), None)
-            inside = any((self.folder / place / MODEL_FILE).is_file() for place in ("", *_visible(self.folder)))
+            places = ("", *_visible(self.folder))
+            inside = any(os.access(self.folder / place / MODEL_FILE, os.F_OK) for place in places)
         except OSError as error:
             return f"the models folder {self.folder} cannot be read: {error.strerror}"
         hint = "; it is a model itself: name the folder around it" if inside else ""

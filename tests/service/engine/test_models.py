@@ -153,10 +153,15 @@ def test_a_file_that_never_arrived_is_called_so(
 
 
 @pytest.mark.parametrize("inside", ["tiny", "tiny/1"])
-def test_a_model_in_place_of_its_folder_is_told(tiny_model: Callable[..., Path], models_dir: Path, inside: str) -> None:
-    """One who names the model itself learns which folder to name."""
+def test_a_model_in_place_of_its_folder_is_told(
+    tiny_model: Callable[..., Path], models_dir: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    """One who names the model itself learns which folder to name, also beside a folder of another user."""
     tiny_model()
-    assert "name the folder around it" in open_folder(models_dir / inside).none_found
+    (models_dir / inside / "lost+found").mkdir(mode=0o0)
+    monkeypatch.chdir(models_dir / inside)
+    with unprivileged():
+        assert "name the folder around it" in ModelRepository(Path(), "cpu", 8).unavailable_reason()
 
 
 @pytest.mark.parametrize(
