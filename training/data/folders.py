@@ -19,9 +19,11 @@ import pyarrow
 
 from training.data.listing import (
     METADATA,
+    composed,
     entries_of,
     has_images,
     identity,
+    is_folder,
     is_hidden,
     is_image,
     list_images,
@@ -39,6 +41,10 @@ ALIASES = {"train": ("training",), "test": ("testing",), "validation": ("valid",
 SPLIT_FOLDER = re.compile(
     r"(?i:train|training|test|testing|val|valid|validation|dev|eval|evaluation)[-_. ]?([A-Z]|\d+)?"
 )  # train, Test, trainA, val2017
+SPLIT_IN_NAME = re.compile(  # of train_images, real_train
+    r"(?i)^(train|test|val|valid|validation|dev|eval)(ing|uation)?(?=[-_. ]|set|image|data)"
+    r"|(?<=[-_. ])(train|test|val|valid|validation|dev|eval)(ing|uation)?$"
+)
 MAX_NUMBERED = 1000  # classes called by numbers below this are numbered by their value
 
 
@@ -49,14 +55,24 @@ class ImageFolder:
         """Find the splits below a source; images are listed when a split is read."""
         self.root = root
         visible = [entry for entry in entries_of(root) if not is_hidden(entry.name)]
-        self.folders = {entry.name: Path(entry.path) for entry in visible if entry.is_dir()}
-        self.lies_flat = any(entry.is_file() and is_image(Path(entry.path)) for entry in visible)
+        self.folders = {entry.name: Path(entry.path) for entry in visible if is_folder(entry)}
+        self.lies_flat = any((path := Path(entry.path)).is_file() and is_image(path) for entry in visible)
         self._broken = [entry.name for entry in visible if entry.is_symlink() and not Path(entry.path).exists()]
+
+    @property
+    def split_folders(self) -> list[str]:
+        """Folders that are called as splits are: train, or train_images beside test_images."""
+        parts = {name: match for name in self.folders if (match := SPLIT_IN_NAME.search(name))}
+        rests = {name: (name[: one.start()].casefold(), name[one.end() :].casefold()) for name, one in parts.items()}
+        learned = {rests[name] for name, one in parts.items() if one[0].casefold().startswith("train")}
+        measured = {rests[name] for name, one in parts.items() if not one[0].casefold().startswith("train")}
+        twins = [name for name in rests if rests[name] in learned & measured]
+        return [name for name in self.folders if SPLIT_FOLDER.fullmatch(name) or name in twins]
 
     @property
     def is_one_split(self) -> bool:
         """Whether no folder is called as splits are: all images are of one split then."""
-        return not any(SPLIT_FOLDER.fullmatch(name) for name in self.folders)
+        return not self.split_folders
 
     def find(self, name: str) -> Path | None:
         """Return the folder of a split, if it has images: of that name, or the same but for its case."""
@@ -78,7 +94,7 @@ class ImageFolder:
     def _check_depth(self) -> None:
         """Raise DataError if folders of splits lie one folder deeper than they are looked for."""
         for folder in self.folders.values():
-            inner = {entry.name.casefold() for entry in entries_of(folder) if entry.is_dir()}
+            inner = {entry.name.casefold() for entry in entries_of(folder) if is_folder(entry)}
             splits = sorted(name for name in inner if SPLIT_FOLDER.fullmatch(name))
             if len({name.startswith("train") for name in splits}) == 2:
                 raise DataError(f"{folder} has folders {splits}, which are called as splits: name it as source")
@@ -105,6 +121,7 @@ class ImageFolder:
         if self._broken:
             return f"there is no folder {name!r}; {self._broken} in {self.root} are links to nothing"
         if not named or self.is_one_split:
+            self._check_depth()
             message = f"it has no folder {name!r}, so that all of its images are of the split {WHOLE!r}"
             twin = self.root.name.replace("train", "test", 1)
             if twin != self.root.name and (self.root.parent / twin).is_dir():
@@ -113,8 +130,8 @@ class ImageFolder:
                     f"test_split = '{twin}' has both"
                 )
             return message
-        called = [one for one in named if one.casefold().startswith(name.casefold())]
-        others = [one for one in named if one.casefold().startswith("train") == (name != "test")]
+        called = [one for one in named if name.casefold() in one.casefold()]
+        others = [one for one in named if ("train" in one.casefold()) == (name != "test")]
         example = next(iter(called or others), named[0])
         return (
             f"it has no folder {name!r} with images; its folders are {named}: train_split and test_split "
@@ -190,19 +207,22 @@ class ImageFolder:
 
         Classes that are called by numbers are numbered by these: 07 and 7 are the class 7.
         """
-        named = [one for name, one in self.folders.items() if SPLIT_FOLDER.fullmatch(name)]
+        named = [self.folders[name] for name in self.split_folders]
         splits = [folder] if folder == self.root else [folder, *named]
         names = sorted(
             {
                 entry.name
                 for split in splits
                 for entry in entries_of(split)
-                if entry.is_dir() and not is_hidden(entry.name) and has_images(Path(entry.path))
+                if is_folder(entry) and not is_hidden(entry.name) and has_images(Path(entry.path))
             }
         )
         values = [int(name) if name.isascii() and name.isdecimal() else MAX_NUMBERED for name in names]
         if not names or max(values) >= MAX_NUMBERED:
-            return [[name] for name in names]
+            alike: dict[str, list[str]] = {}  # of two file systems, which write an accent in two ways
+            for name in names:
+                alike.setdefault(composed(name), []).append(name)
+            return list(alike.values())
         called: list[list[str]] = [[str(value)] for value in range(max(values) + 1)]
         for name, value in zip(names, values, strict=True):
             called[value].append(name)

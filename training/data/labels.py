@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from training.config.data import DomainConfig, Use
+from training.data.listing import as_called
 from training.errors import DataError
 
 MISSING = -1  # the hub's number of no class
@@ -61,7 +62,8 @@ def _classes(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
         if not isinstance(label, int | None) or (label or 0) < MISSING:
             raise DataError(
                 f"label_column {domain.label_column!r} of {domain.source!r} holds {label!r} and is "
-                f"{table.features[domain.label_column]}; classes are whole numbers from 0"
+                f"{table.features[domain.label_column]}; classes are whole numbers from 0: number them, or name "
+                "another column, even one that is not there, to learn without classes"
             )
     if {None, MISSING} & set(labels) or len(set(labels)) < 2:  # as images without folders of classes have it
         return None
@@ -87,7 +89,7 @@ def _is_called_alike(own: str, other: str) -> bool:
     """Compare names of classes as they are called, and numbers by their value: 07 is 7."""
     if _is_number(own) and _is_number(other):
         return int(own) == int(other)
-    return own.strip().casefold() == other.strip().casefold()
+    return as_called(own).casefold() == as_called(other).casefold()
 
 
 def _is_number(name: str) -> bool:

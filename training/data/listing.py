@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,8 +23,9 @@ from training.errors import DataError
 log = logging.getLogger(__name__)
 NOT_DRAWN = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF", "FITS", "FPX"}
 UNREADABLE = frozenset(
-    """.heic .heif .hif .jxl .svg .svgz .eps .ai .xcf .kra .exr .hdr .wmf .emf .dcm .raw .cr2 .cr3 .nef .nrw
-    .arw .dng .orf .rw2 .raf .pef .srw .avif .avifs .jp2 .j2k .webp""".split()  # noqa: SIM905  # a line a suffix
+    """.heic .heics .heif .hif .jxl .svg .svgz .eps .ai .xcf .kra .exr .hdr .wmf .emf .dcm .raw .cr2 .cr3 .nef .nrw
+    .arw .dng .orf .rw2 .raf .pef .srw .sr2 .srf .rwl .iiq .3fr .fff .x3f .erf .mrw .kdc .dcr .mef .mos .gpr
+    .fits .fit .fts .jxr .wdp .bpg .djvu .psb .dpx .cin .nii .avif .avifs .jp2 .j2k .webp""".split()  # noqa: SIM905  # a line a suffix
 )  # of images, where Pillow does not read them
 PARTIAL = frozenset({".part", ".crdownload", ".download", ".partial", ".tmp", ".bak", ".old", ".aria2"})
 ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
@@ -75,15 +77,15 @@ def _list(folder: Path, listing: Listing, around: frozenset[tuple[int, int]]) ->
         path = Path(entry.path)
         if is_hidden(entry.name):
             hidden = entry.name.lower() not in SYSTEM and not entry.name.startswith("._")
-            if hidden and (entry.is_dir() or path.suffix.lower() in image_suffixes()):
+            if hidden and (is_folder(entry) or path.suffix.lower() in image_suffixes()):
                 listing.leave_out("hidden", path)
-        elif entry.is_dir():
+        elif is_folder(entry):
             _list(path, listing, around | {place})
         elif METADATA.fullmatch(entry.name):
             listing.metadata.append(path)
         elif reason := _unread(path, entry):
             listing.leave_out(reason, path)
-        elif entry.is_file() and is_image(path):
+        elif path.is_file() and is_image(path):
             listing.images[path] = entry.stat()
 
 
@@ -95,14 +97,22 @@ def _any_image(folder: Path, around: frozenset[tuple[int, int]]) -> Iterator[boo
     for entry in entries_of(folder):
         if is_hidden(entry.name):
             continue
-        if entry.is_dir():
+        if is_folder(entry):
             folders.append(Path(entry.path))
         elif Path(entry.name).suffix.lower() in {*image_suffixes(), *UNREADABLE} or (
-            entry.is_file() and is_image(Path(entry.path))
+            Path(entry.path).is_file() and is_image(Path(entry.path))
         ):
             yield True
     for one in folders:
         yield from _any_image(one, around | {place})
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, by whatever links; one that links to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def entries_of(folder: Path) -> list[os.DirEntry[str]]:
@@ -204,25 +214,58 @@ def some(names: list[str], many: int = 5) -> str:
     return ", ".join(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names[:many]) + more
 
 
+def as_called(name: str) -> str:
+    """Return a name as people compare it: a letter with its accent is one, as macOS writes it or as others do."""
+    return composed(name).strip()
+
+
+def composed(name: str) -> str:
+    """Return a name whose letters and accents are one character each, where there is one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def check_encoding(file: Path) -> None:
+    """Raise DataError for text that is not UTF-8, naming it."""
+    content = file.read_bytes()
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+    if b"\0" in content:  # UTF-16 without a mark
+        raise DataError(f"{file} is not UTF-8 (byte {content.index(0)}): save it as UTF-8")
+
+
 def read_metadata(listing: Listing, folder: Path) -> dict[str, list[Any]]:
     """Return the columns of metadata files, a value or None for each image. Raises DataError."""
     rows: dict[Path, Mapping[str, Any]] = {}
+    twice = []
     for file in listing.metadata:
-        try:
-            table = METADATA_READERS[file.suffix.lower()](file)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise DataError(f"{file} cannot be read: {error}") from error
+        table = _read_table(file)
         if FILE_NAME not in table.column_names:
-            log_once(f"{file} has no column {FILE_NAME!r} and is not read")
+            log_once(f"{file} has no column {FILE_NAME!r} but {table.column_names}, and is not read")
             continue
         for row in table.to_pylist():
-            name = Path(str(row.pop(FILE_NAME)).replace("\\", "/"))
-            rows[Path(os.path.normpath(file.parent / name))] = row
+            path = Path(os.path.normpath(file.parent / Path(str(row.pop(FILE_NAME)).replace("\\", "/"))))
+            if rows.get(path, row) != row:
+                twice.append(str(path))
+            rows[path] = row
+    if twice:
+        log_once(f"{folder}: metadata say different things of {len(twice)} images, the last counts: {some(twice)}")
     inside = [path for path in rows if path.is_relative_to(folder)]
     if lost := [str(path) for path in inside if path not in listing.images]:
         log_once(f"{folder}: metadata name {len(lost)} files that are no images there: {some(lost)}")
     names = dict.fromkeys(name for path in inside for name in rows[path] if name != "image")
     return {name: [rows.get(path, {}).get(name) for path in listing.images] for name in names}
+
+
+def _read_table(file: Path) -> pyarrow.Table:
+    """Return a metadata file as a table. Raises DataError."""
+    try:
+        if file.suffix.lower() != ".parquet":
+            check_encoding(file)
+        return METADATA_READERS[file.suffix.lower()](file)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
 
 
 METADATA_READERS: dict[str, Callable[[Path], pyarrow.Table]] = {

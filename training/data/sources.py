@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from functools import cache, partial
 from operator import itemgetter
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from training.config.data import SourceConfig, Use
 from training.data.folders import ImageFolder
-from training.data.listing import has_images
+from training.data.listing import as_called, has_images
 from training.data.tables import (
     array_splits,
     arrays_named,
@@ -37,6 +38,7 @@ from training.errors import DataError, describe_causes
 DATA_ROOT = "COGAN_DATA"
 HUB_NAME = re.compile(r"(?!.*(--|\.\.))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
 HUB_TIMEOUT = 10.0  # s
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
 
 datasets.disable_progress_bars()
 datasets.logging.set_verbosity(logging.CRITICAL)  # errors are raised, too
@@ -259,16 +261,21 @@ class Class(NamedTuple):
 
 
 def _is_same(value: object, wanted: bool | int | str) -> bool:
-    """Compare names as they are called, and numbers by their value: "07" is 7, and yes and no are not."""
+    """Compare names as they are called, and numbers by their value: "07" is 7, and yes and no are not.
+
+    Only digits are a number: 1_0 and 1e5 are names, and of long numbers every digit counts.
+    """
     if isinstance(value, Class):
+        if isinstance(wanted, bool):
+            return value.name.strip().casefold() in (("true", "yes", "1") if wanted else ("false", "no", "0"))
         numbered = isinstance(wanted, int) and not value.name.lstrip("-").isdecimal()
         return value.number == wanted if numbered else _is_same(value.name, wanted)
     if isinstance(value, bool | None) or isinstance(wanted, bool):
         return value == wanted  # of attributes 1 and 0 are yes and no
-    try:
-        return float(str(value)) == float(wanted)
-    except ValueError:
-        return str(value).strip() == str(wanted).strip()
+    own, other = as_called(str(value)), as_called(str(wanted))
+    if NUMBER.fullmatch(own) and NUMBER.fullmatch(other):
+        return Decimal(own) == Decimal(other)
+    return own == other
 
 
 def _divide(table: datasets.Dataset, config: SourceConfig, use: Use, counts: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -77,6 +77,8 @@ def test_what_is_left_out_is_reported_in_one_line(tmp_path: Path, caplog: pytest
     shutil.copy(train / "001.png", train / ".001.png")
     os.mkfifo(train / "g.png")
     (train / "loop").symlink_to(train)
+    for name in ("self", "self.png"):
+        (train / name).symlink_to(name)
     with caplog.at_level(logging.WARNING):
         assert levels(tmp_path) == levels(tmp_path) == [1]
     (line,) = caplog.messages
@@ -86,7 +88,7 @@ def test_what_is_left_out_is_reported_in_one_line(tmp_path: Path, caplog: pytest
         "1 (.nef cannot be read",
         f"1 (archives: unpack them): {train}/more.zip",
         f"2 (unfinished files or backups): {train}/d.jpg.part, {train}/e.png~",
-        f"1 (links to nothing): {train}/f.png",
+        f"3 (links to nothing): {train}/f.png, {train}/self, {train}/self.png",
         f"2 (hidden): {train}/.001.png, {train}/.trash",
         f"1 (not regular files): {train}/g.png",
         f"1 (links to a folder around them): {train}/loop",
