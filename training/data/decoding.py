@@ -23,7 +23,7 @@ import datasets
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from training.config.data import DomainConfig
 from training.data.preprocess import fit, is_deep
@@ -69,6 +69,8 @@ def decode(cell: dict[str, Any]) -> Image.Image:
             upright = _upright(image)
             upright.info[PAGES] = pages
             return upright
+    except UnidentifiedImageError as error:
+        raise DataError("cannot be read: it is empty, or in no format of images that is known") from error
     except Exception as error:  # each of Pillow's formats has errors of its own
         raise DataError(f"cannot be read: {describe_causes(error)}") from error
 
