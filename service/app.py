@@ -13,7 +13,7 @@ from opentelemetry.trace import TracerProvider
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from service import __version__
 from service.api.clouds import PREDICT, AliasMiddleware, PredictRoute
@@ -72,6 +72,7 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
     cached = ResponseCache(settings.cache_bytes // settings.processes, lambda: registry.changes, metrics)
     _add_routes(app, settings, cached, pools)
     add_health(_add_middleware(app, settings, access, cached), registry, metrics)
+    _check_aliases(app, settings)
     return app
 
 
@@ -115,6 +116,15 @@ def _add_middleware(app: FastAPI, settings: Settings, access: AccessControl | No
 
     app.state.record_refusal = health.state.record_refusal = record_refusal
     return health
+
+
+def _check_aliases(app: FastAPI, settings: Settings) -> None:
+    """Raise SettingsError for an alias of a path that no route of this port has."""
+    for alias, path in settings.routes_by_alias.items():
+        scope = {"type": "http", "path": path, "method": "GET"}
+        if all(route.matches(scope)[0] is Match.NONE for route in app.routes):
+            allowed = "one that /docs lists, and health routes only without COGAN_HEALTH_PORT"
+            raise SettingsError(f"COGAN_ALIASES = '{alias}={path}': there is no route {path!r}; allowed is {allowed}")
 
 
 def _base_app(tracer: TracerProvider | None, pools: Iterable[Executor]) -> FastAPI:

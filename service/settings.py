@@ -17,6 +17,7 @@ from service.errors import SettingsError
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 ALIAS = TypeAdapter(Annotated[str, Field(pattern=r"^/[^\s,=]*=/[^\s,=]*$")])
 ORIGIN = TypeAdapter(Annotated[str, Field(pattern=r"^https?://[^/\s,]+$")])
+ONE_ORIGIN = TypeAdapter(Annotated[str, Field(pattern=r"^https?://[^/\s,*]+$")])  # a page's, compared as it is
 
 
 def _each(check: Callable[[str], object], allowed: str) -> AfterValidator:
@@ -115,7 +116,9 @@ class Settings(BaseSettings):
     """Requests that a key or address may send at once, in each process."""
     trusted_proxies: Networks = "127.0.0.1"
     """Addresses whose X-Forwarded-For is trusted, separated by commas, or *."""
-    cors_origins: Origins | None = None
+    cors_origins: Annotated[str, _each(ONE_ORIGIN.validate_python, "an origin, such as https://example.com")] | None = (
+        None
+    )
     """Origins whose pages may send requests, separated by commas, or *."""
     frame_origins: Origins | None = None
     """Origins whose pages may show this service's in a frame, separated by commas, or *."""

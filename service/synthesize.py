@@ -19,6 +19,7 @@ from functools import cached_property
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict
@@ -70,7 +71,7 @@ class Synthesis(BaseSettings):
     """Name of the generator."""
     pairs: int = Field(ge=1, le=MAX_SEED)
     """Pairs: of each seed from 0 on one. With filters, fewer if no candidate of a seed passes."""
-    to: str
+    to: str = Field(pattern=r"\S")
     """Folder or URL (s3://, gs://, hf://) to write to."""
     format: Literal["webdataset", "imagefolder", "parquet"] = "webdataset"
     """Tars of images and JSON, folders of images and metadata.jsonl, or parquet tables."""
@@ -163,6 +164,8 @@ class Storage:
     def __init__(self, url: str) -> None:
         """`url` is of a folder, or has a scheme. Raises ImportError without fsspec, or the package of the scheme."""
         self._fs: Any = None  # of a URL
+        if url.startswith("file://"):
+            url = unquote(url.removeprefix("file://"))
         self.path = str(Path(url).absolute())
         if "://" in url:
             import fsspec
@@ -248,9 +251,18 @@ def synthesize(synthesis: Synthesis) -> None:
 
     Raises SynthesisError, and RequestError for filters and domains that do not fit.
     """
+    try:
+        _synthesize(synthesis)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        remedy = "choose a place that can be written and has room; the same command goes on"
+        raise SynthesisError(f"--to {synthesis.to}: {error.strerror or error}{where}; {remedy}") from error
+
+
+def _synthesize(synthesis: Synthesis) -> None:
     writer = ShardWriter(synthesis)
     own, storage, plan = synthesis.own, writer.storage, _plan(writer)
-    _check_plan(storage, plan)
+    _check_plan(storage, plan, synthesis)
     there, digests = storage.names(), dict[int, str]()
     missing = [number for number in own if synthesis.name(number) not in there]
     make_shards = {"local": _run_locally, "ray": _run_on_ray}[synthesis.engine]
@@ -288,12 +300,22 @@ def _plan(writer: ShardWriter) -> dict[str, Any]:
     }
 
 
-def _check_plan(storage: Storage, plan: dict[str, Any]) -> None:
-    """Write the plan, or compare it with the one of the shards that are there."""
-    if MANIFEST not in storage.names():
+def _check_plan(storage: Storage, plan: dict[str, Any], synthesis: Synthesis) -> None:
+    """Write the plan, or compare it with the one of the shards that are there. Raises SynthesisError."""
+    if MANIFEST not in (there := storage.names()):
+        if unknown := next((name for name in map(synthesis.name, synthesis.numbers) if name in there), None):
+            raise SynthesisError(
+                f"{storage.path} has {unknown} and no {MANIFEST}, so that nobody knows its pairs; choose another place"
+            )
         _write_manifest(storage, plan)
         return
-    found = json.loads(storage.read(MANIFEST))
+    try:
+        found = json.loads(storage.read(MANIFEST))
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
+    except (ValueError, IsADirectoryError) as error:
+        remedy = "choose another place, or remove it with its shards"
+        raise SynthesisError(f"{storage.path}/{MANIFEST} is no manifest of shards ({error}); {remedy}") from error
     other = [f"{name} {found.get(name)!r:.80}" for name in plan if found.get(name) != plan[name]]
     if other:
         raise SynthesisError(f"{storage.path} has shards of other pairs: {', '.join(other)}; choose another place")

@@ -373,8 +373,8 @@ def shapes(domains: Iterable[Domain]) -> set[tuple[str, int, int, int]]:
 
 
 def next_version(folder: Path) -> int:
-    """Return the version after the highest in a model's folder; 1 if there is none."""
-    versions = [int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal()]
+    """Return the version after the highest in a model's folder; 1 if there is none. A date is no version."""
+    versions = [int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal() and len(entry.name) < 10]
     return max(versions, default=0) + 1
 
 

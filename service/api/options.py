@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,9 +41,10 @@ def parse_body(model: type[Model], content: bytes, limits: Mapping[str, int] = N
     Raises MalformedBody, RequestValidationError, and TooLarge if a field of `limits` is over its limit.
     """
     try:  # the JSON by itself: pydantic would copy all of a long list to validate its first items
-        values = from_json(content or b"{}", allow_inf_nan=False)
+        values = from_json(content.removeprefix(codecs.BOM_UTF8) or b"{}", allow_inf_nan=False)
     except ValueError as error:
-        raise MalformedBody(f"the body is not JSON: {error}") from error
+        hint = "; it is UTF-16, send UTF-8" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ""
+        raise MalformedBody(f"the body is not JSON: {error}{hint}") from error
     return _validate(model, values, "body", limits)
 
 

@@ -14,7 +14,7 @@ from service.http.response_cache import matches
 FOLDER = Path(__file__).parents[1] / "studio"
 DAY_S = 86_400
 MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")  # of X-Forwarded-Prefix
+PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")  # of X-Forwarded-Prefix
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'self'; form-action 'none'"

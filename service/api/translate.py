@@ -56,6 +56,12 @@ class TranslateFields(ClosedModel):
     """Fit of the image to the model's shape: crop keeps its middle, pad adds black; otherwise that of training."""
 
 
+class TranslateForm(TranslateFields):
+    """Fields of a form; its image is read as bytes, but its name is among the known ones."""
+
+    image: None = None
+
+
 class TranslateRequest(TranslateFields):
     """Body of POST /translate as JSON."""
 
@@ -155,7 +161,7 @@ def read_upload(request: Request, content: bytes) -> Upload:
         return Upload(body, _decode_url(body.image), "body")
     parts = _read_form(content, parameters.get(b"boundary"))
     fields = [(name, value.decode(errors="replace")) for name, value in parts if name != "image"]
-    wanted = options.read_fields(fields, TranslateFields, "body")
+    wanted = options.read_fields(fields, TranslateForm, "body")
     images = [value for name, value in parts if name == "image"]
     if not images:
         raise RequestValidationError([{"type": "missing", "loc": ("body", "image"), "msg": "", "input": None}])

@@ -86,13 +86,23 @@ class ModelRepository:
         valid = [version for version in found if VERSION.fullmatch(version)]
         return sorted(valid, key=int, reverse=True) or sorted(found)[:1]
 
+    def misnumbered(self, name: str) -> list[str]:
+        """Return folders that are numbered and yet no versions, such as 01; those with other names are put aside.
+
+        Raises OSError if the model's folder cannot be read.
+        """
+        return [version for version in self._files(name) if version.isdecimal() and not VERSION.fullmatch(version)]
+
     def unavailable_reason(self) -> str:
         """Return why there are no models."""
         try:
             next(self.folder.iterdir(), None)
+            places = ("", *_visible(self.folder))
+            inside = any(os.access(self.folder / place / MODEL_FILE, os.F_OK) for place in places)
         except OSError as error:
             return f"the models folder {self.folder} cannot be read: {error.strerror}"
-        return f"the models folder {self.folder} holds no <name>/<version>/{MODEL_FILE}"
+        hint = "; it is a model itself: name the folder around it" if inside else ""
+        return f"the models folder {self.folder} holds no <name>/<version>/{MODEL_FILE}{hint}"
 
     def load(self, name: str, served: OnnxModel | None) -> LoadResult:
         """Load the highest version that can be served.
@@ -102,27 +112,30 @@ class ModelRepository:
         """
         errors = list[LoadError]()
         try:
-            for version in self.versions(name):
+            versions = self.versions(name)
+            for version in self.misnumbered(name) if any(map(VERSION.fullmatch, versions)) else ():
+                errors.append(LoadError(printable(f"{name}/{version}/{MODEL_FILE}"), _misnamed(version)))
+            for version in versions:
                 try:
                     return self._load_version(name, version, served), errors
                 except (ModelRefused, OSError) as error:
-                    errors.append(LoadError(f"{name}/{version}/{MODEL_FILE}", _reason(error)))
+                    errors.append(LoadError(printable(f"{name}/{version}/{MODEL_FILE}"), _reason(error)))
                     if served is not None:
                         break
         except OSError as error:
-            errors.append(LoadError(name, _reason(error)))
-        return served, errors or [LoadError(name, f"it holds no <version>/{MODEL_FILE} any more")]
+            errors.append(LoadError(printable(name), _reason(error)))
+        return served, errors or [LoadError(printable(name), f"it holds no <version>/{MODEL_FILE} any more")]
 
     def _load_version(self, name: str, version: str, served: OnnxModel | None) -> OnnxModel:
         if not VERSION.fullmatch(version):
-            raise ModelRefused(f"the version folder is named '{version}'; allowed are whole numbers from 1")
+            raise ModelRefused(_misnamed(version))
         path = self.folder / name / version / MODEL_FILE
         if served is not None and (served.version, served.digest) == (version, file_digest(path.read_bytes())):
             return served
         model = OnnxModel(path, self._provider, self._max_batch)
         if (model.name, model.version) != (name, version):
             found = f"{model.name}/{model.version}"
-            raise ModelRefused(f"its metadata says {found}, but its folder is {name}/{version}")
+            raise ModelRefused(f"its metadata says {found}, but its folder is {printable(f'{name}/{version}')}")
         return model
 
     def _files(self, name: str) -> dict[str, object]:
@@ -137,6 +150,16 @@ class ModelRepository:
             except OSError as error:  # its load reports it
                 found[version] = _reason(error)
         return found
+
+
+def _misnamed(version: str) -> str:
+    allowed = "allowed are whole numbers from 1 to 999999999, without zeros in front"
+    return f"the version folder is named '{printable(version)}'; {allowed}"
+
+
+def printable(name: str) -> str:
+    """Return a name with its bytes that are no UTF-8 written out, as JSON can hold it."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _visible(folder: Path) -> list[str]:

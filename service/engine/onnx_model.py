@@ -52,6 +52,7 @@ DTYPES: dict[DataType, tuple[type[np.generic], str]] = {
     "FP32": (np.float32, "tensor(float)"),
     "UINT8": (np.uint8, "tensor(uint8)"),
 }
+LFS_POINTER = b"version https://git-lfs"
 # The name of an external initialiser's file as a TensorProto stores it: field 13, its length, {"location": ...}
 EXTERNAL_DATA = re.compile(rb"\x6a.{1,3}\x0a\x08location\x12", re.DOTALL)
 
@@ -189,6 +190,10 @@ def require_provider(provider: Provider) -> None:
 
 def _load_session(content: bytes, provider: Provider) -> ort.InferenceSession:
     """Return a session of a model file. Raises ModelRefused, and ProviderMissing if it would run elsewhere."""
+    if not content:
+        raise ModelRefused("the file is empty; copy it again")
+    if content.startswith(LFS_POINTER):
+        raise ModelRefused("the file is a pointer of Git LFS, not the model; get it with `git lfs pull`")
     if EXTERNAL_DATA.search(content):
         raise ModelRefused("it has weights in other files (external data); export it as one file")
     options = ort.SessionOptions()

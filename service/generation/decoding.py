@@ -120,6 +120,8 @@ def read_image(file: bytes, stopped: Stopped = lambda: False) -> Image.Image:
         _check_size(image)
         bounded.left = len(file) + MAX_METADATA
         image.load()
+        if image.mode == "LAB":  # which becomes grey by way of RGB alone
+            image = image.convert("RGB")
         turn = TURNS.get(_orientation(exif or image.info.get("exif", b"")))
         image = _shallow(image).transpose(turn) if turn is not None else _shallow(image)
     except RequestError:

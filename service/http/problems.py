@@ -28,6 +28,8 @@ def problem_response(error: Exception, path: str = "") -> Response:
     Below /v2 it has the member `error`, too, which clients of the Open Inference Protocol read.
     """
     problem = _as_request_error(error)
+    if isinstance(problem, UnknownPath) and path.rstrip("/") and path.endswith("/"):
+        problem.detail += "; its paths have no slash at the end"
     body: dict[str, Any] = {
         "title": PHRASES.get(problem.status, "Error"),
         "status": problem.status,

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from service.api.docs import json_body, problems
 from service.api.options import parse_body, require_json
-from service.engine.models import MODEL_FILE, ModelLoader, ModelRegistry, ModelRepository
+from service.engine.models import MODEL_FILE, ModelLoader, ModelRegistry, ModelRepository, printable
 from service.errors import FieldError, Unsupported
 from service.http.access import refuse_cross_site
 from service.v2.routes import TAGS
@@ -80,7 +80,8 @@ def _versions(repository: ModelRepository) -> list[tuple[str, str]]:
     found = []
     with suppress(OSError):
         for name in repository.names():
-            found += [(name, version) for version in repository.versions(name)]
+            versions = dict.fromkeys([*repository.versions(name), *repository.misnumbered(name)])
+            found += [(printable(name), printable(version)) for version in versions]
     return found
 
 

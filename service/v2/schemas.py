@@ -55,10 +55,10 @@ class RequestedOutput(_Request):
 class InferParameters(_Request):
     """Parameters of a request."""
 
-    binary_data_output: bool = False
+    binary_data_output: bool | None = None
     """Send outputs as bytes."""
-    timeout: int | None = Field(default=None, ge=1, le=MAX_TIMEOUT_US)
-    """Deadline in microseconds."""
+    timeout: int | None = Field(default=None, ge=0, le=MAX_TIMEOUT_US)
+    """Deadline in microseconds; 0 is none of its own, as Triton has it."""
 
 
 class InferRequest(_Request):
@@ -75,7 +75,7 @@ class InferRequest(_Request):
 class IndexRequest(_Request):
     """Body of /v2/repository/index."""
 
-    ready: bool = False
+    ready: bool | None = None
     """List served models only."""
 
 

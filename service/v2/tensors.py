@@ -64,8 +64,8 @@ def read_inference(content: bytes, head_length: str | None, model: OnnxModel, ma
     inference = Inference(
         id=request.id,
         inputs=_inputs(request.inputs, content[length:], model, max_rows),
-        outputs=_outputs(request, model, parameters.binary_data_output),
-        timeout_s=None if parameters.timeout is None else parameters.timeout / 1e6,
+        outputs=_outputs(request, model, parameters.binary_data_output or False),
+        timeout_s=parameters.timeout / 1e6 if parameters.timeout else None,
     )
     if (values := inference.values(binary=False)) > MAX_JSON_VALUES:
         detail = f"as JSON, a response has at most {MAX_JSON_VALUES} values, and this would have {values}"
@@ -119,8 +119,10 @@ def _head_length(given: str | None, whole: int) -> int:
 def _check_names(field: str, names: list[str], known: list[str]) -> None:
     """Check that tensors are known and named once."""
     for i, name in enumerate(names):
-        if name not in known or name in names[:i]:
+        if name not in known:
             raise _wrong(f"/{field}/{i}/name", name, known)
+        if name in names[:i]:
+            raise _wrong(f"/{field}/{i}/name", name, f"each name once, of {', '.join(known)}")
 
 
 def _check_parameters(parameters: TensorParameters | None) -> None:

@@ -102,6 +102,16 @@ def test_networks_and_origins_may_be_several(monkeypatch: pytest.MonkeyPatch) ->
     assert load_settings().cors_origins == "*"
 
 
+def test_an_origin_is_compared_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No page has an origin with a star, so that it would silently allow none; what may frame a page has patterns."""
+    monkeypatch.setenv("COGAN_CORS_ORIGINS", "https://*.example")
+    with pytest.raises(SettingsError, match=r"COGAN_CORS_ORIGINS = .+ is not an origin"):
+        load_settings()
+    monkeypatch.delenv("COGAN_CORS_ORIGINS")
+    monkeypatch.setenv("COGAN_FRAME_ORIGINS", "https://*.example")
+    assert load_settings().frame_origins == "https://*.example"
+
+
 def test_model_control_is_off_unless_it_is_turned_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody loads or unloads models by request unless the operator wants it."""
     assert not load_settings().model_control

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from service.errors import InvalidRequest
 from service.synthesize import Synthesis, SynthesisError, synthesize
@@ -28,7 +29,7 @@ def make(tiny_model: MakeModel, models_dir: Path, tmp_path: Path) -> Callable[..
     tiny_model(("digit",), name="reader", kind="classifier", goes_with=("tiny",))
 
     def make(to: str = "pairs", **options: object) -> dict[str, bytes]:
-        place = to if "://" in to else str(tmp_path / to)
+        place = to if not to or "://" in to else str(tmp_path / to)
         fields = {"model": "tiny", "to": place, "models": models_dir} | SMALL | options
         synthesize(Synthesis.model_validate(fields))
         return files(tmp_path / to)
@@ -124,9 +125,37 @@ def test_shards_of_other_pairs_are_left_alone(make: Callable[..., dict[str, byte
     assert make() == before
 
 
+def test_a_file_url_is_a_folder(make: Callable[..., dict[str, bytes]], tmp_path: Path) -> None:
+    """It has the same files, whole or not at all."""
+    make(to=f"file://{tmp_path}/a%20place")
+    assert files(tmp_path / "a place") == make()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("pairs", b"a file", r"--to .+/pairs: (File exists|Not a directory) .+; choose a place that can be written"),
+        ("pairs/manifest.json", b"{", r"manifest\.json is no manifest of shards \(.+\); choose another place"),
+        ("pairs/manifest.json", b"[]", r"it is no JSON object"),
+        ("pairs/manifest.json/x", b"", r"is no manifest of shards"),
+        ("pairs/000001.tar", b"", r"has 000001\.tar and no manifest\.json"),
+    ],
+)
+def test_a_place_that_holds_something_else_is_named(
+    make: Callable[..., dict[str, bytes]], tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    """The error is one line with the place, the cause and the remedy, and nothing is changed."""
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SynthesisError, match=message):
+        make()
+    assert (tmp_path / name).read_bytes() == content
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"to": ""}, ValidationError, "to"),
         ({"model": "nobody"}, SynthesisError, "no generator 'nobody'.*there are tiny"),
         ({"model": "reader"}, SynthesisError, "no generator 'reader'"),
         ({"shards": "3/2"}, SynthesisError, "allowed are 1/2 to 2/2"),

@@ -135,6 +135,8 @@ def test_versions_count_up_and_are_never_changed(coupled: RunFolder, tmp_path: P
         export(coupled, ExportOptions(models=tmp_path, version=9))
     assert describe(coupled, ExportOptions(models=tmp_path), steps=1).version == "10"
     assert [entry.name for entry in (tmp_path / "tiny").iterdir()] == ["9"]
+    (tmp_path / "tiny" / "20241231235959").mkdir()  # no version, so that none comes after it
+    assert next_version(tmp_path / "tiny") == 10
 
 
 def test_a_config_that_was_edited_is_kept(coupled: RunFolder, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import difflib
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -269,4 +270,34 @@ def parse_experiment(values: object) -> Experiment:
     try:
         return EXPERIMENT.validate_python(values)
     except ValidationError as error:
-        raise ConfigError(describe_errors(error)) from error
+        raise ConfigError("; ".join([describe_errors(error), *_remedies(error)])) from error
+
+
+def _remedies(error: ValidationError) -> list[str]:
+    """Return what to write instead of fields that there are not, and of what should be a list."""
+    remedies = []
+    for problem in error.errors():
+        *place, name = problem["loc"] or ("",)
+        if problem["type"] == "unexpected_keyword_argument" and (known := _fields_at(place)):
+            close = difflib.get_close_matches(str(name).lower().replace("-", "_"), known, 1)
+            remedies.append(f"did you mean {close[0]}?" if close else f"fields there are {', '.join(known)}")
+        elif problem["type"] == "tuple_type":
+            named = f"{name} = [...], a list" if isinstance(name, str) else "a list of lists, [[...]]"
+            remedies.append(
+                f"write [[{name}]], a list of tables" if isinstance(problem["input"], dict) else f"write {named}"
+            )
+    return list(dict.fromkeys(remedies))
+
+
+def _fields_at(place: Iterable[int | str]) -> list[str]:
+    """Return the names of the fields at a place of a recipe; none of what has no fields."""
+    found: Any = Experiment
+    for step in place:
+        if isinstance(step, str):
+            found = _dataclass_in(get_type_hints(found).get(step)) if is_dataclass(found) else None
+    return [one.name for one in fields(found)] if is_dataclass(found) else []
+
+
+def _dataclass_in(kind: Any) -> Any:
+    """Return the dataclass that a type is, or is a list of."""
+    return kind if is_dataclass(kind) else next(filter(None, map(_dataclass_in, get_args(kind))), None)

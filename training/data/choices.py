@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import ValidationError
 
 from training.config.data import DOMAIN, DomainConfig
 from training.config.experiment import Values
@@ -39,7 +40,7 @@ class Choices:
     def __call__(self, path: Path, values: Values) -> Values:
         """Return a recipe's values with the fields that it leaves unset, if it names no architecture.
 
-        Raises DataError if the images cannot be read, and ConfigError for a wrong field of a domain.
+        Raises DataError if the images cannot be read.
         """
         networks = [values.get(name, {}) for name in ("generator", "discriminator")]
         if any("table" in network for network in networks if isinstance(network, dict)) or not _have_sources(values):
@@ -47,7 +48,10 @@ class Choices:
         values = {**values, "domains": [dict(domain) for domain in values["domains"]]}
         self._set(values, "name", re.sub(r"[^a-z0-9_]+", "_", path.stem.lower()).strip("_"), "the recipe's file")
         self._set(values, "data_license", "not stated", "no field says it")
-        seen = [self._choose_for(domain) for domain in values["domains"]]
+        try:
+            seen = [self._choose_for(domain) for domain in values["domains"]]
+        except ValidationError:  # of a wrong field, which is found by its place when all are parsed
+            return values
         side = self._side(values, min(one.side for one in seen))
         self._choose_networks(values, side, min(one.count for one in seen))
         return values

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from training.config.data import DomainConfig, PatchesConfig, Use
 from training.config.experiment import Experiment
+from training.data.folders import as_called
 from training.data.preprocess import Fingerprints, decode, decode_rows, fingerprints, in_mode, read_cells
 from training.data.sources import group_of_rows, join_rows, locate, number_rows, open_rows, share_out, share_out_images
 from training.errors import DataError
@@ -72,7 +73,8 @@ def _classes(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
         if not isinstance(label, int | None) or (label or 0) < MISSING:
             raise DataError(
                 f"label_column {domain.label_column!r} of {domain.source!r} holds {label!r} and is "
-                f"{table.features[domain.label_column]}; classes are whole numbers from 0"
+                f"{table.features[domain.label_column]}; classes are whole numbers from 0: number them, or name "
+                "another column, even one that is not there, to learn without classes"
             )
     if {None, MISSING} & set(labels) or len(set(labels)) < 2:  # as images without folders of classes have it
         return None
@@ -98,7 +100,7 @@ def _is_same_name(own: str, other: str) -> bool:
     """Compare names of classes, ignoring case, and numbers by value: 07 is 7."""
     if _is_number(own) and _is_number(other):
         return int(own) == int(other)
-    return own.strip().casefold() == other.strip().casefold()
+    return as_called(own).casefold() == as_called(other).casefold()
 
 
 def _is_number(name: str) -> bool:

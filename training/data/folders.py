@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -26,8 +27,9 @@ from training.errors import DataError
 
 log = logging.getLogger(__name__)
 UNREADABLE = frozenset(
-    """.heic .heif .hif .jxl .svg .svgz .eps .ai .xcf .kra .exr .hdr .wmf .emf .dcm .raw .cr2 .cr3 .nef .nrw
-    .arw .dng .orf .rw2 .raf .pef .srw .avif .avifs .jp2 .j2k .webp""".split()  # noqa: SIM905  # a line a suffix
+    """.heic .heics .heif .hif .jxl .svg .svgz .eps .ai .xcf .kra .exr .hdr .wmf .emf .dcm .raw .cr2 .cr3 .nef .nrw
+    .arw .dng .orf .rw2 .raf .pef .srw .sr2 .srf .rwl .iiq .3fr .fff .x3f .erf .mrw .kdc .dcr .mef .mos .gpr
+    .fits .fit .fts .jxr .wdp .bpg .djvu .psb .dpx .cin .nii .avif .avifs .jp2 .j2k .webp""".split()  # noqa: SIM905  # a line a suffix
 )  # of images, where Pillow does not read them
 PARTIAL = frozenset({".part", ".crdownload", ".download", ".partial", ".tmp", ".bak", ".old", ".aria2"})
 ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
@@ -74,15 +76,15 @@ def _list(folder: Path, listing: Listing, around: frozenset[tuple[int, int]]) ->
         path = Path(entry.path)
         if is_hidden(entry.name):
             hidden = entry.name.lower() not in SYSTEM and not entry.name.startswith("._")
-            if hidden and (entry.is_dir() or path.suffix.lower() in image_suffixes()):
+            if hidden and (is_folder(entry) or path.suffix.lower() in image_suffixes()):
                 listing.leave_out("hidden", path)
-        elif entry.is_dir():
+        elif is_folder(entry):
             _list(path, listing, around | {place})
         elif METADATA.fullmatch(entry.name):
             listing.metadata.append(path)
         elif reason := _unread(path, entry):
             listing.leave_out(reason, path)
-        elif entry.is_file() and is_image(path):
+        elif path.is_file() and is_image(path):
             listing.images[path] = entry.stat()
 
 
@@ -94,14 +96,22 @@ def _any_image(folder: Path, around: frozenset[tuple[int, int]]) -> Iterator[boo
     for entry in entries_of(folder):
         if is_hidden(entry.name):
             continue
-        if entry.is_dir():
+        if is_folder(entry):
             folders.append(Path(entry.path))
         elif Path(entry.name).suffix.lower() in {*image_suffixes(), *UNREADABLE} or (
-            entry.is_file() and is_image(Path(entry.path))
+            Path(entry.path).is_file() and is_image(Path(entry.path))
         ):
             yield True
     for one in folders:
         yield from _any_image(one, around | {place})
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, by whatever links; one that links to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def entries_of(folder: Path) -> list[os.DirEntry[str]]:
@@ -169,25 +179,58 @@ def some(names: list[str], many: int = 5) -> str:
     return ", ".join(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names[:many]) + more
 
 
+def as_called(name: str) -> str:
+    """Return a name as people compare it: a letter with its accent is one, as macOS writes it or as others do."""
+    return composed(name).strip()
+
+
+def composed(name: str) -> str:
+    """Return a name whose letters and accents are one character each, where there is one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def check_encoding(file: Path) -> None:
+    """Raise DataError for text that is not UTF-8, naming it."""
+    content = file.read_bytes()
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+    if b"\0" in content:  # UTF-16 without a mark
+        raise DataError(f"{file} is not UTF-8 (byte {content.index(0)}): save it as UTF-8")
+
+
 def read_metadata(listing: Listing, folder: Path) -> dict[str, list[Any]]:
     """Return the columns of metadata files, a value or None for each image. Raises DataError."""
     rows: dict[Path, Mapping[str, Any]] = {}
+    twice = []
     for file in listing.metadata:
-        try:
-            table = METADATA_READERS[file.suffix.lower()](file)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise DataError(f"{file} cannot be read: {error}") from error
+        table = _read_table(file)
         if FILE_NAME not in table.column_names:
-            log_once(f"{file} has no column {FILE_NAME!r} and is not read")
+            log_once(f"{file} has no column {FILE_NAME!r} but {table.column_names}, and is not read")
             continue
         for row in table.to_pylist():
-            name = Path(str(row.pop(FILE_NAME)).replace("\\", "/"))
-            rows[Path(os.path.normpath(file.parent / name))] = row
+            path = Path(os.path.normpath(file.parent / Path(str(row.pop(FILE_NAME)).replace("\\", "/"))))
+            if rows.get(path, row) != row:
+                twice.append(str(path))
+            rows[path] = row
+    if twice:
+        log_once(f"{folder}: metadata say different things of {len(twice)} images, the last counts: {some(twice)}")
     inside = [path for path in rows if path.is_relative_to(folder)]
     if lost := [str(path) for path in inside if path not in listing.images]:
         log_once(f"{folder}: metadata name {len(lost)} files that are no images there: {some(lost)}")
     names = dict.fromkeys(name for path in inside for name in rows[path] if name != "image")
     return {name: [rows.get(path, {}).get(name) for path in listing.images] for name in names}
+
+
+def _read_table(file: Path) -> pyarrow.Table:
+    """Return a metadata file as a table. Raises DataError."""
+    try:
+        if file.suffix.lower() != ".parquet":
+            check_encoding(file)
+        return METADATA_READERS[file.suffix.lower()](file)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
 
 
 METADATA_READERS: dict[str, Callable[[Path], pyarrow.Table]] = {
@@ -204,6 +247,10 @@ ALIASES = {"train": ("training",), "test": ("testing",), "validation": ("valid",
 SPLIT_FOLDER = re.compile(
     r"(?i:train|training|test|testing|val|valid|validation|dev|eval|evaluation)[-_. ]?([A-Z]|\d+)?"
 )  # train, Test, trainA, val2017
+SPLIT_IN_NAME = re.compile(  # of train_images, real_train
+    r"(?i)^(train|test|val|valid|validation|dev|eval)(ing|uation)?(?=[-_. ]|set|image|data)"
+    r"|(?<=[-_. ])(train|test|val|valid|validation|dev|eval)(ing|uation)?$"
+)
 MAX_NUMBERED = 1000  # names that are numbers below this are the class numbers
 
 
@@ -214,14 +261,24 @@ class ImageFolder:
         """Find the splits below a source; images are listed when a split is read."""
         self.root = root
         visible = [entry for entry in entries_of(root) if not is_hidden(entry.name)]
-        self.folders = {entry.name: Path(entry.path) for entry in visible if entry.is_dir()}
-        self.lies_flat = any(entry.is_file() and is_image(Path(entry.path)) for entry in visible)
+        self.folders = {entry.name: Path(entry.path) for entry in visible if is_folder(entry)}
+        self.lies_flat = any((path := Path(entry.path)).is_file() and is_image(path) for entry in visible)
         self._broken = [entry.name for entry in visible if entry.is_symlink() and not Path(entry.path).exists()]
+
+    @property
+    def split_folders(self) -> list[str]:
+        """Folders that are called as splits are: train, or train_images beside test_images."""
+        parts = {name: match for name in self.folders if (match := SPLIT_IN_NAME.search(name))}
+        rests = {name: (name[: one.start()].casefold(), name[one.end() :].casefold()) for name, one in parts.items()}
+        learned = {rests[name] for name, one in parts.items() if one[0].casefold().startswith("train")}
+        measured = {rests[name] for name, one in parts.items() if not one[0].casefold().startswith("train")}
+        twins = [name for name in rests if rests[name] in learned & measured]
+        return [name for name in self.folders if SPLIT_FOLDER.fullmatch(name) or name in twins]
 
     @property
     def is_one_split(self) -> bool:
         """Whether no folder has the name of a split, so that all images are of one split."""
-        return not any(SPLIT_FOLDER.fullmatch(name) for name in self.folders)
+        return not self.split_folders
 
     def find(self, name: str) -> Path | None:
         """Return the folder of a split, if it has images: of that name, of whatever case, or of an alias."""
@@ -243,7 +300,7 @@ class ImageFolder:
     def _check_depth(self) -> None:
         """Raise DataError if the folders of splits lie one level deeper."""
         for folder in self.folders.values():
-            inner = {entry.name.casefold() for entry in entries_of(folder) if entry.is_dir()}
+            inner = {entry.name.casefold() for entry in entries_of(folder) if is_folder(entry)}
             splits = sorted(name for name in inner if SPLIT_FOLDER.fullmatch(name))
             if len({name.startswith("train") for name in splits}) == 2:
                 raise DataError(f"{folder} has folders {splits}, which are called as splits: name it as source")
@@ -270,6 +327,7 @@ class ImageFolder:
         if self._broken:
             return f"there is no folder {name!r}; {self._broken} in {self.root} are links to nothing"
         if not named or self.is_one_split:
+            self._check_depth()
             message = f"it has no folder {name!r}, so that all of its images are of the split {WHOLE!r}"
             twin = self.root.name.replace("train", "test", 1)
             if twin != self.root.name and (self.root.parent / twin).is_dir():
@@ -278,8 +336,8 @@ class ImageFolder:
                     f"test_split = '{twin}' has both"
                 )
             return message
-        called = [one for one in named if one.casefold().startswith(name.casefold())]
-        others = [one for one in named if one.casefold().startswith("train") == (name != "test")]
+        called = [one for one in named if name.casefold() in one.casefold()]
+        others = [one for one in named if ("train" in one.casefold()) == (name != "test")]
         example = next(iter(called or others), named[0])
         return (
             f"it has no folder {name!r} with images; its folders are {named}: train_split and test_split "
@@ -355,19 +413,22 @@ class ImageFolder:
 
         Names that are numbers are the class numbers: 07 and 7 are the class 7.
         """
-        named = [one for name, one in self.folders.items() if SPLIT_FOLDER.fullmatch(name)]
+        named = [self.folders[name] for name in self.split_folders]
         splits = [folder] if folder == self.root else [folder, *named]
         names = sorted(
             {
                 entry.name
                 for split in splits
                 for entry in entries_of(split)
-                if entry.is_dir() and not is_hidden(entry.name) and has_images(Path(entry.path))
+                if is_folder(entry) and not is_hidden(entry.name) and has_images(Path(entry.path))
             }
         )
         values = [int(name) if name.isascii() and name.isdecimal() else MAX_NUMBERED for name in names]
         if not names or max(values) >= MAX_NUMBERED:
-            return [[name] for name in names]
+            alike: dict[str, list[str]] = {}  # of two file systems, which write an accent in two ways
+            for name in names:
+                alike.setdefault(composed(name), []).append(name)
+            return list(alike.values())
         called: list[list[str]] = [[str(value)] for value in range(max(values) + 1)]
         for name, value in zip(names, values, strict=True):
             called[value].append(name)

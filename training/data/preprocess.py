@@ -88,6 +88,8 @@ def in_mode(image: Image.Image, channels: int) -> Image.Image:
     """
     if is_deep(image):
         image = Image.fromarray(np.rint(np.asarray(image, np.float32) * (255 / 65535)).astype(np.uint8))
+    if image.mode == "LAB":  # which becomes grey by way of RGB alone
+        image = image.convert("RGB")
     if ImageMode.getmode(image.mode).typestr not in BYTES:
         raise DataError(f"holds values of mode {image.mode}, not bytes: save it with 8 or 16 bits a channel")
     if image.has_transparency_data:
@@ -146,6 +148,8 @@ def decode(cell: dict[str, Any]) -> Image.Image:
             upright = _upright(image)
             upright.info[PAGES] = pages
             return upright
+    except UnidentifiedImageError as error:
+        raise DataError("cannot be read: it is empty, or in no format of images that is known") from error
     except Exception as error:  # each of Pillow's formats has errors of its own
         raise DataError(f"cannot be read: {describe_causes(error)}") from error
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from functools import cache, partial
 from operator import itemgetter
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.config.data import SourceConfig, Use
-from training.data.folders import ImageFolder, has_images
+from training.data.folders import ImageFolder, as_called, has_images
 from training.data.tables import (
     array_splits,
     arrays_named,
@@ -36,6 +37,7 @@ from training.errors import DataError, describe_causes
 DATA_ROOT = "COGAN_DATA"
 HUB_NAME = re.compile(r"(?!.*(--|\.\.))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
 HUB_TIMEOUT = 10.0  # s
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
 
 datasets.disable_progress_bars()
 datasets.logging.set_verbosity(logging.CRITICAL)  # errors are raised, too
@@ -258,16 +260,21 @@ class Class(NamedTuple):
 
 
 def _is_same(value: object, wanted: bool | int | str) -> bool:
-    """Compare text with text, and numbers by value: "07" is 7; booleans equal only booleans."""
+    """Compare text with text, and numbers by value: "07" is 7; booleans equal only booleans.
+
+    Only digits are a number: 1_0 and 1e5 are text, and of long numbers every digit counts.
+    """
     if isinstance(value, Class):
+        if isinstance(wanted, bool):
+            return value.name.strip().casefold() in (("true", "yes", "1") if wanted else ("false", "no", "0"))
         numbered = isinstance(wanted, int) and not value.name.lstrip("-").isdecimal()
         return value.number == wanted if numbered else _is_same(value.name, wanted)
     if isinstance(value, bool | None) or isinstance(wanted, bool):
         return value == wanted  # of attributes 1 and 0 are yes and no
-    try:
-        return float(str(value)) == float(wanted)
-    except ValueError:
-        return str(value).strip() == str(wanted).strip()
+    own, other = as_called(str(value)), as_called(str(wanted))
+    if NUMBER.fullmatch(own) and NUMBER.fullmatch(other):
+        return Decimal(own) == Decimal(other)
+    return own == other
 
 
 def _divide(table: datasets.Dataset, config: SourceConfig, use: Use, counts: NDArray[np.bool_]) -> NDArray[np.bool_]:

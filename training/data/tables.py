@@ -18,17 +18,24 @@ from zipfile import BadZipFile
 import datasets
 import h5py
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 from numpy.typing import NDArray
 from PIL import Image
 
 from training.config.data import SourceConfig
-from training.data.folders import Splits, is_hidden
+from training.data.folders import Splits, check_encoding, is_hidden, log_once, some
 from training.data.preprocess import image_suffixes
 from training.errors import DataError, describe_causes
 
 HDF5 = (".hdf5", ".h5", ".hy")
 TEXT_TABLES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson"}
 DESCRIPTIONS = {"README.md", "dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"}
+SPLIT_WORDS = {"train": ("training",), "test": ("testing", "eval", "evaluation"), "validation": ("valid", "val", "dev")}
+SPLIT_PART = re.compile(  # of a table's path: Train, trainA, test-00000-of-00002, val2017
+    r"((?i:train|training|test|testing|val|valid|validation|dev|eval|evaluation))([A-Z])?([-_. ]?\d+(-of-\d+)?)?"
+)
+PART_OF = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.[^/]+)")
 TABLES = frozenset(
     """.parquet .arrow .csv .tsv .json .jsonl .ndjson .zip .tar .gz .tgz .bz2 .xz .zst .lz4
     .7z""".split()  # noqa: SIM905  # a line a suffix
@@ -85,7 +92,11 @@ def read_splits(splits: Splits, split: str) -> datasets.Dataset:
     tables = []
     for name, rows in map(_parts_of, split.split("+")):
         table = splits[name]()
-        (part,) = datasets.ReadInstruction.from_spec(f"rows{rows}").to_absolute({"rows": len(table)})
+        try:
+            (part,) = datasets.ReadInstruction.from_spec(f"rows{rows}").to_absolute({"rows": len(table)})
+        except (AssertionError, ValueError) as error:
+            allowed = f"as in {name}[:100], {name}[50%:] and {name}[10:20], without spaces"
+            raise DataError(f"Unrecognized instruction {rows!r}: a part of a split is written {allowed}") from error
         first, last = part.from_ or 0, len(table) if part.to is None else part.to
         tables.append(table if not rows else table.select(range(first, last)))
     return tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables)
@@ -94,7 +105,7 @@ def read_splits(splits: Splits, split: str) -> datasets.Dataset:
 def _read_npz(file: Path) -> datasets.Dataset:
     try:
         with file.open("rb") as handle, np.load(handle) as arrays:
-            columns = {name: _column(arrays[name], f"{file}: {name}") for name in arrays.files}
+            columns = {name: _column(_rows(arrays[name], f"{file}: {name}"), f"{file}: {name}") for name in arrays}
     except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     return _table(columns, file)
@@ -103,17 +114,41 @@ def _read_npz(file: Path) -> datasets.Dataset:
 def _read_hdf5(file: Path, ids: Path) -> datasets.Dataset:
     rows: dict[str, list[Any]] = {}
     try:
+        check_encoding(ids)
         names = ids.read_text(encoding="utf-8-sig").split()
         if not names:
             raise DataError(f"{ids} names no image")
         with h5py.File(file) as groups:
             for name in names:
-                for member, value in groups[name].items():
+                members = _members(groups, name, file)
+                if rows and members.keys() != rows.keys():
+                    raise DataError(
+                        f"{file}: {name!r} has {sorted(members)}, and ids before it {sorted(rows)}: give each the same"
+                    )
+                for member, value in members.items():
                     text = h5py.check_string_dtype(value.dtype) is not None
                     rows.setdefault(member, []).append(np.asarray((value.asstr() if text else value)[()]))
-    except (OSError, KeyError, AttributeError) as error:
+    except (OSError, KeyError) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     return _table({name: _column(values, f"{file}: {name}") for name, values in rows.items()}, file)
+
+
+def _members(groups: h5py.File, name: str, file: Path) -> dict[str, h5py.Dataset]:
+    """Return the arrays of an id's group by name. Raises DataError for what is none."""
+    group = groups[name]
+    if not isinstance(group, h5py.Group):
+        raise DataError(f"{file}: {name!r} is an array, and an id names a group that has the array `image`")
+    members = {member: group.get(member) for member in group}
+    if wrong := [member for member, value in members.items() if not isinstance(value, h5py.Dataset)]:
+        raise DataError(f"{file}: {wrong} of {name!r} are no arrays, or links to nothing")
+    return members
+
+
+def _rows(array: NDArray[Any], which: str) -> NDArray[Any]:
+    """Return an array with a value for each row; bytes are text."""
+    if not array.ndim:
+        raise DataError(f"{which} is a single value, and an array has one for each image: leave it out")
+    return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
 
 
 def _table(columns: dict[str, list[Any]], file: Path) -> datasets.Dataset:
@@ -132,6 +167,7 @@ def _encoded(pixels: NDArray[Any], which: str) -> dict[str, object]:
 
     Of 16 bits, grey keeps all and colour the upper 8, as images of files do.
     """
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[2:] not in ((), (1,), (3,)):
         raise DataError(f"{which} is {pixels.dtype} {list(pixels.shape)}, not uint8 or uint16 [H, W] or [H, W, 1 or 3]")
     if pixels.shape[2:] == (3,) and pixels.dtype == np.uint16:
@@ -177,41 +213,96 @@ def read_saved(root: Path, split: str) -> datasets.Dataset:
 
 def read_tables(root: Path, tables: list[Path], config: SourceConfig, split: str) -> datasets.Dataset:
     """Read tables by `datasets`, from a folder of links to them: it takes [ and * in a path for patterns."""
-    links = _links_folder(tables)
-    described = config.configuration is not None or has_configurations(root)
-    for file in tables:
-        if file.name == "README.md" and not described:
-            continue
-        link = links / file.relative_to(root)
+    links = _links_folder(tables, root)
+    for file, place in _places(root, tables, config.configuration is not None or has_configurations(root)).items():
+        link = links / place
         link.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             link.symlink_to(file)
+    _report_missing_parts(tables)
     try:
         table = datasets.load_dataset(
             str(links), config.configuration, split=split, cache_dir=str(links.parent / "cache")
         )
     except Exception as error:
-        _check_encoding(tables)
-        raise DataError(describe_causes(error).replace(str(links), str(root))) from error
+        _check_files(tables)
+        named = some([str(file.relative_to(root)) for file in tables])
+        raise DataError(f"{describe_causes(error).replace(str(links), str(root))}; its tables are {named}") from error
     feature = table.features.get(config.image_column)
     if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string"):
         return _with_paths(table, config.image_column, root, {one.parent for one in tables})
     return table
 
 
-def _check_encoding(tables: Sequence[Path]) -> None:
-    """Raise DataError for a table of text that is not UTF-8, naming it."""
+def _places(root: Path, tables: Sequence[Path], described: bool) -> dict[Path, Path]:
+    """Return where to link each table, so that the library finds the splits, in any case.
+
+    If every table names its split (Train.csv, testA.parquet, Train/0.csv), each has its own. Otherwise the library
+    decides, of names in lower case; of names that differ by case alone, those after the first stay. A README that
+    says which files there are is left to the library.
+    """
+    if described:
+        return {file: file.relative_to(root) for file in tables}
+    places = {file: file.relative_to(root) for file in tables if file.name in DESCRIPTIONS - {"README.md"}}
+    data = [file for file in tables if file.name not in DESCRIPTIONS]
+    splits: dict[str, list[Path]] = {}
+    for file in data:
+        splits.setdefault(_split_of(file.relative_to(root)), []).append(file)
+    if "" not in splits:
+        for name, files in splits.items():
+            for number, file in enumerate(files):
+                suffix = "".join(file.suffixes).lower()
+                places[file] = Path("data", f"{name}-{number:05d}-of-{len(files):05d}{suffix}")
+        return places
+    for file in data:
+        lowered = Path(str(file.relative_to(root)).lower())
+        places[file] = file.relative_to(root) if lowered in places.values() else lowered
+    return places
+
+
+def _split_of(table: Path) -> str:
+    """Return the split that a table's path names, by its first part that names one; empty if none does."""
+    for part in (*table.parent.parts, table.name.partition(".")[0]):
+        if match := SPLIT_PART.fullmatch(part):
+            word = match[1].lower()
+            return next((name for name, words in SPLIT_WORDS.items() if word in words), word) + (match[2] or "")
+    return ""
+
+
+def _report_missing_parts(tables: Sequence[Path]) -> None:
+    """Log which parts of tables called train-00000-of-00002 are missing, as after a download that was stopped."""
+    found: dict[tuple[str, str, str], set[int]] = {}
     for file in tables:
+        if match := PART_OF.fullmatch(str(file)):
+            found.setdefault((match[1], match[3], match[4]), set()).add(int(match[2]))
+    for (name, count, suffix), numbers in found.items():
+        if missing := sorted(set(range(int(count))) - numbers):
+            names = some([f"{name}-{number:05d}-of-{count}{suffix}" for number in missing])
+            log_once(f"of {int(count)} parts {len(missing)} are missing, and their images are not read: {names}")
+
+
+def _check_files(tables: Sequence[Path]) -> None:
+    """Raise DataError for a table that is empty, damaged, or text that is not UTF-8, naming it."""
+    for file in tables:
+        if not file.stat().st_size:
+            raise DataError(f"{file} is empty: write or download it again")
         if file.suffix.lower() in TEXT_TABLES:
+            check_encoding(file)
+        elif file.suffix.lower() == ".parquet":
             try:
-                file.read_bytes().decode()
-            except UnicodeDecodeError as error:
-                raise DataError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+                pyarrow.parquet.read_metadata(file)
+            except (OSError, pyarrow.ArrowException) as error:
+                raise DataError(
+                    f"{file} cannot be read: {describe_causes(error)} Write or download it again"
+                ) from error
 
 
 def _with_paths(table: datasets.Dataset, column: str, root: Path, folders: set[Path]) -> datasets.Dataset:
     """Return a table whose relative paths of images are those from the folder of the table."""
     names = table[column][:]
+    if address := next((name for name in names if name and "://" in name), None):
+        remedy = "images are not fetched: download them, and write their paths"
+        raise DataError(f"column {column!r} holds addresses such as {address!r:.80}, and {remedy}")
     if len(folders) > 1 and any(name and not Path(name).is_absolute() for name in names):
         raise DataError(
             f"tables lie in several folders of {root}, and paths in column {column!r} are relative: put the "
@@ -233,7 +324,7 @@ def _path_from(folder: Path, name: str) -> str:
 
 def unzip(archive: Path) -> Path:
     """Unpack an archive of images into the cache, whole or not at all, and return their folder."""
-    folder = _links_folder([archive]).with_name("unpacked")
+    folder = _links_folder([archive], archive).with_name("unpacked")
     if not folder.is_dir():
         aside = folder.with_name(f".{os.getpid()}.part")
         try:
@@ -252,11 +343,12 @@ def unzip(archive: Path) -> Path:
     return folder
 
 
-def _links_folder(tables: Sequence[Path]) -> Path:
-    """Return the folder of links to tables as they are now, in the cache of `datasets`.
+def _links_folder(tables: Sequence[Path], root: Path) -> Path:
+    """Return the folder of links to the tables of a source as they are now, in the cache of `datasets`.
 
     The library's own cache confuses two folders of the same name and configurations.
     """
-    state = [(os.fsencode(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in tables]
+    state: list[Any] = [os.fsencode(root)]
+    state += [(os.fsencode(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in tables]
     digest = hashlib.blake2b(repr(state).encode(), digest_size=8).hexdigest()
     return Path(datasets.config.HF_DATASETS_CACHE, digest, "files")

@@ -177,9 +177,13 @@ def stop_requested(processes: int) -> Iterator[Callable[[], bool]]:
 
 
 def write_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> None:
-    """Write each domain's images into the run: fingerprints and names, and a digest of all pixels."""
+    """Write each domain's images into the run: fingerprints and names, and a digest of all pixels and of all labels."""
     record = {
-        name: {"pixels": digest(images.images), "images": [list(origin) for origin in images.origins]}
+        name: {
+            "pixels": digest(images.images),
+            "labels": _labels(images),
+            "images": [list(origin) for origin in images.origins],
+        }
         for name, images in sets.items()
     }
     write_lines(run.images_file, [json.dumps(record)])
@@ -201,7 +205,16 @@ def check_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> str:
         )
     if any(record[name]["pixels"] != digest(images.images) for name, images in sets.items()):
         return "the images are the same, but in another order, or decoded or fitted otherwise than before"
+    if relabelled := [
+        name for name, images in sets.items() if record[name].get("labels", "") not in ("", _labels(images))
+    ]:
+        return f"the images are the same, but those of {', '.join(relabelled)} have other labels than before"
     return ""
+
+
+def _labels(images: ImageSet) -> str | None:
+    """Return a digest of the labels of images; None if they have none."""
+    return None if images.labels is None else digest(images.labels)
 
 
 def _image_changes(record: Mapping[str, Any], sets: Mapping[str, ImageSet]) -> list[str]:

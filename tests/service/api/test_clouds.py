@@ -238,6 +238,15 @@ async def test_an_alias_is_its_route(
         assert (await client.post(PREDICT, json={"instances": [{}]})).status_code == 404
 
 
+@pytest.mark.parametrize("settings", [{"aliases": "/ping=/ready"}, {"aliases": "/ping=/readyz", "health_port": 0}])
+def test_an_alias_of_no_route_is_refused(
+    connect: Callable[..., httpx.AsyncClient], settings: dict[str, object]
+) -> None:
+    """A misspelt route, and one of the health port, would be a path that is never found."""
+    with pytest.raises(SettingsError, match=r"COGAN_ALIASES = '/ping=/readyz?': there is no route"):
+        connect(**settings)
+
+
 def test_what_is_set_by_hand_stays() -> None:
     """A platform's variables fill in what the container's owner has left open."""
     environment = {"AIP_HTTP_PORT": "8081", "COGAN_PORT": "9000"} | VERTEX

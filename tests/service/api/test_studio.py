@@ -91,6 +91,9 @@ async def test_a_named_prefix_is_the_base(connect: Connect, prefix: str) -> None
         "/@evil.example:80",
         '/"><script>',
         "/a b",
+        "/..",
+        "/a/../evil",
+        "/./a",
     ],
 )
 async def test_hostile_prefixes_are_ignored(connect: Connect, prefix: str) -> None:

@@ -264,6 +264,14 @@ async def test_wrong_requests_are_refused(
 
 
 @pytest.mark.usefixtures("encoded")
+async def test_a_file_of_another_name_is_told_the_name(connect: Connect) -> None:
+    """The fields that a form may have include its image."""
+    problem = (await connect().post("/translate", files={"file": FILE})).json()
+    assert "image" in problem["errors"][0]["allowed"]
+    assert "image" in problem["detail"]
+
+
+@pytest.mark.usefixtures("encoded")
 async def test_an_upload_may_be_larger_than_other_bodies(connect: Connect) -> None:
     """It has a limit of its own, which is checked before the body is read."""
     client, large = connect(max_body_bytes=200, max_upload_bytes=2000), saved(picture(40, 40), "BMP")

@@ -120,6 +120,50 @@ def test_refused_models_do_not_affect_others(tiny_model: Callable[..., Path], mo
     assert "'v1'; allowed are whole numbers" in reasons(registry)["beta/v1/model.onnx"]
 
 
+def test_a_number_that_is_no_version_is_reported(tiny_model: Callable[..., Path], models_dir: Path) -> None:
+    """A date or a zero in front makes no version, and that is said although another one is served."""
+    for version in ("20241231235959", "03", "0", "4.part", "latest"):
+        tiny_model(version="2").parent.rename(models_dir / "tiny" / version)
+    tiny_model(version="2")
+    registry = open_folder(models_dir)
+    assert served(registry) == [("tiny", "2")]
+    assert set(reasons(registry)) == {f"tiny/{version}/model.onnx" for version in ("0", "03", "20241231235959")}
+    assert "'03'; allowed are whole numbers from 1 to 999999999" in reasons(registry)["tiny/03/model.onnx"]
+
+
+def test_a_name_that_is_no_text_is_reported_as_text(tiny_model: Callable[..., Path], models_dir: Path) -> None:
+    """A folder whose name is no UTF-8 is refused in words that JSON can hold."""
+    tiny_model(name="here").parents[1].rename(models_dir / os.fsdecode(b"\xff"))
+    tiny_model()
+    registry = open_folder(models_dir)
+    assert served(registry) == [("tiny", "1")]
+    assert "its folder is \\xff/1" in reasons(registry)["\\xff/1/model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "is empty"), (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull")],
+)
+def test_a_file_that_never_arrived_is_called_so(
+    tiny_model: Callable[..., Path], models_dir: Path, content: bytes, reason: str
+) -> None:
+    """An empty file and a pointer of Git LFS get the remedy, not the words of a parser."""
+    tiny_model().write_bytes(content)
+    assert reason in reasons(open_folder(models_dir))["tiny/1/model.onnx"]
+
+
+@pytest.mark.parametrize("inside", ["tiny", "tiny/1"])
+def test_a_model_in_place_of_its_folder_is_told(
+    tiny_model: Callable[..., Path], models_dir: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    """One who names the model itself learns which folder to name, also beside a folder of another user."""
+    tiny_model()
+    (models_dir / inside / "lost+found").mkdir(mode=0o0)
+    monkeypatch.chdir(models_dir / inside)
+    with unprivileged():
+        assert "name the folder around it" in ModelRepository(Path(), "cpu", 8).unavailable_reason()
+
+
 @pytest.mark.parametrize(
     ("closed", "path"), [("", "closed"), ("1", "closed/1/model.onnx"), ("1/model.onnx", "closed/1/model.onnx")]
 )

@@ -130,6 +130,18 @@ def test_grey_and_colour_become_each_other(channels: int) -> None:
         assert (found.shape, found.dtype.name) == ((8, 6, channels), "uint8")
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["LAB", "CMYK", "YCbCr", "RGBX", "1", "P"])
+def test_every_kind_of_tiff_is_read_or_refused(channels: int, mode: str) -> None:
+    """No kind of values is a defect of the service: those of printers and scanners become grey and colour."""
+    flat = Image.new("RGB", (6, 8), (90, 90, 90)).convert("RGB" if mode == "LAB" else mode)
+    if mode == "LAB":
+        flat = Image.merge("LAB", [Image.new("L", (6, 8), level) for level in (97, 128, 128)])
+    (found,) = fit_all(saved(flat, "TIFF"), [Fitting(domain(8, 6, channels))], lambda: False)
+    expected = 0 if mode == "1" else 90
+    assert abs(float(found.mean()) - expected) < 10 or mode == "1"
+
+
 @pytest.mark.parametrize(
     "file", [b"", b"hello", b"<svg/>", saved(picture(), "PPM"), saved(picture(), "ICO"), saved(picture(), "PNG")[:-40]]
 )

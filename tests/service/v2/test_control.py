@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,19 @@ async def test_a_broken_version_is_a_problem_with_the_reason(
     assert "cannot read the file" in index[1]["reason"]
     assert "cannot read the file" in (await client.get("/models")).json()["refused"][0]["reason"]
     assert (await client.get("/generate?seed=1")).json()["version"] == "1"
+
+
+async def test_every_folder_is_listed_in_words(
+    client: httpx.AsyncClient, tiny_model: Callable[..., Path], models_dir: Path
+) -> None:
+    """A name that is no UTF-8 and a number that is no version are listed, here and in /models, with the reason."""
+    tiny_model(version="2").parent.rename(models_dir / "tiny" / "02")
+    tiny_model(name="here").parents[1].rename(models_dir / os.fsdecode(b"\xff"))
+    assert (await client.post("/v2/repository/models/tiny/load")).status_code == 422
+    index = (await client.post(INDEX, json={"ready": None})).json()
+    assert [(one["name"], one["version"]) for one in index] == [("\\xff", "1"), ("tiny", "1"), ("tiny", "02")]
+    assert "'02'; allowed" in index[2]["reason"]
+    assert (await client.get("/models")).json()["refused"][-1]["path"] == "tiny/02/model.onnx"
 
 
 async def test_an_unloaded_model_is_gone_until_it_is_loaded(client: httpx.AsyncClient) -> None:

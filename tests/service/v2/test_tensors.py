@@ -119,11 +119,11 @@ async def test_a_wrong_input_is_pointed_at(
     ("changes", "pointer", "allowed"),
     [
         ({"inputs": []}, "/inputs", "at least 1"),
-        ({"inputs": [GOOD, GOOD]}, "/inputs/1/name", "latent"),
+        ({"inputs": [GOOD, GOOD]}, "/inputs/1/name", "each name once"),
         ({"outputs": [{"name": "dog"}]}, "/outputs/0/name", "edge"),
         ({"outputs": [{"name": "edge"}] * 2}, "/outputs/1/name", "digit"),
         ({"parameters": {"binary_data_output": "yes"}}, "/parameters/binary_data_output", "boolean"),
-        ({"parameters": {"timeout": 0}}, "/parameters/timeout", "1"),
+        ({"parameters": {"timeout": -1}}, "/parameters/timeout", "0"),
         ({"parameters": {"timeout": 10**400}}, "/parameters/timeout", str(10**15)),
         ({"id": 7}, "/id", "string"),
     ],
@@ -165,6 +165,14 @@ async def test_what_means_nothing_here_is_ignored(client: httpx.AsyncClient) -> 
     assert (full.status_code, full.content) == (200, plain.content)
 
 
+@pytest.mark.parametrize("parameters", [{"timeout": 0}, {"timeout": None}, {"binary_data_output": None}])
+async def test_what_asks_for_the_default_is_the_default(client: httpx.AsyncClient, parameters: dict[str, Any]) -> None:
+    """Triton's timeout of 0 is none of its own, and a null, which typed clients dump, is a field that is not set."""
+    plain = await client.post(PATH, json={"inputs": [GOOD]})
+    given = await client.post(PATH, json={"inputs": [GOOD], "parameters": parameters})
+    assert (given.status_code, given.content) == (200, plain.content)
+
+
 @pytest.mark.parametrize(
     ("content", "size", "allowed"),
     [
@@ -201,6 +209,14 @@ async def test_a_body_that_is_not_json_is_refused(client: httpx.AsyncClient, bod
     response = await client.post(PATH, content=body)
     assert (response.status_code, response.json()["code"]) == (400, "malformed_body")
     assert "not JSON" in response.json()["error"]
+
+
+async def test_a_byte_order_mark_is_no_part_of_json(client: httpx.AsyncClient) -> None:
+    """Editors and shells of Windows write one; UTF-16 is named."""
+    text = json.dumps({"inputs": [GOOD]})
+    assert (await client.post(PATH, content=text.encode("utf-8-sig"))).status_code == 200
+    wrong = await client.post(PATH, content=text.encode("utf-16"))
+    assert (wrong.status_code, wrong.json()["error"].rpartition("; ")[2]) == (400, "it is UTF-16, send UTF-8")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 import training
 from training.cli import parse
 from training.config.experiment import EXPERIMENT, Experiment, load_experiment, parse_experiment
+from training.data.choices import Choices
 from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError
 from training.runs.folder import RunFolder
@@ -195,7 +196,35 @@ def test_what_a_wrong_part_makes_wrong_is_not_told() -> None:
     """A domain that cannot be read is one fault, not a list without domains, too."""
     with pytest.raises(ConfigError) as caught:
         parse_experiment(FIELDS | {"domains": [DIGIT | {"chanels": 3}]})
-    assert str(caught.value) == "domains.0.chanels = 3: Unexpected keyword argument"
+    assert str(caught.value) == "domains.0.chanels = 3: Unexpected keyword argument; did you mean channels?"
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"stesp": 4}, "did you mean steps?"),
+        ({"Batch-Size": 4}, "did you mean batch_size?"),
+        ({"discriminator": {"augmentatons": []}}, "did you mean augmentations?"),
+        ({"domains": [DIGIT | {"prune": {"bellow": 0.1}}]}, "did you mean below?"),
+        ({"domains": [DIGIT | {"prune": {"x": 0.1}}]}, "fields there are below, classifiers"),
+        ({"domains": DIGIT}, "write [[domains]], a list of tables"),
+        ({"domains": [DIGIT | {"label_columns": "Smiling"}]}, "write label_columns = [...], a list"),
+        ({"domains": [DIGIT | {"merged_classes": ["c", "C"]}]}, "write a list of lists, [[...]]"),
+    ],
+)
+def test_a_misspelt_field_has_its_remedy(changes: dict[str, Any], remedy: str) -> None:
+    """The error ends in the field that may be meant, or those that there are, or how it is written."""
+    with pytest.raises(ConfigError) as caught:
+        parse_experiment(FIELDS | changes)
+    assert str(caught.value).endswith(f"; {remedy}")
+
+
+def test_a_wrong_field_of_a_recipe_of_folders_has_its_place(tmp_path: Path) -> None:
+    """What is chosen by the images waits until the fields of the domains are right."""
+    file = tmp_path / "a.toml"
+    file.write_text(f'[[domains]]\nsource = "{tmp_path}"\nheldout = 0.1\n')
+    with pytest.raises(ConfigError, match=r"a\.toml: .*domains\.0\.heldout = 0\.1: .+ did you mean held_out\?"):
+        load_experiment(file, Choices(on_gpu=False))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])

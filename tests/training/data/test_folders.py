@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,50 @@ def test_a_folder_without_splits_is_one(tmp_path: Path) -> None:
         load(tmp_path / "day", "test")
     assert len(levels(tmp_path / "day", "test", held_out=0.1)) == 2
     assert levels(tmp_path, train_split="day") == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train_images", "test_images"),
+        ("Real-Train", "real-test"),
+        ("trainset", "testset"),
+        ("training data", "val data"),
+    ],
+)
+def test_folders_that_differ_by_the_split_alone_are_splits(tmp_path: Path, train: str, test: str) -> None:
+    """No test image is learned from as one of a class, and the error names both folders."""
+    write(tmp_path / train / "cat", 1)
+    write(tmp_path / test / "cat", 2)
+    with pytest.raises(DataError, match=rf"no folder 'train' .+ as in train_split = '{train}'"):
+        load(tmp_path)
+    splits = {"train_split": train, "test_split": test}
+    assert (levels(tmp_path, **splits), levels(tmp_path, "test", **splits)) == ([1], [2])
+
+
+def test_classes_that_have_a_word_of_splits_are_classes(tmp_path: Path) -> None:
+    """A steam-train is no split beside a crash-test, nor is a trainer beside a tester."""
+    for level, name in enumerate(("steam-train", "crash-test", "trainer", "tester")):
+        write(tmp_path / name, level)
+    assert load(tmp_path).class_names == ("crash-test", "steam-train", "tester", "trainer")
+
+
+def test_an_accent_is_one_letter(tmp_path: Path) -> None:
+    """A class from macOS, which takes letters apart, is the same in another split."""
+    for split, name, level in (("train", unicodedata.normalize("NFD", "café"), 1), ("test", "café", 2)):
+        write(tmp_path / split / name, level)
+        write(tmp_path / split / "tea", 10 + level)
+    assert load(tmp_path).class_names == load(tmp_path, "test").class_names
+    assert len(load(tmp_path).class_names) == 2
+    assert levels(tmp_path, where={"label": "caf\u00e9"}) == [1]
+
+
+def test_truth_is_what_it_is_called(tmp_path: Path) -> None:
+    """Of classes called true and false each is itself, whatever its number among others."""
+    for level, name in enumerate(("false", "maybe", "true")):
+        write(tmp_path / "train" / name, level)
+    assert levels(tmp_path, where={"label": True}) == [2]
+    assert levels(tmp_path, where={"label": False}) == [0]
 
 
 def test_splits_that_lie_deeper_are_named(tmp_path: Path) -> None:
@@ -196,6 +241,8 @@ def test_what_is_left_out_is_reported_in_one_line(tmp_path: Path, caplog: pytest
     shutil.copy(train / "001.png", train / ".001.png")
     os.mkfifo(train / "g.png")
     (train / "loop").symlink_to(train)
+    for name in ("self", "self.png"):
+        (train / name).symlink_to(name)
     with caplog.at_level(logging.WARNING):
         assert levels(tmp_path) == levels(tmp_path) == [1]
     (line,) = caplog.messages
@@ -205,7 +252,7 @@ def test_what_is_left_out_is_reported_in_one_line(tmp_path: Path, caplog: pytest
         "1 (.nef cannot be read",
         f"1 (archives: unpack them): {train}/more.zip",
         f"2 (unfinished files or backups): {train}/d.jpg.part, {train}/e.png~",
-        f"1 (links to nothing): {train}/f.png",
+        f"3 (links to nothing): {train}/f.png, {train}/self, {train}/self.png",
         f"2 (hidden): {train}/.001.png, {train}/.trash",
         f"1 (not regular files): {train}/g.png",
         f"1 (links to a folder around them): {train}/loop",

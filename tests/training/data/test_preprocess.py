@@ -34,6 +34,13 @@ def test_colour_becomes_grey_and_grey_colour() -> None:
     assert fit(Image.new("L", (9, 9), 40), SIZE, domain(channels=3))[5, 5].tolist() == [40, 40, 40]
 
 
+def test_values_of_printers_become_grey() -> None:
+    """CIE L*a*b* is read by its lightness, in one channel as in three."""
+    lab = Image.merge("LAB", [Image.new("L", (9, 9), level) for level in (97, 128, 128)])
+    levels = [fit(lab, SIZE, domain(channels=channels)).mean() for channels in (1, 3)]
+    assert np.allclose(levels, 90, atol=5)
+
+
 def transparent(mode: str) -> Image.Image:
     """Make an image of that mode: an opaque column, one half transparent and one that is not seen at all."""
     colours = np.array([[[200, 0, 0, 255], [200, 0, 0, 128], [200, 0, 0, 0]]] * 3, np.uint8)

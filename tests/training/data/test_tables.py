@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
+from pyarrow import parquet
 
 from tests.training.data.folders import levels, load, write
 from tests.training.data.picture_sets import SIZE
@@ -44,12 +49,151 @@ def test_paths_of_a_table_are_from_its_folder(tmp_path: Path, name: str, monkeyp
         load(tmp_path / "table")
 
 
+def test_addresses_are_not_fetched(tmp_path: Path) -> None:
+    """The error says so, where a path of that name would only be missing."""
+    (tmp_path / "train.csv").write_text("image\nhttps://example.com/a.png\n")
+    with pytest.raises(DataError, match=r"'https://example\.com/a\.png', and images are not fetched: download them"):
+        load(tmp_path)
+
+
+def test_a_part_that_is_written_wrongly_has_its_form(tmp_path: Path) -> None:
+    """The error shows how a part of a split is written."""
+    write(tmp_path / "train", 1)
+    with pytest.raises(DataError, match=r"Unrecognized instruction '\[ :1 \]': .+ as in train\[:100\]"):
+        load(tmp_path, train_split="train[ :1 ]")
+
+
+def test_an_empty_file_is_called_so(tmp_path: Path) -> None:
+    """Without the words of a decoder about its memory."""
+    write(tmp_path / "train", 1)
+    (tmp_path / "train" / "002.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"002\.png of .+ cannot be read: it is empty, or in no format of images"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
 def test_a_table_of_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
     """The error has the file and what to do, not the library's words alone."""
     (tmp_path / "train.csv").write_text("image,name\na.png,café\n", encoding=encoding)
     with pytest.raises(DataError, match=r"train\.csv is not UTF-8 \(byte \d+\): save it as UTF-8$"):
         load(tmp_path)
+
+
+def write_parquet(file: Path, *levels: int) -> Path:
+    """Write a table of images of one level each."""
+    cells = []
+    for level in levels:
+        encoded = io.BytesIO()
+        Image.fromarray(np.full((*SIZE, 3), level, np.uint8)).save(encoded, "PNG")
+        cells.append({"bytes": encoded.getvalue(), "path": None})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.table({"image": cells}), file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "splits"),
+    [
+        ("Train.parquet", "TEST.Parquet", {}),
+        ("Training/0.parquet", "Testing/0.parquet", {}),
+        ("Train_data.parquet", "Test_data.parquet", {}),
+        ("trainA.parquet", "testA.parquet", {"train_split": "trainA", "test_split": "testA"}),
+        ("crash test/train.parquet", "crash test/test.parquet", {}),
+        ("data/train-00000-of-00001.parquet", "data/Val-00000-of-00001.parquet", {"test_split": "validation"}),
+    ],
+)
+def test_the_name_of_a_table_is_its_split_in_any_case(
+    tmp_path: Path, train: str, test: str, splits: dict[str, str]
+) -> None:
+    """No test image is learned from, whatever the names' case and the folders around them."""
+    write_parquet(tmp_path / train, 1, 2)
+    write_parquet(tmp_path / test, 3)
+    assert (levels(tmp_path, **splits), levels(tmp_path, "test", **splits)) == ([1, 2], [3])
+
+
+def test_a_folder_of_tables_and_the_one_around_it_are_two_sources(tmp_path: Path) -> None:
+    """What was read of one is not read again in the other."""
+    write_parquet(tmp_path / "faces" / "train.parquet", 1, 2)
+    assert levels(tmp_path) == levels(tmp_path / "faces") == [1, 2]
+
+
+def test_missing_parts_of_tables_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A download that was stopped is not taken for the whole set without a word."""
+    write_parquet(tmp_path / "data" / "train-00000-of-00003.parquet", 1)
+    assert levels(tmp_path) == [1]
+    assert [message.partition(": ")[0] for message in caplog.messages] == [
+        "of 3 parts 2 are missing, and their images are not read"
+    ]
+    assert "train-00002-of-00003.parquet" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # `datasets` leaves the file open
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train.parquet", b"PAR1 and then nothing", r"train\.parquet cannot be read: .+ again"),
+        ("train.csv", b"", r"train\.csv is empty: write or download it again"),
+        ("train.jsonl", b'{"image": "a.png"\n', r"JSON parse error: .+; its tables are train\.jsonl"),
+        ("train.csv", "image,name\na.png,b\n".encode("utf-16-le"), r"train\.csv is not UTF-8 \(byte 1\): save it as"),
+    ],
+)
+def test_a_damaged_table_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    """The error has the file, what is wrong with it and, where that is known, the remedy."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        load(tmp_path)
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "message"),
+    [
+        ("file_name,name\n001.png,caf\u00e9\n", "latin-1", r"metadata\.csv is not UTF-8 \(byte 26\): save it"),
+        ("file_name,name\n001.png,a\n", "utf-16-le", r"metadata\.csv is not UTF-8 \(byte 1\): save it as UTF-8"),
+    ],
+)
+def test_metadata_of_another_encoding_are_named(tmp_path: Path, text: str, encoding: str, message: str) -> None:
+    """No name is read as bytes, which no condition would find."""
+    write(tmp_path / "train", 1)
+    (tmp_path / "train" / "metadata.csv").write_text(text, encoding=encoding)
+    with pytest.raises(DataError, match=message):
+        load(tmp_path)
+
+
+def test_metadata_that_are_not_used_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log has the columns where `file_name` is missing, and the images that a file describes twice."""
+    write(tmp_path / "train", 1, 2)
+    (tmp_path / "train" / "metadata.csv").write_text("file_name;x\n001.png;a\n")
+    (tmp_path / "train" / "metadata.jsonl").write_text(
+        '{"file_name": "001.png", "x": "a"}\n{"file_name": "001.png", "x": "b"}\n{"file_name": "002.png", "x": "b"}\n'
+    )
+    assert levels(tmp_path, where={"x": "b"}) == [1, 2]
+    assert "has no column 'file_name' but ['file_name;x'], and is not read" in caplog.text
+    assert "metadata say different things of 1 images, the last counts: " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (12345678901234567, [1]),
+        ("12345678901234568", [2]),
+        ("0e12", [3]),
+        ("1_0", [4]),
+        (10, [5]),
+        ("010.0", [5]),
+        ("nan", [6]),
+        ("cafe\u0301", [7]),
+    ],
+)
+def test_only_what_is_called_the_same_counts(tmp_path: Path, wanted: int | str, expected: list[int]) -> None:
+    """Numbers by every digit, and names that Python would take for numbers by their letters."""
+    write(tmp_path / "train", *range(1, 8))
+    names = ("12345678901234567", "12345678901234568", "0e12", "1_0", "10", "nan", "caf\u00e9")
+    rows = "".join(f"00{i}.png,{name}\n" for i, name in enumerate(names, 1))
+    (tmp_path / "train" / "metadata.csv").write_text(f"file_name,x\n{rows}")
+    assert levels(tmp_path, where={"x": wanted}) == expected
+    (tmp_path / "train" / "metadata.csv").write_text(f"file_name,x\n001.png,{names[0]}\n002.png,{names[1]}\n")
+    assert levels(tmp_path, where={"x": int(names[1])}) == [2]
 
 
 def test_a_column_chooses_the_table_beside_a_folder(tmp_path: Path) -> None:
@@ -150,6 +294,35 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         file.write_bytes(file.read_bytes()[:500])
         with pytest.raises(DataError, match=rf"{name} cannot be read"):
             load_part(tmp_path, split)
+
+
+def test_what_arrays_of_other_machines_hold_is_read(tmp_path: Path) -> None:
+    """Values of either byte order, and names as bytes."""
+    pixels = np.full((2, *SIZE), 257 * 7)
+    np.savez(tmp_path / "train.npz", image=pixels.astype(">u2"), name=np.array([b"one", "zw\u00f6lf".encode()]))
+    assert levels(tmp_path, where={"name": "zw\u00f6lf"}) == [7]
+    np.savez(tmp_path / "train.npz", image=pixels.astype(np.uint8), total=np.array(7))
+    with pytest.raises(DataError, match=r"train\.npz: total is a single value, .+: leave it out"):
+        load_part(tmp_path, "train")
+
+
+def test_every_id_has_the_same_members(tmp_path: Path) -> None:
+    """Values are of the image in their own group, and never of another one for a gap between."""
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        for name, members in {"a": ("image",), "b": ("label",), "c": ("image", "label"), "d": ()}.items():
+            group = file.create_group(name)
+            for member in members:
+                group[member] = noise(*SIZE) if member == "image" else 1
+        file["d"]["image"] = h5py.SoftLink("/nothing")
+        file["e"] = noise(*SIZE)
+    for ids, message in (
+        ("a b c", r"'b' has \['label'\], and ids before it \['image'\]: give each the same"),
+        ("d", r"\['image'\] of 'd' are no arrays, or links to nothing"),
+        ("e", r"'e' is an array, and an id names a group"),
+    ):
+        (tmp_path / "train.txt").write_text(ids)
+        with pytest.raises(DataError, match=message):
+            load_part(tmp_path, "train")
 
 
 def test_ids_and_files_fit(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tensorboard.summary.writer import event_file_writer
 
 from training import train
 from training.config.experiment import Experiment
+from training.data.dataset import ImageSet, Origin
 from training.engine.machine import Processes, describe_machine
 from training.errors import ConfigError, RunError
 from training.files import write_json
@@ -37,6 +39,7 @@ from training.runs.folder import (
     save_checkpoint,
     seconds,
 )
+from training.runs.recorder import check_images, write_images
 
 MakeExperiment = Callable[..., Experiment]
 
@@ -329,6 +332,17 @@ def test_a_run_says_where_it_cannot_go_on_bit_for_bit(
     assert message in capsys.readouterr().out
     run_verb(train, begun, "--dry-run")
     assert "warning" not in capsys.readouterr().out
+
+
+def test_other_labels_of_a_resumed_run_are_told(tmp_path: Path) -> None:
+    """An image that was moved to another class has the same bytes, and another lesson."""
+    origins = (Origin("a.png", "00"), Origin("b.png", "01"))
+    images = ImageSet(torch.zeros(2, 1, *SIZE, dtype=torch.uint8), torch.tensor([0, 1]), (), origins)
+    run = RunFolder(tmp_path)
+    write_images(run, {"day": images})
+    assert check_images(run, {"day": images}) == ""
+    moved = replace(images, labels=torch.tensor([1, 0]))
+    assert "those of day have other labels than before" in check_images(run, {"day": moved})
 
 
 def test_a_damaged_record_is_named(begun: Path, run_verb: RunVerb, capsys: pytest.CaptureFixture[str]) -> None:
