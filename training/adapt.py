@@ -76,9 +76,9 @@ def adapt(
     device: torch.device,
     named: RunFolder | None,
 ) -> Accuracies:
-    """Do what is still to be done of one run, measure it, and return the accuracy in each domain.
+    """Complete one run, measure it, and return the accuracy in each domain.
 
-    It is the run named, if it is of this experiment, or else one that is.
+    It is the named run if it is of this experiment, else another run of it, or a new one.
     """
     run = named if named and named.experiment() == experiment else find_run(options.runs, experiment)
     run = complete(run, experiment, options.runs, options.machine)

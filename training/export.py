@@ -99,7 +99,7 @@ def main(target: Path, arguments: list[str]) -> None:
 
 
 def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
-    """Write a run's model into the repository; return its file and what the proof found.
+    """Write a run's model into the repository; return its file and the result of the proof.
 
     Raises RunError if the run is not measured, ConfigError if the version exists or a generator of goes_with
     does not, ExportError if the proof fails.
@@ -111,7 +111,7 @@ def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
 
 
 def export_encoder(run: RunFolder, domain: str, options: ExportOptions) -> tuple[Path, str]:
-    """Write a domain's encoder of a run into the repository; return its file and what the proof found.
+    """Write a domain's encoder of a run into the repository; return its file and the result of the proof.
 
     Raises RunError if there is none or the generator has not been exported, ConfigError and ExportError as `export`.
     """
@@ -173,7 +173,7 @@ def domains_of(experiment: Experiment) -> tuple[Domain, ...]:
 
 
 def export_classifier(file: Path, options: ExportOptions) -> tuple[Path, str]:
-    """Write a trained classifier into the repository; return its file and what the proof found.
+    """Write a trained classifier into the repository; return its file and the result of the proof.
 
     Raises RunError if the file is missing, damaged, without a training record or of attributes, ConfigError and
     ExportError as `export` does.

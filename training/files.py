@@ -55,7 +55,7 @@ def write_tensors(file: Path, value: object) -> None:
 
 
 def _save(value: object, file: Path) -> None:
-    """Save by way of a handle that keeps the error of the disk, which torch replaces by one of its own."""
+    """Save through a handle that keeps the disk's error, which torch replaces by another."""
     with file.open("wb", buffering=0) as handle:
         kept = _KeepingHandle(handle)
         try:
@@ -106,7 +106,7 @@ def read_json(file: Path) -> Any:
 
 @contextmanager
 def expecting(what: str, file: Path, remedy: str = "") -> Iterator[None]:
-    """Raise RunError if the file does not hold what is read in the block: it is damaged, or of another kind.
+    """Raise RunError if reading the file in the block fails: it is damaged, or of another kind.
 
     The error names the file, what was expected and the remedy, if there is one. Errors of
     the disk stay what they are.

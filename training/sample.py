@@ -46,7 +46,7 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """What is drawn, and into which files."""
+    """Pairs to generate, and files to write."""
 
     to: Path = Path("samples")
     """Folder of the files; those of the same names are replaced."""
@@ -83,7 +83,7 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """What draws: a function of latents [N, Z] to images uint8 [N, C, H, W] by domain, and its prior."""
+    """A generator as a function of latents [N, Z] to images uint8 [N, C, H, W] by domain, and its prior."""
 
     draw: Callable[[Tensor], Images]
     prior: Prior
@@ -93,14 +93,14 @@ class Source:
 
 @verb
 def main(target: Path, arguments: list[str]) -> None:
-    """Draw from a run folder or an exported model."""
+    """Generate pairs by a run folder or an exported model."""
     options = parse(SampleOptions(), arguments)
     for file in sample(open_source(target, options.machine), options):
         print(file)
 
 
 def sample(source: Source, options: SampleOptions) -> list[Path]:
-    """Write everything asked for, and return the files and folders. Raises ConfigError, DataError, RunError."""
+    """Write all outputs of the options, and return the files and folders. Raises ConfigError, DataError, RunError."""
     walks = len(options.walk)
     if walks == 1:
         raise ConfigError(f"walk = {options.walk}: name two seeds or more")

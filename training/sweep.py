@@ -88,7 +88,7 @@ def reach(
     options: SweepOptions,
     device: torch.device,
 ) -> dict[str, Value]:
-    """Do what is left of a point; return its run, and the numbers of its quality, if it has not diverged.
+    """Complete a point; return its run, and the numbers of its quality, if it has not diverged.
 
     A quality measured with as many pairs and classifiers of the same accuracies is not measured again.
     """
@@ -112,7 +112,7 @@ def _cell(value: object) -> Value:
 
 
 def write(rows: Rows, fields: list[str], folder: Path) -> None:
-    """Write the report on the points that have been reached, and the curves of what differs between them."""
+    """Write the report on the completed points, and the curves of numbers that differ between them."""
     folder.mkdir(parents=True, exist_ok=True)
     save_report(rows, folder)
     if panels := by_measure(rows, fields):
@@ -122,7 +122,7 @@ def write(rows: Rows, fields: list[str], folder: Path) -> None:
 def by_measure(rows: Rows, fields: Sequence[str]) -> dict[str, dict[str, Curve]]:
     """Return a panel for each number that differs between rows, over the values of the first field.
 
-    The values of the other fields make the curves. Values that are not all numbers are words.
+    The values of the other fields label the curves. Unless all values are numbers they are text.
     """
     across, *others = fields
     numbers = all(isinstance(row[across], float | int) for row in rows)
@@ -143,7 +143,7 @@ def by_measure(rows: Rows, fields: Sequence[str]) -> dict[str, dict[str, Curve]]
 def read_points(over: Sequence[str]) -> list[Point]:
     """Return every combination of the values of fields, each given as generator.shared_layers=0,1,2.
 
-    Values are those of JSON; what is none is a word. Raises ConfigError, naming what is wrong.
+    Values are JSON; anything else is text. Raises ConfigError, naming what is wrong.
     """
     axes = [_read_axis(text) for text in over]
     fields = [field for field, _ in axes]

@@ -263,7 +263,7 @@ class EncoderFolder:
 
 
 def load_encoder(run: RunFolder) -> tuple[LatentEncoder, EncoderFolder]:
-    """Return the measured encoder of a run, with the passes that its quality says. Raises RunError."""
+    """Return the measured encoder of a run, with the passes of its quality. Raises RunError."""
     folder = EncoderFolder.open(run)
     description, state, quality = folder.description(), folder.load_checkpoint(), folder.quality()
     encoder = LatentEncoder(load_average(run)[0], run.experiment(), EncoderRecipe(**description["recipe"]))

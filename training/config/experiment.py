@@ -258,7 +258,7 @@ def _read_text(path: Path) -> str:
 
 
 def parse_kept(values: Mapping[str, object]) -> Experiment:
-    """Build an experiment of what a run or a model of whatever age keeps. Raises ConfigError."""
+    """Build an experiment of the values kept by a run or a model, also of an earlier version. Raises ConfigError."""
     kept = {name: value for name, value in values.items() if name not in OF_THE_MACHINE}
     if isinstance(couplings := kept.get("couplings"), list):
         kept["couplings"] = [{RENAMED.get(name, name): value for name, value in one.items()} for one in couplings]

@@ -177,7 +177,7 @@ class DiscriminatorConfig(CoupledEncoderConfig):
         return (PenaltyConfig(self.penalty, self.penalty_weight, self.penalty_every), *self.penalties)
 
     def check_labels(self, loss: str) -> None:
-        """Raise ValueError if the loss of that name has no labels, and they are not what it has."""
+        """Raise ValueError if labels are set for a loss that has none."""
         labels = (self.real_label, self.fake_label)
         if labels != (1.0, 0.0) and LOSSES[loss].smoothed is None:
             labelled = [name for name, one in LOSSES.items() if one.smoothed]

@@ -1,6 +1,6 @@
 """Choices for a recipe that names no architecture: by the images' size, colour and number, and the device.
 
-What the recipe names, holds; each choice fills a field that is unset, so the same field overrides it.
+Fields of the recipe are kept; each choice fills an unset field, so the same field overrides it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from training.errors import DataError
 from training.zoo import GENERATORS
 from training.zoo.modern import SIDES
 
-SAMPLE = 64  # images of a domain that are looked at
+SAMPLE = 64  # images of a domain that are inspected
 GREY = 24  # greatest difference of two channels of a grey picture that a JPEG has in colour
-FEW = 10_000  # images of a domain; with fewer a discriminator learns them by heart (Zhao et al. 2020)
+FEW = 10_000  # images of a domain; with fewer a discriminator memorises them (Zhao et al. 2020)
 HELD_OUT = 0.1
 OWN_ROWS = {True: 3, False: 2}  # of the generator, next to the image; more from 64x64 on
 
 
 @dataclass
 class Choices:
-    """Fills the unset fields of a recipe; `made` says what was chosen and why, a line each."""
+    """Fills the unset fields of a recipe; `made` lists each choice and its reason, a line each."""
 
     on_gpu: bool
     made: list[str] = field(default_factory=list)
@@ -56,8 +56,8 @@ class Choices:
         self._choose_networks(values, side, min(one.count for one in seen))
         return values
 
-    def _choose_for(self, domain: Values) -> _Seen:
-        """Choose the fields of one domain, and return what its images are like."""
+    def _choose_for(self, domain: Values) -> _Properties:
+        """Choose the fields of one domain, and return the properties of its images."""
         source = Path(domain["source"])
         self._set(
             domain, "name", re.sub(r"[^a-z0-9_]+", "_", source.name.lower()).strip("_"), "its folder", f"{source}: "
@@ -66,14 +66,14 @@ class Choices:
         if "held_out" not in domain and not _has_test_images(config):
             self._set(domain, "held_out", HELD_OUT, f"it has no {config.test_split} images to measure with", where)
             config = DOMAIN.validate_python(domain)
-        seen = _look_at(config)
+        seen = _inspect(config)
         self._set(domain, "channels", 3 if seen.colour else 1, "colour" if seen.colour else "grey images", where)
         if not seen.square:
             self._set(domain, "crop", 1.0, "not all images are square: their middle is kept, not squashed", where)
         return seen
 
     def _side(self, values: Values, smallest: int) -> int:
-        """Return the side of the images: as the recipe says, or the greatest that they fill."""
+        """Return the side of the images: the recipe's, or the greatest that is not above theirs."""
         greatest, device = (128, "GPU") if self.on_gpu else (64, "CPU")
         fitting = [side for side in SIDES if side <= min(smallest, greatest) and (side != 28 or smallest == 28)]
         reason = f"the smaller side of half of the images is {smallest} or more; at most {greatest} on a {device}"
@@ -108,7 +108,7 @@ class Choices:
 
 
 def _have_sources(values: Values) -> bool:
-    """Return whether there are domains, each with a source; whatever else is wrong is found when they are parsed."""
+    """Return whether there are domains, each with a source; other errors are found by parsing."""
     domains = values.get("domains")
     if not isinstance(domains, list) or not domains:
         return False
@@ -129,8 +129,8 @@ def _augmentations(count: int) -> tuple[tuple[str, ...], str]:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What the images of a domain are like."""
+class _Properties:
+    """Properties of a domain's images."""
 
     count: int
     side: int
@@ -146,12 +146,12 @@ def _has_test_images(config: DomainConfig) -> bool:
         return False
 
 
-def _look_at(config: DomainConfig) -> _Seen:
-    """Look at some images of a domain. Raises DataError if there are none, or one cannot be read."""
+def _inspect(config: DomainConfig) -> _Properties:
+    """Inspect some images of a domain. Raises DataError if there are none, or one cannot be read."""
     rows = open_rows(config, "train")
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows)), dtype=int))
     images = [_decode(cell, config) for cell in rows.select(chosen)[config.image_column]]
-    return _Seen(
+    return _Properties(
         config.count or len(rows),
         int(median(min(image.size) for image in images)),
         any(_is_colour(image) for image in images),

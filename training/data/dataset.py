@@ -126,8 +126,8 @@ Pixels = NDArray[np.uint8]
 def blend(images: Pixels, patches: PatchesConfig, use: Use) -> Pixels:
     """Return |patch - image| for images uint8 [N, H, W, C] (Ganin & Lempitsky 2015, section 4).
 
-    Each has a patch of its own: a random part, of its height and width, of a random image that the source
-    has for that use; one seed always gives the same. Raises DataError if the source cannot be read or an
+    Each patch is a random part, of the image's height and width, of a random image that the source has for that
+    use; one seed always gives the same. Raises DataError if the source cannot be read or an
     image of it is smaller than a patch.
     """
     patch = _random_patches(patches, use, images.shape)

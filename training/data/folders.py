@@ -115,7 +115,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def entries_of(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what a folder holds, by name. Raises DataError if it may not be read."""
+    """Return the entries of a folder, sorted by name. Raises DataError if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)

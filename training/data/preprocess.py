@@ -140,7 +140,7 @@ def fingerprint(cell: dict[str, Any]) -> bytes:
 
 def decode(cell: dict[str, Any]) -> Image.Image:
     """Return the image of a row, upright. Raises DataError, which does not name the image."""
-    Image.MAX_IMAGE_PIXELS = None  # a scan may have more than what Pillow takes for an attack
+    Image.MAX_IMAGE_PIXELS = None  # scans may be larger than Pillow's limit against attacks
     try:
         with Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])) as image:
             pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1

@@ -119,7 +119,7 @@ class _Unwrapped(DDPStrategy):
 
 
 def describe_machine(device: torch.device, processes: int, precision: str) -> dict[str, str | int]:
-    """Return what a run is trained on: the device's model, threads of all there are, processes, precision."""
+    """Return the facts of a machine: the device's model, threads used and available, processes, precision."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
         "threads": torch.get_num_threads(),

@@ -253,13 +253,13 @@ class AuxiliaryLosses:
         self._augment = Augmenter(experiment.domains, experiment.classifier.augmentations)
 
     def losses(self, generated: Images, steps_done: int) -> WeightedLosses:
-        """Return the weight and the value of each auxiliary loss that has begun, by its name.
+        """Return the weight and the value of each active auxiliary loss, by its name.
 
         `generated` are pairs [B, C, H, W], detached from the generator.
         """
         experiment = self._experiment
-        begun = [one for one in experiment.lessons if steps_done >= one.begins * experiment.steps]
-        if not begun:
+        active = [one for one in experiment.lessons if steps_done >= one.begins * experiment.steps]
+        if not active:
             return {}
         real, labels = self._batches.labelled()
         with self._fabric.autocast():
@@ -272,7 +272,7 @@ class AuxiliaryLosses:
                 labels,
                 generated,
             )
-            return {one.name: (one.weight, AUXILIARY_LOSSES[one.name].loss(inputs)) for one in begun}
+            return {one.name: (one.weight, AUXILIARY_LOSSES[one.name].loss(inputs)) for one in active}
 
 
 def check_labels(experiment: Experiment, labels: Mapping[str, Tensor | None]) -> Images:

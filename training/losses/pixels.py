@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate, max_pool2d, pad
 
 SHIFT = 1 / 8  # greatest translation, of a side
-HOLE = 1 / 2  # side of what is cut out, of the image's
+HOLE = 1 / 2  # side of a cutout, of the image's
 REACH = (1 / 4, 1 / 8, 1 / 8, 1 / 5, 1 / 7, 1 / 7)  # turn, two scales, shear; moves, of half a side
 KNOTS = 5  # along a side, of the grid that an elastic augmentation moves
 STRETCH = 0.08  # standard deviation of a knot's move, of half a side
@@ -33,7 +33,7 @@ def _color(images: Tensor) -> Tensor:
 
 
 def _translation(images: Tensor) -> Tensor:
-    """Move by up to an eighth of each side; what comes in is 0."""
+    """Move by up to an eighth of each side; the border is filled with 0."""
     batch, _, height, width = images.shape
     down, right = (round(side * SHIFT) for side in (height, width))
     padded = pad(images, (right, right, down, down)).movedim(1, -1)
@@ -69,9 +69,9 @@ def _affine(images: Tensor) -> Tensor:
 
 
 def _elastic(images: Tensor) -> Tensor:
-    """Move places smoothly, as ink on rubber: the knots of a net at random, what lies between them evenly.
+    """Deform elastically (Simard et al. 2003, section 2): random moves of a grid of knots, interpolated between them.
 
-    Simard et al. 2003, section 2; a net of knots stands for their convolution by a Gaussian.
+    The interpolation replaces their convolution by a Gaussian.
     """
     size = list(images.shape)
     still = torch.eye(2, 3, dtype=images.dtype, device=images.device).expand(len(images), 2, 3)

@@ -32,7 +32,7 @@ from training.metrics.quality import FrechetDistance
 from training.pretrained.classifier import Classifier, classifier_file, load_classifier
 from training.pretrained.features import PACKAGES, EfficientNetLite
 
-MEASURING_SIDE: int | None = None  # pixels; None is what the network learned from
+MEASURING_SIDE: int | None = None  # pixels; None is the network's training size
 SNAPSHOT_SIDE = 128  # pixels; a third of those of the networks' own size
 NEIGHBOURS = 3  # Kynkaanniemi et al. 2019, section 3.1
 BATCH = 8  # images; larger ones leave the cache of a CPU
@@ -67,7 +67,7 @@ def extract_real(network: EfficientNetLite, images: Tensor) -> Tensor:
 def label_free_distance(real: Tensor, generated: Tensor, network: EfficientNetLite) -> float:
     """Return the Frechet distance of generated to real images; features of the real ones are cached.
 
-    For snapshots while a run goes on, with `network` of `measuring_network(experiment, SNAPSHOT_SIDE)`. A distance
+    For snapshots during a run, with `network` of `measuring_network(experiment, SNAPSHOT_SIDE)`. A distance
     depends on the numbers of images and on the network, so only those of the same are compared.
     """
     return frechet(extract_real(network, real), extract(network, generated))
@@ -191,7 +191,7 @@ def _measure(features: Features) -> tuple[dict[str, Any], Tensor, Tensor]:
 
 
 def recognise_domains(domains: dict[str, Features]) -> dict[str, dict[str, float]]:
-    """Return for each domain which share of its images a linear classifier takes for its own: generated, and real test.
+    """Return the share of each domain's images, generated and real, that a linear classifier assigns to the domain.
 
     It learns the domains of training images (multinomial logistic regression of standardised features), and shows
     whether generated images of two domains differ as real ones do.

@@ -201,7 +201,7 @@ def why_not_classified(experiment: Experiment, real: dict[str, ImageSet]) -> str
 
 
 def measure_pixels(domains: tuple[DomainConfig, ...], pairs: Images, real: dict[str, ImageSet]) -> dict[str, Any]:
-    """Compare each domain that is a transform of another one with what the transform gives.
+    """Compare each domain that is a transform of another one with the transformed images.
 
     The floor compares real images of the domain, each with another one at random.
     """

@@ -38,7 +38,7 @@ PEAK_LEARNING_RATE = 3e-3
 
 
 class TrainingRecord(BaseModel):
-    """How a classifier was trained and what was measured: the metadata of its export."""
+    """Training and measured quality of a classifier: the metadata of its export."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -70,7 +70,7 @@ class VGG19(nn.Module):
 
 
 def load_vgg19(name: str) -> VGG19:
-    """Read weights of VGG19, of a file or of the hub, called features.0.weight, features.0.bias, ...
+    """Read weights of VGG19, of a file or of the hub, named features.0.weight, features.0.bias, ...
 
     These are the names of torchvision and timm. The width follows from the weights. Raises RunError if there
     are none, or those of another network.
@@ -133,7 +133,7 @@ LOSS_SIDE = 64  # pixels; losses enlarge smaller images, so that the last featur
 class EfficientNetLite(nn.Module):
     """Grey or RGB images [B, C, H, W] in [0, 1], of any size, -> features [B, F]: the input of the last layer.
 
-    Images are resized to `side` x `side`, by default what the network learned from (224, of lite2 260). Every
+    Images are resized to `side` x `side`, by default the network's training size (224, of lite2 260). Every
     batch normalisation is folded into the convolution before it, to save time. Uses the attributes
     _conv_stem, _blocks, _conv_head, _bn* and _*_conv of the package. Raises RunError if a package is missing.
     """

@@ -1,1 +1,1 @@
-"""The folder of a run and what is recorded in it: checkpoints, metrics, samples, figures."""
+"""The folder of a run and its records: checkpoints, metrics, samples, figures."""
