@@ -145,7 +145,7 @@ async def test_new_models_empty_the_cache(
 
 async def test_what_an_old_model_computes_late_is_not_cached(tiny_model: Callable[..., Path], models_dir: Path) -> None:
     """A request that was accepted before a change is answered by the old model, its repeats by the new one."""
-    tiny_model(turns=100_000)
+    tiny_model(turns=400_000)
     app = create_app(Settings(models_dir=models_dir, processes=1))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service", timeout=30) as client:
         slow = asyncio.create_task(client.get(PATHS[0]))
