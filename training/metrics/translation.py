@@ -143,9 +143,12 @@ def nearest_distance(thumbnails: Tensor, among: Tensor | None = None) -> Tensor:
     """Return the distance [N] to the nearest of other images, or of the same ones but itself."""
     others = thumbnails if among is None else among
     shift, found = others.square().sum(1) / -2, []
+    room = torch.empty(min(PART, len(thumbnails)), len(others))  # used again: large blocks are given back too late
     for start in range(0, len(thumbnails), PART):
         part = thumbnails[start : start + PART]
-        closeness = torch.addmm(shift, part, others.T)  # half of what |x|^2 exceeds the squared distance by
+        closeness = torch.addmm(
+            shift, part, others.T, out=room[: len(part)]
+        )  # half of what |x|^2 exceeds the squared distance by
         if among is None:
             rows = torch.arange(len(part))
             closeness[rows, start + rows] = -math.inf
