@@ -37,7 +37,7 @@ DISTINCT = Question()
 
 
 class Address(Protocol):
-    """Where a running server listens, on loopback."""
+    """Address of a server on loopback."""
 
     url: str
     port: int

@@ -1,4 +1,4 @@
-"""How fast images are translated, as ratios within one run.
+"""Throughput of /translate, as ratios within one run.
 
     .venv-service/bin/python -m tests.benchmarks.serving.translate --model digit_edge
 
@@ -21,6 +21,7 @@ import numpy as np
 from service.engine.onnx_model import OnnxModel
 from service.generation.decoding import Fitting, fit_all
 from service.generation.images import png
+from service.generation.pairs import companions
 from service.generation.translation import EncoderQuality
 from service.latents import draw_latent
 from service.metadata import LATENT, PREVIOUS
@@ -34,13 +35,11 @@ SEED = 7  # of the image that is translated
 
 
 def open_models(name: str) -> tuple[OnnxModel, OnnxModel]:
-    """Return a generator and its first encoder by name. Raises SystemExit if it has none."""
-    found = [OnnxModel(file) for file in sorted(MODELS.glob("*/*/model.onnx"))]
-    generator = next(model for model in found if model.name == name)
-    for model in found:
-        if model.metadata.kind == "encoder" and {name, generator.graph_digest} & set(model.metadata.goes_with):
-            return generator, model
-    raise SystemExit(f"no encoder in {MODELS.name} goes with '{name}'")
+    """Return a generator and the encoder of its first domain that has one. Raises SystemExit if none has."""
+    found = {model.name: model for model in map(OnnxModel, sorted(MODELS.glob("*/*/model.onnx")))}
+    if name not in found or not (encoders := companions("encoder", found[name], list(found.values()))):
+        raise SystemExit(f"no encoder in {MODELS.name} goes with '{name}'")
+    return found[name], next(iter(encoders.values()))
 
 
 def make_image(generator: OnnxModel, domain: str) -> bytes:
