@@ -244,9 +244,8 @@ METADATA_READERS: dict[str, Callable[[Path], pyarrow.Table]] = {
 Splits = dict[str, Callable[[], datasets.Dataset]]  # by name, what reads each
 WHOLE = "train"  # split of a source without split folders
 ALIASES = {"train": ("training",), "test": ("testing",), "validation": ("valid", "val", "dev")}
-SPLIT_FOLDER = re.compile(
-    r"(?i:train|training|test|testing|val|valid|validation|dev|eval|evaluation)[-_. ]?([A-Z]|\d+)?"
-)  # train, Test, trainA, val2017
+SPLIT_NAMES = "train|training|test|testing|val|valid|validation|dev|eval|evaluation"
+SPLIT_FOLDER = re.compile(rf"(?i:{SPLIT_NAMES})[-_. ]?([A-Z]|\d+)?")  # train, Test, trainA, val2017
 SPLIT_IN_NAME = re.compile(  # of train_images, real_train
     r"(?i)^(train|test|val|valid|validation|dev|eval)(ing|uation)?(?=[-_. ]|set|image|data)"
     r"|(?<=[-_. ])(train|test|val|valid|validation|dev|eval)(ing|uation)?$"

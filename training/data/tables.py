@@ -24,16 +24,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.config.data import SourceConfig
-from training.data.folders import Splits, check_encoding, is_hidden, log_once, some
+from training.data.folders import ALIASES, SPLIT_NAMES, Splits, check_encoding, is_hidden, log_once, some
 from training.data.preprocess import image_suffixes
 from training.errors import DataError, describe_causes
 
 HDF5 = (".hdf5", ".h5", ".hy")
 TEXT_TABLES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson"}
 DESCRIPTIONS = {"README.md", "dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"}
-SPLIT_WORDS = {"train": ("training",), "test": ("testing", "eval", "evaluation"), "validation": ("valid", "val", "dev")}
+SPLIT_WORDS = ALIASES | {"test": (*ALIASES["test"], "eval", "evaluation")}
 SPLIT_PART = re.compile(  # of a table's path: Train, trainA, test-00000-of-00002, val2017
-    r"((?i:train|training|test|testing|val|valid|validation|dev|eval|evaluation))([A-Z])?([-_. ]?\d+(-of-\d+)?)?"
+    rf"((?i:{SPLIT_NAMES}))([A-Z])?([-_. ]?\d+(-of-\d+)?)?"
 )
 PART_OF = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.[^/]+)")
 TABLES = frozenset(
