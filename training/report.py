@@ -149,7 +149,8 @@ def document(runs: Sequence[RunFolder], options: ReportOptions) -> None:
 
     Raises RunError, before anything is written, if a run is not measured or two are of one experiment.
     """
-    whole = [run for run in runs if not _shorter(run, options.recipes)]
+    shorter = {run.path: text for run in runs if (text := _shorter(run, options.recipes))}
+    whole = [run for run in runs if run.path not in shorter]
     generated = [run for run in whole if run.quality_file.is_file()]
     adapted = [run for run in whole if run.accuracy_file.is_file()]
     check(whole, generated, adapted)
@@ -164,9 +165,8 @@ def document(runs: Sequence[RunFolder], options: ReportOptions) -> None:
         (file := result_file(folder, name)).parent.mkdir(parents=True, exist_ok=True)
         write_json(file, kept)
     write_lines(options.to, page(folder, recipe_steps(options.recipes)).splitlines())
-    for run in runs:
-        if run not in whole:
-            print(f"left out, as its recipe has more steps: {run.path}, {_shorter(run, options.recipes)}")
+    for path, text in shorter.items():
+        print(f"left out, as its recipe has more steps: {path}, {text}")
 
 
 def result(runs: Sequence[RunFolder], recipes: Path, folder: Path) -> Mapping[str, Any]:

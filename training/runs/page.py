@@ -63,7 +63,6 @@ NOT_RUN = """
 ## Not run
 
 Recipes of which no run to the last step was measured, with their steps. Nothing is shown of shorter runs.
-SVHN, horse2zebra, apple2orange and vangogh2photo could not be had; the others need time.
 
 {names}
 """
