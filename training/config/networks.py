@@ -200,7 +200,7 @@ class CouplingConfig:
     feature_network: str = "efficientnet_lite0"
     """Of `content` and `style`: efficientnet_lite0, efficientnet_lite2, or VGG19 by a hub name or a file."""
     layers: Positive = 1
-    """How many of the domains' own generator layers `weights` and `features` compare, from the first on."""
+    """Number of the domains' own generator layers that `weights` and `features` compare, from the first on."""
     until: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the steps over which the weight falls linearly to nothing; constant if unset."""
     remains: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -241,7 +241,7 @@ class ClassifierConfig:
     """The classes that a discriminator with auxiliary losses predicts, and its EMA."""
 
     classes: Annotated[int, Field(ge=2)] = 10
-    """How many classes there are: the labels are 0 to one less."""
+    """Number of classes; labels are 0 to one less."""
     batch_size: Positive | None = None
     """Images of each domain for the auxiliary losses of a step; `batch_size` of the experiment if unset."""
     augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()

@@ -276,7 +276,7 @@ class ImageFolder:
 
     @property
     def is_one_split(self) -> bool:
-        """Whether no folder has the name of a split, so that all images are of one split."""
+        """True if no folder has the name of a split, so that all images are of one split."""
         return not self.split_folders
 
     def find(self, name: str) -> Path | None:

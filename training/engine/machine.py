@@ -161,7 +161,7 @@ class Processes:
         self.rank = fabric.global_rank
         self.device = fabric.device
         self.leads = fabric.is_global_zero
-        """Whether this is the leading process, which writes."""
+        """True in the leading process, which writes."""
         self.precision = str(fabric._precision.precision)  # it has no public name
 
     def leave(self) -> None:

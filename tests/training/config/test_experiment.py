@@ -220,7 +220,7 @@ def test_a_misspelt_field_has_its_remedy(changes: dict[str, Any], remedy: str) -
 
 
 def test_a_wrong_field_of_a_recipe_of_folders_has_its_place(tmp_path: Path) -> None:
-    """What is chosen by the images waits until the fields of the domains are right."""
+    """Fields that are chosen by the images wait until those of the domains are valid."""
     file = tmp_path / "a.toml"
     file.write_text(f'[[domains]]\nsource = "{tmp_path}"\nheldout = 0.1\n')
     with pytest.raises(ConfigError, match=r"a\.toml: .*domains\.0\.heldout = 0\.1: .+ did you mean held_out\?"):

@@ -232,7 +232,7 @@ def test_what_is_no_image_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_reported_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """How many files, which and why: other formats, archives, backups, links to nothing, hidden images."""
+    """The line has counts, files and reasons: other formats, archives, backups, links to nothing, hidden images."""
     train = write(tmp_path / "train", 1)
     for name in ("a.heic", "b.HEIC", "c.nef", "more.zip", "d.jpg.part", "e.png~"):
         (train / name).write_bytes(b"x")

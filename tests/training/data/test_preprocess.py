@@ -1,4 +1,4 @@
-"""How an image of a source becomes the network's, and what is kept of decoding it."""
+"""Preprocessing of images, and the cache of decoded ones."""
 
 from __future__ import annotations
 

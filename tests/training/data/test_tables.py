@@ -112,7 +112,7 @@ def test_the_name_of_a_table_is_its_split_in_any_case(
 
 
 def test_a_folder_of_tables_and_the_one_around_it_are_two_sources(tmp_path: Path) -> None:
-    """What was read of one is not read again in the other."""
+    """Rows read from one folder are not taken for those of the other."""
     write_parquet(tmp_path / "faces" / "train.parquet", 1, 2)
     assert levels(tmp_path) == levels(tmp_path / "faces") == [1, 2]
 
