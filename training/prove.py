@@ -286,9 +286,11 @@ class Proof:
 
     def filters_help(self, pairs: Pairs) -> dict[str, Any]:
         """Measure filtered pairs, and as many without filters, by evaluation classifiers; empty without these."""
+        if not self.classifiers:
+            return {}
         real, experiment = load_real(self.experiment), self.experiment
         found, _ = find_evaluation_classifiers(experiment, real, self.options.classifiers)
-        if not found or not self.classifiers:
+        if not found:
             return {}
         for classifier in found.values():
             classifier.to(self.device)
