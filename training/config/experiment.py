@@ -110,6 +110,11 @@ class Experiment:
             config = getattr(self, name)
             check_layers(name, config, ARCHITECTURES[name], config.table, self.size, channels)
             check_batch(name, ARCHITECTURES[name][config.table], self.batch_size)
+        if self.generator.equal_heads and len(channels) > 1:
+            raise ValueError(
+                "generator.equal_heads = true: own layers of grey and of RGB domains cannot be equal; set channels of "
+                "all domains alike, or equal_heads = false"
+            )
         check_couplings(self.couplings, self.generator.own_of(self.generator_architecture))
         shared_layers = self.discriminator.shared_of(self.discriminator_architecture)
         check_auxiliary_losses(self.lessons, self.domains, shared_layers, self.discriminator.own_last_layers)

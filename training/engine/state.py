@@ -199,6 +199,10 @@ def build_generator(experiment: Experiment) -> CoupledGenerator:
         architecture, _channels(experiment), experiment.latent_dim, config.width, config.shared_of(architecture)
     )
     initialise(generator, config.initialisation, config.initial_bias, config.initial_slope)
+    if config.equal_heads:
+        first, *others = generator.heads.values()
+        for head in others:
+            head.load_state_dict(first.state_dict())
     return generator
 
 

@@ -83,6 +83,17 @@ GENERATORS = {
             Layer("conv", "image", 5, 1, 2, activation="tanh"),
         ),
     ),
+    "digit_mapped": Architecture(
+        "digit_doubling behind three dense layers, which bend the latent space so that classes meet in sharp borders",
+        (28, 28),
+        (
+            *(Layer("linear", 256, norm="batch", activation="leaky_relu"),) * 3,
+            Layer("linear", 128, 7, norm="batch", activation="leaky_relu"),
+            Layer("deconv", 64, 4, 2, 1, norm="batch", activation="leaky_relu"),  # 14x14
+            Layer("deconv", 32, 4, 2, 1, norm="batch", activation="leaky_relu"),  # 28x28
+            Layer("conv", "image", 5, 1, 2, activation="tanh"),
+        ),
+    ),
     "digit_32": Architecture(
         "Soft-CoGAN's digit at 32x32: each deconvolution doubles the sides",
         (32, 32),

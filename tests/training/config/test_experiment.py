@@ -111,6 +111,10 @@ def test_an_experiment_survives_its_run_folder() -> None:
         ({"discriminator": {"noise_until": 0}}, ["discriminator.noise_until = 0", "greater than 0"]),
         ({"discriminator": {"updates": 0}}, ["discriminator.updates = 0", "greater than or equal to 1"]),
         ({"discriminator": {"clip_weights": 0.0}}, ["discriminator.clip_weights = 0.0", "greater than 0"]),
+        (
+            {"domains": [DIGIT, COLOUR], "generator": {"equal_heads": True}},
+            ["generator.equal_heads = true", "grey and of RGB"],
+        ),
         ({"generator": {"optimiser": "lion"}}, ["generator.optimiser = 'lion'", "adam, sgd, rmsprop"]),
         ({"generator": {"clip_gradients": -1}}, ["generator.clip_gradients = -1", "greater than 0"]),
         ({"discriminator": {"shared_layers": 5}}, ["discriminator.shared_layers = 5", "has 4 layers"]),

@@ -103,6 +103,17 @@ def test_any_number_of_generator_layers_is_shared(make_experiment: MakeExperimen
 
 
 @pytest.mark.parametrize("shared", range(5))
+def test_equal_heads_start_with_equal_pairs(make_experiment: MakeExperiment, shared: int) -> None:
+    """Pairs are equal before the first step, and learn apart: no weight is shared by two heads."""
+    experiment = make_experiment(generator={"shared_layers": shared, "equal_heads": True})
+    generator = build_generator(experiment).eval()
+    images = generator(torch.randn(2, experiment.latent_dim))
+    assert torch.equal(images["digit"], images["edge"])
+    images["digit"].sum().backward()
+    assert all(weight.grad is None for weight in generator.heads["edge"].parameters())
+
+
+@pytest.mark.parametrize("shared", range(5))
 def test_any_number_of_discriminator_layers_is_shared(make_experiment: MakeExperiment, shared: int) -> None:
     """From none to all layers are shared; the border counts from the logit."""
     discriminator = build_discriminator(make_experiment(discriminator={"shared_layers": shared}))
