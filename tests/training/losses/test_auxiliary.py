@@ -122,6 +122,26 @@ def test_reconstruction_is_the_huber_loss() -> None:
     assert reconstruction(GeneratedBatch(generated, real=real), CouplingInputs()).item() == pytest.approx(expected)
 
 
+def test_pixels_cost_their_distance_from_the_median_of_a_pair() -> None:
+    """The one of three domains that differs is pulled, the others are where they were; grey counts in each channel."""
+    odd = torch.full((2, 3, 4, 4), -1.0, requires_grad=True)
+    others = {name: torch.full((2, 1, 4, 4), 0.5) for name in ("plain", "grey")}
+    loss = COUPLINGS["pixels"].loss(GeneratedBatch({**others, "odd": odd}), CouplingInputs())
+    assert loss.item() == pytest.approx(1.5)
+    (gradient,) = torch.autograd.grad(loss, odd)
+    assert (gradient < 0).all()
+
+
+def test_pixels_of_two_domains_cost_their_difference() -> None:
+    """The mean absolute difference, whichever is lighter, and each is pulled as much as the other."""
+    left = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    right = torch.tensor([[[[1.0, -1.0], [0.5, 0.25]]]], requires_grad=True)
+    loss = COUPLINGS["pixels"].loss(GeneratedBatch({"left": left, "right": right}), CouplingInputs())
+    assert loss.item() == pytest.approx(2.75 / 4)
+    to_left, to_right = torch.autograd.grad(loss, (left, right))
+    torch.testing.assert_close(to_left, -to_right)
+
+
 @pytest.mark.parametrize("name", ["semantic", "weights", "features", "content"])
 def test_a_domain_as_far_from_the_mean_has_the_same_gradient(name: str) -> None:
     """However many domains there are, with the same distance from their mean."""
