@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics.image.kid import poly_mmd
 
@@ -27,9 +27,10 @@ from training.data.dataset import ImageSet, digest, load_split, load_training_se
 from training.data.preprocess import cached
 from training.errors import DataError, RunError
 from training.losses.auxiliary import COUPLINGS
-from training.losses.pixels import Images
+from training.losses.pixels import AUGMENTATIONS, Images, from_bytes
 from training.metrics.quality import FrechetDistance
-from training.pretrained.classifier import Classifier, classifier_file, load_classifier
+from training.networks.layers import Layer, build
+from training.pretrained.classifier import RANGE, Classifier, classifier_file, load_classifier
 from training.pretrained.features import PACKAGES, EfficientNetLite
 
 MEASURING_SIDE: int | None = None  # pixels; None is the network's training size
@@ -37,7 +38,12 @@ SNAPSHOT_SIDE = 128  # pixels; a third of those of the networks' own size
 NEIGHBOURS = 3  # Kynkaanniemi et al. 2019, section 3.1
 BATCH = 8  # images; larger ones leave the cache of a CPU
 MIN_IMAGES = 2  # of which a spread can be computed
-DECAY = 1e-3  # of the weights that recognise domains
+RECOGNISER = (  # of domains: quick, for images of any size
+    *(Layer("conv", out, 3, 2, 1, norm="batch", activation="relu") for out in (16, 32, 64)),
+    Layer("conv", 128, 3, 2, 1, norm="batch", activation="relu", dropout=0.5),
+    Layer("linear", "classes"),
+)
+RECOGNISER_STEPS, RECOGNISER_BATCH, RECOGNISER_RATE = 1000, 16, 3e-3  # batch: images of each domain
 NEAREST_SHOWN = 12  # generated images on the sheet, beside the nearest training image
 
 
@@ -139,33 +145,33 @@ def measure_without_labels(
     """
     network = measuring_network(experiment).to(device)
     learned = load_training_sets(experiment)
-    measures, closest, features = {}, {}, {}
+    measures, closest, compared = {}, {}, {}
     for domain in [one for one in experiment.domains if one.name in pairs]:
         name, real = domain.name, load_split(domain, "test", experiment.size)
         test, training = (sample_images(images, limit) for images in (real.images, learned[name].images))
         generated = pairs[name][: len(training)]  # as many as the floor has
         if min(map(len, (generated, test, training))) < MIN_IMAGES:
             raise DataError(f"domain {name}: {MIN_IMAGES} test and training images are needed to measure, or more")
-        features[name] = Features(
-            extract(network, generated), extract_real(network, test), extract_real(network, training)
-        )
-        measures[name], order, indices = _measure(features[name])
+        compared[name] = Compared(generated, test, training)
+        features = Compared(extract(network, generated), extract_real(network, test), extract_real(network, training))
+        measures[name], order, indices = _measure(features)
         measures[name]["images"]["learned_from"] = len(learned[name].images)
         closest[name] = {"generated": generated[order], "training": training[indices]}
-    for name, shares in recognise_domains(features).items():
-        measures[name]["recognised"] = shares
+    if len(compared) > 1:
+        for name, shares in recognise_domains(compared, device).items():
+            measures[name]["recognised"] = shares
     return {"network": network.name, "pixels": network.side, "domains": measures}, closest
 
 
-class Features(NamedTuple):
-    """Features [N, F] of a domain's images."""
+class Compared(NamedTuple):
+    """Images of a domain, uint8 [N, C, H, W], or their features [N, F]."""
 
     generated: Tensor
     test: Tensor
     training: Tensor
 
 
-def _measure(features: Features) -> tuple[dict[str, Any], Tensor, Tensor]:
+def _measure(features: Compared) -> tuple[dict[str, Any], Tensor, Tensor]:
     """Measure a domain, and the same of training images against test images as the floor.
 
     Returns also which generated images are nearest to a training image, and to which.
@@ -190,43 +196,51 @@ def _measure(features: Features) -> tuple[dict[str, Any], Tensor, Tensor]:
     return measures, order, indices[order]
 
 
-def recognise_domains(domains: dict[str, Features]) -> dict[str, dict[str, float]]:
-    """Return the share of each domain's images, generated and real, that a linear classifier assigns to the domain.
+def recognise_domains(domains: Mapping[str, Compared], device: torch.device) -> dict[str, dict[str, float]]:
+    """Return the share of each domain's images, generated and real, that a network takes for the domain's own.
 
-    It learns the domains of training images (multinomial logistic regression of standardised features), and shows
-    whether generated images of two domains differ as real ones do.
+    It learns the domains of training images, and shows whether generated images of two domains differ as real ones do.
     """
-    seen = torch.cat([features.training for features in domains.values()])
-    owners = torch.cat([torch.full((len(one.training),), number) for number, one in enumerate(domains.values())])
-    mean, scale = seen.mean(0), seen.std(0).clamp_min(1e-6)
-    weight, bias = _regress((seen - mean) / scale, owners)
+    images = {name: Compared(*(_in_colour(one) for one in own)) for name, own in domains.items()}
+    network = _learn_domains([own.training for own in images.values()], device)
 
-    def share(features: Tensor, number: int) -> float:
-        chosen = ((features - mean) / scale @ weight + bias).argmax(1)
-        return float((chosen == number).float().mean())
+    @torch.inference_mode()
+    def share(own: Tensor, number: int) -> float:
+        parts = [network(from_bytes(part.to(device), RANGE)).flatten(1).argmax(1) for part in own.split(256)]
+        return float((torch.cat(parts) == number).float().mean())
 
     return {
-        name: {"generated": share(one.generated, number), "real": share(one.test, number)}
-        for number, (name, one) in enumerate(domains.items())
+        name: {"generated": share(own.generated, number), "real": share(own.test, number)}
+        for number, (name, own) in enumerate(images.items())
     }
 
 
-def _regress(features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return weight [F, K] and bias [K] of a logistic regression with weight decay."""
-    count = int(classes.max()) + 1
-    weight = torch.zeros(features.shape[1], count, requires_grad=True)
-    bias = torch.zeros(count, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+def _in_colour(images: Tensor) -> Tensor:
+    return images.expand(-1, 3, -1, -1)
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = cross_entropy(features @ weight + bias, classes) + DECAY * weight.square().sum()
-        loss.backward()
-        return loss
 
-    with torch.enable_grad():
-        optimiser.step(closure)
-    return weight.detach(), bias.detach()
+@torch.inference_mode(mode=False)
+@torch.enable_grad()
+def _learn_domains(domains: Sequence[Tensor], device: torch.device) -> nn.Module:
+    """Train a network on uint8 [N, 3, H, W] of each domain: images [B, 3, H, W] in RANGE -> logits [B, K, 1, 1].
+
+    It sees as many of each, translated a little; the result is the same at every call.
+    """
+    height, width = domains[0].shape[2:]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network, _ = build(RECOGNISER, (3, height, width), 1.0, {"classes": len(domains)})
+        optimiser = torch.optim.Adam(network.to(device).train().parameters())
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RECOGNISER_RATE, total_steps=RECOGNISER_STEPS)
+        owners = torch.arange(len(domains), device=device).repeat_interleave(RECOGNISER_BATCH)
+        for _ in range(RECOGNISER_STEPS):
+            drawn = torch.cat([own[torch.randint(len(own), (RECOGNISER_BATCH,))] for own in domains])
+            images = AUGMENTATIONS["translation"](from_bytes(drawn.to(device), RANGE))
+            optimiser.zero_grad()
+            cross_entropy(network(images).flatten(1), owners).backward()
+            optimiser.step()
+            schedule.step()
+    return network.eval()
 
 
 FIRST_SEED = 1_000_000  # of the latents; `evaluate` takes those from 0

@@ -14,7 +14,7 @@ from training.config.experiment import Experiment
 from training.data.dataset import load_split
 from training.errors import DataError
 from training.metrics.label_free import (
-    Features,
+    Compared,
     extract,
     extract_real,
     frechet,
@@ -150,16 +150,15 @@ def test_domains_are_recognised_by_what_sets_them_apart() -> None:
     """Generated images of the right kind are taken for their own domain's, and those of the other's kind are not."""
     random = torch.Generator().manual_seed(0)
 
-    def near(count: int) -> Tensor:
-        return torch.randn(count, 5, generator=random)
+    def dark(count: int, channels: int = 1) -> Tensor:
+        return torch.randint(0, 100, (count, channels, 16, 16), dtype=torch.uint8, generator=random)
 
-    def far(count: int) -> Tensor:
-        return 3 + near(count)
+    def light(count: int) -> Tensor:
+        return 120 + dark(count, 3)
 
-    shares = recognise_domains(
-        {"right": Features(near(40), near(40), near(100)), "swapped": Features(near(40), far(40), far(100))}
-    )
+    domains = {"right": Compared(dark(40), dark(40), dark(100)), "swapped": Compared(dark(40), light(40), light(100))}
+    shares = recognise_domains(domains, CPU)
     assert shares["right"]["generated"] > 0.95
     assert shares["swapped"]["generated"] < 0.05
     assert all(share["real"] > 0.95 for share in shares.values())
-    assert recognise_domains({"alone": Features(near(4), near(4), near(4))}) == {"alone": {"generated": 1, "real": 1}}
+    assert recognise_domains(domains, CPU) == shares
