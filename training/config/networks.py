@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Annotated, Self
 
@@ -133,6 +134,13 @@ class PenaltyConfig:
     """Its weight in the discriminator's loss."""
     every: Positive = 1
     """Steps between computations; the weight is multiplied by it."""
+    remains: Share = 1.0
+    """Share of its weight at the last step, to which it falls along half a cosine (Huang et al. 2024, R3GAN)."""
+
+    def weight_after(self, done: float) -> float:
+        """Return the weight of one computation once a share of the steps is done."""
+        fallen = (1.0 - math.cos(math.pi * done)) / 2.0
+        return self.every * self.weight * (1.0 - fallen * (1.0 - self.remains))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -153,6 +161,8 @@ class DiscriminatorConfig(CoupledEncoderConfig):
     """Its weight."""
     penalty_every: Positive = 8
     """Steps between computations; the weight is multiplied by it (Karras et al. 2020)."""
+    penalty_remains: Share = 1.0
+    """Share of its weight at the last step, to which it falls along half a cosine (Huang et al. 2024, R3GAN)."""
     penalties: tuple[PenaltyConfig, ...] = ()
     """Penalties beside that one, each with a weight of its own."""
     augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
@@ -176,7 +186,8 @@ class DiscriminatorConfig(CoupledEncoderConfig):
         """All penalties of the experiment."""
         if self.penalty == "none":
             return self.penalties
-        return (PenaltyConfig(self.penalty, self.penalty_weight, self.penalty_every), *self.penalties)
+        first = PenaltyConfig(self.penalty, self.penalty_weight, self.penalty_every, self.penalty_remains)
+        return (first, *self.penalties)
 
     def check_labels(self, loss: str) -> None:
         """Raise ValueError if labels are set for a loss that has none."""

@@ -118,7 +118,8 @@ class DiscriminatorUpdate:
         loss = sum_over_domains(self._loss.discriminator, logits["real"], logits["fake"])
         self._state.means.add(discriminator_loss=loss)
         self._state.logits.add(logits["real"], logits["fake"])
-        costs = {one.name: (one.weight * one.every, _cost(one, images, logits)) for one in due}
+        done = self._state.share_done
+        costs = {one.name: (one.weight_after(done), _cost(one, images, logits)) for one in due}
         return self._state.means.weigh(loss, costs)
 
     def _logits_by_place(self, images: Mapping[str, Images]) -> dict[str, Images]:

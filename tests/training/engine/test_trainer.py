@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from training.config import Precision
 from training.config.experiment import Experiment
 from training.engine.batches import Batches, DiscriminatorInput
 from training.engine.machine import Machine
-from training.engine.state import State
+from training.engine.state import State, WeightedLosses
 from training.engine.trainer import AuxiliaryLosses, CouplingLosses, DiscriminatorUpdate, GeneratorUpdate, Trainer
 from training.losses.adversarial import LOSSES
 from training.losses.auxiliary import GeneratedBatch
@@ -109,6 +110,26 @@ def test_the_penalty_comes_every_so_many_steps(make_experiment: MakeExperiment, 
         trainer.step()
         penalised.append("r1" in trainer.state.means.means())
     assert penalised == [True, False, False, True, False, False, True]
+
+
+def test_a_penalty_falls_along_half_a_cosine(
+    make_experiment: MakeExperiment, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its weight at the first step towards what remains at the last; a lazy one counts for the steps between."""
+    falling = {"penalty": "r1", "penalty_weight": 2.0, "penalty_every": 2, "penalty_remains": 0.1}
+    trainer = make_trainer(make_experiment(discriminator=falling, steps=8))
+    means, weights = trainer.state.means, list[float]()
+    weigh = means.weigh
+
+    def record(loss: Tensor, costs: WeightedLosses) -> Tensor:
+        weights.extend(weight for name, (weight, _) in costs.items() if name == "r1")
+        return weigh(loss, costs)
+
+    monkeypatch.setattr(means, "weigh", record)
+    for _ in range(8):
+        trainer.step()
+    falls = [(1 - math.cos(math.pi * done)) / 2 for done in (0.0, 0.25, 0.5, 0.75)]
+    assert weights == pytest.approx([4.0 * (1 - 0.9 * fall) for fall in falls])
 
 
 def test_a_heavy_penalty_flattens_the_discriminator(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:
