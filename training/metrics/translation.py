@@ -45,19 +45,21 @@ def compare(
 ) -> dict[str, Any]:
     """Return the figures of networks trained on generated and on real examples, for every seed.
 
-    `train` returns the figure of one network; `reached` is the share of the way from the worst figure to that of real
-    examples. Real examples are repeated if they are fewer, so that the number of steps is the same.
+    `train` returns the figure of one network. `reached` is the share of the way from the worst figure, 0 or a distance,
+    to that of real examples; None if these are not better either, and more epochs are needed. Real examples are
+    repeated if they are fewer, so that the number of steps is the same.
     """
     count, there = len(generated[0]), len(real[0])
     chosen = [share_out(there, shares=1, seed=seed)[0][np.arange(count) % there] for seed in seeds]
     learned = [train(generated, seed) for seed in seeds]
     best = [train((real[0][rows], real[1][rows]), seed) for seed, rows in zip(seeds, chosen, strict=True)]
     way = worst - mean(best)
+    lost = way <= 0 if worst else way == 0
     return {
         "images": {"generated": count, "real": min(count, there)},
         "generated": learned,
         "real": best,
-        "reached": (worst - mean(learned)) / way if way else 0.0,
+        "reached": None if lost else (worst - mean(learned)) / way,
     }
 
 

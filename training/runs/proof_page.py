@@ -27,7 +27,8 @@ python -m training.prove docs/proof --page docs/proof.md
   frequent class; **reached** is the share of the accuracy by real images.
 - **Translations** are those of a small U-Net, trained by the cross entropy of every value. Measured by the mean
   distance to the true counterparts of all test images: the root of the mean squared difference, of 1 between black and
-  white. The floor returns the given image; **reached** is the share of the way from there to that by real pairs.
+  white. The floor returns the given image; **reached** is the share of the way from there to that by real pairs,
+  or a dash where these are not nearer than the floor.
 - **By real images**: the same network, trained for as many steps on as many real training images or true pairs, or on
   all if there are fewer. Means and standard deviations are over seeds, of the weights, the order and the real images.
 - **What the filters give** is measured by the classifiers that evaluate the model, others than those that filter: pairs
@@ -80,7 +81,7 @@ def _network_row(one: Mapping[str, Any]) -> Row:
         "floor": f"{one['floor']:{form}}",
         "by generated images": spread(one["generated"], form),
         "by real images": spread(one["real"], form),
-        "reached": f"{one['reached']:.3f}",
+        "reached": "-" if one["reached"] is None else f"{one['reached']:.3f}",
         "to reach": str(one["to_reach"]),
     }
 
