@@ -281,7 +281,7 @@ class Proof:
             return counterpart_distance(translator.translate(given), expected)["distance"]
 
         floor = counterpart_distance(given, expected)["distance"]
-        compared = compare(train, generated, training, self.options.seeds, worst=floor)
+        compared = compare(train, generated, training, self.options.seeds, worst=floor, falls=True)
         return {"test_images": len(given), "floor": floor, **compared}
 
     def filters_help(self, pairs: Pairs) -> dict[str, Any]:

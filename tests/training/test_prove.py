@@ -70,8 +70,7 @@ def test_a_model_is_proven_by_networks_and_copies(
     for one, worst in ((digit, 0), (edge, 0), (translation, translation["floor"])):
         assert (one["test_images"], one["images"]) == (100, {"generated": 20, "real": 20})
         generated, real = (np.mean(one[name]) for name in ("generated", "real"))
-        way = worst - real
-        assert one["reached"] == (pytest.approx((worst - generated) / way) if not worst or way > 0 else None)
+        assert one["reached"] == pytest.approx((worst - generated) / (worst - real))
         assert len(one["generated"]) == len(one["real"]) == 2
     assert 0.1 <= digit["floor"] < 0.2
     assert result["pairs"] == {"taken": 20, "candidates": 20, "classifiers": ["digit", "edge"]}

@@ -30,7 +30,7 @@ from training.losses.auxiliary import COUPLINGS
 from training.losses.pixels import AUGMENTATIONS, Images, from_bytes
 from training.metrics.quality import FrechetDistance
 from training.networks.layers import Layer, build
-from training.pretrained.classifier import RANGE, Classifier, classifier_file, load_classifier
+from training.pretrained.classifier import RANGE, Classifier, classifier_file, load_classifier, train_once
 from training.pretrained.features import PACKAGES, EfficientNetLite
 
 MEASURING_SIDE: int | None = None  # pixels; None is the network's training size
@@ -43,7 +43,7 @@ RECOGNISER = (  # of domains: quick, for images of any size
     Layer("conv", 128, 3, 2, 1, norm="batch", activation="relu", dropout=0.5),
     Layer("linear", "classes"),
 )
-RECOGNISER_STEPS, RECOGNISER_BATCH, RECOGNISER_RATE = 1000, 16, 3e-3  # batch: images of each domain
+RECOGNISER_STEPS, RECOGNISER_BATCH = 1000, 16  # batch: images of each domain
 NEAREST_SHOWN = 12  # generated images on the sheet, beside the nearest training image
 
 
@@ -157,9 +157,8 @@ def measure_without_labels(
         measures[name], order, indices = _measure(features)
         measures[name]["images"]["learned_from"] = len(learned[name].images)
         closest[name] = {"generated": generated[order], "training": training[indices]}
-    if len(compared) > 1:
-        for name, shares in recognise_domains(compared, device).items():
-            measures[name]["recognised"] = shares
+    for name, shares in recognise_domains(compared, device).items():
+        measures[name]["recognised"] = shares
     return {"network": network.name, "pixels": network.side, "domains": measures}, closest
 
 
@@ -200,7 +199,10 @@ def recognise_domains(domains: Mapping[str, Compared], device: torch.device) -> 
     """Return the share of each domain's images, generated and real, that a network takes for the domain's own.
 
     It learns the domains of training images, and shows whether generated images of two domains differ as real ones do.
+    One domain alone is not recognised: nothing is returned for it.
     """
+    if len(domains) < 2:
+        return {}
     images = {name: Compared(*(_in_colour(one) for one in own)) for name, own in domains.items()}
     network = _learn_domains([own.training for own in images.values()], device)
 
@@ -219,7 +221,6 @@ def _in_colour(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
-@torch.inference_mode(mode=False)
 @torch.enable_grad()
 def _learn_domains(domains: Sequence[Tensor], device: torch.device) -> nn.Module:
     """Train a network on uint8 [N, 3, H, W] of each domain: images [B, 3, H, W] in RANGE -> logits [B, K, 1, 1].
@@ -227,20 +228,18 @@ def _learn_domains(domains: Sequence[Tensor], device: torch.device) -> nn.Module
     It sees as many of each, translated a little; the result is the same at every call.
     """
     height, width = domains[0].shape[2:]
+    owners = torch.arange(len(domains), device=device).repeat_interleave(RECOGNISER_BATCH)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network, _ = build(RECOGNISER, (3, height, width), 1.0, {"classes": len(domains)})
-        optimiser = torch.optim.Adam(network.to(device).train().parameters())
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RECOGNISER_RATE, total_steps=RECOGNISER_STEPS)
-        owners = torch.arange(len(domains), device=device).repeat_interleave(RECOGNISER_BATCH)
-        for _ in range(RECOGNISER_STEPS):
+
+        def loss() -> Tensor:
             drawn = torch.cat([own[torch.randint(len(own), (RECOGNISER_BATCH,))] for own in domains])
             images = AUGMENTATIONS["translation"](from_bytes(drawn.to(device), RANGE))
-            optimiser.zero_grad()
-            cross_entropy(network(images).flatten(1), owners).backward()
-            optimiser.step()
-            schedule.step()
-    return network.eval()
+            return cross_entropy(network(images).flatten(1), owners)
+
+        train_once(network.to(device), loss, RECOGNISER_STEPS)
+    return network
 
 
 FIRST_SEED = 1_000_000  # of the latents; `evaluate` takes those from 0

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy, relu
-from tqdm import tqdm
 
 from training.config.experiment import Experiment
 from training.data.dataset import load_pairs
@@ -27,12 +26,11 @@ from training.data.sources import share_out
 from training.losses.pixels import Images, from_bytes, to_bytes
 from training.metrics.quality import counterpart_distance, load_evaluation_classifiers, load_real, pixel_agreement
 from training.networks.coupled import generate, latents_of_seeds
-from training.pretrained.classifier import classify
+from training.pretrained.classifier import classify, train_once
 from training.pretrained.encoder import LatentEncoder, descend
 
 UNIT = (0.0, 1.0)
 BATCH = 64
-PEAK_LEARNING_RATE = 3e-3
 SIDE = 8  # cells of a thumbnail, across and down
 NEAR = 0.01  # share of test images that count as near to a training image
 PART = 64  # images whose distances to all others are in memory, and in caches, at a time
@@ -41,25 +39,30 @@ Examples = tuple[Tensor, Tensor]  # images [N, C, H, W], and their classes [N] o
 
 
 def compare(
-    train: Callable[[Examples, int], float], generated: Examples, real: Examples, seeds: Sequence[int], worst: float
+    train: Callable[[Examples, int], float],
+    generated: Examples,
+    real: Examples,
+    seeds: Sequence[int],
+    worst: float,
+    falls: bool = False,
 ) -> dict[str, Any]:
     """Return the figures of networks trained on generated and on real examples, for every seed.
 
-    `train` returns the figure of one network. `reached` is the share of the way from the worst figure, 0 or a distance,
-    to that of real examples; None if these are not better either, and more epochs are needed. Real examples are
-    repeated if they are fewer, so that the number of steps is the same.
+    `train` returns the figure of one network, which rises as it learns, or `falls`. `reached` is the share of the way
+    from the worst figure to that of real examples; None if these are not better, and more epochs are needed. Real
+    examples are repeated if they are fewer, so that the number of steps is the same.
     """
     count, there = len(generated[0]), len(real[0])
     chosen = [share_out(there, shares=1, seed=seed)[0][np.arange(count) % there] for seed in seeds]
     learned = [train(generated, seed) for seed in seeds]
     best = [train((real[0][rows], real[1][rows]), seed) for seed, rows in zip(seeds, chosen, strict=True)]
     way = worst - mean(best)
-    lost = way <= 0 if worst else way == 0
+    better = way > 0 if falls else way < 0
     return {
         "images": {"generated": count, "real": min(count, there)},
         "generated": learned,
         "real": best,
-        "reached": None if lost else (worst - mean(learned)) / way,
+        "reached": (worst - mean(learned)) / way if better else None,
     }
 
 
@@ -104,17 +107,14 @@ def fit_translator(pairs: Examples, epochs: int, seed: int, device: torch.device
     images, counterparts = pairs
     translator = Translator(images.shape[1], counterparts.shape[1]).to(device)
     steps = math.ceil(epochs * len(images) / BATCH)
-    optimiser = torch.optim.Adam(translator.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_LEARNING_RATE, total_steps=steps)
-    for _ in tqdm(range(steps), unit="step", mininterval=1.0):
+
+    def loss() -> Tensor:
         rows = torch.randint(len(images), (BATCH,))
         wanted = from_bytes(counterparts[rows].to(device), UNIT)
-        loss = binary_cross_entropy(translator(images[rows].to(device)), wanted)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-    return translator.eval()
+        return binary_cross_entropy(translator(images[rows].to(device)), wanted)
+
+    train_once(translator, loss, steps)
+    return translator
 
 
 class Prints(NamedTuple):

@@ -103,29 +103,37 @@ class Classifier(nn.Module):
 def fit(
     classifier: Classifier, training_set: ImageSet, epochs: int, seed: int, augmentations: Sequence[str] = ()
 ) -> int:
-    """Train on labelled images with Adam and a one-cycle learning rate; return the number of steps.
-
-    The schedule is that of Smith & Topin 2018. Raises DataError if there are no labels.
-    """
+    """Train on labelled images; return the number of steps. Raises DataError if there are no labels."""
     torch.manual_seed(seed)
     images, labels, device = training_set.images, labels_of(training_set), classifier.accuracy.device
     steps = math.ceil(epochs * len(images) / TRAINING_BATCH)
-    optimiser = torch.optim.Adam(classifier.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_LEARNING_RATE, total_steps=steps)
-    classifier.train()
-    for _ in tqdm(range(steps), unit="step", mininterval=1.0):
+
+    def loss() -> Tensor:
         rows = torch.randint(len(images), (TRAINING_BATCH,))
         batch = from_bytes(images[rows].to(device), RANGE)
         for name in augmentations:
             batch = AUGMENTATIONS[name](batch)
         distribution = label_distribution(classifier.labelling, classifier.logits(batch))
-        loss = label_loss(distribution, labels[rows].to(device))
+        return label_loss(distribution, labels[rows].to(device))
+
+    train_once(classifier, loss, steps)
+    return steps
+
+
+def train_once(network: nn.Module, loss: Callable[[], Tensor], steps: int) -> None:
+    """Train a network with Adam over one cycle of the learning rate (Smith & Topin 2018), and show the progress.
+
+    `loss` draws a batch and returns its loss, once a step. The network is in evaluation mode afterwards.
+    """
+    optimiser = torch.optim.Adam(network.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_LEARNING_RATE, total_steps=steps)
+    network.train()
+    for _ in tqdm(range(steps), unit="step", mininterval=1.0):
         optimiser.zero_grad()
-        loss.backward()
+        loss().backward()
         optimiser.step()
         schedule.step()
-    classifier.eval()
-    return steps
+    network.eval()
 
 
 def classifier_file(folder: Path, domain: DomainConfig, size: tuple[int, int]) -> Path:

@@ -32,6 +32,15 @@ _DOUBLED = (
     Layer("deconv", "image", 6, padding="same", activation="tanh"),
 )
 
+_normed = partial(Layer, norm="batch", activation="leaky_relu")
+
+_EVEN = (
+    _normed("linear", 128, 7),
+    _normed("deconv", 64, 4, 2, 1),  # 14x14
+    _normed("deconv", 32, 4, 2, 1),  # 28x28
+    Layer("conv", "image", 5, 1, 2, activation="tanh"),
+)
+
 _STRIDED = (
     Layer("conv", 128, 5, 2, 2, activation="leaky_relu"),  # 14x14
     Layer("conv", 256, 5, 2, 2, activation="leaky_relu"),  # 7x7
@@ -76,23 +85,12 @@ GENERATORS = {
     "digit_doubling": Architecture(
         "a dense layer to 7x7 and deconvolutions that double: few channels, even windows, quick on a CPU",
         (28, 28),
-        (
-            Layer("linear", 128, 7, norm="batch", activation="leaky_relu"),
-            Layer("deconv", 64, 4, 2, 1, norm="batch", activation="leaky_relu"),  # 14x14
-            Layer("deconv", 32, 4, 2, 1, norm="batch", activation="leaky_relu"),  # 28x28
-            Layer("conv", "image", 5, 1, 2, activation="tanh"),
-        ),
+        _EVEN,
     ),
     "digit_mapped": Architecture(
-        "digit_doubling behind three dense layers, which bend the latent space so that classes meet in sharp borders",
+        "digit_doubling behind three dense layers, which cost little and took fewer steps to the same distance",
         (28, 28),
-        (
-            *(Layer("linear", 256, norm="batch", activation="leaky_relu"),) * 3,
-            Layer("linear", 128, 7, norm="batch", activation="leaky_relu"),
-            Layer("deconv", 64, 4, 2, 1, norm="batch", activation="leaky_relu"),  # 14x14
-            Layer("deconv", 32, 4, 2, 1, norm="batch", activation="leaky_relu"),  # 28x28
-            Layer("conv", "image", 5, 1, 2, activation="tanh"),
-        ),
+        (*(_normed("linear", 256),) * 3, *_EVEN),
     ),
     "digit_32": Architecture(
         "Soft-CoGAN's digit at 32x32: each deconvolution doubles the sides",

@@ -63,12 +63,22 @@ def test_a_translator_takes_any_size_and_colour(size: tuple[int, int]) -> None:
     assert (found.shape, found.dtype) == ((2, 1, *size), torch.uint8)
 
 
-def test_nothing_is_reached_where_real_examples_reach_nothing() -> None:
-    """Beyond a worst distance there is no way to have a share of; of an accuracy, 0 is none."""
-    one = torch.arange(3)
-    examples, figures = (one, one), iter([0.2, 0.3, 0.2, 0.1, 0.5, 0.0])
-    compared = [compare(lambda *_: next(figures), examples, examples, (0,), worst) for worst in (0.25, 0.25, 0.0)]
-    assert [each["reached"] for each in compared] == [None, pytest.approx(0.05 / 0.15), None]
+@pytest.mark.parametrize(
+    ("generated", "real", "worst", "falls", "reached"),
+    [
+        (0.2, 0.1, 0.25, True, pytest.approx(0.05 / 0.15)),
+        (0.2, 0.3, 0.25, True, None),
+        (0.5, 0.2, 0.25, False, None),
+        (0.5, 0.0, 0.0, False, None),
+    ],
+)
+def test_nothing_is_reached_where_real_examples_are_not_better(
+    generated: float, real: float, worst: float, falls: bool, reached: float | None
+) -> None:
+    """A share is of a way from the worst figure to a better one, whether better ones are less or more."""
+    figures, one = iter([generated, real]), torch.arange(3)
+    compared = compare(lambda *_: next(figures), (one, one), (one, one), (0,), worst, falls)
+    assert compared["reached"] == reached
 
 
 @pytest.mark.parametrize(("real", "distinct"), [(50, 10), (4, 4)])
@@ -81,10 +91,10 @@ def test_real_examples_are_as_many(real: int, distinct: int) -> None:
         return 0.5 + seed / 10 if len(seen) <= 2 else 0.9
 
     numbers = torch.arange(real)
-    compared = compare(train, (torch.arange(10), torch.arange(10)), (numbers, -numbers), (0, 1), worst=1.7)
+    compared = compare(train, (torch.arange(10), torch.arange(10)), (numbers, -numbers), (0, 1), worst=0.1)
     assert compared["images"] == {"generated": 10, "real": distinct}
     assert (compared["generated"], compared["real"]) == ([0.5, 0.6], [0.9, 0.9])
-    assert compared["reached"] == pytest.approx(1.15 / 0.8)
+    assert compared["reached"] == pytest.approx(0.45 / 0.8)
     first, second = seen[2:]
     for images, labels in (first, second):
         assert (len(images), len(images.unique())) == (10, distinct)
