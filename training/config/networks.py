@@ -60,7 +60,7 @@ class GeneratorConfig(NetworkConfig):
     table: Annotated[str, one_of(GENERATORS), listed(GENERATORS)] = "digit"
     """Name of the architecture."""
     equal_heads: bool = False
-    """Whether the domains' own layers start from equal weights, so that pairs are equal until images set them apart."""
+    """Start the domains' own layers from equal weights, so that the images of a pair are equal at first."""
     updates: Positive = 1
     """Number of updates in a step."""
     ema: Decay = 0.999
