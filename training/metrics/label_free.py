@@ -199,10 +199,7 @@ def recognise_domains(domains: Mapping[str, Compared], device: torch.device) -> 
     """Return the share of each domain's images, generated and real, that a network takes for the domain's own.
 
     It learns the domains of training images, and shows whether generated images of two domains differ as real ones do.
-    One domain alone is not recognised: nothing is returned for it.
     """
-    if len(domains) < 2:
-        return {}
     images = {name: Compared(*(_in_colour(one) for one in own)) for name, own in domains.items()}
     network = _learn_domains([own.training for own in images.values()], device)
 

@@ -162,4 +162,4 @@ def test_domains_are_recognised_by_what_sets_them_apart() -> None:
     assert shares["swapped"]["generated"] < 0.05
     assert all(share["real"] > 0.95 for share in shares.values())
     assert recognise_domains(domains, CPU) == shares
-    assert recognise_domains({"right": domains["right"]}, CPU) == {}
+    assert recognise_domains({"alone": domains["right"]}, CPU) == {"alone": {"generated": 1, "real": 1}}
