@@ -23,7 +23,7 @@ from tests.damaged import picture, saved
 ROOT = Path(__file__).parents[1]
 CONFIG = Path(__file__).with_suffix(".toml")
 ALWAYS = ["--checks", "all", "--continue-on-failure", "--no-shrink", "--suppress-health-check", "all"]
-DOMAINS = ["digit", "edge"]  # of the model that the service under test has
+GENERATOR, DOMAINS = "tiny", ["digit", "edge"]  # of the service under test
 
 
 def fuzz(url: str, *options: str, limit_s: float) -> int:
@@ -53,6 +53,8 @@ def before_call(_: schemathesis.HookContext, case: schemathesis.Case[Any], __: d
     if case.operation.path.endswith("/unload"):
         case.path_parameters["name"] = "nobody"  # the model is needed for all other requests
     if case.meta is None or case.meta.generation.mode.is_positive:
+        if case.operation.path.endswith("/infer"):
+            case.path_parameters["name"] = GENERATOR  # other kinds have other inputs
         if case.operation.path == "/translate":
             _send_an_image(case)
         for request in (case.query, case.body):
