@@ -208,8 +208,9 @@ def export_again(file: Path, options: ExportOptions) -> tuple[Path, str]:
         onnx.helper.set_model_props(model, {METADATA_KEY: written.model_dump_json()})
         onnx.save(model, aside)
         same = graph_digest(aside.read_bytes()) == graph_digest(file.read_bytes())
-        config = (file.parents[1] / "config.pbtxt").read_text(encoding="utf-8")
-        kept = write_config(options.models / name / "config.pbtxt", config.replace(metadata.name, name, 1))
+        config = (file.resolve().parents[1] / "config.pbtxt").read_text(encoding="utf-8")
+        renamed = config.replace(f'name: "{metadata.name}"', f'name: "{name}"', 1)
+        kept = write_config(options.models / name / "config.pbtxt", renamed)
         found = f"{len(written.directions)} directions, the graph of {file}" if same else "the graph is written anew"
         return "; ".join(filter(None, [found, kept]))
 

@@ -79,6 +79,17 @@ def test_a_generator_is_exported_again(tiny_model: Callable[..., Path], models_d
         assert sheet.height == 8 * 2 * pairs["digit"].shape[2]
 
 
+def test_a_copy_of_another_name_has_its_own_triton_configuration(
+    tiny_model: Callable[..., Path], models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of the model alone is replaced, whatever it is, also of a file that is named from its folder."""
+    old = tiny_model(("digit",), name="a")
+    (models_dir / "a" / "config.pbtxt").write_text('name: "a"\nbackend: "onnxruntime"\n')
+    monkeypatch.chdir(old.parent)
+    export_again(Path(old.name), ExportOptions(models=models_dir, name="better"))
+    assert (models_dir / "better" / "config.pbtxt").read_text() == 'name: "better"\nbackend: "onnxruntime"\n'
+
+
 def test_a_classifier_has_no_directions(tiny_model: Callable[..., Path], models_dir: Path) -> None:
     """Only a generator is exported again."""
     file = tiny_model(kind="classifier")

@@ -82,7 +82,7 @@ class DomainConfig(SourceConfig):
     """Lower-case name, also of the exported graph's output."""
     description: str = ""
     """A sentence for those who see the images."""
-    margin: Annotated[int, Field(ge=0)] = 0
+    margin: Annotated[int, Field(ge=0, le=1024)] = 0
     """Black pixels added on each side before images are resized; 3 make USPS lie as MNIST does."""
     crop: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of an image's middle that is kept, in the network's shape; if unset, the whole image is stretched."""

@@ -76,7 +76,7 @@ class Experiment:
     """Adversarial loss."""
     pixels: Literal[16, 28, 32, 64, 128, 256] | None = None
     """Height and width of the images; chosen with the architecture if none is named, else the architecture's."""
-    batch_size: Positive = 64
+    batch_size: Annotated[int, Field(ge=1, le=2**16)] = 64
     """Images of each domain in a step."""
     steps: Positive = 25_000
     """Updates of discriminator and generator."""

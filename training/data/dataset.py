@@ -18,11 +18,12 @@ from torch import Tensor
 from training.config.data import DomainConfig, PatchesConfig, Use
 from training.config.experiment import Experiment
 from training.data.folders import as_called
-from training.data.preprocess import Fingerprints, decode, decode_rows, fingerprints, in_mode, read_cells
+from training.data.preprocess import Fingerprints, decode, decode_rows, fingerprints, holds_images, in_mode, read_cells
 from training.data.sources import group_of_rows, join_rows, locate, number_rows, open_rows, share_out, share_out_images
 from training.errors import DataError
 from training.losses.pixels import Images, transform
 
+MAX_CLASSES = 2**16
 MISSING = -1  # the hub's label of images without a class
 
 
@@ -70,11 +71,11 @@ def _classes(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
     labels = table[domain.label_column][:] if domain.label_column in table.column_names else [None]
     labels = [int(label) if isinstance(label, str) and _is_number(label) else label for label in labels]
     for label in labels:
-        if not isinstance(label, int | None) or (label or 0) < MISSING:
+        if not isinstance(label, int | None) or not MISSING <= (label or 0) < MAX_CLASSES:
             raise DataError(
                 f"label_column {domain.label_column!r} of {domain.source!r} holds {label!r} and is "
-                f"{table.features[domain.label_column]}; classes are whole numbers from 0: number them, or name "
-                "another column, even one that is not there, to learn without classes"
+                f"{table.features[domain.label_column]}; classes are whole numbers from 0 to {MAX_CLASSES - 1}: "
+                "number them, or name another column, even one that is not there, to learn without classes"
             )
     if {None, MISSING} & set(labels) or len(set(labels)) < 2:  # as images without folders of classes have it
         return None
@@ -231,10 +232,15 @@ def open_table(domain: DomainConfig, use: Use) -> Table:
 
 
 def _keys(table: Table, domain: DomainConfig, columns: set[str]) -> list[list[Hashable]]:
-    """Return the keys of each row, which rows that belong together share: its images, and its group."""
+    """Return the keys of each row, which rows that belong together share: its images, its place, and its group."""
     others = sorted((columns & set(table.rows.column_names)) - {domain.image_column})
+    others = [column for column in others if holds_images(table.rows, column)]
     tied = [table.marks, *(fingerprints(table.rows, column) for column in others if domain.paired_columns)]
     keys: list[list[Hashable]] = [[key for key in row if key is not None] for row in zip(*tied, strict=True)]
+    if domain.paired_columns:
+        place = locate(domain.source), domain.configuration, domain.train_split
+        for row, number in zip(keys, table.numbers, strict=True):
+            row.append((place, number))
     if domain.group is not None:
         for row, group in zip(keys, group_of_rows(table.rows, domain), strict=True):
             if isinstance(group, str):

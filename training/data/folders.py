@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -256,9 +256,12 @@ MAX_NUMBERED = 1000  # names that are numbers below this are the class numbers
 class ImageFolder:
     """A source of images in folders."""
 
-    def __init__(self, root: Path) -> None:
-        """Find the splits below a source; images are listed when a split is read."""
-        self.root = root
+    def __init__(self, root: Path, splits: Sequence[str] = (), others: Sequence[Path] = ()) -> None:
+        """Find the splits below a source; images are listed when a split is read.
+
+        Classes are numbered alike in `splits`, all that are read of it, and in `others`, folders of their own.
+        """
+        self.root, self._numbered, self._others = root, splits, others
         visible = [entry for entry in entries_of(root) if not is_hidden(entry.name)]
         self.folders = {entry.name: Path(entry.path) for entry in visible if is_folder(entry)}
         self.lies_flat = any((path := Path(entry.path)).is_file() and is_image(path) for entry in visible)
@@ -299,9 +302,8 @@ class ImageFolder:
     def _check_depth(self) -> None:
         """Raise DataError if the folders of splits lie one level deeper."""
         for folder in self.folders.values():
-            inner = {entry.name.casefold() for entry in entries_of(folder) if is_folder(entry)}
-            splits = sorted(name for name in inner if SPLIT_FOLDER.fullmatch(name))
-            if len({name.startswith("train") for name in splits}) == 2:
+            splits = ImageFolder(folder).split_folders
+            if len({name.casefold().startswith("train") for name in splits}) == 2:
                 raise DataError(f"{folder} has folders {splits}, which are called as splits: name it as source")
 
     def splits(self, names: list[str], other: list[str]) -> Splits:
@@ -413,25 +415,36 @@ class ImageFolder:
         Names that are numbers are the class numbers: 07 and 7 are the class 7.
         """
         named = [self.folders[name] for name in self.split_folders]
-        splits = [folder] if folder == self.root else [folder, *named]
-        names = sorted(
+        asked = [place for name in self._numbered if (place := self.find(name)) not in (None, self.root)]
+        splits = [folder] if folder == self.root else [folder, *named, *asked]
+        found = [
             {
                 entry.name
-                for split in splits
                 for entry in entries_of(split)
                 if is_folder(entry) and not is_hidden(entry.name) and has_images(Path(entry.path))
             }
-        )
+            for split in (*splits, *self._others)
+        ]
+        names = sorted(set().union(*found))
         values = [int(name) if name.isascii() and name.isdecimal() else MAX_NUMBERED for name in names]
         if not names or max(values) >= MAX_NUMBERED:
             alike: dict[str, list[str]] = {}  # of two file systems, which write an accent in two ways
             for name in names:
-                alike.setdefault(composed(name), []).append(name)
+                alike.setdefault(_called_in(found, name), []).append(name)
             return list(alike.values())
         called: list[list[str]] = [[str(value)] for value in range(max(values) + 1)]
         for name, value in zip(names, values, strict=True):
             called[value].append(name)
         return called
+
+
+def _called_in(splits: Sequence[Collection[str]], name: str) -> str:
+    """Return the name of a class, without regard to case unless one split has classes that differ by it alone."""
+    called, folded = composed(name), as_called(name).casefold()
+    for split in splits:
+        if len({composed(one) for one in split if as_called(one).casefold() == folded}) > 1:
+            return called
+    return folded
 
 
 def _is_beyond(path: Path, folder: Path, other: Path) -> bool:

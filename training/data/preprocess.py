@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import datasets
 import numpy as np
 import PIL
+import pyarrow
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageMode, ImageOps, UnidentifiedImageError
 
@@ -129,6 +130,12 @@ def read_cells(table: datasets.Dataset, column: str) -> Iterator[list[dict[str, 
         yield column_alone[first : first + ROWS_AT_ONCE][column]
 
 
+def holds_images(table: datasets.Dataset, column: str) -> bool:
+    """Return whether a column holds encoded images, or the files that do."""
+    kind = table.data.column(column).type
+    return pyarrow.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
+
+
 def fingerprint(cell: dict[str, Any]) -> bytes:
     """Return a digest of a row's encoded image, whatever its path."""
     try:
@@ -172,6 +179,7 @@ def fingerprints(table: datasets.Dataset, column: str) -> Fingerprints:
     """
     found: Fingerprints = []
     for cells in read_cells(table.cast_column(column, datasets.Image(decode=False)), column):
+        cells = [cell if cell != {"bytes": None, "path": None} else None for cell in cells]
         paths = [cell["path"] for cell in cells if cell and cell["bytes"] is None]
         kept = iter(cached("fingerprints", _states(paths), partial(_read_fingerprints, paths)) if paths else ())
         for cell in cells:

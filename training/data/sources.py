@@ -8,7 +8,7 @@ import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
-from functools import cache, partial
+from functools import cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 import datasets
 import huggingface_hub
 import numpy as np
+import pyarrow.compute
 from numpy.typing import NDArray
 
 from training.config.data import SourceConfig, Use
 from training.data.folders import ImageFolder, as_called, has_images
 from training.data.tables import (
+    archive_of,
     array_splits,
     arrays_named,
     has_configurations,
@@ -197,7 +199,8 @@ def _read_folder(root: Path, config: SourceConfig, use: Use) -> datasets.Dataset
         return read_saved(root, split)
     tables = list_tables(root)
     if not (config.configuration or has_configurations(root)):
-        folder = ImageFolder(root)
+        both = split_names(config.train_split) + split_names(config.test_split)
+        folder = ImageFolder(root, both)
         names = [split] if split in folder.folders else names
         named = any(is_table_of(name, table) for name in names for table in tables)
         asked = config.needed_columns - IMAGE_COLUMNS
@@ -205,11 +208,11 @@ def _read_folder(root: Path, config: SourceConfig, use: Use) -> datasets.Dataset
         if found and not (named and asked):
             other = [] if config.held_out or use == "test" else split_names(config.test_split)
             return read_splits(folder.splits(names, other), split)
-        zipped = {name: root / f"{name}.zip" for name in names}
-        if not found and all(file.is_file() for file in zipped.values()):
-            return read_splits(
-                {name: partial(ImageFolder(unzip(file)).read_whole) for name, file in zipped.items()}, split
-            )
+        zipped = {name: archive for name in (*names, *both) if (archive := archive_of(root, name))}
+        if not found and all(name in zipped for name in names):
+            packed = {name: _packed_folder(archive, name) for name, archive in zipped.items()}
+            others = [*packed.values()]
+            return read_splits({name: ImageFolder(packed[name], others=others).read_whole for name in names}, split)
         if any(arrays_named(root, name) for name in names):
             return read_splits(array_splits(root), split)
         if has_images(root) and not named:
@@ -223,8 +226,20 @@ def _read_folder(root: Path, config: SourceConfig, use: Use) -> datasets.Dataset
     return read_tables(root, tables, config, split)
 
 
+def _packed_folder(archive: Path, name: str) -> Path:
+    """Return the folder of a split's images in an archive: that of its name, if there are folders of splits."""
+    folder = ImageFolder(unzip(archive))
+    found = folder.root if folder.is_one_split else folder.find(name)
+    if found is None:
+        raise DataError(f"{archive} has folders {folder.split_folders}, and none of split {name!r}: unpack it")
+    return found
+
+
 def _rows_that_count(table: datasets.Dataset, config: SourceConfig, split: str) -> NDArray[np.bool_]:
-    counts = np.array(table.data.column(config.image_column).is_valid())
+    cells = table.data.column(config.image_column)
+    counts = np.zeros(len(table), bool)
+    for part in ("bytes", "path"):
+        counts |= np.array(pyarrow.compute.is_valid(pyarrow.compute.struct_field(cells, part)))
     for column, wanted in config.where.items():
         if column not in table.column_names:
             raise DataError(
@@ -306,4 +321,12 @@ def group_of_rows(table: datasets.Dataset, config: SourceConfig) -> list[Hashabl
     if config.group not in table.column_names:
         raise DataError(f"group {config.group!r} is not among the columns {table.column_names} of {config.source!r}")
     values = table[config.group][:]
-    return [("row", row) if value is None else str(value) for row, value in enumerate(values)]
+    return [_group_called(value) or ("row", row) for row, value in enumerate(values)]
+
+
+def _group_called(value: object) -> str:
+    """Return a group as text, numbers by value (with gaps, 1 is read as 1.0); empty for a gap."""
+    if value is None or value != value:
+        return ""
+    called = as_called(str(value))
+    return format(Decimal(called).normalize(), "f") if NUMBER.fullmatch(called) else str(value)

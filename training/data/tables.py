@@ -19,13 +19,14 @@ import datasets
 import h5py
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 from numpy.typing import NDArray
 from PIL import Image
 
 from training.config.data import SourceConfig
 from training.data.folders import ALIASES, SPLIT_NAMES, Splits, check_encoding, is_hidden, log_once, some
-from training.data.preprocess import image_suffixes
+from training.data.preprocess import holds_images, image_suffixes
 from training.errors import DataError, describe_causes
 
 HDF5 = (".hdf5", ".h5", ".hy")
@@ -178,7 +179,10 @@ def _encoded(pixels: NDArray[Any], which: str) -> dict[str, object]:
 
 
 def list_tables(root: Path) -> list[Path]:
-    """Return the files that `datasets` may read: all but hidden files, images and notes."""
+    """Return the files that `datasets` may read: all but hidden files, images and notes.
+
+    Beside images of the source itself those are tables that are called as splits are.
+    """
     found = []
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
@@ -186,8 +190,9 @@ def list_tables(root: Path) -> list[Path]:
             folders.clear()
             continue
         visible = [Path(folder, name) for name in sorted(files) if not name.startswith((".", "__"))]
-        if not any(path.suffix.lower() in image_suffixes() for path in visible):  # notes on images are no tables
-            found += [path for path in visible if path.suffix.lower() in TABLES or path.name == "README.md"]
+        if any(path.suffix.lower() in image_suffixes() for path in visible):  # notes on images are no tables
+            visible = [path for path in visible if Path(folder) == root and SPLIT_PART.fullmatch(path.stem)]
+        found += [path for path in visible if path.suffix.lower() in TABLES or path.name == "README.md"]
     return found if any(path.name not in DESCRIPTIONS for path in found) else []
 
 
@@ -230,8 +235,19 @@ def read_tables(root: Path, tables: list[Path], config: SourceConfig, split: str
         raise DataError(f"{describe_causes(error).replace(str(links), str(root))}; its tables are {named}") from error
     feature = table.features.get(config.image_column)
     if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string"):
-        return _with_paths(table, config.image_column, root, {one.parent for one in tables})
+        return _with_paths(table, config.image_column, table[config.image_column][:], root, tables)
+    if feature is not None and holds_images(table, config.image_column) and _names_all(table, config.image_column):
+        cells = table.cast_column(config.image_column, datasets.Image(decode=False))[config.image_column][:]
+        return _with_paths(table, config.image_column, [cell and cell["path"] for cell in cells], root, tables)
     return table
+
+
+def _names_all(table: datasets.Dataset, column: str) -> bool:
+    """Return whether no image of a column has bytes, and some have a path."""
+    cells = table.data.column(column)
+    parts = [pyarrow.compute.struct_field(cells, part) for part in ("bytes", "path")]
+    kept, named = (len(cells) - part.null_count for part in parts)
+    return not kept and named > 0
 
 
 def _places(root: Path, tables: Sequence[Path], described: bool) -> dict[Path, Path]:
@@ -297,9 +313,11 @@ def _check_files(tables: Sequence[Path]) -> None:
                 ) from error
 
 
-def _with_paths(table: datasets.Dataset, column: str, root: Path, folders: set[Path]) -> datasets.Dataset:
+def _with_paths(
+    table: datasets.Dataset, column: str, names: list[str | None], root: Path, tables: Sequence[Path]
+) -> datasets.Dataset:
     """Return a table whose relative paths of images are those from the folder of the table."""
-    names = table[column][:]
+    folders = {one.parent for one in tables}
     if address := next((name for name in names if name and "://" in name), None):
         remedy = "images are not fetched: download them, and write their paths"
         raise DataError(f"column {column!r} holds addresses such as {address!r:.80}, and {remedy}")
@@ -320,6 +338,12 @@ def _path_from(folder: Path, name: str) -> str:
     if path.is_file() or "\\" not in name:
         return str(path)
     return str(folder / name.replace("\\", "/"))
+
+
+def archive_of(root: Path, split: str) -> Path | None:
+    """Return the archive of a split's images, in any case: train.zip, Train.zip."""
+    found = sorted(path for path in root.iterdir() if path.name.casefold() == f"{split}.zip".casefold())
+    return next((path for path in found if path.name == f"{split}.zip"), next(iter(found), None))
 
 
 def unzip(archive: Path) -> Path:

@@ -109,7 +109,7 @@ def test_fewer_images_than_domains_are_refused(tmp_path: Path) -> None:
         load_training_sets(coupled(*domains))
 
 
-@pytest.mark.parametrize("labels", [[0.5, 1.0], [-2, 1], [[0, 1], [1, 0]]])
+@pytest.mark.parametrize("labels", [[0.5, 1.0], [-2, 1], [[0, 1], [1, 0]], [1, 10**12], ["1", "7" * 20]])
 def test_labels_that_are_no_classes_are_refused(tmp_path: Path, labels: list[Any]) -> None:
     """Shares, signs and vectors are not cut down to whole numbers from 0, which classes are."""
     np.savez(tmp_path / "train.npz", image=np.zeros((2, *SIZE), np.uint8), label=np.array(labels))
@@ -218,6 +218,33 @@ def test_a_group_of_rows_goes_to_one_domain_alone(alphabet: Path) -> None:
     learned, measured = ({level % 8 for level in levels(load_split(domain, use, SIZE))} for use in ("train", "test"))
     assert (len(learned), len(measured)) == (6, 2)
     assert not learned & measured
+
+
+def test_groups_that_are_numbers_are_compared_by_value(tmp_path: Path) -> None:
+    """A column of whole numbers with a gap is read as 1.0: its family is that of 1 in another table."""
+    for name, written in (("a", "{}"), ("b", "{}.0")):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            shade = np.full((*SIZE, 3), 10 * number + (name == "b"), np.uint8)
+            Image.fromarray(shade).save(tmp_path / name / f"{number}.png")
+        lines = [f"{number}.png,{written.format(number)}" for number in range(8)]
+        (tmp_path / name / "metadata.csv").write_text("\n".join(["file_name,family", *lines]))
+    domains = [{"name": name, "source": str(tmp_path / name), "group": "family", "channels": 3} for name in "ab"]
+    learned = [
+        {level // 10 for level in images.images[:, 0, 0, 0].tolist()}
+        for images in load_training_sets(coupled(*domains)).values()
+    ]
+    assert not learned[0] & learned[1]
+
+
+def test_a_column_of_another_kind_is_no_counterpart(tmp_path: Path) -> None:
+    """One of numbers that is called as another domain's images are."""
+    first = write_split(tmp_path / "a", "train", {"image": pictures(0, 10), "photo": [1, 2]})
+    second = write_split(tmp_path / "b", "train", {"photo": pictures(20, 30)})
+    columns = {"image": first, "photo": second}
+    domains = [{"name": name, "source": str(source), "image_column": name} for name, source in columns.items()]
+    sets = load_training_sets(coupled(*domains))
+    assert [len(images.images) for images in sets.values()] == [2, 2]
 
 
 def test_columns_that_only_share_a_table_are_no_pairs(alphabet: Path) -> None:

@@ -130,6 +130,47 @@ def test_splits_that_lie_deeper_are_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize("names", [("trainA", "trainB", "testA", "testB"), ("train_images", "test_images")])
+def test_splits_of_other_names_that_lie_deeper_are_named(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """As in an archive that was unpacked with the folder around it: no test image is learned from."""
+    for level, name in enumerate(names):
+        write(tmp_path / "set" / name, level)
+    with pytest.raises(DataError, match="which are called as splits: name it as source"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("splits", "learned", "measured"),
+    [
+        ({"train_split": "old", "test_split": "new"}, ("cat", "dog", "fox"), ("cat", "fox")),
+        ({}, ("Cat", "Dog"), ("cat", "dog")),
+    ],
+)
+def test_a_class_has_one_number_in_all_splits(
+    tmp_path: Path, splits: dict[str, str], learned: tuple[str, ...], measured: tuple[str, ...]
+) -> None:
+    """Whatever the splits are called, whichever classes each has, and with capitals or not."""
+    called = {"train": splits.get("train_split", "train"), "test": splits.get("test_split", "test")}
+    for use, classes in (("train", learned), ("test", measured)):
+        for name in classes:
+            write(tmp_path / called[use] / name, sum(map(ord, name.lower())) % 256)
+    sets = [load(tmp_path, use, **splits) for use in called]
+    assert sets[0].class_names == sets[1].class_names
+    labels = [[] if one.labels is None else one.labels.tolist() for one in sets]
+    shades = [one.images[:, 0, 0, 0].tolist() for one in sets]
+    levels_of = [dict(zip(*pair, strict=True)) for pair in zip(shades, labels, strict=True)]
+    assert levels_of[1].items() <= levels_of[0].items()
+
+
+def test_classes_that_differ_by_capitals_alone_are_two(tmp_path: Path) -> None:
+    """A split with c and C has both, and another is read alike."""
+    for name in ("c", "C"):
+        write(tmp_path / "train" / name, ord(name))
+    for name in ("c", "x"):
+        write(tmp_path / "test" / name, ord(name))
+    assert load(tmp_path).class_names == load(tmp_path, "test").class_names == ("C", "c", "x")
+
+
 def test_splits_may_be_packed(tmp_path: Path) -> None:
     """An archive of a split is read as its folder is: suffixes in any case, classes, nothing of a system."""
     for split, first in (("train", 1), ("test", 11)):
@@ -146,6 +187,18 @@ def test_splits_may_be_packed(tmp_path: Path) -> None:
     (tmp_path / "packed" / "train.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"train\.zip cannot be unpacked"):
         load(tmp_path / "packed")
+
+
+@pytest.mark.parametrize("name", ["train.zip", "Train.ZIP"])
+def test_an_archive_with_both_splits_is_read_by_their_names(tmp_path: Path, name: str) -> None:
+    """No test image in it is learned from, and its name counts in any case."""
+    write(tmp_path / "photos" / "train", 1, 2)
+    write(tmp_path / "photos" / "test", 9)
+    (tmp_path / "packed").mkdir()
+    made = shutil.make_archive(str(tmp_path / "packed" / "made"), "zip", tmp_path / "photos")
+    Path(made).rename(tmp_path / "packed" / name)
+    assert levels(tmp_path / "packed", held_out=0.5)[0] in (1, 2)
+    assert {*levels(tmp_path / "packed", held_out=0.5), *levels(tmp_path / "packed", "test", held_out=0.5)} == {1, 2}
 
 
 def test_images_in_no_split_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -49,6 +49,30 @@ def test_paths_of_a_table_are_from_its_folder(tmp_path: Path, name: str, monkeyp
         load(tmp_path / "table")
 
 
+def test_images_of_a_parquet_table_may_be_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their paths, too, are from its folder, from every working directory."""
+    for name, level in (("mine", 1), ("other", 90)):
+        write(tmp_path / name / "pics", level)
+        (tmp_path / name / "pics" / f"{level:03d}.png").rename(tmp_path / name / "pics" / "a.png")
+    cells = pyarrow.array([{"bytes": None, "path": "pics/a.png"}, {"bytes": None, "path": None}])
+    parquet.write_table(pyarrow.table({"image": cells}), tmp_path / "mine" / "train.parquet")
+    for place in (tmp_path / "other", tmp_path):
+        monkeypatch.chdir(place)
+        assert levels(tmp_path / "mine") == [1]
+
+
+def test_tables_of_splits_beside_their_images_are_read(tmp_path: Path) -> None:
+    """As Kaggle lays sets out: what test.csv lists is not learned from, and labels are not lost."""
+    write(tmp_path, *range(1, 7))
+    for split, numbers in (("train", (1, 2, 3, 4)), ("test", (5, 6))):
+        lines = [f"{number:03d}.png,{number % 2}" for number in numbers]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["image,label", *lines]))
+    assert (levels(tmp_path), levels(tmp_path, "test")) == ([1, 2, 3, 4], [5, 6])
+    labels = load(tmp_path).labels
+    assert labels is not None
+    assert labels.tolist() == [1, 0, 1, 0]
+
+
 def test_addresses_are_not_fetched(tmp_path: Path) -> None:
     """The error says so, where a path of that name would only be missing."""
     (tmp_path / "train.csv").write_text("image\nhttps://example.com/a.png\n")
