@@ -5,7 +5,9 @@ cogan-synthesize digit_edge --pairs 1_000_000 --to pairs/
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -13,13 +15,16 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
+from uuid import uuid4
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict
@@ -39,6 +44,9 @@ from service.metadata import describe_errors
 from service.settings import available_cpus
 
 MANIFEST, CARD = "manifest.json", "README.md"
+PART = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # what a run is writing, or was when it was killed
+KEEP_PART_S = 86_400  # without a change; no run writes one part for so long
+PACKAGES = {"parquet": ("--format", "pyarrow.parquet", "datasets"), "ray": ("--engine", "ray.data", "ray")}
 LICENSE = re.compile(r"\bCC (BY(?:-[A-Z]{2})*) (\d\.\d)")
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 
@@ -81,7 +89,7 @@ class Synthesis(BaseSettings):
     """Part of the shards to make here: 3/10 is the third of ten."""
     domains: list[str] | None = None
     """Domains, in this order; otherwise all."""
-    truncation: float | None = Field(default=None, ge=MIN_TRUNCATION)
+    truncation: float | None = Field(default=None, ge=MIN_TRUNCATION, allow_inf_nan=False)
     """Bound on every value of a latent."""
     labels: bool = False
     """Label the images: class, confidence, agreement."""
@@ -190,21 +198,41 @@ class Storage:
         """Let `write` make a file or folder, which then appears whole; return its digest.
 
         In a folder it gets its name at the end. Elsewhere it is made in a temporary folder and uploaded, a file by one
-        put, a folder file by file and the one that makes it complete at the end.
+        put, a folder file by file and the one that makes it complete at the end. Runs may overlap.
         """
         if self._fs is None:
-            part, target = Path(self.path, f".{name}.part"), Path(self.path, name)
-            part.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-            part.unlink(missing_ok=True)
-            write(part)
-            part.replace(target)
-            return _digest(target)
+            return self._put_locally(name, write)
         with tempfile.TemporaryDirectory() as folder:
             write(part := Path(folder, name))
             for file in sorted(_files(part), key=lambda file: file.name == METADATA):
-                self._fs.put_file(str(file), f"{self.path}/{file.relative_to(folder)}")
+                target = f"{self.path}/{file.relative_to(folder)}"
+                if target.startswith("/"):  # a file system's: buckets have no folders
+                    self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+                self._fs.put_file(str(file), target)
             return _digest(part)
+
+    def _put_locally(self, name: str, write: Callable[[Path], object]) -> str:
+        part, target = Path(self.path, f".{name}.{uuid4().hex}.part"), Path(self.path, name)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(part)
+            digest = _digest(part)
+            try:
+                part.replace(target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # a folder that another run has finished
+                    raise
+            return digest
+        finally:
+            _remove(part)
+
+    def remove_old_parts(self) -> None:
+        """Remove from a folder what was left by runs that were killed long ago."""
+        oldest = time.time() - KEEP_PART_S
+        for path in Path(self.path).glob(".*.part") if self._fs is None else ():
+            with suppress(FileNotFoundError):  # another run was faster
+                if PART.fullmatch(path.name) and path.stat().st_mtime < oldest:
+                    _remove(path)
 
     def digest(self, name: str) -> str:
         """Return the digest of a file or folder."""
@@ -218,6 +246,14 @@ class Storage:
 def _files(path: Path) -> list[Path]:
     """Return a file itself, or the files of a folder by name."""
     return sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink()
 
 
 def _digest(path: Path) -> str:
@@ -260,9 +296,11 @@ def synthesize(synthesis: Synthesis) -> None:
 
 
 def _synthesize(synthesis: Synthesis) -> None:
+    _require_packages(synthesis)
     writer = ShardWriter(synthesis)
     own, storage, plan = synthesis.own, writer.storage, _plan(writer)
     _check_plan(storage, plan, synthesis)
+    storage.remove_old_parts()
     there, digests = storage.names(), dict[int, str]()
     missing = [number for number in own if synthesis.name(number) not in there]
     make_shards = {"local": _run_locally, "ray": _run_on_ray}[synthesis.engine]
@@ -277,6 +315,17 @@ def _synthesize(synthesis: Synthesis) -> None:
         _write_manifest(storage, plan | {"shards": shards})
         card = _write_card(plan, FORMATS[synthesis.format].data_files)
         storage.put(CARD, lambda path: path.write_text(card, "utf-8"))
+
+
+def _require_packages(wanted: Synthesis) -> None:
+    """Raise SynthesisError if a package of the format or the engine is missing."""
+    for choice in (wanted.format, wanted.engine):
+        if choice in PACKAGES:
+            option, module, extra = PACKAGES[choice]
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise SynthesisError(f"{option} {choice} needs: pip install 'cogan[{extra}]' ({error})") from error
 
 
 def _plan(writer: ShardWriter) -> dict[str, Any]:
@@ -360,10 +409,8 @@ def _write_shard(row: dict[str, int]) -> dict[str, Any]:
 
 def _run_on_ray(writer: ShardWriter, numbers: list[int]) -> Iterable[dict[str, Any]]:
     """Make shards in actors of a Ray cluster, each of which opens the models once."""
-    try:
-        import ray.data
-    except ImportError as error:
-        raise SynthesisError("--engine ray needs Ray: pip install 'cogan[ray]'") from error
+    import ray.data
+
     if not numbers:
         return []
     ray.data.DataContext.get_current().enable_progress_bars = False  # there is one

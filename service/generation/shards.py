@@ -142,7 +142,7 @@ def _write_parquet(shard: ShardSpec, path: Path) -> None:
 
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns = [("seed", pa.int64()), ("index", pa.int64()), ("digest", pa.string())]
-    if shard.pairs.labels:
+    if shard.pairs.labels and shard.pairs.classifiers:  # parquet knows no struct without fields
         label = pa.struct([("class", pa.string()), ("confidence", pa.float64())])
         read = [model.domains[0] for model in shard.pairs.classifiers]
         columns += [("labels", pa.struct([(name, label) for name in read])), ("agree", pa.bool_())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import InvalidRequest
-from service.synthesize import Synthesis, SynthesisError, synthesize
+from service.synthesize import KEEP_PART_S, Storage, Synthesis, SynthesisError, synthesize
 
 SMALL = {"pairs": 25, "size": 10, "processes": 1}
 MakeModel = Callable[..., Path]
@@ -40,6 +41,11 @@ def make(tiny_model: MakeModel, models_dir: Path, tmp_path: Path) -> Callable[..
 def files(folder: Path) -> dict[str, bytes]:
     """Return the files below a folder, those of no name yet, too."""
     return {str(one.relative_to(folder)): one.read_bytes() for one in sorted(folder.rglob("*")) if one.is_file()}
+
+
+def whole(folder: Path) -> dict[str, bytes]:
+    """Return the files below a folder that are whole."""
+    return {name: content for name, content in files(folder).items() if not name.startswith(".")}
 
 
 def run(models_dir: Path, to: Path, *options: str) -> subprocess.Popen[str]:
@@ -112,9 +118,74 @@ def test_after_a_kill_the_rest_is_made(tiny_model: MakeModel, models_dir: Path, 
         again = run(models_dir, tmp_path / folder, *options)
         _, errors = again.communicate(timeout=100)
         assert again.returncode == 0, errors
-    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    assert whole(tmp_path / "killed") == files(tmp_path / "whole")
     kept = {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in before}
     assert kept == before
+
+
+@pytest.mark.parametrize("form", ["webdataset", "imagefolder"])
+def test_runs_may_overlap(make: Callable[..., dict[str, bytes]], models_dir: Path, tmp_path: Path, form: str) -> None:
+    """Two runs of one command at the same time leave the files of one."""
+    options = ("--pairs", "300", "--size", "10", "--processes", "1", "--format", form)
+    runs = [run(models_dir, tmp_path / "both", *options) for _ in range(2)]
+    for one in runs:
+        _, errors = one.communicate(timeout=100)
+        assert one.returncode == 0, errors
+    assert files(tmp_path / "both") == make("alone", pairs=300, format=form)
+
+
+@pytest.mark.parametrize("form", ["file", "folder"])
+def test_a_shard_that_two_write_is_whole(tmp_path: Path, form: str) -> None:
+    """Each has a part of its own, though one begins and ends in the middle of the other, and both have its digest."""
+    storage = Storage(str(tmp_path / "pairs"))
+
+    def write(path: Path, meanwhile: Callable[[], object]) -> None:
+        if form == "folder":
+            path.mkdir()
+            path /= "metadata.jsonl"
+        with path.open("wb") as file:
+            file.write(b"one ")
+            meanwhile()
+            file.write(b"two")
+
+    def put(meanwhile: Callable[[], object]) -> None:
+        digests.append(storage.put("x", lambda path: write(path, meanwhile)))
+
+    digests = list[str]()
+    put(lambda: put(lambda: None))
+    assert digests == [storage.digest("x")] * 2
+    assert list(files(tmp_path / "pairs").values()) == [b"one two"]
+
+
+def test_a_shard_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """Its part is removed, a file as well as a folder."""
+    storage = Storage(str(tmp_path / "pairs"))
+
+    def fail(path: Path) -> None:
+        path.mkdir()
+        (path / "0.digit.png").write_bytes(b"half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        storage.put("000000", fail)
+    with pytest.raises(ZeroDivisionError):
+        storage.put("000000.tar", lambda path: path.write_bytes(b"half") / 0)
+    assert list((tmp_path / "pairs").iterdir()) == []
+
+
+def test_old_parts_of_killed_runs_are_removed(make: Callable[..., dict[str, bytes]], tmp_path: Path) -> None:
+    """Those of a run that may still write stay, and so does whatever else is hidden."""
+    make()
+    part, mine = f".000001.tar.{'a' * 32}.part", ".mine.part"
+    old, fresh = tmp_path / "pairs" / part, tmp_path / "pairs" / part.replace("a", "b")
+    folder = tmp_path / "pairs" / f".000001.{'c' * 32}.part"
+    folder.mkdir()
+    for path in (old, fresh, folder / "1.digit.png", tmp_path / "pairs" / mine):
+        path.write_bytes(b"half")
+    long_ago = time.time() - KEEP_PART_S - 60
+    for path in (old, folder, tmp_path / "pairs" / mine):
+        os.utime(path, (long_ago, long_ago))
+    assert {name for name in make() if name.startswith(".")} == {fresh.name, mine}
 
 
 def test_shards_of_other_pairs_are_left_alone(make: Callable[..., dict[str, bytes]]) -> None:
@@ -129,6 +200,45 @@ def test_a_file_url_is_a_folder(make: Callable[..., dict[str, bytes]], tmp_path:
     """It has the same files, whole or not at all."""
     make(to=f"file://{tmp_path}/a%20place")
     assert files(tmp_path / "a place") == make()
+
+
+def test_a_store_with_real_folders_gets_them(make: Callable[..., dict[str, bytes]], tmp_path: Path) -> None:
+    """Those above the data set, and those of its shards."""
+    make(to=f"local://{tmp_path}/a/place", format="imagefolder")
+    assert files(tmp_path / "a" / "place") == make(format="imagefolder")
+
+
+@pytest.mark.parametrize(
+    ("options", "package", "message"),
+    [
+        ({"format": "parquet"}, "pyarrow", r"--format parquet needs: pip install 'cogan\[datasets\]'"),
+        ({"engine": "ray"}, "ray", r"--engine ray needs: pip install 'cogan\[ray\]'"),
+    ],
+)
+def test_a_missing_package_is_named_first(
+    make: Callable[..., dict[str, bytes]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, object],
+    package: str,
+    message: str,
+) -> None:
+    """Before anything is written."""
+    for name in {package, *(one for one in sys.modules if one.startswith(f"{package}."))}:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SynthesisError, match=message):
+        make(**options)
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_labels_without_classifiers_have_no_column(make: Callable[..., dict[str, bytes]], tmp_path: Path) -> None:
+    """Parquet has no type for labels of no domain."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    make(format="parquet", labels=True, domains=["edge"])
+    assert parquet.read_table(tmp_path / "pairs" / "000000.parquet").column_names == ["edge", "seed", "index", "digest"]
+    make("others", format="parquet", labels=True)
+    names = parquet.read_table(tmp_path / "others" / "000000.parquet").column_names
+    assert names == ["digit", "edge", "seed", "index", "digest", "labels", "agree"]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +266,7 @@ def test_a_place_that_holds_something_else_is_named(
     ("options", "error", "message"),
     [
         ({"to": ""}, ValidationError, "to"),
+        ({"truncation": float("inf")}, ValidationError, "truncation"),
         ({"model": "nobody"}, SynthesisError, "no generator 'nobody'.*there are tiny"),
         ({"model": "reader"}, SynthesisError, "no generator 'reader'"),
         ({"shards": "3/2"}, SynthesisError, "allowed are 1/2 to 2/2"),
