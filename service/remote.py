@@ -7,6 +7,7 @@ whole files get their names in the local folder, which the service then watches 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import re
 import shutil
@@ -28,7 +29,8 @@ logger = logging.getLogger("cogan.remote")
 MODEL = re.compile(r"(?:([a-z][a-z0-9_]*)/)?([1-9][0-9]{0,8})/model\.onnx")
 DIGEST = ".sha256"  # beside the model, as sha256sum writes it
 Entry = dict[str, Any]  # of a store's listing: `name`, `size`, and whatever changes with the content
-PART = ".part"  # folder of what is being copied; the service opens nothing whose name begins with a dot
+PART = ".cogan-part"  # folder of what is being copied; the service opens nothing whose name begins with a dot
+COPIES = ".cogan-copies.json"  # list of what was copied into the folder: nothing else in it is replaced or removed
 
 
 class StoreError(StartError):
@@ -39,7 +41,8 @@ class StoreError(StartError):
 def local_models(settings: Settings) -> Iterator[Path]:
     """Give the folder to serve: that of the settings, or the copy of their URL, kept up to date while in use.
 
-    Raises SettingsError for a URL that fsspec does not know, and StoreError if nothing was copied, now or earlier.
+    Raises SettingsError for a URL that fsspec does not know or a cache with other models, and StoreError if nothing
+    was copied, now or earlier.
     """
     url = str(settings.models_dir)
     if "://" not in url:
@@ -51,7 +54,7 @@ def local_models(settings: Settings) -> Iterator[Path]:
         try:
             store.copy()
         except StoreError as error:
-            if not any(folder.glob("*/*/model.onnx")):
+            if not store.models():
                 raise
             logger.error("%s; serving what was copied earlier", error)
         if settings.models_refresh_s:
@@ -72,11 +75,43 @@ class ModelStore:
             self._store, root = url_to_fs(url, skip_instance_cache=True)
             self._root = root.rstrip("/")
             folder.mkdir(parents=True, exist_ok=True)
+            self._refuse_other_models()
         except (ImportError, ValueError) as error:
             hint = "install the extra `remote`, or the package that the error names"
             raise SettingsError(f"COGAN_MODELS_DIR = {url!r}: {error}; {hint}") from error
         except OSError as error:
             raise SettingsError(f"COGAN_MODELS_CACHE = '{folder}': {error.strerror}") from error
+
+    def _refuse_other_models(self) -> None:
+        other = sorted(self.models() - self._copies())
+        if other:
+            wrong = f"it has {other[0]}, which was not copied from a URL by this release; name an empty folder"
+            raise SettingsError(f"COGAN_MODELS_CACHE = '{self._folder}': {wrong}")
+
+    def models(self) -> set[str]:
+        """Return the model files in the folder, below it."""
+        found = (path.relative_to(self._folder) for path in self._folder.glob("*/*/model.onnx"))
+        return {str(path) for path in found if not path.parts[0].startswith(".")}
+
+    def _copies(self) -> set[str]:
+        """Return the model files that were copied into the folder, also those that are gone, below it."""
+        try:
+            return set(json.loads((self._folder / COPIES).read_bytes()))
+        except FileNotFoundError:
+            return set()
+        except (ValueError, TypeError) as error:
+            wrong = f"{COPIES} in it is no list of copied models; name an empty folder"
+            raise SettingsError(f"COGAN_MODELS_CACHE = '{self._folder}': {wrong}") from error
+
+    def _record(self, place: Path) -> None:
+        """Add a model to the list of copies. Raises StoreError if another one is in its place."""
+        if (name := str(place.relative_to(self._folder))) in (copies := self._copies()):
+            return
+        if place.exists():
+            raise StoreError(f"{place} is there, and was not copied from a URL")
+        part = self._folder / PART / COPIES
+        part.write_text(json.dumps(sorted({*copies, name})))
+        part.replace(self._folder / COPIES)  # before the model, so that each copy is in it after a crash
 
     def watch(self, every_s: float) -> None:
         """Copy what has changed, for ever; what was copied stays while the store cannot be read."""
@@ -106,7 +141,7 @@ class ModelStore:
         if wrong:
             raise StoreError("; ".join(wrong))
         wanted = {self._kept[path] for path in found}
-        for model in set(self._folder.glob("*/*/model.onnx")) - wanted:
+        for model in {self._folder / path for path in self.models() & self._copies()} - wanted:
             model.unlink()
             with suppress(OSError):  # something else is in there
                 model.parent.rmdir()
@@ -145,6 +180,7 @@ class ModelStore:
         metadata = parse_metadata(read_properties(content))  # they end the file
         name, version = MODEL.fullmatch(path).groups()  # type: ignore[union-attr]  # _list has matched it
         place = self._folder / (name or metadata.name) / version / "model.onnx"
+        self._record(place)
         place.parent.mkdir(parents=True, exist_ok=True)
         part.replace(place)
         logger.info("copied %s/%s", self._url, path, extra={"digest": f"sha256:{found}"})

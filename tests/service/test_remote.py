@@ -18,7 +18,7 @@ import pytest
 from fsspec.core import url_to_fs
 
 from service.errors import SettingsError
-from service.remote import DIGEST, ModelStore, StoreError, local_models
+from service.remote import COPIES, DIGEST, PART, ModelStore, StoreError, local_models
 from service.settings import Settings
 from tests.conftest import write_model
 from tests.running import START, Service, killed
@@ -85,9 +85,9 @@ def make(tmp_path: Path) -> Callable[..., Path]:
 
 
 def copies(tmp_path: Path) -> list[str]:
-    """Return the files of the folder of copies."""
+    """Return the files of the folder of copies, without the list of them."""
     folder = tmp_path / "copies"
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != COPIES)
 
 
 def test_models_are_copied_and_removed_as_in_the_store(
@@ -187,6 +187,53 @@ def test_a_kept_copy_is_served_while_the_store_is_away(
         assert copies(tmp_path) == ["tiny/1/model.onnx"]
     with pytest.raises(StoreError, match=f"{URL} cannot be read"), local_models(Settings(models_dir=URL)):
         pass
+
+
+def test_a_cache_with_other_models_is_refused(bucket: Bucket, make: Callable[..., Path], tmp_path: Path) -> None:
+    """Nothing is removed from it, and the error names the variable and a model."""
+    bucket.upload("tiny/1/model.onnx", make())
+    other = write_model(tmp_path / "copies", name="other")
+    with (
+        pytest.raises(SettingsError, match=r"COGAN_MODELS_CACHE = '.+': it has other/1/model\.onnx, which was not"),
+        local_models(Settings(models_dir=URL, models_cache=tmp_path / "copies")),
+    ):
+        pass
+    assert copies(tmp_path) == [str(other.relative_to(tmp_path / "copies"))]
+
+
+def test_models_that_were_not_copied_stay(
+    bucket: Bucket, store: ModelStore, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    """What somebody puts into the folder later is neither removed nor replaced, and that is said."""
+    bucket.upload("tiny/1/model.onnx", make())
+    store.copy()
+    other = write_model(tmp_path / "copies", name="other")
+    before = other.read_bytes()
+    store.copy()
+    assert copies(tmp_path) == ["other/1/model.onnx", "tiny/1/model.onnx"]
+    bucket.upload("other/1/model.onnx", make(name="other", quality={"pixel_agreement": 1.0}))
+    with pytest.raises(StoreError, match=r"other/1/model\.onnx is there, and was not copied from a URL"):
+        store.copy()
+    assert other.read_bytes() == before
+
+
+def test_what_a_killed_start_left_is_copied_anew(bucket: Bucket, make: Callable[..., Path], tmp_path: Path) -> None:
+    """Neither a half file nor a listed copy that never came is a model of somebody else."""
+    bucket.upload("1/model.onnx", make())
+    (tmp_path / "copies" / PART / "1").mkdir(parents=True)
+    (tmp_path / "copies" / PART / "1" / "model.onnx").write_bytes(b"half")
+    (tmp_path / "copies" / COPIES).write_text('["tiny/1/model.onnx"]')
+    for _ in range(2):
+        with local_models(Settings(models_dir=URL, models_cache=tmp_path / "copies")):
+            assert copies(tmp_path) == ["tiny/1/model.onnx"]
+
+
+@pytest.mark.parametrize("content", ["{", "1", "[[]]"])
+def test_a_damaged_list_of_copies_is_named(tmp_path: Path, content: str) -> None:
+    """Without the list nobody knows what was copied."""
+    (tmp_path / COPIES).write_text(content)
+    with pytest.raises(SettingsError, match=r"is no list of copied models; name an empty folder"):
+        ModelStore(URL, tmp_path)
 
 
 @pytest.mark.parametrize("url", ["none://bucket/models", "sftp2://host/models"])
