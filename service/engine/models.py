@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import stat
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -130,6 +131,8 @@ class ModelRepository:
         if not VERSION.fullmatch(version):
             raise ModelRefused(_misnamed(version))
         path = self.folder / name / version / MODEL_FILE
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a FIFO would wait for its writer
+            raise ModelRefused("it is no regular file")
         if served is not None and (served.version, served.digest) == (version, file_digest(path.read_bytes())):
             return served
         model = OnnxModel(path, self._provider, self._max_batch)
@@ -143,8 +146,8 @@ class ModelRepository:
         found = dict[str, object]()
         for version in _visible(self.folder / name):
             try:
-                stat = (self.folder / name / version / MODEL_FILE).stat()
-                found[version] = stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
+                seen = (self.folder / name / version / MODEL_FILE).stat()
+                found[version] = seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size, seen.st_ino
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:  # its load reports it
@@ -404,7 +407,7 @@ class ModelLoader:
         async with self._changing:
             found = await self._off_loop(self.repository.fingerprint) or {}
             if name not in found and self._served(name) is None:
-                raise unknown_model(name, sorted(found), "path")
+                raise unknown_model(name, sorted(map(printable, found)), "path")
             model, errors = await self._load(name)
             if model is not None:
                 self._recorded[name] = await self._off_loop(lambda: self._control.record(name, loaded=True))

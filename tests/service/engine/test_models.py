@@ -140,6 +140,24 @@ def test_a_name_that_is_no_text_is_reported_as_text(tiny_model: Callable[..., Pa
     assert "its folder is \\xff/1" in reasons(registry)["\\xff/1/model.onnx"]
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("served", [False, True])
+def test_what_is_no_regular_file_is_never_opened(
+    tiny_model: Callable[..., Path], models_dir: Path, served: bool
+) -> None:
+    """To open a FIFO would wait for its writer for ever; it is refused, also in place of the served version."""
+    repository = ModelRepository(models_dir, "cpu", 4)
+    before = tiny_model(version="2") if served else None
+    model = repository.load("tiny", None)[0]
+    if before is not None:
+        before.unlink()
+    (models_dir / "tiny" / "2").mkdir(parents=True, exist_ok=True)
+    os.mkfifo(models_dir / "tiny" / "2" / "model.onnx")
+    found, errors = repository.load("tiny", model)
+    assert found is model
+    assert [tuple(error) for error in errors] == [("tiny/2/model.onnx", "it is no regular file")]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(b"", "is empty"), (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull")],

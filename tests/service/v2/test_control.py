@@ -66,6 +66,17 @@ async def test_every_folder_is_listed_in_words(
     assert (await client.get("/models")).json()["refused"][-1]["path"] == "tiny/02/model.onnx"
 
 
+async def test_an_unknown_name_lists_those_that_there_are_in_words(
+    client: httpx.AsyncClient, tiny_model: Callable[..., Path], models_dir: Path
+) -> None:
+    """A folder's name that is no UTF-8 is written out, as UTF-8 has no lone surrogates."""
+    tiny_model(name="here").parents[1].rename(models_dir / os.fsdecode(b"\xff"))
+    response = await client.post("/v2/repository/models/nothing/load")
+    assert response.status_code == 404
+    assert response.json()["errors"][0]["allowed"] == ["\\xff", "tiny"]
+    assert "there are \\xff, tiny" in response.json()["detail"]
+
+
 async def test_an_unloaded_model_is_gone_until_it_is_loaded(client: httpx.AsyncClient) -> None:
     """Unloading twice, and loading a model that has no folder, are 404 and name the models that there are."""
     assert (await client.post(f"{TINY}/unload", json={"parameters": {}})).json()["reason"] == "unloaded"
