@@ -41,6 +41,7 @@ CUT = (httpx.NetworkError, httpx.RemoteProtocolError)
 MAX_DETAIL = 200  # characters of an error that is no problem+json
 
 Pixels = NDArray[np.uint8]
+Numbers = int | np.integer[Any] | Iterable[int] | Iterable[np.integer[Any]]
 P = ParamSpec("P")
 T = TypeVar("T")
 Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
@@ -92,7 +93,7 @@ class Pair:
 
 
 Picture = bytes | Image.Image | Pixels  # a file of a listed format, or pixels [H, W, C]
-Keyframe = int | Pair | Sequence[float] | NDArray[Any]
+Keyframe = int | np.integer[Any] | Pair | Sequence[float] | NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -225,8 +226,8 @@ class _Methods(Generic[Http]):
         return Call(_read_pairs, "interpolate", fields | {"keyframes": frames}, "POST")
 
     @_Method
-    def _shard(self, number: int, **options: Unpack[ShardOptions]) -> Call[Iterator[Pair]]:
-        return Call(_read_shard, f"shards/{number:06d}.tar", _fields(options))
+    def _shard(self, number: int | np.integer[Any], **options: Unpack[ShardOptions]) -> Call[Iterator[Pair]]:
+        return Call(_read_shard, f"shards/{int(number):06d}.tar", _fields(options))
 
     @_Method
     def models(self) -> Call[dict[str, dict[str, Any]]]:
@@ -312,12 +313,12 @@ class Client(_Methods[httpx.Client]):
 
     _open = httpx.Client
 
-    def shards(self, numbers: int | Iterable[int], **options: Unpack[ShardOptions]) -> Iterator[Pair]:
+    def shards(self, numbers: Numbers, **options: Unpack[ShardOptions]) -> Iterator[Pair]:
         """Iterate over the pairs of shards: one pair of each of their seeds, or with filters at most one.
 
         Whole shards are downloaded, one at a time.
         """
-        for number in [numbers] if isinstance(numbers, int) else numbers:
+        for number in [numbers] if isinstance(numbers, int | np.integer) else numbers:
             yield from self._shard(number, **options)
 
     def close(self) -> None:
@@ -347,9 +348,9 @@ class AsyncClient(_Methods[httpx.AsyncClient]):
 
     _open = httpx.AsyncClient
 
-    async def shards(self, numbers: int | Iterable[int], **options: Unpack[ShardOptions]) -> AsyncIterator[Pair]:
+    async def shards(self, numbers: Numbers, **options: Unpack[ShardOptions]) -> AsyncIterator[Pair]:
         """Iterate over the pairs of shards, as `Client.shards` does."""
-        for number in [numbers] if isinstance(numbers, int) else numbers:
+        for number in [numbers] if isinstance(numbers, int | np.integer) else numbers:
             for pair in await self._shard(number, **options):
                 yield pair
 
@@ -380,7 +381,9 @@ def _fields(options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): float(spreads) for name, spreads in value.items()}
-    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return [_plain(one) for one in value] if isinstance(value, Iterable) and not isinstance(value, str) else value
 
 
 def _query(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -395,8 +398,10 @@ def _floats(values: ArrayLike) -> Any:
 
 def _keyframe(one: Keyframe) -> dict[str, Any]:
     if isinstance(one, Pair):
+        if one.seed is None:
+            raise ValueError("a pair of a latent, a frame or a translation has no seed: give its latent [Z] instead")
         return {"seed": one.seed, "index": one.index}
-    return {"seed": one} if isinstance(one, int) else {"latent": _floats(one)}
+    return {"seed": int(one)} if isinstance(one, int | np.integer) else {"latent": _floats(one)}
 
 
 def _data_url(image: Picture) -> str:
@@ -463,6 +468,8 @@ def _problem(response: httpx.Response) -> RequestError:
     headers, known = dict(response.headers), {error.code: error for error in RequestError.__subclasses__()}
     try:
         problem = response.json()
+        if problem["code"] == OtherError.code:
+            return OtherError(response.status_code, problem["detail"], headers)
         return known[problem["code"]](problem["detail"], [FieldError(**one) for one in problem["errors"]], headers)
     except (ValueError, KeyError, TypeError):  # a proxy's, or of a newer service
         return OtherError(response.status_code, response.text[:MAX_DETAIL] or response.reason_phrase, headers)

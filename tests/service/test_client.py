@@ -115,6 +115,26 @@ def test_key_frames_are_seeds_pairs_and_latents(served: Service, client: Client)
     assert np.array_equal(walk["digit"][::2], kept["digit"][[0, 2, 1]])
 
 
+def test_numbers_of_numpy_are_numbers(served: Service, client: Client) -> None:
+    """As seeds, key frames and options, in queries and in bodies."""
+    expected = client.interpolate([1, 2], steps=3)
+    numbers = np.array([1, 2])
+    assert np.array_equal(client.interpolate(list(numbers), steps=np.int64(3))["edge"], expected["edge"])  # type: ignore[arg-type]
+    walk = client.interpolate([*numbers, 5], steps=np.int32(3), truncation=np.float32(2.0), loop=np.bool_(False))  # type: ignore[arg-type]
+    assert np.array_equal(walk["edge"], client.interpolate([1, 2, 5], steps=3, truncation=2.0)["edge"])
+    pairs = client.generate(seeds=numbers, count=np.int64(2), labels=np.bool_(True))  # type: ignore[arg-type]
+    assert np.array_equal(pairs["edge"], arrays(served, "/generate?seeds=1&seeds=2&count=2")["edge"])
+    assert [pair.seed for pair in client.shards(np.int64(0), size=np.int64(2))] == [0, 1]  # type: ignore[arg-type]
+    assert [pair.seed for pair in client.shards(numbers, size=1)] == [1, 2]
+
+
+def test_a_pair_without_a_seed_is_no_key_frame(client: Client) -> None:
+    """The error says what to give instead, as the latent of such a pair is somewhere else."""
+    pair = client.generate(latents=np.zeros((1, LATENT_DIM)))[0]
+    with pytest.raises(ValueError, match="has no seed: give its latent"):
+        client.interpolate([7, pair])
+
+
 def test_models_are_cards_by_name(served: Service, client: Client) -> None:
     """The default one comes first, whatever the order of names."""
     models = client.models()

@@ -115,6 +115,7 @@ def test_every_error_of_the_service_arrives(
     [
         (httpx.Response(502, text="<h1>Bad gateway</h1>"), "<h1>Bad gateway</h1>"),
         (httpx.Response(502), "Bad Gateway"),
+        (httpx.Response(418, json={"code": "other_error", "detail": "a teapot", "errors": []}), "a teapot"),
         (httpx.Response(409, json={"code": "of_tomorrow", "detail": "no", "errors": []}), '{"code":"of_tomorrow"'),
     ],
 )
