@@ -75,7 +75,9 @@ class ShardRoutes:
             return Response(status_code=304, headers=headers)
         headers["Content-Disposition"] = f'attachment; filename="{name}"'
         if request.scope.get("headless"):
-            return Response(headers=headers, media_type=MEDIA_TYPE)
+            head = Response(headers=headers, media_type=MEDIA_TYPE)
+            del head.headers["Content-Length"]  # nobody knows it
+            return head
         parts = self._slices(tar(shard, self._count), lambda: deadline(request, self._deadline_s))
         first = await anext(parts)  # what fails by now has a status of its own
         return StreamingResponse(_chain(first, parts), headers=headers, media_type=MEDIA_TYPE)
