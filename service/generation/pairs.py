@@ -83,12 +83,13 @@ def dump(value: object) -> str:
 
 
 def label_columns(labels: Sequence[PairLabels]) -> dict[str, NDArray[Any]]:
-    """Return labels as arrays [B]: `<domain>.class`, `<domain>.confidence` and `pair.agree`."""
+    """Return labels as arrays [B]: `<domain>.class`, `<domain>.confidence` and `pair.agree`; none if there are none."""
     columns: dict[str, NDArray[Any]] = {}
     for domain in labels[0].labels:
         columns[f"{domain}.class"] = np.array([one.labels[domain].class_name for one in labels])
         columns[f"{domain}.confidence"] = np.array([one.labels[domain].confidence for one in labels])
-    return columns | {"pair.agree": np.array([one.agree is True for one in labels])}
+    agree = {"pair.agree": np.array([one.agree is True for one in labels])}
+    return columns | agree if columns else {}
 
 
 def companions(kind: Kind, generator: OnnxModel, models: Sequence[OnnxModel]) -> dict[str, OnnxModel]:

@@ -65,6 +65,15 @@ async def test_every_format_with_room_has_the_labels(labelled: httpx.AsyncClient
         assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/labels")
 
 
+async def test_without_classifiers_nothing_says_that_the_classes_agree(labelled: httpx.AsyncClient) -> None:
+    """JSON says null, and npz leaves the array out."""
+    query = "seed=7&count=3&labels=true&domains=edge"
+    assert [(pair["labels"], pair["agree"]) for pair in await pairs(labelled, query)] == [({}, None)] * 3
+    arrays = np.load(io.BytesIO((await labelled.get(f"/generate?{query}&format=npz")).content))
+    assert "pair.agree" not in arrays
+    assert len(arrays["edge"]) == 3
+
+
 @pytest.mark.parametrize("query", ["class=two", "min_confidence=0.999", "class=one&min_confidence=0.9", "agree=true"])
 async def test_the_first_candidates_that_pass_are_taken(labelled: httpx.AsyncClient, query: str) -> None:
     """Of seeds 7 and 8, by index, exactly those whose labels pass; each is the same when requested alone."""
