@@ -25,7 +25,7 @@ from tyro.conf import arg
 from training.cli import parse, verb
 from training.config.experiment import Experiment, load_experiment
 from training.data.choices import Choices
-from training.data.dataset import ImageSet, load_held_out, load_training_sets
+from training.data.dataset import ImageSet, load_held_out, load_training_sets, report_learned
 from training.engine.batches import HeldOutImages
 from training.engine.machine import Machine, describe_machine
 from training.engine.trainer import Trainer, check_labels
@@ -127,6 +127,7 @@ def prepare(
     fabric = (machine.resume(known[-1]) if known else machine).fabric()
     held_out = load_held_out(experiment)
     sets = prune(experiment, load_training_sets(experiment))
+    report_learned(experiment, sets)
     labels = check_labels(experiment, {name: kept.labels for name, kept in sets.items()})
     images = {name: kept.images for name, kept in sets.items()}
     moved = check_images(run, sets) if run else ""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from training.config.data import DomainConfig, PatchesConfig, Use
 from training.config.experiment import Experiment
-from training.data.folders import as_called
+from training.data.folders import as_called, log_once, some
 from training.data.preprocess import Fingerprints, decode, decode_rows, fingerprints, holds_images, in_mode, read_cells
 from training.data.sources import group_of_rows, join_rows, locate, number_rows, open_rows, share_out, share_out_images
 from training.errors import DataError
@@ -288,6 +288,16 @@ def load_held_out(experiment: Experiment, limit: int = 2000) -> Images:
     if (experiment.lessons or experiment.requires("classifiers")) and (mismatch := class_mismatch(names)):
         raise DataError(f"{mismatch}; lessons and the semantic coupling need domains of the same classes")
     return held_out
+
+
+def report_learned(experiment: Experiment, sets: Mapping[str, ImageSet]) -> None:
+    """Log how many images each domain is measured against, of those that some domain learns from, by their bytes."""
+    learned = {origin.fingerprint: origin.name for one in sets.values() for origin in one.origins}
+    for domain in experiment.domains:
+        marks = {mark.hex() for mark in open_table(domain, "test").marks if mark is not None}
+        if both := sorted(learned[mark] for mark in marks & learned.keys()):
+            of = f"of {len(marks)} images that it is measured against, {len(both)} are learned from"
+            log_once(f"domain {domain.name}: {of}, as they are equal, byte for byte: {some(both)}")
 
 
 def load_split(domain: DomainConfig, use: Use, size: tuple[int, int]) -> ImageSet:

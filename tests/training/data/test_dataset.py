@@ -15,7 +15,15 @@ from PIL import Image
 from tests.training.data.picture_sets import SIZE, Columns, pictures, write_split
 from training.config.data import DomainConfig, PatchesConfig, Use
 from training.config.experiment import Experiment, parse_experiment
-from training.data.dataset import ImageSet, class_mismatch, load_held_out, load_pairs, load_split, load_training_sets
+from training.data.dataset import (
+    ImageSet,
+    class_mismatch,
+    load_held_out,
+    load_pairs,
+    load_split,
+    load_training_sets,
+    report_learned,
+)
 from training.errors import ConfigError, DataError
 
 
@@ -360,6 +368,19 @@ def experiment(first: Path, second: Path, **changes: Any) -> Experiment:
         {"name": "theirs", "source": str(second)},
     ]
     return parse_experiment({"name": "pets", "data_license": "none", "domains": domains} | changes)
+
+
+def test_test_images_that_are_learned_from_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A copy in the training images of another domain counts, as it is known by its bytes."""
+    for number, folder in enumerate(("a/train", "a/test", "b/train", "b/test")):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(np.full((*SIZE, 3), number, np.uint8)).save(tmp_path / folder / f"{number}.png")
+    shutil.copy(tmp_path / "a/test/1.png", tmp_path / "b/train/copy.png")
+    experiment = coupled(*({"name": name, "source": str(tmp_path / name), "channels": 3} for name in "ab"))
+    report_learned(experiment, load_training_sets(experiment))
+    (line,) = caplog.messages
+    assert line.startswith("domain a: of 1 images that it is measured against, 1 are learned from")
+    assert line.endswith("copy.png")
 
 
 @pytest.mark.parametrize("compared", [LESSON, COUPLING])
