@@ -67,7 +67,7 @@ test-ray: $(DEV)/.done  ## test the service on a Ray cluster of this machine, wh
 stress: $(SERVICE)/.tested  ## load the service for minutes, well and badly
 	$(SERVICE)/bin/python -m pytest -q -m stress tests/stress
 
-bench: $(DEV)/.done $(SERVICE)/.tested $(BENCH)/.done  ## compare a training step and the service with its peers; time the studio
+bench: $(DEV)/.done $(SERVICE)/.tested $(BENCH)/.done  ## compare a training step and the service with its peers (install wrk: its load leaves them the processors); time the studio
 	$(DEV)/bin/python -m tests.benchmarks.training training/recipes/digit_negative.toml
 	$(BENCH)/bin/python -m tests.benchmarks.serving
 	$(SERVICE)/bin/python -m tests.benchmarks.studio

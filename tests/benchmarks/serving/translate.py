@@ -4,7 +4,7 @@
 
 Prints JSON: one image in and one pair out, over each number of connections, beside a bare loop in as many threads that
 decodes, encodes, refines, generates and writes the PNGs; and the latency of these requests. Server and load share the
-processors: run it on an idle machine.
+processors: run it on an idle machine, with wrk installed, as client.py takes a share of them that shows in the ratio.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from service.latents import draw_latent
 from service.metadata import LATENT, PREVIOUS
 from service.settings import available_cpus
 from tests.benchmarks.serving.limit import pairs_per_second
-from tests.benchmarks.serving.load import Load, Question, put_load
+from tests.benchmarks.serving.load import WRK, Load, Question, put_load
 from tests.running import services
 
 MODELS = Path(__file__).parents[3] / "models"
@@ -90,7 +90,8 @@ def main() -> None:
                 row[f"{connections}_to_bare"] = rate / row["bare_per_s"]
                 row[f"{connections}_p50_ms"], row[f"{connections}_p99_ms"] = report["p50_ms"], report["p99_ms"]
             rows.append(row)
-    print(json.dumps({key: round(median(row[key] for row in rows), 3) for key in rows[0]}, indent=1))
+    medians = {key: round(median(row[key] for row in rows), 3) for key in rows[0]}
+    print(json.dumps({"load": "client.py" if WRK is None else "wrk"} | medians, indent=1))
 
 
 if __name__ == "__main__":
