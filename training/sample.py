@@ -28,7 +28,7 @@ from service.latents import MAX_SEED, MIN_TRUNCATION, default_method, draw_laten
 from service.metadata import LATENT, Prior
 from training.cli import parse, verb
 from training.config import Positive
-from training.data.folders import list_images
+from training.data.folders import Listing, list_images, reasons, report
 from training.data.preprocess import decode, fit
 from training.engine.machine import Machine
 from training.errors import ConfigError, DataError, RunError
@@ -226,10 +226,12 @@ def read_images(paths: Sequence[Path]) -> list[Path]:
     """Return the files of images that are named, or in named folders. Raises DataError if there are none."""
     files = []
     for path in paths:
-        found = sorted(list_images(path).images) if path.is_dir() else [path]
-        if not found or not found[0].exists():
-            raise DataError(f"translate = {path}: there is no image: name files, or folders of them")
-        files += found
+        listing = list_images(path) if path.is_dir() else Listing(images={path: path.stat()} if path.exists() else {})
+        if not listing.images:
+            no_image = f"there is no image that can be read{reasons(listing)}: name files, or folders of them"
+            raise DataError(f"translate = {path}: {no_image}")
+        report(path, listing)
+        files += sorted(listing.images)
     return files
 
 

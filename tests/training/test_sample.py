@@ -131,8 +131,9 @@ def test_given_images_are_translated(run_verb: RunVerb, run: Path, tmp_path: Pat
     [
         (["--walk", "1"], "walk = (1,): name two seeds or more"),
         (["--truncation", "0.01"], "truncation = 0.01"),
-        (["--translate", "nowhere.png"], "translate = nowhere.png: there is no image"),
-        (["--translate", "EMPTY"], "there is no image: name files, or folders of them"),
+        (["--translate", "nowhere.png"], "translate = nowhere.png: there is no image that can be read"),
+        (["--translate", "EMPTY"], "there is no image that can be read: name files, or folders of them"),
+        (["--translate", "PACKED"], "there is no image that can be read; left out 1 ("),
         (["--translate", "TEXT"], "cannot be read"),
         (["--translate", "IMAGE", "--domain", "cats"], "domain = 'cats': must be one of digit, edge, negative"),
     ],
@@ -143,6 +144,9 @@ def test_wrong_options_are_named(
     """One line names the option, its value and what is allowed."""
     places = {"EMPTY": tmp_path / "empty", "TEXT": tmp_path / "text.png", "IMAGE": tmp_path / "image.png"}
     places["EMPTY"].mkdir()
+    places["PACKED"] = tmp_path / "packed"
+    places["PACKED"].mkdir()
+    (places["PACKED"] / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
     places["TEXT"].write_text("no image")
     Image.new("L", (4, 4)).save(places["IMAGE"])
     with pytest.raises(SystemExit, match="2"):

@@ -353,7 +353,7 @@ class ImageFolder:
             name
             for name, folder in self.folders.items()
             if folder not in found.values()
-            and (not SPLIT_FOLDER.fullmatch(name) or name.casefold() in map(str.casefold, found))
+            and (not SPLIT_FOLDER.fullmatch(name) or _meant(name) in map(_meant, found))
             and has_images(folder)
         ]
         if self.lies_flat or others:
@@ -436,6 +436,12 @@ class ImageFolder:
         for name, value in zip(names, values, strict=True):
             called[value].append(name)
         return called
+
+
+def _meant(name: str) -> str:
+    """Return the split that a name stands for: train for Training."""
+    called = name.casefold()
+    return next((split for split, words in ALIASES.items() if called in words), called)
 
 
 def _called_in(splits: Sequence[Collection[str]], name: str) -> str:

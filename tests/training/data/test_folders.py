@@ -212,6 +212,15 @@ def test_images_in_no_split_are_reported(tmp_path: Path, caplog: pytest.LogCaptu
     ]
 
 
+def test_a_split_of_two_names_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of Train and training one is read, and the other is said not to be."""
+    write(tmp_path / "Train", 1)
+    write(tmp_path / "training", 2)
+    write(tmp_path / "test", 3)
+    assert levels(tmp_path) == [1]
+    assert caplog.messages == [f"{tmp_path}: images in folders ['training'] are in no split and are not read"]
+
+
 def test_no_image_is_in_two_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A link from one split into another is refused, and the same files from elsewhere are reported."""
     write(tmp_path / "train", 1)
