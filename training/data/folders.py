@@ -253,6 +253,12 @@ SPLIT_IN_NAME = re.compile(  # of train_images, real_train
 MAX_NUMBERED = 1000  # names that are numbers below this are the class numbers
 
 
+def meant(name: str, words: Mapping[str, Collection[str]] = ALIASES) -> str:
+    """Return the split that a name stands for: train for Training."""
+    called = name.casefold()
+    return next((split for split, aliases in words.items() if called in aliases), called)
+
+
 class ImageFolder:
     """A source of images in folders."""
 
@@ -353,7 +359,7 @@ class ImageFolder:
             name
             for name, folder in self.folders.items()
             if folder not in found.values()
-            and (not SPLIT_FOLDER.fullmatch(name) or _meant(name) in map(_meant, found))
+            and (not SPLIT_FOLDER.fullmatch(name) or meant(name) in map(meant, found))
             and has_images(folder)
         ]
         if self.lies_flat or others:
@@ -416,7 +422,7 @@ class ImageFolder:
         """
         named = [self.folders[name] for name in self.split_folders]
         asked = [place for name in self._numbered if (place := self.find(name)) not in (None, self.root)]
-        splits = [folder] if folder == self.root else [folder, *named, *asked]
+        splits = [folder] if folder == self.root else list(dict.fromkeys([folder, *named, *asked]))
         found = [
             {
                 entry.name
@@ -429,8 +435,9 @@ class ImageFolder:
         values = [int(name) if name.isascii() and name.isdecimal() else MAX_NUMBERED for name in names]
         if not names or max(values) >= MAX_NUMBERED:
             alike: dict[str, list[str]] = {}  # of two file systems, which write an accent in two ways
+            apart = set().union(*map(_spelt_in_two_ways, found))
             for name in names:
-                alike.setdefault(_called_in(found, name), []).append(name)
+                alike.setdefault(composed(name) if _folded(name) in apart else _folded(name), []).append(name)
             return list(alike.values())
         called: list[list[str]] = [[str(value)] for value in range(max(values) + 1)]
         for name, value in zip(names, values, strict=True):
@@ -438,19 +445,14 @@ class ImageFolder:
         return called
 
 
-def _meant(name: str) -> str:
-    """Return the split that a name stands for: train for Training."""
-    called = name.casefold()
-    return next((split for split, words in ALIASES.items() if called in words), called)
+def _folded(name: str) -> str:
+    return as_called(name).casefold()
 
 
-def _called_in(splits: Sequence[Collection[str]], name: str) -> str:
-    """Return the name of a class, without regard to case unless one split has classes that differ by it alone."""
-    called, folded = composed(name), as_called(name).casefold()
-    for split in splits:
-        if len({composed(one) for one in split if as_called(one).casefold() == folded}) > 1:
-            return called
-    return folded
+def _spelt_in_two_ways(classes: Collection[str]) -> set[str]:
+    """Return the names, without regard to case, by which one split calls several classes."""
+    spelt: dict[str, str] = {}
+    return {_folded(name) for name in classes if spelt.setdefault(_folded(name), composed(name)) != composed(name)}
 
 
 def _is_beyond(path: Path, folder: Path, other: Path) -> bool:

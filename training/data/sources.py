@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from training.config.data import SourceConfig, Use
 from training.data.folders import ImageFolder, as_called, has_images
 from training.data.tables import (
-    archive_of,
+    archives_of,
     array_splits,
     arrays_named,
     has_configurations,
@@ -199,7 +199,7 @@ def _read_folder(root: Path, config: SourceConfig, use: Use) -> datasets.Dataset
         return read_saved(root, split)
     tables = list_tables(root)
     if not (config.configuration or has_configurations(root)):
-        both = split_names(config.train_split) + split_names(config.test_split)
+        both = split_names(config.train_split) + ([] if config.held_out else split_names(config.test_split))
         folder = ImageFolder(root, both)
         names = [split] if split in folder.folders else names
         named = any(is_table_of(name, table) for name in names for table in tables)
@@ -208,8 +208,8 @@ def _read_folder(root: Path, config: SourceConfig, use: Use) -> datasets.Dataset
         if found and not (named and asked):
             other = [] if config.held_out or use == "test" else split_names(config.test_split)
             return read_splits(folder.splits(names, other), split)
-        zipped = {name: archive for name in (*names, *both) if (archive := archive_of(root, name))}
-        if not found and all(name in zipped for name in names):
+        zipped = {} if found else archives_of(root, [*names, *both])
+        if zipped and all(name in zipped for name in names):
             packed = {name: _packed_folder(archive, name) for name, archive in zipped.items()}
             others = [*packed.values()]
             return read_splits({name: ImageFolder(packed[name], others=others).read_whole for name in names}, split)

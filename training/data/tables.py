@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.config.data import SourceConfig
-from training.data.folders import ALIASES, SPLIT_NAMES, Splits, check_encoding, is_hidden, log_once, some
+from training.data.folders import ALIASES, SPLIT_NAMES, Splits, check_encoding, is_hidden, log_once, meant, some
 from training.data.preprocess import holds_images, image_suffixes
 from training.errors import DataError, describe_causes
 
@@ -280,8 +280,7 @@ def _split_of(table: Path) -> str:
     """Return the split that a table's path names, by its first part that names one; empty if none does."""
     for part in (*table.parent.parts, table.name.partition(".")[0]):
         if match := SPLIT_PART.fullmatch(part):
-            word = match[1].lower()
-            return next((name for name, words in SPLIT_WORDS.items() if word in words), word) + (match[2] or "")
+            return meant(match[1], SPLIT_WORDS) + (match[2] or "")
     return ""
 
 
@@ -340,10 +339,10 @@ def _path_from(folder: Path, name: str) -> str:
     return str(folder / name.replace("\\", "/"))
 
 
-def archive_of(root: Path, split: str) -> Path | None:
-    """Return the archive of a split's images, in any case: train.zip, Train.zip."""
-    found = sorted(path for path in root.iterdir() if path.name.casefold() == f"{split}.zip".casefold())
-    return next((path for path in found if path.name == f"{split}.zip"), next(iter(found), None))
+def archives_of(root: Path, splits: Collection[str]) -> dict[str, Path]:
+    """Return the archives of splits' images, in any case: train.zip, Train.zip."""
+    there = {path.name.casefold(): path for path in sorted(root.iterdir())}
+    return {name: there[file] for name in splits if (file := f"{name}.zip".casefold()) in there}
 
 
 def unzip(archive: Path) -> Path:
