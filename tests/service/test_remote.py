@@ -204,7 +204,7 @@ def test_a_cache_with_other_models_is_refused(bucket: Bucket, make: Callable[...
 def test_models_that_were_not_copied_stay(
     bucket: Bucket, store: ModelStore, make: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """What somebody puts into the folder later is neither removed nor replaced, and that is said."""
+    """A model that is added to the folder by hand is neither removed nor replaced, and the error says so."""
     bucket.upload("tiny/1/model.onnx", make())
     store.copy()
     other = write_model(tmp_path / "copies", name="other")
