@@ -5,26 +5,18 @@ cogan-synthesize digit_edge --pairs 1_000_000 --to pairs/
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import importlib
 import json
 import os
 import re
-import shutil
 import sys
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from functools import cached_property
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote
-from uuid import uuid4
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict
@@ -37,15 +29,15 @@ from service.errors import RequestError, StartError
 from service.generation.generator import check_domains
 from service.generation.images import ENCODER_ID
 from service.generation.pairs import add_classifiers
-from service.generation.shards import FORMATS, METADATA, ShardSpec
+from service.generation.shards import FORMATS, ShardSpec
 from service.generation.spec import Filters, GenerationSpec
 from service.latents import MAX_SEED, MIN_TRUNCATION
 from service.metadata import describe_errors
 from service.settings import available_cpus
+from service.storage import Storage
 
 MANIFEST, CARD = "manifest.json", "README.md"
-PART = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # what a run is writing, or was when it was killed
-KEEP_PART_S = 86_400  # without a change; no run writes one part for so long
+Row = dict[str, Any]  # `number` of a shard to make; `name`, `digest` and `pairs` of one that is made
 PACKAGES = {"parquet": ("--format", "pyarrow.parquet", "datasets"), "ray": ("--engine", "ray.data", "ray")}
 LICENSE = re.compile(r"\bCC (BY(?:-[A-Z]{2})*) (\d\.\d)")
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
@@ -154,116 +146,15 @@ class ShardWriter:
         try:
             return Storage(self.synthesis.to)
         except (ImportError, ValueError) as error:
-            raise SynthesisError(
-                f"--to {self.synthesis.to}: {error}; install fsspec and the package it names"
-            ) from error
+            remedy = "install fsspec and the package it names"
+            raise SynthesisError(f"--to {self.synthesis.to}: {error}; {remedy}") from error
 
-    def __call__(self, row: dict[str, int]) -> dict[str, Any]:
-        """Make shard `number` of a row; return its number, digest and pairs."""
-        wanted, number = self.synthesis, row["number"]
-        shard = ShardSpec(self.spec, wanted.seeds(number), "png")
-        digest = self.storage.put(wanted.name(number), lambda path: FORMATS[wanted.format].write(shard, path))
-        return {"number": number, "digest": digest, "pairs": len(shard.seeds)}
-
-
-class Storage:
-    """Files and folders by name, in a folder or at a URL that `fsspec` knows; those with their names are whole."""
-
-    def __init__(self, url: str) -> None:
-        """`url` is of a folder, or has a scheme. Raises ImportError without fsspec, or the package of the scheme."""
-        self._fs: Any = None  # of a URL
-        if url.startswith("file://"):
-            url = unquote(url.removeprefix("file://"))
-        self.path = str(Path(url).absolute())
-        if "://" in url:
-            import fsspec
-
-            self._fs, self.path = fsspec.core.url_to_fs(url)
-
-    def names(self) -> set[str]:
-        """Return the names of what is whole."""
-        if self._fs is None:
-            found = [one.name for one in Path(self.path).iterdir()] if Path(self.path).is_dir() else []
-            return {name for name in found if not name.startswith(".")}
-        self._fs.invalidate_cache()
-        paths = [str(one).removeprefix(self.path).strip("/") for one in self._fs.find(self.path)]
-        whole = {path.removesuffix(f"/{METADATA}") for path in paths}
-        return {path for path in whole if "/" not in path}
-
-    def read(self, name: str) -> bytes:
-        """Return a file."""
-        return bytes(self._fs.cat_file(f"{self.path}/{name}")) if self._fs else Path(self.path, name).read_bytes()
-
-    def put(self, name: str, write: Callable[[Path], object]) -> str:
-        """Let `write` make a file or folder, which then appears whole; return its digest.
-
-        In a folder it gets its name at the end. Elsewhere it is made in a temporary folder and uploaded, a file by one
-        put, a folder file by file and the one that makes it complete at the end. Runs may overlap.
-        """
-        if self._fs is None:
-            return self._put_locally(name, write)
-        with tempfile.TemporaryDirectory() as folder:
-            write(part := Path(folder, name))
-            for file in sorted(_files(part), key=lambda file: file.name == METADATA):
-                target = f"{self.path}/{file.relative_to(folder)}"
-                if target.startswith("/"):  # a file system's: buckets have no folders
-                    self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-                self._fs.put_file(str(file), target)
-            return _digest(part)
-
-    def _put_locally(self, name: str, write: Callable[[Path], object]) -> str:
-        part, target = Path(self.path, f".{name}.{uuid4().hex}.part"), Path(self.path, name)
-        part.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(part)
-            digest = _digest(part)
-            try:
-                part.replace(target)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # a folder that another run has finished
-                    raise
-            return digest
-        finally:
-            _remove(part)
-
-    def remove_old_parts(self) -> None:
-        """Remove from a folder what was left by runs that were killed long ago."""
-        oldest = time.time() - KEEP_PART_S
-        for path in Path(self.path).glob(".*.part") if self._fs is None else ():
-            with suppress(FileNotFoundError):  # another run was faster
-                if PART.fullmatch(path.name) and path.stat().st_mtime < oldest:
-                    _remove(path)
-
-    def digest(self, name: str) -> str:
-        """Return the digest of a file or folder."""
-        if self._fs is None:
-            return _digest(Path(self.path, name))
-        with tempfile.TemporaryDirectory() as folder:
-            self._fs.get(f"{self.path}/{name}", str(part := Path(folder, name)), recursive=True)
-            return _digest(part)
-
-
-def _files(path: Path) -> list[Path]:
-    """Return a file itself, or the files of a folder by name."""
-    return sorted(path.iterdir()) if path.is_dir() else [path]
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    with suppress(OSError):
-        path.unlink()
-
-
-def _digest(path: Path) -> str:
-    """Return the sha256 of a file; of a folder that of its files in their order, each behind its name."""
-    found = hashlib.sha256()
-    for file in _files(path):
-        found.update(file.name.encode() if path.is_dir() else b"")
-        with file.open("rb") as content:
-            hashlib.file_digest(content, lambda: found)
-    return f"sha256:{found.hexdigest()}"
+    def __call__(self, row: Row) -> Row:
+        """Make a shard."""
+        wanted, name = self.synthesis, self.synthesis.name(row["number"])
+        shard = ShardSpec(self.spec, wanted.seeds(row["number"]), "png")
+        digest = self.storage.put(name, lambda path: FORMATS[wanted.format].write(shard, path))
+        return {"name": name, "digest": digest, "pairs": len(shard.seeds)}
 
 
 def _open_models(wanted: Synthesis) -> dict[str, OnnxModel]:
@@ -273,11 +164,10 @@ def _open_models(wanted: Synthesis) -> dict[str, OnnxModel]:
     models = {name: model for name, (model, _) in results.items() if model is not None}
     if not results:
         raise SynthesisError(f"--models {wanted.models}: {repository.unavailable_reason()}")
-    if wanted.model not in models or models[wanted.model].metadata.kind != "generator":
-        known = [name for name, model in models.items() if model.metadata.kind == "generator"]
-        _, errors = results.get(wanted.model, (None, []))
-        reasons = "; ".join(error.reason for error in errors)
-        detail = f" ({reasons})" if reasons else ""
+    known = [name for name, model in models.items() if model.metadata.kind == "generator"]
+    if wanted.model not in known:
+        _, errors = results.get(wanted.model, (None, ()))
+        detail = f" ({'; '.join(error.reason for error in errors)})" if errors else ""
         raise SynthesisError(f"no generator {wanted.model!r} in {wanted.models}{detail}; there are {', '.join(known)}")
     return models
 
@@ -301,17 +191,17 @@ def _synthesize(synthesis: Synthesis) -> None:
     own, storage, plan = synthesis.own, writer.storage, _plan(writer)
     _check_plan(storage, plan, synthesis)
     storage.remove_old_parts()
-    there, digests = storage.names(), dict[int, str]()
+    there, digests = storage.names(), dict[str, str]()
     missing = [number for number in own if synthesis.name(number) not in there]
-    make_shards = {"local": _run_locally, "ray": _run_on_ray}[synthesis.engine]
+    make_shards = _run_on_ray if synthesis.engine == "ray" else _run_locally
     total, left = (sum(len(synthesis.seeds(number)) for number in numbers) for numbers in (own, missing))
     with tqdm(total=total, initial=total - left, unit=" pairs", unit_scale=True, mininterval=0.5) as bar:
-        for made in make_shards(writer, missing):
-            digests[made["number"]] = made["digest"]
+        for made in make_shards(writer, [{"number": number} for number in missing]):
+            digests[made["name"]] = made["digest"]
             bar.update(made["pairs"])
-    names = {number: synthesis.name(number) for number in synthesis.numbers}
-    if storage.names().issuperset(names.values()):
-        shards = [{"name": name, "digest": digests.get(n) or storage.digest(name)} for n, name in names.items()]
+    names = [synthesis.name(number) for number in synthesis.numbers]
+    if storage.names().issuperset(names):
+        shards = [{"name": name, "digest": digests.get(name) or storage.digest(name)} for name in names]
         _write_manifest(storage, plan | {"shards": shards})
         card = _write_card(plan, FORMATS[synthesis.format].data_files)
         storage.put(CARD, lambda path: path.write_text(card, "utf-8"))
@@ -365,8 +255,7 @@ def _check_plan(storage: Storage, plan: dict[str, Any], synthesis: Synthesis) ->
     except (ValueError, IsADirectoryError) as error:
         remedy = "choose another place, or remove it with its shards"
         raise SynthesisError(f"{storage.path}/{MANIFEST} is no manifest of shards ({error}); {remedy}") from error
-    other = [f"{name} {found.get(name)!r:.80}" for name in plan if found.get(name) != plan[name]]
-    if other:
+    if other := [f"{name} {found.get(name)!r:.80}" for name in plan if found.get(name) != plan[name]]:
         raise SynthesisError(f"{storage.path} has shards of other pairs: {', '.join(other)}; choose another place")
 
 
@@ -377,10 +266,9 @@ def _write_manifest(storage: Storage, content: dict[str, Any]) -> None:
 _writer: ShardWriter  # of a worker process
 
 
-def _run_locally(writer: ShardWriter, numbers: list[int]) -> Iterator[dict[str, Any]]:
+def _run_locally(writer: ShardWriter, rows: list[Row]) -> Iterator[Row]:
     """Make shards in this process, or in several."""
-    processes = min(writer.synthesis.processes, len(numbers))
-    rows = [{"number": number} for number in numbers]
+    processes = min(writer.synthesis.processes, len(rows))
     if processes <= 1:
         yield from map(writer, rows)
         return
@@ -399,26 +287,27 @@ def _end_with_parent() -> None:
     """Exit when the parent has ended, however: a pool's process would wait for work for ever."""
     parent = parent_process()
     assert parent is not None, "in a worker process"
-    connection.wait([parent.sentinel])
+    parent.join()
     os._exit(1)
 
 
-def _write_shard(row: dict[str, int]) -> dict[str, Any]:
+def _write_shard(row: Row) -> Row:
     return _writer(row)
 
 
-def _run_on_ray(writer: ShardWriter, numbers: list[int]) -> Iterable[dict[str, Any]]:
+def _run_on_ray(writer: ShardWriter, rows: list[Row]) -> Iterable[Row]:
     """Make shards in actors of a Ray cluster, each of which opens the models once."""
     import ray.data
 
-    if not numbers:
+    if not rows:
         return []
     ray.data.DataContext.get_current().enable_progress_bars = False  # there is one
-    rows: Any = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
-    actors = ray.data.ActorPoolStrategy(size=min(writer.synthesis.processes, len(numbers)))
-    made: Iterable[dict[str, Any]] = rows.map(
-        ShardWriter, fn_constructor_args=(writer.synthesis,), compute=actors, num_cpus=1
-    ).iter_rows()
+    actors = ray.data.ActorPoolStrategy(size=min(writer.synthesis.processes, len(rows)))
+    made: Iterable[Row] = (
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        .map(ShardWriter, fn_constructor_args=(writer.synthesis,), compute=actors, num_cpus=1)
+        .iter_rows()
+    )
     return made
 
 

@@ -17,7 +17,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import InvalidRequest
-from service.synthesize import KEEP_PART_S, Storage, Synthesis, SynthesisError, synthesize
+from service.storage import KEEP_PART_S, Storage
+from service.synthesize import Synthesis, SynthesisError, synthesize
 
 SMALL = {"pairs": 25, "size": 10, "processes": 1}
 MakeModel = Callable[..., Path]
