@@ -67,26 +67,20 @@ class ModelStore:
 
     def __init__(self, url: str, folder: Path) -> None:
         self._url, self._folder = url, folder
-        self._copied: dict[str, str] = {}  # what the store says of each path that was copied
-        self._kept: dict[str, Path] = {}  # where it is, below the folder
+        self._copied: dict[str, tuple[str, Path]] = {}  # of each path: what the store says of it, and its copy
         try:
             from fsspec.core import url_to_fs
 
             self._store, root = url_to_fs(url, skip_instance_cache=True)
             self._root = root.rstrip("/")
             folder.mkdir(parents=True, exist_ok=True)
-            self._refuse_other_models()
+            if other := sorted(self.models() - self._copies()):
+                raise self._wrong_cache(f"it has {other[0]}, which was not copied from a URL by this release")
         except (ImportError, ValueError) as error:
             hint = "install the extra `remote`, or the package that the error names"
             raise SettingsError(f"COGAN_MODELS_DIR = {url!r}: {error}; {hint}") from error
         except OSError as error:
             raise SettingsError(f"COGAN_MODELS_CACHE = '{folder}': {error.strerror}") from error
-
-    def _refuse_other_models(self) -> None:
-        other = sorted(self.models() - self._copies())
-        if other:
-            wrong = f"it has {other[0]}, which was not copied from a URL by this release; name an empty folder"
-            raise SettingsError(f"COGAN_MODELS_CACHE = '{self._folder}': {wrong}")
 
     def models(self) -> set[str]:
         """Return the model files in the folder, below it."""
@@ -100,8 +94,10 @@ class ModelStore:
         except FileNotFoundError:
             return set()
         except (ValueError, TypeError) as error:
-            wrong = f"{COPIES} in it is no list of copied models; name an empty folder"
-            raise SettingsError(f"COGAN_MODELS_CACHE = '{self._folder}': {wrong}") from error
+            raise self._wrong_cache(f"{COPIES} in it is no list of copied models") from error
+
+    def _wrong_cache(self, why: str) -> SettingsError:
+        return SettingsError(f"COGAN_MODELS_CACHE = '{self._folder}': {why}; name an empty folder")
 
     def _record(self, place: Path) -> None:
         """Add a model to the list of copies. Raises StoreError if another one is in its place."""
@@ -131,16 +127,16 @@ class ModelStore:
         shutil.rmtree(self._folder / PART, ignore_errors=True)
         wrong = []
         for path, (entry, digest) in found.items():
-            if self._copied.get(path) != (seen := f"{entry} {digest}"):
+            seen = f"{entry} {digest}"
+            if path not in self._copied or self._copied[path][0] != seen:
                 try:
-                    self._kept[path] = self._fetch(path, entry["size"], digest)
-                    self._copied[path] = seen
+                    self._copied[path] = seen, self._fetch(path, entry["size"], digest)
                 except (StoreError, OSError, MetadataError) as error:
                     wrong.append(f"{self._url}: {path} is not served: {error}")
         shutil.rmtree(self._folder / PART, ignore_errors=True)
         if wrong:
             raise StoreError("; ".join(wrong))
-        wanted = {self._kept[path] for path in found}
+        wanted = {self._copied[path][1] for path in found}
         for model in {self._folder / path for path in self.models() & self._copies()} - wanted:
             model.unlink()
             with suppress(OSError):  # something else is in there
