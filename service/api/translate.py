@@ -11,46 +11,38 @@ import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ConfigDict, Field
+from python_multipart.multipart import Field as TextPart
 from python_multipart.multipart import File, FormParser, parse_options_header
 
-from service.api import docs, options
+from service.api import docs, options, schemas
 from service.api.generate import image_response
-from service.api.schemas import (
-    MAX_DOMAINS,
-    WHOLE,
-    ClosedModel,
-    DomainNames,
-    GenerateResponse,
-    PairFormat,
-    ResponseModel,
-)
 from service.errors import FieldError, InvalidRequest, MalformedBody, UnsupportedMediaType
-from service.generation.decoding import Fit
+from service.generation.decoding import FORMATS, Fit
 from service.generation.encoding import PAIR_FORMATS
 from service.generation.generator import Generator
 from service.generation.spec import LatentSpec
 from service.generation.translation import MAX_REFINE, Found, Likeness, MeasuredError, TranslationSpec, Translator
 from service.telemetry.metrics import Metrics
 
-IMAGE_TYPES = tuple(f"image/{name}" for name in ("png", "jpeg", "webp", "gif", "bmp", "tiff"))
+IMAGE_TYPES = [f"image/{name.lower()}" for name in FORMATS]
 FORM, JSON = "multipart/form-data", "application/json"
 FORM_LIMITS = {"MAX_FIELD_SIZE": 2**10, "MAX_MEMORY_FILE_SIZE": 2**62}  # a file stays in memory, as the body does
-MAX_PARTS = 2 * MAX_DOMAINS
+MAX_PARTS = 2 * schemas.MAX_DOMAINS
 MAX_HEADER = 2**12  # characters of a latent in a header: longer ones are in JSON and npz alone
 
 
-class TranslateFields(ClosedModel):
+class TranslateFields(schemas.ClosedModel):
     """Fields beside the image: in the form, or in the query of an image."""
 
     model: str | None = None
     """Name of the generator; otherwise the default one."""
     source: str | None = Field(default=None, alias="from", examples=["digit"])
     """Domain of the image; otherwise the one that reconstructs it best."""
-    to: DomainNames | None = None
+    to: schemas.DomainNames | None = None
     """Names of the domains to generate, in this order; otherwise all, with the reconstruction of the image."""
-    format: PairFormat | None = None
+    format: schemas.PairFormat | None = None
     """Format of the response; otherwise what `Accept` prefers, or json."""
-    refine: Annotated[int, Field(ge=0, le=MAX_REFINE), WHOLE] | None = None
+    refine: Annotated[int, Field(ge=0, le=MAX_REFINE), schemas.WHOLE] | None = None
     """Passes of the encoder after the first; otherwise as many as were measured to help."""
     fit: Fit | None = None
     """Fit of the image to the model's shape: crop keeps its middle, pad adds black; otherwise that of training."""
@@ -71,7 +63,7 @@ class TranslateRequest(TranslateFields):
     """Data URL of the image, in base64."""
 
 
-class EncoderCard(ResponseModel):
+class EncoderCard(schemas.ResponseModel):
     """The encoder that has read an image."""
 
     model: str
@@ -79,7 +71,7 @@ class EncoderCard(ResponseModel):
     digest: str
 
 
-class TranslateResponse(GenerateResponse):
+class TranslateResponse(schemas.GenerateResponse):
     """Response of /translate as JSON: one pair, whose image in the domain `from` is the reconstruction."""
 
     source: str = Field(alias="from")
@@ -174,19 +166,16 @@ def _read_form(content: bytes, boundary: bytes | None) -> list[tuple[str, bytes]
     """Return the parts of a form by name. Raises MalformedBody."""
     parts = list[tuple[str, bytes]]()
 
-    def add(name: bytes | None, value: bytes | None) -> None:
+    def add(part: TextPart | File) -> None:
         if len(parts) == MAX_PARTS:
             raise ValueError(f"it has over {MAX_PARTS} parts")
-        parts.append(((name or b"").decode(errors="replace"), value or b""))
-
-    def add_file(file: File) -> None:
-        file.file_object.seek(0)
-        add(file.field_name, file.file_object.read())
+        if isinstance(part, File):
+            part.file_object.seek(0)
+        value = part.file_object.read() if isinstance(part, File) else part.value
+        parts.append(((part.field_name or b"").decode(errors="replace"), value or b""))
 
     try:
-        parser = FormParser(
-            FORM, lambda field: add(field.field_name, field.value), add_file, boundary=boundary, config=FORM_LIMITS
-        )
+        parser = FormParser(FORM, add, add, boundary=boundary, config=FORM_LIMITS)
         parser.write(content)
         parser.finalize()
     except Exception as error:  # the library's errors, and its assertions
@@ -218,7 +207,7 @@ def _headers(found: Found) -> dict[str, str]:
 
 
 def _responses() -> docs.Responses:
-    described: docs.Responses = docs.image_responses(TranslateResponse, PAIR_FORMATS) | docs.BODY_RESPONSES
+    described = docs.image_responses(TranslateResponse, PAIR_FORMATS) | docs.BODY_RESPONSES
     about = {
         "X-Image-Domain": "Domain of the image, as given or as found.",
         "X-Reconstruction-Error": "`error` of the JSON response.",
@@ -231,9 +220,8 @@ def _responses() -> docs.Responses:
 
 def _body() -> dict[str, Any]:
     """Describe the three kinds of body."""
-    fields, binary = docs.schema_of(TranslateFields), docs.BINARY["schema"]
-    form = fields | {"properties": {"image": binary, **fields["properties"]}, "required": ["image"]}
-    document = docs.json_body(TranslateRequest)
+    fields, document = docs.schema_of(TranslateFields), docs.json_body(TranslateRequest)
+    form = fields | {"properties": {"image": docs.BINARY["schema"], **fields["properties"]}, "required": ["image"]}
     content = {FORM: {"schema": form}, **dict.fromkeys(IMAGE_TYPES, docs.BINARY)}
     document["requestBody"]["content"] = content | document["requestBody"]["content"]
     return document
