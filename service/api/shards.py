@@ -75,9 +75,7 @@ class ShardRoutes:
             return Response(status_code=304, headers=headers)
         headers["Content-Disposition"] = f'attachment; filename="{name}"'
         if request.scope.get("headless"):
-            head = Response(headers=headers, media_type=MEDIA_TYPE)
-            del head.headers["Content-Length"]  # nobody knows it
-            return head
+            return StreamingResponse((), headers=headers, media_type=MEDIA_TYPE)  # nobody knows its length
         parts = self._slices(tar(shard, self._count), lambda: deadline(request, self._deadline_s))
         first = await anext(parts)  # what fails by now has a status of its own
         return StreamingResponse(_chain(first, parts), headers=headers, media_type=MEDIA_TYPE)

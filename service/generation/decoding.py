@@ -1,4 +1,4 @@
-"""Image files of strangers: bounded before they are decoded, and fitted as training fits its images.
+"""Untrusted image files: bounded before they are decoded, and fitted as training fits its images.
 
 Axes: H height, W width, C channels.
 """
@@ -45,6 +45,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+LATE = "the image was not decoded before the deadline"
 Stopped = Callable[[], bool]
 Fit = Literal["crop", "pad"]
 
@@ -89,7 +90,7 @@ class ImageDecoder:
                 images = await loop.run_in_executor(self._threads, fit_all, file, fittings, stopped.is_set)
         except TimeoutError:
             self._metrics.rejected.labels("deadline").inc()
-            raise DeadlineExceeded("the image was not decoded before the deadline") from None
+            raise DeadlineExceeded(LATE) from None
         finally:
             stopped.set()
             self._waiting -= len(file)
@@ -101,7 +102,7 @@ def fit_all(file: bytes, fittings: Sequence[Fitting], stopped: Stopped) -> list[
     image, fitted = read_image(file, stopped), list[Pixels]()
     for one in fittings:
         if stopped():
-            raise DeadlineExceeded("the image was not decoded before the deadline")
+            raise DeadlineExceeded(LATE)
         fitted.append(fit(image, one))
     return fitted
 
@@ -123,7 +124,7 @@ def read_image(file: bytes, stopped: Stopped = lambda: False) -> Image.Image:
         if image.mode == "LAB":  # which becomes grey by way of RGB alone
             image = image.convert("RGB")
         turn = TURNS.get(_orientation(exif or image.info.get("exif", b"")))
-        image = _shallow(image).transpose(turn) if turn is not None else _shallow(image)
+        image = _as_8_bits(image).transpose(turn) if turn is not None else _as_8_bits(image)
     except RequestError:
         raise
     except UnidentifiedImageError:
@@ -143,14 +144,13 @@ class BoundedFile(io.BytesIO):
     def __init__(self, content: bytes, stopped: Stopped) -> None:
         super().__init__(content)
         self._stopped, self._reads = stopped, MAX_READS
-        # WebP is read at once, and of the others the metadata come first.
-        self.left = len(content) if content[:4] == b"RIFF" else MAX_METADATA
-        self.left += 2**10  # to recognise the format
+        at_once = content[:4] == b"RIFF"  # WebP; of the others the metadata come first
+        self.left = (len(content) if at_once else MAX_METADATA) + 2**10  # to recognise the format
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return bytes. Raises TooLarge over a limit, and DeadlineExceeded when it is stopped."""
         if self._stopped():
-            raise DeadlineExceeded("the image was not decoded before the deadline")
+            raise DeadlineExceeded(LATE)
         content = super().read(size)
         self.left -= len(content)
         self._reads -= 1
@@ -186,18 +186,16 @@ class BoundedFile(io.BytesIO):
 
 
 def _check_size(image: Image.Image) -> None:
-    sides = [image.size]
-    if (tags := getattr(image, "tag_v2", None)) is not None:  # a TIFF
-        sides.append(tuple(tags.get(tag, 1) for tag in TILE_SIDES))  # memory for a tile is taken at once
-    for width, height in sides:
+    tags = getattr(image, "tag_v2", {})  # of a TIFF, whose decoder takes memory for a tile at once
+    for width, height in (image.size, [tags.get(tag, 1) for tag in TILE_SIDES]):
         if width * height > MAX_PIXELS:
             raise _too_many_pixels(f"{width} x {height} pixels")
 
 
 def _too_many_pixels(found: str) -> TooLarge:
     allowed = f"at most {MAX_PIXELS} pixels"
-    wrong = FieldError("/image", found, allowed)
-    return TooLarge(f"the image has {found}; {allowed} are allowed: scale it down", [wrong])
+    detail = f"the image has {found}; {allowed} are allowed: scale it down"
+    return TooLarge(detail, [FieldError("/image", found, allowed)])
 
 
 def _unreadable(file: bytes, why: str) -> InvalidRequest:
@@ -205,7 +203,7 @@ def _unreadable(file: bytes, why: str) -> InvalidRequest:
     return InvalidRequest(f"{why}; allowed are {', '.join(FORMATS)}", [wrong])
 
 
-def _shallow(image: Image.Image) -> Image.Image:
+def _as_8_bits(image: Image.Image) -> Image.Image:
     """Return grey of 16 bits, 0 to 65535, as grey of 8 bits."""
     if not (image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")):
         return image

@@ -46,8 +46,7 @@ class ShardSpec:
     @property
     def key(self) -> str:
         """Identifier of the tar's bytes: equal specs, models, engines and encoders have equal keys."""
-        what = f"{self.pairs.key} {self.seeds!r} {self.suffix}"
-        return hashlib.sha256(what.encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{self.pairs.key} {self.seeds!r} {self.suffix}".encode()).hexdigest()[:32]
 
     def generate(self) -> Iterator[ShardPair | None]:
         """Generate the pairs in the order of seeds; yield None after every run of a model."""
@@ -144,8 +143,8 @@ def _write_parquet(shard: ShardSpec, path: Path) -> None:
     columns = [("seed", pa.int64()), ("index", pa.int64()), ("digest", pa.string())]
     if shard.pairs.labels and shard.pairs.classifiers:  # parquet knows no struct without fields
         label = pa.struct([("class", pa.string()), ("confidence", pa.float64())])
-        read = [model.domains[0] for model in shard.pairs.classifiers]
-        columns += [("labels", pa.struct([(name, label) for name in read])), ("agree", pa.bool_())]
+        labels = pa.struct([(model.domains[0], label) for model in shard.pairs.classifiers])
+        columns += [("labels", labels), ("agree", pa.bool_())]
     features = {name: {"_type": "Image"} for name in shard.pairs.domains}
     features |= {name: _feature(kind) for name, kind in columns}
     about = {"huggingface": json.dumps({"info": {"features": features}})}

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from service.engine.batcher import Encoding, Job
@@ -78,6 +77,9 @@ class _TrainedFit(BaseModel):
     crop: float | None = Field(default=None, gt=0, le=1)
 
 
+RECIPE = TypeAdapter(list[_TrainedFit])
+
+
 @dataclass(frozen=True)
 class TranslationSpec:
     """Encoders of an image by the domain that it may be of, and the spec of its counterparts, without a latent yet."""
@@ -91,7 +93,7 @@ class TranslationSpec:
     def fittings(self) -> list[Fitting]:
         """The fitting of each domain: that of its training images, unless `fit` is given."""
         try:
-            recipe = _RECIPE.validate_python(self.spec.model.metadata.provenance.experiment.get("domains", []))
+            recipe = RECIPE.validate_python(self.spec.model.metadata.provenance.experiment.get("domains", []))
         except ValidationError:
             recipe = []
         known, fittings = {one.name: one for one in recipe}, list[Fitting]()
@@ -100,9 +102,6 @@ class TranslationSpec:
             crop = 1.0 if self.fit == "crop" else trained.crop
             fittings.append(Fitting(self.spec.model.shapes[name], trained.margin, crop, self.fit == "pad"))
         return fittings
-
-
-_RECIPE = TypeAdapter(list[_TrainedFit])
 
 
 class Translator:
@@ -151,16 +150,14 @@ class Translator:
         self, encoder: OnnxModel, image: Pixels, refine: int | None, deadline: float, seconds: Counter[str]
     ) -> Latent:
         """Return the latent [Z] after an encoder's passes, and add what they took."""
-        assert encoder.metadata.prior is not None, "checked by the metadata"
-        latent: NDArray[np.float32] = np.zeros((1, encoder.metadata.prior.latent_dim), np.float32)
+        latent: Latent = np.zeros(encoder.prior.latent_dim, np.float32)
         for _ in range(EncoderQuality.of(encoder).passes if refine is None else 1 + refine):
-            rows: Arrays = {encoder.domains[0]: image[np.newaxis], PREVIOUS: latent}
+            rows: Arrays = {encoder.domains[0]: image[np.newaxis], PREVIOUS: latent[np.newaxis]}
             job = Job(encoder, 1, partial(take, rows), keep_all, 0.0)
             (_, outputs), spent = await self._registry.batcher(encoder.name).submit(job, deadline)
-            latent = outputs[LATENT].clip(-self._bound, self._bound)
+            latent = outputs[LATENT][0].clip(-self._bound, self._bound)
             seconds.update(spent)
-        found: Latent = latent[0]
-        return found
+        return latent
 
     def _answer(
         self, wanted: TranslationSpec, images: Sequence[Pixels], inputs: Arrays, outputs: Arrays
@@ -185,7 +182,7 @@ class Translator:
             "error": errors[source],
             "likeness": quality.likeness(errors[source]),
             "errors": errors,
-            "test_error": quality.error.model_dump() if quality.error is not None else None,
+            "test_error": quality.model_dump()["error"],
         }
         if spec.format == "json":
             body = body[:-1] + b"," + dump(found).encode()[1:]
