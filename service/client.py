@@ -202,7 +202,7 @@ class _Methods(Generic[Http]):
         """
         fields = _fields(options, seed=seed, seeds=seeds, index=index, count=count)
         if latents is not None:
-            return Call(_read_pairs, "generate", fields | {"latents": _floats(latents)}, "POST")
+            return Call(_read_pairs, "generate", fields | {"latents": np.asarray(latents, np.float64).tolist()}, "POST")
         return Call(_read_pairs, "generate", fields)
 
     @_Method
@@ -219,7 +219,7 @@ class _Methods(Generic[Http]):
 
         It has `steps` frames from one to the next, both counted, and with `loop` returns to the first.
         """
-        fields, frames = _fields(options, steps=steps, method=method, loop=loop), [_keyframe(one) for one in keyframes]
+        fields, frames = _fields(options, steps=steps, method=method, loop=loop), list(map(_keyframe, keyframes))
         seeds = [one["seed"] for one in frames if one.keys() == {"seed"}]
         if len(frames) == len(seeds) == 2:
             return Call(_read_pairs, "interpolate", fields | {"from": seeds[0], "to": seeds[1]})
@@ -388,12 +388,10 @@ def _plain(value: Any) -> Any:
 
 def _query(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return fields as a query has them: directions are 1:2.0,thickness:-1.0."""
-    written = {name: value.items() for name, value in fields.items() if isinstance(value, Mapping)}
-    return {**fields, **{name: ",".join(f"{key}:{one}" for key, one in items) for name, items in written.items()}}
-
-
-def _floats(values: ArrayLike) -> Any:
-    return np.asarray(values, np.float64).tolist()
+    return {
+        name: ",".join(f"{key}:{one}" for key, one in value.items()) if isinstance(value, Mapping) else value
+        for name, value in fields.items()
+    }
 
 
 def _keyframe(one: Keyframe) -> dict[str, Any]:
@@ -401,7 +399,7 @@ def _keyframe(one: Keyframe) -> dict[str, Any]:
         if one.seed is None:
             raise ValueError("a pair of a latent, a frame or a translation has no seed: give its latent [Z] instead")
         return {"seed": one.seed, "index": one.index}
-    return {"seed": int(one)} if isinstance(one, int | np.integer) else {"latent": _floats(one)}
+    return {"seed": int(one)} if isinstance(one, int | np.integer) else {"latent": np.asarray(one, np.float64).tolist()}
 
 
 def _data_url(image: Picture) -> str:
