@@ -49,6 +49,7 @@ PROOF_BATCHES = (1, 2, 7, 64)
 LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 SPREADS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # of a sheet
 DIGITS = 7  # of a value in the metadata
+NOTHING = 1e-6  # of the strongest direction: what moves features less is rounding
 PAIRS, COLUMNS = 32, 4  # on the sheet
 WRITTEN = "<!-- written anew by each export, unless this line is removed -->"
 CARD = """\
@@ -298,12 +299,13 @@ def with_directions(model: onnx.ModelProto, metadata: ModelMetadata) -> ModelMet
 
 
 def find_directions(model: onnx.ModelProto, prior: Prior, names: Sequence[str] = ()) -> tuple[Direction, ...]:
-    """Return unit vectors of the latent, the one that moves the first features most first.
+    """Return unit vectors of the latent that move the first features, the one that does most first.
 
     Names are given by position; an empty one is none. The sign makes the greatest value positive.
     """
     weights = first_weights(model, prior.latent_dim)
-    vectors = np.linalg.svd(weights, full_matrices=False)[0].T[:MAX_DIRECTIONS]
+    left, strengths, _ = np.linalg.svd(weights, full_matrices=False)
+    vectors = left.T[strengths > NOTHING * strengths.max()][:MAX_DIRECTIONS]
     spread = 1.0 if prior.distribution == "normal" else math.sqrt(1 / 3)
     directions = []
     for i, vector in enumerate(vectors):
@@ -322,10 +324,12 @@ def first_weights(model: onnx.ModelProto, latent_dim: int) -> NDArray[np.float64
     del part.graph.output[:]
     part.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs)
     session = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
-    points = np.concatenate([np.zeros((1, latent_dim)), np.eye(latent_dim)]).astype(np.float32)
-    features = [found.reshape(len(points), -1) for found in session.run(outputs, {LATENT: points})]
-    joined = np.concatenate(features, axis=1).astype(np.float64)
-    weights: NDArray[np.float64] = joined[1:] - joined[0]
+    points = np.eye(latent_dim, dtype=np.float32)
+    once, twice = (
+        np.concatenate([found.reshape(latent_dim, -1) for found in session.run(outputs, {LATENT: latents})], axis=1)
+        for latents in (points, 2 * points)
+    )
+    weights: NDArray[np.float64] = twice.astype(np.float64) - once  # of values that only choose: 0
     return weights
 
 

@@ -25,7 +25,7 @@ from training.errors import ConfigError, ExportError, RunError
 from training.export import ExportOptions, describe, export, next_version
 from training.files import write_json
 from training.networks.coupled import latents_of_seeds
-from training.onnx_export import GeneratorGraph
+from training.onnx_export import GeneratorGraph, read_metadata
 from training.runs.folder import RunFolder, load_average, load_checkpoint, save_checkpoint
 
 MakeExperiment = Callable[..., Experiment]
@@ -41,8 +41,8 @@ def make_run(
 ) -> Callable[..., RunFolder]:
     """Return what makes a measured run of so many domains, one step long."""
 
-    def make(domains: int, names: tuple[str, ...] = NAMES) -> RunFolder:
-        experiment = make_experiment(names[:domains], generator=WIDE)
+    def make(domains: int, names: tuple[str, ...] = NAMES, choices: int = 0) -> RunFolder:
+        experiment = make_experiment(names[:domains], generator=WIDE | {"choices": choices})
         run, trainer = RunFolder.create(tmp_path_factory.mktemp("runs"), experiment), make_trainer(experiment)
         trainer.step()
         save_checkpoint(run.checkpoints, 1, trainer.state.state_dict())
@@ -75,6 +75,14 @@ def spoil(run: RunFolder) -> None:
         head.normal_(0, 1e10, generator=torch.Generator().manual_seed(0))
         head[4:] = -head[:4]
     save_checkpoint(run.checkpoints, 2, state | {"average": average.state_dict()})
+
+
+def test_values_that_choose_are_exported(make_run: Callable[..., RunFolder], tmp_path: Path) -> None:
+    """The file draws what PyTorch does; its directions leave such values alone, as images would jump there once."""
+    file, _ = export(make_run(2, choices=3), ExportOptions(models=tmp_path))
+    vectors = np.array([one.vector for one in read_metadata(file).directions])
+    assert np.abs(vectors[:, :3]).max() < 1e-9
+    assert vectors[:, 3:].any(1).all()
 
 
 @pytest.mark.parametrize("domains", [1, 2, 3])

@@ -65,6 +65,8 @@ class GeneratorConfig(NetworkConfig):
     """Number of updates in a step."""
     ema: Decay = 0.999
     """Decay of the averaged generator, the EMA that is sampled, measured and exported."""
+    choices: Annotated[int, Field(ge=0)] = 0
+    """How many of a latent's first values only choose: the greatest counts, so that nothing lies between clusters."""
 
     def own_of(self, architecture: Architecture) -> int:
         """Return how many layers are a domain's own, before the one that makes the image."""

@@ -196,7 +196,12 @@ def build_generator(experiment: Experiment) -> CoupledGenerator:
     """Build the coupled generator."""
     config, architecture = experiment.generator, experiment.generator_architecture
     generator = CoupledGenerator(
-        architecture, _channels(experiment), experiment.latent_dim, config.width, config.shared_of(architecture)
+        architecture,
+        _channels(experiment),
+        experiment.latent_dim,
+        config.width,
+        config.shared_of(architecture),
+        config.choices,
     )
     initialise(generator, config.initialisation, config.initial_bias, config.initial_slope)
     if config.equal_heads:

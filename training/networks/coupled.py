@@ -24,9 +24,16 @@ class CoupledGenerator(nn.Module):
     """One trunk, and a head for each domain: latents [B, Z] -> {domain: images [B, C, H, W]}."""
 
     def __init__(
-        self, architecture: Architecture, channels: dict[str, int], latent_dim: int, width: float, shared_layers: int
+        self,
+        architecture: Architecture,
+        channels: dict[str, int],
+        latent_dim: int,
+        width: float,
+        shared_layers: int,
+        choices: int = 0,
     ) -> None:
         super().__init__()
+        self._choices = choices
         shared, own = architecture.layers[:shared_layers], architecture.layers[shared_layers:]
         image = {"image": next(iter(channels.values()))}  # all domains' alike where every layer is shared
         self.trunk, shape = build(shared, (latent_dim, 1, 1), width, image)
@@ -37,13 +44,29 @@ class CoupledGenerator(nn.Module):
 
     def forward(self, latent: Tensor) -> Images:
         """Generate the pairs of latents [B, Z]."""
-        features = self.trunk(latent[:, :, None, None])
+        features = self._features(latent)
         return {name: head(features) for name, head in self.heads.items()}
 
     def of_domain(self, domain: str, latent: Tensor) -> Tensor:
         """Generate the images [B, C, H, W] of one domain alone."""
-        images: Tensor = self.heads[domain](self.trunk(latent[:, :, None, None]))
+        images: Tensor = self.heads[domain](self._features(latent))
         return images
+
+    def _features(self, latent: Tensor) -> Tensor:
+        features: Tensor = self.trunk(choose(latent, self._choices)[:, :, None, None])
+        return features
+
+
+def choose(latent: Tensor, choices: int) -> Tensor:
+    """Return latents [B, Z] whose first values, `choices` of them, are all 0 but the greatest, which tells a cluster.
+
+    A continuous latent draws what lies between two clusters of images, too (Khayatkhoei et al. 2018, section 3). What
+    is chosen has the square root of the number of choices, so that these values have a mean square of 1, as others.
+    """
+    if not choices:
+        return latent
+    chosen = latent[:, :choices].argmax(1, keepdim=True) == torch.arange(choices, device=latent.device)
+    return torch.cat([math.sqrt(choices) * chosen.to(latent.dtype), latent[:, choices:]], 1)
 
 
 class CoupledEncoder(nn.Module):

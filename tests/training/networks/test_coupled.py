@@ -13,7 +13,7 @@ from service.latents import draw_latent
 from service.metadata import Prior
 from training.config.experiment import Experiment
 from training.engine.state import build_discriminator, build_generator
-from training.networks.coupled import CoupledDiscriminator, CoupledGenerator, generate, invert, latents_of_seeds
+from training.networks.coupled import CoupledDiscriminator, CoupledGenerator, choose, generate, invert, latents_of_seeds
 from training.zoo import DISCRIMINATORS, GENERATORS
 
 MakeExperiment = Callable[..., Experiment]
@@ -111,6 +111,27 @@ def test_equal_heads_start_with_equal_pairs(make_experiment: MakeExperiment, sha
     assert torch.equal(images["digit"], images["edge"])
     images["digit"].sum().backward()
     assert all(weight.grad is None for weight in generator.heads["edge"].parameters())
+
+
+def test_the_greatest_of_the_first_values_chooses() -> None:
+    """The others of them count for nothing, the rest of the latent as it is; equal ones choose the first."""
+    latents = torch.tensor([[0.1, 3.0, -2.0, 0.5, -0.5], [0.2, 0.1, 0.0, 0.5, -0.5], [0.0, 0.0, 0.0, 1.0, 2.0]])
+    root = 3**0.5
+    expected = [[0.0, root, 0.0, 0.5, -0.5], [root, 0.0, 0.0, 0.5, -0.5], [root, 0.0, 0.0, 1.0, 2.0]]
+    torch.testing.assert_close(choose(latents, 3), torch.tensor(expected))
+    assert choose(latents, 0) is latents
+
+
+def test_a_generator_draws_by_what_is_chosen(make_experiment: MakeExperiment) -> None:
+    """Images change with the choice, and not with the values that lost."""
+    generator = build_generator(make_experiment(generator={"choices": 4})).eval()
+    latent = torch.zeros(1, 8)
+    latent[0, :4] = torch.tensor([1.0, 2.0, 0.5, -1.0])
+    lost, other = latent.clone(), latent.clone()
+    lost[0, 0], other[0, 0] = 1.9, 2.1
+    assert torch.equal(generator(latent)["edge"], generator(lost)["edge"])
+    assert not torch.equal(generator(latent)["edge"], generator(other)["edge"])
+    assert torch.equal(generator.of_domain("edge", other), generator(other)["edge"])
 
 
 @pytest.mark.parametrize("shared", range(5))
