@@ -18,7 +18,7 @@ from starlette.routing import Match, Route
 from service import __version__
 from service.api.clouds import PREDICT, AliasMiddleware, PredictRoute
 from service.api.docs import add_docs, customize_openapi, direct_routes
-from service.api.generate import GenerateRoutes, ImageResponses, InterpolateRoutes
+from service.api.generate import ImageRoutes
 from service.api.models import add_health, add_models
 from service.api.schemas import MAX_LATENT_VALUE
 from service.api.shards import ShardRoutes, lower_priority
@@ -80,9 +80,7 @@ def _add_routes(app: FastAPI, settings: Settings, cached: ResponseCache, pools: 
     registry: ModelRegistry = app.state.registry
     metrics: Metrics = app.state.metrics
     generator = Generator(registry, settings.max_pixels, metrics)
-    responses = ImageResponses(generator, cached, metrics, settings.deadline_s)
-    (generate := GenerateRoutes(generator, responses, settings.max_pairs)).add_to(app)
-    InterpolateRoutes(generator, responses, settings.max_frames).add_to(app)
+    (images := ImageRoutes(generator, cached, metrics, settings)).add_to(app)
     translator = Translator(registry, ImageDecoder(pools["decode"], metrics), metrics, MAX_LATENT_VALUE)
     TranslateRoutes(generator, translator, metrics, settings.deadline_s).add_to(app)
     ShardRoutes(generator, pools["bulk"], lambda: registry.busy, metrics, settings.deadline_s).add_to(app)
@@ -91,7 +89,7 @@ def _add_routes(app: FastAPI, settings: Settings, cached: ResponseCache, pools: 
     if settings.model_control:
         ModelControlRoutes(registry, app.state.loader).add_to(app)
     if PREDICT in settings.routes_by_alias.values():
-        PredictRoute(generate, generator, settings).add_to(app)
+        PredictRoute(images, generator, settings).add_to(app)
     customize_openapi(app, settings)
     add_docs(app)
     add_studio(app)

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import ConfigDict, Field, JsonValue
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.generate import GenerateRoutes
+from service.api.generate import ImageRoutes
 from service.api.options import deadline, moved, read_json
 from service.api.schemas import ClosedModel, GenerateRequest
 from service.errors import FieldError, InvalidRequest, SettingsError, TooLarge
@@ -80,7 +80,7 @@ class PredictRequest(ClosedModel):
 class PredictRoute:
     """Vertex AI's predictions: what /generate returns as JSON, for each instance."""
 
-    def __init__(self, routes: GenerateRoutes, generator: Generator, settings: Settings) -> None:
+    def __init__(self, routes: ImageRoutes, generator: Generator, settings: Settings) -> None:
         self._routes, self._generator, self._settings = routes, generator, settings
 
     def add_to(self, app: FastAPI) -> None:
