@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from service import __version__
-from service.api.clouds import PREDICT, AliasMiddleware, PredictRoute
+from service.api.clouds import PREDICT, AliasMiddleware, add_predictions
 from service.api.docs import add_docs, customize_openapi, direct_routes
 from service.api.generate import ImageRoutes
 from service.api.models import add_health, add_models
@@ -89,7 +89,7 @@ def _add_routes(app: FastAPI, settings: Settings, cached: ResponseCache, pools: 
     if settings.model_control:
         ModelControlRoutes(registry, app.state.loader).add_to(app)
     if PREDICT in settings.routes_by_alias.values():
-        PredictRoute(images, generator, settings).add_to(app)
+        add_predictions(app, images, generator, settings)
     customize_openapi(app, settings)
     add_docs(app)
     add_studio(app)

@@ -71,29 +71,28 @@ def json_body(model: type[BaseModel], required: bool = True) -> dict[str, Any]:
 def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     """Describe a query that the route reads itself."""
     schema = schema_of(model)
-    required = schema.get("required", ())
+    needed = schema.get("required", ())
     return [
-        {"name": name, "in": "query", "required": name in required, "schema": part}
-        | {key: part.pop(key) for key in ("description",) if key in part}
-        for name, part in schema["properties"].items()
+        {"name": name, "in": "query", "required": name in needed, "schema": one, "description": one.pop("description")}
+        for name, one in schema["properties"].items()
     ]
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON schema of a model without references."""
     schema = model.model_json_schema()
-    inlined: dict[str, Any] = _inline(schema, schema.pop("$defs", {}))
-    return inlined
+    definitions = schema.pop("$defs", {})
 
+    def inline(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inline(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return inline(definitions[part["$ref"].rpartition("/")[2]])
+        return {key: inline(value) for key, value in part.items()}
 
-def _inline(part: Any, definitions: dict[str, Any]) -> Any:
-    if isinstance(part, list):
-        return [_inline(item, definitions) for item in part]
-    if not isinstance(part, dict):
-        return part
-    if "$ref" in part:
-        return _inline(definitions[part["$ref"].rpartition("/")[2]], definitions)
-    return {key: _inline(value, definitions) for key, value in part.items()}
+    return {key: inline(value) for key, value in schema.items()}
 
 
 class PlainRoute(APIRoute):
@@ -144,8 +143,7 @@ def customize_openapi(app: FastAPI, settings: Settings) -> None:
         with lock:  # FastAPI's own document is visible to other threads before it is complete
             if app.openapi_schema is None:
                 _complete(write(), settings)
-        assert app.openapi_schema is not None, "written by FastAPI"
-        return app.openapi_schema
+        return write()  # the same document, which FastAPI has kept
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way of extending it
 
