@@ -38,8 +38,7 @@ from service.http.response_cache import ResponseCache
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import make_tracer_provider
-from service.v2.control import ModelControlRoutes
-from service.v2.routes import InferenceRoutes
+from service.v2.routes import InferenceRoutes, ModelControlRoutes
 
 CONTROL_FILE = "models.json"
 
