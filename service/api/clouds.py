@@ -29,20 +29,20 @@ def adopt_platform(argument: str | None, environment: MutableMapping[str, str]) 
     SageMaker starts a container with the argument `serve`, Vertex AI with AIP_ variables, and a Space of Hugging Face
     with SPACE_ID.
     """
-    chosen: dict[str, str] = {}
     if argument == "serve":
-        port = environment.get("SAGEMAKER_BIND_TO_PORT", "8080")
-        chosen = {"HOST": "0.0.0.0", "PORT": port, "ALIASES": SAGEMAKER_ALIASES}
+        chosen = {"PORT": environment.get("SAGEMAKER_BIND_TO_PORT", "8080"), "ALIASES": SAGEMAKER_ALIASES}
         if any(SAGEMAKER_MODELS.glob("*/*/model.onnx")):
             environment["COGAN_MODELS_DIR"] = str(SAGEMAKER_MODELS)  # over the image's own
     elif (port := environment.get("AIP_HTTP_PORT")) is not None:
         health, predict = (_route(f"AIP_{name}_ROUTE", environment) for name in ("HEALTH", "PREDICT"))
-        chosen = {"HOST": "0.0.0.0", "PORT": port, "ALIASES": f"{health}=/readyz,{predict}={PREDICT}"}
+        chosen = {"PORT": port, "ALIASES": f"{health}=/readyz,{predict}={PREDICT}"}
         if store := environment.get("AIP_STORAGE_URI"):
             environment["COGAN_MODELS_DIR"] = store  # over the image's own
     elif "SPACE_ID" in environment:
-        chosen = {"HOST": "0.0.0.0", "FRAME_ORIGINS": "https://huggingface.co"}  # whose page shows it in a frame
-    for name, value in chosen.items():
+        chosen = {"FRAME_ORIGINS": "https://huggingface.co"}  # whose page shows it in a frame
+    else:
+        return
+    for name, value in {"HOST": "0.0.0.0", **chosen}.items():
         environment.setdefault(f"COGAN_{name}", value)
 
 
