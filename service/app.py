@@ -17,12 +17,12 @@ from starlette.routing import Match, Route
 
 from service import __version__
 from service.api.clouds import PREDICT, AliasMiddleware, add_predictions
-from service.api.docs import add_docs, customize_openapi, direct_routes
+from service.api.docs import customize_openapi, direct_routes
 from service.api.generate import ImageRoutes
 from service.api.models import add_health, add_models
+from service.api.pages import add_docs, add_studio
 from service.api.schemas import MAX_LATENT_VALUE
 from service.api.shards import ShardRoutes, lower_priority
-from service.api.studio import add_studio
 from service.api.translate import TranslateRoutes
 from service.engine.batcher import Batcher
 from service.engine.models import ControlState, ModelLoader, ModelRegistry, ModelRepository
