@@ -7,16 +7,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client.samples import Sample
-from pydantic import BaseModel
 
 from service import __version__
 from service.api.docs import BINARY, TIMEOUT_PARAMETER, json_body, problems
 from service.api.generate import server_timing
 from service.api.options import deadline, parse, parse_body, require_json
+from service.api.schemas import Model
 from service.engine.batcher import Encoding, Job
 from service.engine.models import MODEL_FILE, ModelLoader, ModelRegistry, ModelRepository, printable
 from service.engine.onnx_model import Arrays, OnnxModel, Tensor, take
@@ -27,7 +27,6 @@ from service.telemetry.metrics import Metrics
 from service.v2 import schemas
 from service.v2.tensors import SHARED_MEMORY, read_inference, write_response
 
-Body = TypeVar("Body", bound=BaseModel)
 TAGS: list[str | Enum] = ["inference protocol"]
 MODEL_PATH = "/v2/models/{name}"
 OCTETS = "application/octet-stream"
@@ -261,7 +260,7 @@ def _statistics(name: str, version: str, samples: list[Sample]) -> schemas.Model
     )
 
 
-async def _read(request: Request, model: type[Body]) -> Body:
+async def _read(request: Request, model: type[Model]) -> Model:
     """Return a request's body, which may be empty. Raises Forbidden for one that another site's page sends."""
     refuse_cross_site(request.scope)
     if "content-type" in request.headers:  # the protocol's clients may send none; browsers do with every body
