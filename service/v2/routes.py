@@ -269,10 +269,10 @@ async def _read(request: Request, model: type[Model]) -> Model:
 
 
 def _versions(repository: ModelRepository) -> list[tuple[str, str]]:
-    """Return all names with their versions, up to what cannot be read."""
+    """Return all names with their versions, except of folders that cannot be read."""
     found = []
-    with suppress(OSError):
-        for name in repository.names():
+    for name in repository.names():
+        with suppress(OSError):
             versions = dict.fromkeys([*repository.versions(name), *repository.misnumbered(name)])
             found += [(printable(name), printable(version)) for version in versions]
     return found
