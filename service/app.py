@@ -16,13 +16,13 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from service import __version__
-from service.api.clouds import PREDICT, AliasMiddleware, PredictRoute
-from service.api.docs import add_docs, customize_openapi, direct_routes
-from service.api.generate import GenerateRoutes, ImageResponses, InterpolateRoutes
+from service.api.clouds import PREDICT, AliasMiddleware, add_predictions
+from service.api.docs import customize_openapi, direct_routes
+from service.api.generate import ImageRoutes
 from service.api.models import add_health, add_models
+from service.api.pages import add_docs, add_studio
 from service.api.schemas import MAX_LATENT_VALUE
 from service.api.shards import ShardRoutes, lower_priority
-from service.api.studio import add_studio
 from service.api.translate import TranslateRoutes
 from service.engine.batcher import Batcher
 from service.engine.models import ControlState, ModelLoader, ModelRegistry, ModelRepository
@@ -38,8 +38,7 @@ from service.http.response_cache import ResponseCache
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import make_tracer_provider
-from service.v2.control import ModelControlRoutes
-from service.v2.routes import InferenceRoutes
+from service.v2.routes import InferenceRoutes, ModelControlRoutes
 
 CONTROL_FILE = "models.json"
 
@@ -80,9 +79,7 @@ def _add_routes(app: FastAPI, settings: Settings, cached: ResponseCache, pools: 
     registry: ModelRegistry = app.state.registry
     metrics: Metrics = app.state.metrics
     generator = Generator(registry, settings.max_pixels, metrics)
-    responses = ImageResponses(generator, cached, metrics, settings.deadline_s)
-    (generate := GenerateRoutes(generator, responses, settings.max_pairs)).add_to(app)
-    InterpolateRoutes(generator, responses, settings.max_frames).add_to(app)
+    (images := ImageRoutes(generator, cached, metrics, settings)).add_to(app)
     translator = Translator(registry, ImageDecoder(pools["decode"], metrics), metrics, MAX_LATENT_VALUE)
     TranslateRoutes(generator, translator, metrics, settings.deadline_s).add_to(app)
     ShardRoutes(generator, pools["bulk"], lambda: registry.busy, metrics, settings.deadline_s).add_to(app)
@@ -91,7 +88,7 @@ def _add_routes(app: FastAPI, settings: Settings, cached: ResponseCache, pools: 
     if settings.model_control:
         ModelControlRoutes(registry, app.state.loader).add_to(app)
     if PREDICT in settings.routes_by_alias.values():
-        PredictRoute(generate, generator, settings).add_to(app)
+        add_predictions(app, images, generator, settings)
     customize_openapi(app, settings)
     add_docs(app)
     add_studio(app)

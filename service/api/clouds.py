@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import ConfigDict, Field, JsonValue
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.generate import GenerateRoutes
+from service.api.generate import ImageRoutes
 from service.api.options import deadline, moved, read_json
 from service.api.schemas import ClosedModel, GenerateRequest
 from service.errors import FieldError, InvalidRequest, SettingsError, TooLarge
@@ -19,7 +19,7 @@ from service.generation.spec import GenerationSpec
 from service.settings import Settings
 
 SAGEMAKER_MODELS = Path("/opt/ml/model")  # where SageMaker unpacks a model's archive
-SAGEMAKER = {"/ping": "/readyz", "/invocations": "/generate"}
+SAGEMAKER_ALIASES = "/ping=/readyz,/invocations=/generate"
 PREDICT = "/predict"
 
 
@@ -29,20 +29,20 @@ def adopt_platform(argument: str | None, environment: MutableMapping[str, str]) 
     SageMaker starts a container with the argument `serve`, Vertex AI with AIP_ variables, and a Space of Hugging Face
     with SPACE_ID.
     """
-    chosen: dict[str, str] = {}
     if argument == "serve":
-        chosen = {"HOST": "0.0.0.0", "PORT": environment.get("SAGEMAKER_BIND_TO_PORT", "8080")}
-        chosen["ALIASES"] = ",".join(f"{outside}={inside}" for outside, inside in SAGEMAKER.items())
+        chosen = {"PORT": environment.get("SAGEMAKER_BIND_TO_PORT", "8080"), "ALIASES": SAGEMAKER_ALIASES}
         if any(SAGEMAKER_MODELS.glob("*/*/model.onnx")):
             environment["COGAN_MODELS_DIR"] = str(SAGEMAKER_MODELS)  # over the image's own
     elif (port := environment.get("AIP_HTTP_PORT")) is not None:
         health, predict = (_route(f"AIP_{name}_ROUTE", environment) for name in ("HEALTH", "PREDICT"))
-        chosen = {"HOST": "0.0.0.0", "PORT": port, "ALIASES": f"{health}=/readyz,{predict}={PREDICT}"}
+        chosen = {"PORT": port, "ALIASES": f"{health}=/readyz,{predict}={PREDICT}"}
         if store := environment.get("AIP_STORAGE_URI"):
             environment["COGAN_MODELS_DIR"] = store  # over the image's own
     elif "SPACE_ID" in environment:
-        chosen = {"HOST": "0.0.0.0", "FRAME_ORIGINS": "https://huggingface.co"}  # whose page shows it in a frame
-    for name, value in chosen.items():
+        chosen = {"FRAME_ORIGINS": "https://huggingface.co"}  # whose page shows it in a frame
+    else:
+        return
+    for name, value in {"HOST": "0.0.0.0", **chosen}.items():
         environment.setdefault(f"COGAN_{name}", value)
 
 
@@ -77,36 +77,33 @@ class PredictRequest(ClosedModel):
     """None are known: an instance has them all."""
 
 
-class PredictRoute:
-    """Vertex AI's predictions: what /generate returns as JSON, for each instance."""
+def add_predictions(app: FastAPI, images: ImageRoutes, generator: Generator, settings: Settings) -> None:
+    """Add Vertex AI's route to an app: what /generate returns as JSON, for each instance."""
 
-    def __init__(self, routes: GenerateRoutes, generator: Generator, settings: Settings) -> None:
-        self._routes, self._generator, self._settings = routes, generator, settings
-
-    def add_to(self, app: FastAPI) -> None:
-        """Add the route to an app; the platform's documents describe it."""
-        app.post(PREDICT, include_in_schema=False)(self.predict)
-
-    async def predict(self, request: Request) -> Response:
+    async def predict(request: Request) -> Response:
         """Generate the coupled images of all instances, at most as many as one response of /generate has."""
-        limit = self._settings.max_pairs
+        limit = settings.max_pairs
         wanted = (await read_json(request, PredictRequest, {"instances": limit})).instances
-        specs = [self._spec(i, one) for i, one in enumerate(wanted)]
+        specs = [_spec(images, i, one) for i, one in enumerate(wanted)]
         pairs, pixels = sum(spec.size for spec in specs), sum(spec.pixels for spec in specs)
-        if pairs > limit or pixels > self._settings.max_pixels:
-            allowed = f"at most {limit} pairs and {self._settings.max_pixels} pixels"
+        if pairs > limit or pixels > settings.max_pixels:
+            allowed = f"at most {limit} pairs and {settings.max_pixels} pixels"
             wrong = FieldError("/instances", f"{pairs} pairs of {pixels} pixels", allowed)
             raise TooLarge(f"one response has {allowed}; send several requests", [wrong])
-        until = deadline(request, self._settings.deadline_s)
-        bodies = await asyncio.gather(*(self._generate(i, spec, until) for i, spec in enumerate(specs)))
+        until = deadline(request, settings.deadline_s)
+        bodies = await asyncio.gather(*(_generate(generator, i, spec, until) for i, spec in enumerate(specs)))
         return Response(b'{"predictions": [' + b", ".join(bodies) + b"]}", media_type="application/json")
 
-    def _spec(self, number: int, wanted: GenerateRequest) -> GenerationSpec:
-        with moved(lambda pointer: f"/instances/{number}{pointer}"):
-            if wanted.format not in (None, "json"):
-                raise InvalidRequest("a prediction is JSON", [FieldError("/format", wanted.format, ["json"])])
-            return self._routes.spec(wanted, "json", "body")[0]
+    app.post(PREDICT, include_in_schema=False)(predict)  # the platform's documents describe it
 
-    async def _generate(self, number: int, spec: GenerationSpec, until: float) -> bytes:
-        with moved(lambda pointer: f"/instances/{number}{pointer}"):
-            return (await self._generator.generate(spec, until, "body"))[0]
+
+def _spec(images: ImageRoutes, number: int, wanted: GenerateRequest) -> GenerationSpec:
+    with moved(lambda pointer: f"/instances/{number}{pointer}"):
+        if wanted.format not in (None, "json"):
+            raise InvalidRequest("a prediction is JSON", [FieldError("/format", wanted.format, ["json"])])
+        return images.spec(wanted, "json", "body")[0]
+
+
+async def _generate(generator: Generator, number: int, spec: GenerationSpec, until: float) -> bytes:
+    with moved(lambda pointer: f"/instances/{number}{pointer}"):
+        return (await generator.generate(spec, until, "body"))[0]

@@ -1,22 +1,15 @@
-"""The OpenAPI document, its page of Swagger UI at /docs, and the parts of it that FastAPI cannot derive."""
+"""The OpenAPI document: the parts of it that FastAPI cannot derive."""
 
 from __future__ import annotations
 
-import re
-from base64 import b64encode
 from collections.abc import Callable, Mapping
-from hashlib import sha256
 from http import HTTPStatus
-from importlib.resources import files
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi import FastAPI, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Route, request_response
 
 from service.api.options import TIMEOUT
@@ -26,9 +19,6 @@ from service.http.access import PUBLIC
 from service.http.problems import MEDIA_TYPE
 from service.settings import Settings
 
-FOLDER = Path(str(files("fastapi_swagger.resources")))
-SCRIPT, STYLE, ICON = FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
-DAY_S = 86_400
 Responses = dict[int | str, dict[str, Any]]
 SCHEMAS = "#/components/schemas/{model}"
 BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -71,29 +61,28 @@ def json_body(model: type[BaseModel], required: bool = True) -> dict[str, Any]:
 def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     """Describe a query that the route reads itself."""
     schema = schema_of(model)
-    required = schema.get("required", ())
+    needed = schema.get("required", ())
     return [
-        {"name": name, "in": "query", "required": name in required, "schema": part}
-        | {key: part.pop(key) for key in ("description",) if key in part}
-        for name, part in schema["properties"].items()
+        {"name": name, "in": "query", "required": name in needed, "schema": one, "description": one.pop("description")}
+        for name, one in schema["properties"].items()
     ]
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON schema of a model without references."""
     schema = model.model_json_schema()
-    inlined: dict[str, Any] = _inline(schema, schema.pop("$defs", {}))
-    return inlined
+    definitions = schema.pop("$defs", {})
 
+    def inline(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inline(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return inline(definitions[part["$ref"].rpartition("/")[2]])
+        return {key: inline(value) for key, value in part.items()}
 
-def _inline(part: Any, definitions: dict[str, Any]) -> Any:
-    if isinstance(part, list):
-        return [_inline(item, definitions) for item in part]
-    if not isinstance(part, dict):
-        return part
-    if "$ref" in part:
-        return _inline(definitions[part["$ref"].rpartition("/")[2]], definitions)
-    return {key: _inline(value, definitions) for key, value in part.items()}
+    return {key: inline(value) for key, value in schema.items()}
 
 
 class PlainRoute(APIRoute):
@@ -144,8 +133,7 @@ def customize_openapi(app: FastAPI, settings: Settings) -> None:
         with lock:  # FastAPI's own document is visible to other threads before it is complete
             if app.openapi_schema is None:
                 _complete(write(), settings)
-        assert app.openapi_schema is not None, "written by FastAPI"
-        return app.openapi_schema
+        return write()  # the same document, which FastAPI has kept
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way of extending it
 
@@ -168,40 +156,3 @@ def _complete(document: dict[str, Any], settings: Settings) -> None:
                 operation["responses"] = {str(status): one for status, one in rejections.items()} | responses
                 if keyed:
                     operation["security"] = [{scheme: []} for scheme in KEY_SCHEMES]
-
-
-def add_docs(app: FastAPI) -> None:
-    """Add the document, its page and the page's files, named relative to it: a proxy may add a prefix."""
-    page = get_swagger_ui_html(
-        openapi_url="openapi.json",
-        title=f"{app.title}: reference",
-        swagger_js_url=f"docs/{SCRIPT}",
-        swagger_css_url=f"docs/{STYLE}",
-        swagger_favicon_url=f"docs/{ICON}",
-        swagger_ui_parameters={"validatorUrl": None},  # which would be sent the document
-    )
-    page.headers["Content-Security-Policy"] = _policy(bytes(page.body).decode())
-
-    async def show_docs() -> Response:
-        return page
-
-    def show_document() -> Response:  # in a thread: to write it takes a while
-        return JSONResponse(app.openapi())
-
-    async def send_file(request: Request) -> Response:
-        name = request.url.path.rpartition("/")[2]
-        return FileResponse(FOLDER / name, headers={"Cache-Control": f"max-age={DAY_S}"})
-
-    routes: dict[str, Callable[..., Any]] = {"/openapi.json": show_document, "/docs": show_docs}
-    for path, endpoint in (routes | {f"/docs/{name}": send_file for name in FILES}).items():
-        app.get(path, include_in_schema=False)(endpoint)
-
-
-def _policy(page: str) -> str:
-    """Return a policy that allows the page its files, its script, and requests to this service."""
-    scripts = re.findall("<script>(.*?)</script>", page, re.DOTALL)
-    hashes = [f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts]
-    return (
-        f"default-src 'none'; script-src 'self' {' '.join(hashes)}; style-src 'self' 'unsafe-inline'; "
-        "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
-    )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request, Response
@@ -18,7 +17,6 @@ from service.api.schemas import (
     InterpolateQuery,
     InterpolateRequest,
     InterpolateResponse,
-    Keyframe,
     limited,
 )
 from service.errors import FieldError, TooLarge
@@ -28,95 +26,57 @@ from service.generation.spec import GenerationSpec, InterpolationPath, LatentSpe
 from service.http.middleware import header
 from service.http.response_cache import ResponseCache, matches
 from service.latents import MAX_SEED, default_method
+from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import trace_stages
 
 
-class ImageResponses:
-    """Responses with images; a GET that is always the same has a strong ETag, and 304 costs no inference."""
+class ImageRoutes:
+    """/generate and /interpolate: equal requests have responses of equal bytes, by GET and by POST.
 
-    def __init__(self, generator: Generator, cached: ResponseCache, metrics: Metrics, deadline_s: float) -> None:
-        self._generator, self._cached, self._deadline_s = generator, cached, deadline_s
-        self._metrics = metrics
+    A GET that is always the same has a strong ETag, and 304 costs no inference.
+    """
 
-    async def respond(self, request: Request, spec: GenerationSpec, random_url: str | None = None) -> Response:
-        """Return the response to a spec.
-
-        `random_url` is where it is found again if the service chose the seed; such a response is not cached.
-        """
-        until, headers, etag = deadline(request, self._deadline_s), {"Vary": "Accept"}, None
-        if random_url is not None:
-            headers |= {"Cache-Control": "no-store", "Content-Location": random_url}
-        elif request.method == "GET":
-            etag = spec.key
-            headers |= {"Cache-Control": "no-cache", "ETag": f'"{etag}"'}
-            if matches(header(request, "if-none-match") or "", etag):
-                headers["Server-Timing"] = server_timing({"cache": 0.0})
-                unchanged = Response(status_code=304, headers=headers)
-                self._cached.store(request.scope, unchanged, etag)
-                return unchanged
-        self._metrics.cache_misses.inc()
-        body, seconds = await self._generator.generate(spec, until, "query" if request.method == "GET" else "body")
-        response = image_response(spec, body, headers, seconds)
-        if random_url is None:
-            self._cached.store(request.scope, response, etag)
-        return response
-
-
-def image_response(
-    spec: GenerationSpec, body: bytes, headers: dict[str, str], seconds: Mapping[str, float]
-) -> Response:
-    """Return encoded images, with these headers and those of every format; trace the seconds of each stage."""
-    trace_stages(seconds)
-    headers["Server-Timing"] = server_timing(seconds)
-    if spec.format in ("zip", "npz"):
-        headers["Content-Disposition"] = f'attachment; filename="{spec.model.name}.{spec.format}"'
-    return Response(body, headers=headers, media_type=formats(spec)[spec.format].media_type)
-
-
-def server_timing(seconds: Mapping[str, float]) -> str:
-    """Return the header Server-Timing: the milliseconds of each stage."""
-    return ", ".join([f"{stage};dur={s * 1e3:.3f}" for stage, s in seconds.items()])
-
-
-def _add_routes(
-    app: FastAPI,
-    path: str,
-    by_query: tuple[Callable[..., Any], type[Any]],
-    by_body: tuple[Callable[..., Any], type[Any]],
-    described: docs.Responses,
-) -> None:
-    """Add both routes of a path to an app: GET with a query, POST with a body, each with its request type."""
-    docs.add_image_route(app, "GET", path, by_query[0], described | docs.NOT_MODIFIED, by_query[1])
-    docs.add_image_route(app, "POST", path, by_body[0], described | docs.BODY_RESPONSES, **docs.json_body(by_body[1]))
-
-
-class GenerateRoutes:
-    """Equal requests have responses of equal bytes, by GET and by POST; without a seed, a random one is used."""
-
-    def __init__(self, generator: Generator, responses: ImageResponses, max_pairs: int) -> None:
-        self._generator, self._responses = generator, responses
-        self._limits = dict.fromkeys(("count", "seeds", "latents"), max_pairs)
-        self._query_type = limited(GenerateQuery, **self._limits)
-        self._body_type = limited(GenerateRequest, **self._limits)
+    def __init__(self, generator: Generator, cached: ResponseCache, metrics: Metrics, settings: Settings) -> None:
+        self._generator, self._cached, self._metrics, self._settings = generator, cached, metrics, settings
+        self._pair_limits = dict.fromkeys(("count", "seeds", "latents"), settings.max_pairs)
+        self._pair_query = limited(GenerateQuery, **self._pair_limits)
+        self._pair_body = limited(GenerateRequest, **self._pair_limits)
+        self._frame_limits = dict.fromkeys(("steps", "keyframes"), settings.max_frames)
+        self._frame_query = limited(InterpolateQuery, **self._frame_limits)
+        self._frame_body = limited(InterpolateRequest, **self._frame_limits)
 
     def add_to(self, app: FastAPI) -> None:
-        """Add the routes to an app."""
-        by_query, by_body = (self.generate_by_query, self._query_type), (self.generate, self._body_type)
-        _add_routes(app, "/generate", by_query, by_body, docs.image_responses(GenerateResponse, PAIR_FORMATS))
+        """Add the routes to an app: for each path GET with a query, and POST with a body."""
+        pairs = docs.image_responses(GenerateResponse, PAIR_FORMATS)
+        frames = docs.image_responses(InterpolateResponse, FRAME_FORMATS)
+        for path, responses, by_query, query, by_body, body in (
+            ("/generate", pairs, self.generate_by_query, self._pair_query, self.generate, self._pair_body),
+            ("/interpolate", frames, self.interpolate_by_query, self._frame_query, self.interpolate, self._frame_body),
+        ):
+            docs.add_image_route(app, "GET", path, by_query, responses | docs.NOT_MODIFIED, query)
+            docs.add_image_route(app, "POST", path, by_body, responses | docs.BODY_RESPONSES, **docs.json_body(body))
 
     async def generate_by_query(self, request: Request) -> Response:
         """Generate the coupled images of seeds. With a seed the response has an ETag; without, it is random."""
-        return await self._respond(request, read_query(request, self._query_type, self._limits), "query")
+        return await self._send_pairs(request, read_query(request, self._pair_query, self._pair_limits), "query")
 
     async def generate(self, request: Request) -> Response:
         """Generate the coupled images of seeds or latents; without either, a random seed is used and returned."""
-        return await self._respond(request, await read_json(request, self._body_type, self._limits), "body")
+        return await self._send_pairs(request, await read_json(request, self._pair_body, self._pair_limits), "body")
 
-    async def _respond(self, request: Request, wanted: GenerateQuery | GenerateRequest, place: str) -> Response:
+    async def interpolate_by_query(self, request: Request) -> Response:
+        """Generate the coupled images on the path from one seed to another. The response has an ETag."""
+        return await self._send_frames(request, read_query(request, self._frame_query, self._frame_limits), "query")
+
+    async def interpolate(self, request: Request) -> Response:
+        """Generate the coupled images on the path through key frames, each a seed or a latent."""
+        return await self._send_frames(request, await read_json(request, self._frame_body, self._frame_limits), "body")
+
+    async def _send_pairs(self, request: Request, wanted: GenerateQuery | GenerateRequest, place: str) -> Response:
         format_ = choose_format(wanted.format, header(request, "accept"), PAIR_FORMATS)
         spec, random = self.spec(wanted, format_, place)
-        return await self._responses.respond(request, spec, _url(spec, wanted) if random else None)
+        return await self._send(request, spec, place, _url(spec, wanted) if random else None)
 
     def spec(self, wanted: GenerateQuery | GenerateRequest, format_: str, place: str) -> tuple[GenerationSpec, bool]:
         """Return the spec of a request, and True if its seed is random. Raises TooLarge, and as Generator.spec does."""
@@ -128,7 +88,7 @@ class GenerateRoutes:
             latents = [LatentSpec(i, values=tuple(values)) for i, values in enumerate(given)]
         else:
             seeds = seeds or [secrets.randbelow(MAX_SEED + 1)]
-            if len(seeds) * wanted.count > (limit := self._limits["count"]):
+            if len(seeds) * wanted.count > (limit := self._settings.max_pairs):
                 allowed = f"at most {limit // len(seeds)} for each of {len(seeds)} seeds"
                 wrong = FieldError("/count", wanted.count, allowed, place)
                 raise TooLarge(f"one response has at most {limit} pairs; send several requests", [wrong])
@@ -148,6 +108,55 @@ class GenerateRoutes:
         )
         return spec, random
 
+    async def _send_frames(
+        self, request: Request, wanted: InterpolateQuery | InterpolateRequest, place: str
+    ) -> Response:
+        model = self._generator.model(wanted.model, place)
+        path = InterpolationPath(wanted.steps, wanted.method or default_method(model.prior), wanted.loop)
+        if path.frames(len(wanted.keyframes)) > (limit := self._settings.max_frames):
+            wrong = FieldError("/steps", path.steps, f"at most {limit} frames in one response", place)
+            raise TooLarge(f"one response has at most {limit} frames; request fewer steps", [wrong])
+        spec = self._generator.spec(
+            model,
+            domains=wanted.domains,
+            latents=[
+                LatentSpec(one.index, one.seed) if one.latent is None else LatentSpec(i, values=tuple(one.latent))
+                for i, one in enumerate(wanted.keyframes)
+            ],
+            place=place,
+            format_=choose_format(wanted.format, header(request, "accept"), FRAME_FORMATS),
+            truncation=wanted.truncation,
+            path=path,
+            labels=wanted.labels,
+            directions=wanted.directions,
+        )
+        return await self._send(request, spec, place)
+
+    async def _send(
+        self, request: Request, spec: GenerationSpec, place: str, random_url: str | None = None
+    ) -> Response:
+        """Return the response to a spec.
+
+        `random_url` is where it is found again if the service chose the seed; such a response is not cached.
+        """
+        until, headers, etag = deadline(request, self._settings.deadline_s), {"Vary": "Accept"}, None
+        if random_url is not None:
+            headers |= {"Cache-Control": "no-store", "Content-Location": random_url}
+        elif request.method == "GET":
+            etag = spec.key
+            headers |= {"Cache-Control": "no-cache", "ETag": f'"{etag}"'}
+            if matches(header(request, "if-none-match") or "", etag):
+                headers["Server-Timing"] = server_timing({"cache": 0.0})
+                unchanged = Response(status_code=304, headers=headers)
+                self._cached.store(request.scope, unchanged, etag)
+                return unchanged
+        self._metrics.cache_misses.inc()
+        body, seconds = await self._generator.generate(spec, until, place)
+        response = image_response(spec, body, headers, seconds)
+        if random_url is None:
+            self._cached.store(request.scope, response, etag)
+        return response
+
 
 def _url(spec: GenerationSpec, wanted: GenerateQuery | GenerateRequest) -> str:
     """Return where the response to a random seed is found again, relative to this one: a proxy may add a prefix."""
@@ -159,50 +168,17 @@ def _url(spec: GenerationSpec, wanted: GenerateQuery | GenerateRequest) -> str:
     return "generate?" + urlencode(words, doseq=True)
 
 
-class InterpolateRoutes:
-    """Equal requests have responses of equal bytes, by GET and by POST."""
+def image_response(
+    spec: GenerationSpec, body: bytes, headers: dict[str, str], seconds: Mapping[str, float]
+) -> Response:
+    """Return encoded images, with these headers and those of every format; trace the seconds of each stage."""
+    trace_stages(seconds)
+    headers["Server-Timing"] = server_timing(seconds)
+    if spec.format in ("zip", "npz"):
+        headers["Content-Disposition"] = f'attachment; filename="{spec.model.name}.{spec.format}"'
+    return Response(body, headers=headers, media_type=formats(spec)[spec.format].media_type)
 
-    def __init__(self, generator: Generator, responses: ImageResponses, max_frames: int) -> None:
-        self._generator, self._responses = generator, responses
-        self._limits = dict.fromkeys(("steps", "keyframes"), max_frames)
-        self._query_type = limited(InterpolateQuery, **self._limits)
-        self._body_type = limited(InterpolateRequest, **self._limits)
 
-    def add_to(self, app: FastAPI) -> None:
-        """Add the routes to an app."""
-        by_query, by_body = (self.interpolate_by_query, self._query_type), (self.interpolate, self._body_type)
-        _add_routes(app, "/interpolate", by_query, by_body, docs.image_responses(InterpolateResponse, FRAME_FORMATS))
-
-    async def interpolate_by_query(self, request: Request) -> Response:
-        """Generate the coupled images on the path from one seed to another. The response has an ETag."""
-        query = read_query(request, self._query_type, self._limits)
-        return await self._respond(request, query, [Keyframe(seed=query.start), Keyframe(seed=query.end)], "query")
-
-    async def interpolate(self, request: Request) -> Response:
-        """Generate the coupled images on the path through key frames, each a seed or a latent."""
-        body = await read_json(request, self._body_type, self._limits)
-        return await self._respond(request, body, body.keyframes, "body")
-
-    async def _respond(
-        self, request: Request, wanted: InterpolateQuery | InterpolateRequest, keyframes: list[Keyframe], place: str
-    ) -> Response:
-        model = self._generator.model(wanted.model, place)
-        path = InterpolationPath(wanted.steps, wanted.method or default_method(model.prior), wanted.loop)
-        if path.frames(len(keyframes)) > (limit := self._limits["steps"]):
-            wrong = FieldError("/steps", path.steps, f"at most {limit} frames in one response", place)
-            raise TooLarge(f"one response has at most {limit} frames; request fewer steps", [wrong])
-        spec = self._generator.spec(
-            model,
-            domains=wanted.domains,
-            latents=[
-                LatentSpec(one.index, one.seed) if one.latent is None else LatentSpec(i, values=tuple(one.latent))
-                for i, one in enumerate(keyframes)
-            ],
-            place=place,
-            format_=choose_format(wanted.format, header(request, "accept"), FRAME_FORMATS),
-            truncation=wanted.truncation,
-            path=path,
-            labels=wanted.labels,
-            directions=wanted.directions,
-        )
-        return await self._responses.respond(request, spec)
+def server_timing(seconds: Mapping[str, float]) -> str:
+    """Return the header Server-Timing: the milliseconds of each stage."""
+    return ", ".join([f"{stage};dur={s * 1e3:.3f}" for stage, s in seconds.items()])

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
+from service.api.schemas import Model
 from service.errors import (
     FieldError,
     InvalidRequest,
@@ -27,7 +28,6 @@ from service.errors import (
 from service.generation.encoding import Format
 from service.http.middleware import header
 
-Model = TypeVar("Model", bound=BaseModel)
 TIMEOUT = "X-Request-Timeout"
 MAX_WRONG = 20  # wrong fields that a response lists
 LARGE_BODY = 2**15  # bytes, from which on parsing takes over a millisecond

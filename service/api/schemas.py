@@ -174,15 +174,6 @@ class _FrameRequest(_ImageRequest):
     """Format of the response, images as animations; otherwise what `Accept` prefers, or json."""
 
 
-class InterpolateQuery(_QueryDirections, _FrameRequest):
-    """Query of GET /interpolate."""
-
-    start: Seed = Field(alias="from", examples=[1])
-    """Seed of the first frame."""
-    end: Seed = Field(alias="to", examples=[2])
-    """Seed of the last frame."""
-
-
 class Keyframe(ClosedModel):
     """A latent on the path: image `index` of a seed, or given values."""
 
@@ -208,6 +199,20 @@ class Keyframe(ClosedModel):
         if (self.seed is None) == (self.latent is None) or (self.latent and "index" in self.model_fields_set):
             raise PydanticCustomError("one_source", "Give 'seed', with or without 'index', or 'latent'")
         return self
+
+
+class InterpolateQuery(_QueryDirections, _FrameRequest):
+    """Query of GET /interpolate."""
+
+    start: Seed = Field(alias="from", examples=[1])
+    """Seed of the first frame."""
+    end: Seed = Field(alias="to", examples=[2])
+    """Seed of the last frame."""
+
+    @property
+    def keyframes(self) -> list[Keyframe]:
+        """The first and the last frame."""
+        return [Keyframe(seed=self.start), Keyframe(seed=self.end)]
 
 
 class InterpolateRequest(_FrameRequest):

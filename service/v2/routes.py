@@ -1,9 +1,10 @@
-"""/v2: health, metadata, inference and statistics; clients of Triton, MLServer and KServe work as they are."""
+"""/v2: health, metadata, inference, statistics, repository; clients of Triton, MLServer and KServe work as they are."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -14,12 +15,13 @@ from prometheus_client.samples import Sample
 from service import __version__
 from service.api.docs import BINARY, TIMEOUT_PARAMETER, json_body, problems
 from service.api.generate import server_timing
-from service.api.options import deadline, parse
+from service.api.options import deadline, parse, parse_body, require_json
+from service.api.schemas import Model
 from service.engine.batcher import Encoding, Job
-from service.engine.models import ModelRegistry
+from service.engine.models import MODEL_FILE, ModelLoader, ModelRegistry, ModelRepository, printable
 from service.engine.onnx_model import Arrays, OnnxModel, Tensor, take
-from service.errors import Unsupported
-from service.http.access import BINARY_HEADER
+from service.errors import FieldError, Unsupported
+from service.http.access import BINARY_HEADER, refuse_cross_site
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.v2 import schemas
@@ -167,6 +169,53 @@ class InferenceRoutes:
         return self._registry.model(name, request.path_params.get("version"), place="path")
 
 
+class ModelControlRoutes:
+    """The protocol's repository extension. Versions are never edited in place: a change is a new version."""
+
+    def __init__(self, registry: ModelRegistry, loader: ModelLoader) -> None:
+        self._registry, self._loader = registry, loader
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add the routes to an app."""
+        common = (400, 403, 408, 413, 415, 422)
+        for path, endpoint, body, statuses in (
+            ("index", self.list_repository, schemas.IndexRequest, common),
+            ("models/{name}/load", self.load_model, schemas.ControlRequest, (*common, 404, 501)),
+            ("models/{name}/unload", self.unload_model, schemas.ControlRequest, (*common, 404)),
+        ):
+            extra, responses = json_body(body, required=False), problems(*statuses)
+            app.post(f"/v2/repository/{path}", tags=TAGS, responses=responses, openapi_extra=extra)(endpoint)
+
+    async def list_repository(self, request: Request) -> list[schemas.IndexEntry]:
+        """List every version in the models folder and in memory: served, refused or not loaded."""
+        wanted = await _read(request, schemas.IndexRequest)
+        reasons = {error.path: error.reason for error in self._registry.errors}
+        entries = {(model.name, model.version): _ready(model.name, model.version) for model in self._registry.models}
+        found = [] if wanted.ready else await asyncio.to_thread(_versions, self._loader.repository)
+        for name, version in found:
+            reason = reasons.get(f"{name}/{version}/{MODEL_FILE}", "not loaded")
+            entry = schemas.IndexEntry(name=name, version=version, state="UNAVAILABLE", reason=reason)
+            entries.setdefault((name, version), entry)
+        return sorted(entries.values(), key=lambda entry: (entry.name, len(entry.version), entry.version))
+
+    async def load_model(self, request: Request, name: str) -> schemas.IndexEntry:
+        """Load the highest version of a model; the one before it answers until then.
+
+        A version that is refused changes nothing: the response says why.
+        """
+        parameters = (await _read(request, schemas.ControlRequest)).parameters or {}
+        if files := [key for key in parameters if key.startswith("file:")]:
+            wrong = FieldError("/parameters", files[0], "no files: the models folder holds them")
+            raise Unsupported("models are loaded from the models folder; a request cannot send files", [wrong])
+        return _ready(name, (await self._loader.load(name)).version)
+
+    async def unload_model(self, request: Request, name: str) -> schemas.IndexEntry:
+        """Stop serving a model; what was accepted is answered."""
+        await _read(request, schemas.ControlRequest)
+        model = await self._loader.unload(name)
+        return schemas.IndexEntry(name=name, version=model.version, state="UNAVAILABLE", reason="unloaded")
+
+
 def _add_for_versions(add: Callable[..., Any], path: str, endpoint: Callable[..., Any], **options: Any) -> None:
     """Add an endpoint below a model, and below a version of it, by `app.get` or `app.post`."""
     extra = options.pop("openapi_extra", {})
@@ -209,3 +258,25 @@ def _statistics(name: str, version: str, samples: list[Sample]) -> schemas.Model
         inference_stats=stages,
         batch_stats=[schemas.BatchStatistics(batch_size=size, compute_infer=batch) for size, batch in batches.items()],
     )
+
+
+async def _read(request: Request, model: type[Model]) -> Model:
+    """Return a request's body, which may be empty. Raises Forbidden for one that another site's page sends."""
+    refuse_cross_site(request.scope)
+    if "content-type" in request.headers:  # the protocol's clients may send none; browsers do with every body
+        require_json(request)
+    return parse_body(model, await request.body())
+
+
+def _versions(repository: ModelRepository) -> list[tuple[str, str]]:
+    """Return all names with their versions, except of folders that cannot be read."""
+    found = []
+    for name in repository.names():
+        with suppress(OSError):
+            versions = dict.fromkeys([*repository.versions(name), *repository.misnumbered(name)])
+            found += [(printable(name), printable(version)) for version in versions]
+    return found
+
+
+def _ready(name: str, version: str) -> schemas.IndexEntry:
+    return schemas.IndexEntry(name=name, version=version, state="READY", reason="")

@@ -27,7 +27,7 @@ def test_the_service_loads_nothing_that_only_training_needs() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     modules = set(loaded.stdout.split())
-    assert {"service.__main__", "service.supervisor", "service.v2.control"} <= modules
+    assert {"service.__main__", "service.supervisor", "service.v2.routes"} <= modules
     assert not heavy & modules
 
 

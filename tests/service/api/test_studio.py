@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
-from service.api.studio import FOLDER
+from service.api.pages import STUDIO
 
 pytestmark = pytest.mark.anyio
 Connect = Callable[..., httpx.AsyncClient]
@@ -30,7 +30,7 @@ async def test_the_root_is_the_studio(connect: Connect) -> None:
     found = set(links(page.text))
     types = {link: (await client.get(f"/{link}")).headers["content-type"].partition(";")[0] for link in found}
     assert set(types.values()) == {"text/javascript", "text/css", "image/svg+xml"}
-    assert {f"studio/{file.name}" for file in FOLDER.glob("*.js")} <= found
+    assert {f"studio/{file.name}" for file in STUDIO.glob("*.js")} <= found
 
 
 async def test_it_is_small(connect: Connect) -> None:
@@ -48,7 +48,7 @@ async def test_it_asks_this_host_alone(connect: Connect) -> None:
     assert "frame-ancestors 'none'" in policy
     assert "//" not in policy
     assert "unsafe" not in policy
-    texts = [response.text, *(file.read_text() for file in FOLDER.glob("*.js"))]
+    texts = [response.text, *(file.read_text() for file in STUDIO.glob("*.js"))]
     assert not [found for text in texts for found in re.findall(r"https?://(?!www\.w3\.org)[^\s\"'`$]+", text)]
 
 

@@ -66,6 +66,16 @@ async def test_every_folder_is_listed_in_words(
     assert (await client.get("/models")).json()["refused"][-1]["path"] == "tiny/02/model.onnx"
 
 
+async def test_a_folder_that_cannot_be_read_hides_no_other(
+    client: httpx.AsyncClient, tiny_model: Callable[..., Path], models_dir: Path
+) -> None:
+    """What comes after an unreadable folder is listed all the same."""
+    (models_dir / "loop").symlink_to("loop")
+    tiny_model(version="2")
+    index = (await client.post(INDEX)).json()
+    assert [(one["name"], one["version"]) for one in index] == [("tiny", "1"), ("tiny", "2")]
+
+
 async def test_an_unknown_name_lists_those_that_there_are_in_words(
     client: httpx.AsyncClient, tiny_model: Callable[..., Path], models_dir: Path
 ) -> None:
