@@ -10,9 +10,9 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -28,6 +28,7 @@ from training.errors import DataError, RunError
 from training.files import expecting, write_tensors
 from training.losses.auxiliary import label_distribution, label_loss, label_probability, most_probable
 from training.losses.pixels import AUGMENTATIONS, from_bytes
+from training.networks.coupled import AdaptedClassifier
 from training.networks.layers import build
 from training.zoo import CLASSIFIERS
 
@@ -95,9 +96,7 @@ class Classifier(nn.Module):
         """Return a differentiable function from float images of that range to probabilities."""
         low, high = image_range
         scale = (RANGE[1] - RANGE[0]) / (high - low)
-        return lambda images: (
-            label_distribution(self.labelling, self.last(self.body((images - low) * scale + RANGE[0]))).probs
-        )
+        return lambda images: label_distribution(self.labelling, self.logits((images - low) * scale + RANGE[0])).probs
 
 
 def fit(
@@ -184,30 +183,17 @@ def _remedy(file: Path) -> str:
     return f"python -m training.train_classifier RECIPE.toml --classifiers {file.parent} makes it"
 
 
-class ImageClassifier(Protocol):
-    """A classifier of images: one trained by itself, or one that was adapted."""
-
-    labelling: str
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return the logits [B, K] of uint8 images [B, C, H, W]."""
-        ...
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Return its weights, which are on one device."""
-        ...
+ImageClassifier = Classifier | AdaptedClassifier
 
 
-@torch.inference_mode()
-def classify(classifier: ImageClassifier, images: Tensor, batch: int = INFERENCE_BATCH) -> Tensor:
+def classify(classifier: ImageClassifier, images: Tensor) -> Tensor:
     """Return the labels of images, int64: classes [N], or attributes [N, K]."""
-    return _predict(classifier, images, batch, most_probable)
+    return _predict(classifier, images, most_probable)
 
 
-@torch.inference_mode()
-def confidence(classifier: ImageClassifier, images: Tensor, batch: int = INFERENCE_BATCH) -> Tensor:
+def confidence(classifier: ImageClassifier, images: Tensor) -> Tensor:
     """Return the probability of each image's most probable labels: [N]."""
-    return _predict(classifier, images, batch, label_probability)
+    return _predict(classifier, images, label_probability)
 
 
 def accuracy(classifier: ImageClassifier, test_set: ImageSet) -> Tensor:
@@ -235,11 +221,10 @@ def labels_of(images: ImageSet) -> Tensor:
     return images.labels
 
 
-def _predict(
-    classifier: ImageClassifier, images: Tensor, batch: int, statistic: Callable[[Distribution], Tensor]
-) -> Tensor:
+@torch.inference_mode()
+def _predict(classifier: ImageClassifier, images: Tensor, statistic: Callable[[Distribution], Tensor]) -> Tensor:
     device = next(classifier.parameters()).device
-    parts = (classifier(part.to(device)) for part in images.split(batch))
+    parts = (classifier(part.to(device)) for part in images.split(INFERENCE_BATCH))
     return torch.cat([statistic(label_distribution(classifier.labelling, logits)).cpu() for logits in parts])
 
 

@@ -32,10 +32,7 @@ from training.zoo import FEATURES
 
 ARCHITECTURE = FEATURES["vgg19"]
 FEATURE_LAYERS = (0, 2, 4, 8, 12, 13)  # rows: the first convolution of each block, and the second of the last
-VGG_MEAN, VGG_DEVIATION = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # of the training images of torchvision's weights
+VGG_MEAN, VGG_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's training images
 Weights = dict[str, Tensor]
 HUB_FILE = "model.safetensors"
 _read_pickled = partial(torch.load, map_location="cpu", weights_only=True)
@@ -78,15 +75,12 @@ def load_vgg19(name: str) -> VGG19:
     file = find_weights(name)
     state = read_weights(file)
     with expecting("the weights of VGG19 as torchvision names them", file):
-        given = [state[name] for name in sorted(filter(_is_feature, state), key=_place)]
+        names = [name for name in state if name.startswith("features.")]
+        given = [state[name] for name in sorted(names, key=_place)]
         network = VGG19(len(given[0]) / 64)
         own = network.rows.state_dict()
         network.rows.load_state_dict(dict(zip(own, given[: len(own)], strict=True)))
     return network.eval()
-
-
-def _is_feature(name: str) -> bool:
-    return name.startswith("features.")
 
 
 def _place(name: str) -> tuple[int, bool]:
