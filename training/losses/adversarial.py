@@ -103,10 +103,7 @@ LOSSES = {
 
 
 def sum_over_domains(objective: Objective, real: Images, fake: Images) -> Tensor:
-    """Return the sum of each domain's loss, of logits [B] by domain.
-
-    A sum, not a mean: a domain's gradient does not depend on how many other domains there are.
-    """
+    """Return the sum of the domains' losses, of logits [B]: more domains do not change the gradient of one."""
     return torch.stack([objective(real[name], logits) for name, logits in fake.items()]).sum()
 
 

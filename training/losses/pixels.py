@@ -68,10 +68,7 @@ def _affine(images: Tensor) -> Tensor:
 
 
 def _elastic(images: Tensor) -> Tensor:
-    """Deform elastically (Simard et al. 2003, section 2): random moves of a grid of knots, interpolated between them.
-
-    The interpolation replaces their convolution by a Gaussian.
-    """
+    """Deform elastically (Simard et al. 2003, section 2), by interpolated random moves of knots in place of blurred."""
     size = list(images.shape)
     still = torch.eye(2, 3, dtype=images.dtype, device=images.device).expand(len(images), 2, 3)
     moves = STRETCH * torch.randn(len(images), 2, KNOTS, KNOTS, device=images.device).to(images)

@@ -136,10 +136,7 @@ def train_once(network: nn.Module, loss: Callable[[], Tensor], steps: int) -> No
 
 
 def classifier_file(folder: Path, domain: DomainConfig, size: tuple[int, int]) -> Path:
-    """Name the file of the classifier of a domain's images of that height and width.
-
-    Its last part is a digest of all that the images depend on, so that other domains have other files.
-    """
+    """Name a domain's classifier by its source and a digest of all that its images, of height and width, depend on."""
     images = json.dumps([domain.image_fields(), size], sort_keys=True)
     digest = hashlib.sha256(images.encode()).hexdigest()[:8]
     return folder / f"{Path(domain.source).name}_{domain.transform}_{digest}.pt"
@@ -191,24 +188,18 @@ def classify(classifier: ImageClassifier, images: Tensor) -> Tensor:
     return _predict(classifier, images, most_probable)
 
 
-def confidence(classifier: ImageClassifier, images: Tensor) -> Tensor:
+def confidence(classifier: ImageClassifier, images: Tensor, batch: int = INFERENCE_BATCH) -> Tensor:
     """Return the probability of each image's most probable labels: [N]."""
-    return _predict(classifier, images, label_probability)
+    return _predict(classifier, images, label_probability, batch)
 
 
 def accuracy(classifier: ImageClassifier, test_set: ImageSet) -> Tensor:
-    """Return the accuracy on labelled images: a scalar, or one an attribute [K].
-
-    Raises DataError if there are no labels.
-    """
+    """Return the accuracy on labelled images: a scalar, or one an attribute [K]. Raises DataError without labels."""
     return (classify(classifier, test_set.images) == labels_of(test_set)).float().mean(0)
 
 
 def accuracy_by_class(classifier: ImageClassifier, test_set: ImageSet, classes: int) -> dict[int, float]:
-    """Return the share of each class' images that are classified right, of the classes that have any.
-
-    Raises DataError if there are no labels.
-    """
+    """Return the accuracy on each class that has images. Raises DataError without labels."""
     labels = labels_of(test_set)
     right = (classify(classifier, test_set.images) == labels).float()
     return {k: float(right[labels == k].mean()) for k in range(classes) if (labels == k).any()}
@@ -222,9 +213,14 @@ def labels_of(images: ImageSet) -> Tensor:
 
 
 @torch.inference_mode()
-def _predict(classifier: ImageClassifier, images: Tensor, statistic: Callable[[Distribution], Tensor]) -> Tensor:
+def _predict(
+    classifier: ImageClassifier,
+    images: Tensor,
+    statistic: Callable[[Distribution], Tensor],
+    batch: int = INFERENCE_BATCH,
+) -> Tensor:
     device = next(classifier.parameters()).device
-    parts = (classifier(part.to(device)) for part in images.split(INFERENCE_BATCH))
+    parts = (classifier(part.to(device)) for part in images.split(batch))
     return torch.cat([statistic(label_distribution(classifier.labelling, logits)).cpu() for logits in parts])
 
 

@@ -90,10 +90,9 @@ def _place(name: str) -> tuple[int, bool]:
 
 
 def find_weights(name: str) -> Path:
-    """Return the file of that name or, without a file's suffix, the hub's weights of that name.
+    """Return the weights of that name: a file, by its suffix; else in a folder, also below $COGAN_DATA; else the hub's.
 
-    A folder of the name's last part below $COGAN_DATA comes before the hub. Raises RunError if there is
-    no such file.
+    Raises RunError if there is no such file.
     """
     place = Path(locate(name))
     if Path(name).suffix in READERS or place.is_dir():
@@ -209,10 +208,7 @@ LossNetworks = Mapping[str, Mapping[str, LossNetwork]]  # by coupling and domain
 
 
 def load_loss_networks(experiment: Experiment) -> LossNetworks:
-    """Load the loss networks of an experiment's couplings.
-
-    Raises RunError if one is missing, and ConfigError if domains have different classes.
-    """
+    """Load what couplings compare by. Raises RunError if one is missing, ConfigError if domains' classes differ."""
     return {
         coupling.name: LOADERS[COUPLINGS[coupling.name].requires](coupling, experiment)
         for coupling in experiment.couplings
@@ -233,8 +229,7 @@ def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[st
 
 def _feature_network(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, LossNetwork]:
     name = coupling.feature_network
-    known = name in PACKAGES
-    network = EfficientNetLite(name, loss_side(experiment.size)) if known else load_vgg19(name)
+    network = EfficientNetLite(name, loss_side(experiment.size)) if name in PACKAGES else load_vgg19(name)
     return dict.fromkeys((domain.name for domain in experiment.domains), network)
 
 
