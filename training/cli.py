@@ -18,23 +18,8 @@ from service.metadata import describe_errors
 from training.errors import ConfigError, TrainingError
 
 Options = TypeVar("Options")
-
-
-# Loggers and modules whose messages do not concern the user.
-LIBRARIES = (
-    "datasets",
-    "fsspec",
-    "httpx",
-    "huggingface_hub",
-    "lightning_fabric",
-    "lightning_utilities",
-    "matplotlib",
-    "onnxscript",
-    "PIL",
-    "tensorboard",
-    "torch",
-    "torchmetrics",
-)
+LIBRARIES = """datasets fsspec httpx huggingface_hub lightning_fabric lightning_utilities matplotlib onnxscript PIL
+    tensorboard torch torchmetrics""".split()  # noqa: SIM905  # loggers and modules that do not concern the user
 
 
 def quieten_libraries() -> None:
@@ -66,11 +51,8 @@ def verb(run: Callable[[Path, list[str]], None]) -> Callable[[], None]:
         except TrainingError as error:
             print("error:", *str(error).split(), file=sys.stderr)  # libraries' own errors have many lines
             sys.exit(2)
-        except ValidationError as error:
-            print("error:", describe_errors(error), file=sys.stderr)
-            sys.exit(2)
-        except OSError as error:  # of the user's disk: no room, no right, a file where a folder should be
-            print("error:", error, file=sys.stderr)
+        except (ValidationError, OSError) as error:  # OSError: of the disk, as when it is full
+            print("error:", describe_errors(error) if isinstance(error, ValidationError) else error, file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -32,6 +32,12 @@ def listed(choices: Mapping[str, Described]) -> object:
     """Make the help of a field list its choices, a line each."""
     lines = [f"- {name}: {choice.about}" for name, choice in choices.items()]
     return arg(help_behavior_hint=lambda default: "\n".join([f"(default: {default})", *lines]))
+
+
+def check_unique(what: str, names: Sequence[str]) -> None:
+    """Raise ValueError if a name is there twice."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"{what} repeat: {names}")
 
 
 Precision = Literal["32-true", "bf16-mixed"]

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from service.metadata import CLASSES, LATENT, Name
-from training.config import STRICT, Positive, one_of
+from training.config import STRICT, Positive, check_unique, one_of
 from training.losses.pixels import AUGMENTATIONS, TRANSFORMS
 
 Use = Literal["train", "test"]  # to learn from, to measure against
@@ -126,8 +126,7 @@ DOMAIN = TypeAdapter(DomainConfig)
 def check_domains(domains: Sequence[DomainConfig]) -> None:
     """Raise ValueError if names, label_columns and labels do not fit together."""
     names = [domain.name for domain in domains]
-    if len(set(names)) < len(names):
-        raise ValueError(f"domain names repeat: {names}")
+    check_unique("domain names", names)
     if reserved := RESERVED & set(names):
         raise ValueError(f"domain names {sorted(reserved)} have a meaning of their own: take others")
     for domain in domains:

@@ -25,9 +25,8 @@ from training.config.networks import (
     EncoderConfig,
     GeneratorConfig,
     check_auxiliary_losses,
-    check_batch,
     check_couplings,
-    check_layers,
+    check_network,
 )
 from training.errors import ConfigError
 from training.losses.adversarial import LOSSES
@@ -107,9 +106,7 @@ class Experiment:
             )
         channels = {domain.channels for domain in self.domains}
         for name in self.networks:
-            config = getattr(self, name)
-            check_layers(name, config, ARCHITECTURES[name], config.table, self.size, channels)
-            check_batch(name, ARCHITECTURES[name][config.table], self.batch_size)
+            check_network(name, getattr(self, name), ARCHITECTURES[name], self.size, channels, self.batch_size)
         if self.generator.equal_heads and len(channels) > 1:
             raise ValueError(
                 "generator.equal_heads = true: own layers of grey and of RGB domains cannot be equal; set channels of "
@@ -117,8 +114,8 @@ class Experiment:
             )
         if self.generator.choices > self.latent_dim:
             raise ValueError(f"generator.choices = {self.generator.choices}: at most latent_dim = {self.latent_dim}")
-        check_couplings(self.couplings, self.generator.own_of(self.generator_architecture))
-        shared_layers = self.discriminator.shared_of(self.discriminator_architecture)
+        check_couplings(self.couplings, self.generator.own_of(self.architecture("generator")))
+        shared_layers = self.discriminator.shared_of(self.architecture("discriminator"))
         check_auxiliary_losses(self.lessons, self.domains, shared_layers, self.discriminator.own_last_layers)
         self.discriminator.check_labels(self.loss)
         if len(set(named := list(filter(None, self.direction_names)))) < len(named):
@@ -139,30 +136,19 @@ class Experiment:
         """Return whether a coupling requires it as an input."""
         return any(COUPLINGS[coupling.name].requires == what for coupling in self.couplings)
 
-    @property
-    def generator_architecture(self) -> Architecture:
-        """The generator's architecture."""
-        return GENERATORS[self.generator.table]
-
-    @property
-    def discriminator_architecture(self) -> Architecture:
-        """The discriminator's architecture."""
-        return DISCRIMINATORS[self.discriminator.table]
-
-    @property
-    def encoder_architecture(self) -> Architecture:
-        """The encoder's architecture."""
-        return ENCODERS[self.encoder.table]
+    def architecture(self, network: Literal["generator", "discriminator", "encoder"]) -> Architecture:
+        """Return the architecture of a network."""
+        return ARCHITECTURES[network][getattr(self, network).table]
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of every domain's images, which the architectures fix."""
-        return self.generator_architecture.size
+        return self.architecture("generator").size
 
     @property
     def image_range(self) -> tuple[float, float]:
         """Least and greatest value of generated images."""
-        return RANGES[self.generator_architecture.layers[-1].activation]
+        return RANGES[self.architecture("generator").layers[-1].activation]
 
     @property
     def latent_prior(self) -> Prior:
@@ -175,7 +161,7 @@ Values = dict[str, Any]  # of a recipe, as TOML gives them
 Complete = Callable[[Path, Values], Values]
 
 
-def load_experiment(path: Path, complete: Complete = lambda _path, values: values) -> Experiment:
+def load_experiment(path: Path, complete: Complete | None = None) -> Experiment:
     """Read a recipe and the recipes it builds on. Raises ConfigError, naming file, field and what is allowed.
 
     `complete` fills the unset fields of the recipe's values, once they are merged.
@@ -183,9 +169,7 @@ def load_experiment(path: Path, complete: Complete = lambda _path, values: value
     return _load(path, (), complete)[1]
 
 
-def _load(
-    path: Path, children: tuple[Path, ...], complete: Complete = lambda _path, values: values
-) -> tuple[Values, Experiment]:
+def _load(path: Path, children: tuple[Path, ...], complete: Complete | None = None) -> tuple[Values, Experiment]:
     """Return a recipe's values, merged with those of its base, and its experiment; `children` build on it.
 
     A base is checked before it is merged, so an error names the file in which the wrong field stands.
@@ -196,9 +180,9 @@ def _load(
             raise ConfigError(f"{name} belongs to the machine: --machine.{name} {values[name]} sets it")
         base = _find_base(values.pop("base", None), (*children, path))
     if base:
-        values = merge(_load(base, (*children, path))[0], values)
+        values = _merge_recipes(_load(base, (*children, path))[0], values)
     with _errors_in(path):
-        return values, parse_experiment(complete(path, values))
+        return values, parse_experiment(complete(path, values) if complete else values)
 
 
 @contextmanager
@@ -227,7 +211,7 @@ def _find_base(base: object, chain: tuple[Path, ...]) -> Path | None:
     return path
 
 
-def merge(base: Values, child: Values) -> Values:
+def _merge_recipes(base: Values, child: Values) -> Values:
     """Return the values of a recipe that builds on another: tables merge by key, anything else replaces.
 
     The child's domains, if it lists any, are all domains and their order; one with the name of a domain of the

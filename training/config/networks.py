@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from training.config import STRICT, Decay, Positive, Share, Weight, listed, one_of
+from training.config import STRICT, Decay, Positive, Share, Weight, check_unique, listed, one_of
 from training.config.data import DomainConfig
 from training.losses.adversarial import LOSSES, PENALTIES
 from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS
@@ -93,16 +93,16 @@ class EncoderConfig(CoupledEncoderConfig):
     """Name of the architecture."""
 
 
-def check_layers(
+def check_network(
     name: str,
-    config: NetworkConfig,
-    architectures: dict[str, Architecture],
-    table: str,
+    config: GeneratorConfig | DiscriminatorConfig | EncoderConfig,
+    architectures: Mapping[str, Architecture],
     size: tuple[int, int],
     channels: Collection[int],
+    batch_size: int,
 ) -> None:
-    """Raise ValueError if the network's architecture does not fit such images."""
-    architecture = architectures[table]
+    """Raise ValueError if the network's architecture does not fit such images, or a batch of so many."""
+    architecture = architectures[config.table]
     layers = len(architecture.layers)
     shared, sharable = config.shared_of(architecture), config.sharable_of(architecture)
     if not 0 <= shared <= sharable:
@@ -116,12 +116,8 @@ def check_layers(
         )
     if config.initial_slope is not None and all(layer.activation != "prelu" for layer in architecture.layers):
         raise ValueError(f"{name}.initial_slope = {config.initial_slope}: its table has no PReLU")
-    if wrong := size_mismatch(architectures, table, size):
-        raise ValueError(f"{name}.table = {table!r}: {wrong}")
-
-
-def check_batch(name: str, architecture: Architecture, batch_size: int) -> None:
-    """Raise ValueError if the network has batch normalisation, and a batch is a single image."""
+    if wrong := size_mismatch(architectures, config.table, size):
+        raise ValueError(f"{name}.table = {config.table!r}: {wrong}")
     if batch_size == 1 and any(layer.norm == "batch" for layer in architecture.layers):
         raise ValueError(f"batch_size = 1: the {name} normalises over its batch, which takes 2 or more")
 
@@ -178,9 +174,7 @@ class DiscriminatorConfig(CoupledEncoderConfig):
 
     @model_validator(mode="after")
     def _each_penalty_once(self) -> Self:
-        names = [penalty.name for penalty in self.all_penalties]
-        if len(set(names)) < len(names):
-            raise ValueError(f"penalties repeat: {names}")
+        check_unique("penalties", [penalty.name for penalty in self.all_penalties])
         return self
 
     @property
@@ -228,9 +222,7 @@ class CouplingConfig:
 
 def check_couplings(couplings: Sequence[CouplingConfig], own_layers: int) -> None:
     """Raise ValueError if couplings repeat, or compare more layers than the domains have of their own."""
-    names = [coupling.name for coupling in couplings]
-    if len(set(names)) < len(names):
-        raise ValueError(f"couplings repeat: {names}")
+    check_unique("couplings", [coupling.name for coupling in couplings])
     for coupling in couplings:
         if COUPLINGS[coupling.name].requires == "layers" and coupling.layers > own_layers:
             raise ValueError(
@@ -273,8 +265,7 @@ def check_auxiliary_losses(
     """Raise ValueError if auxiliary losses, labelled domains and the discriminator do not fit together."""
     names = [lesson.name for lesson in lessons]
     labelled = [domain.name for domain in domains if domain.labelled]
-    if len(set(names)) < len(names):
-        raise ValueError(f"lessons repeat: {names}")
+    check_unique("lessons", names)
     if bool(names) != bool(labelled):
         raise ValueError(
             f"lessons are {names or 'none'} and labelled domains {labelled or 'none'}: each needs the other"

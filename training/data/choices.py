@@ -38,15 +38,12 @@ class Choices:
     made: list[str] = field(default_factory=list)
 
     def __call__(self, path: Path, values: Values) -> Values:
-        """Return a recipe's values with the fields that it leaves unset, if it names no architecture.
-
-        Raises DataError if the images cannot be read.
-        """
+        """Return a recipe's values, completed if it names no architecture. Raises DataError for unreadable images."""
         networks = [values.get(name, {}) for name in ("generator", "discriminator")]
         if any("table" in network for network in networks if isinstance(network, dict)) or not _have_sources(values):
             return values
         values = {**values, "domains": [dict(domain) for domain in values["domains"]]}
-        self._set(values, "name", re.sub(r"[^a-z0-9_]+", "_", path.stem.lower()).strip("_"), "the recipe's file")
+        self._set(values, "name", _name_of(path.stem), "the recipe's file")
         self._set(values, "data_license", "not stated", "no field says it")
         try:
             seen = [self._choose_for(domain) for domain in values["domains"]]
@@ -59,9 +56,7 @@ class Choices:
     def _choose_for(self, domain: Values) -> _Properties:
         """Choose the fields of one domain, and return the properties of its images."""
         source = Path(domain["source"])
-        self._set(
-            domain, "name", re.sub(r"[^a-z0-9_]+", "_", source.name.lower()).strip("_"), "its folder", f"{source}: "
-        )
+        self._set(domain, "name", _name_of(source.name), "its folder", f"{source}: ")
         config, where = DOMAIN.validate_python(domain), f"{domain['name']}."
         if "held_out" not in domain and not _has_test_images(config):
             self._set(domain, "held_out", HELD_OUT, f"it has no {config.test_split} images to measure with", where)
@@ -113,6 +108,10 @@ def _have_sources(values: Values) -> bool:
     if not isinstance(domains, list) or not domains:
         return False
     return all(isinstance(domain, dict) and isinstance(domain.get("source"), str) for domain in domains)
+
+
+def _name_of(file: str) -> str:
+    return re.sub(r"[^a-z0-9_]+", "_", file.lower()).strip("_")
 
 
 def _written(value: object) -> str:

@@ -30,8 +30,7 @@ MISSING = -1  # the hub's label of images without a class
 def read_labels(table: datasets.Dataset, domain: DomainConfig) -> tuple[Tensor | None, tuple[str, ...]]:
     """Return classes, int64 [N], or attributes [N, K] of 1 and 0; and the names of the classes.
 
-    None if the source has no labels, or not for every image. Raises DataError if a column holds something else,
-    or a column of attributes is missing.
+    None if not every image has a label. Raises DataError if a column holds something else, or attributes are missing.
     """
     if domain.label_columns:
         return _attributes(table, domain), ()
@@ -52,10 +51,7 @@ def require_labels(labels: Tensor | None, domain: DomainConfig, use: Use) -> Ten
 
 
 def class_mismatch(names: Mapping[str, tuple[str, ...]]) -> str:
-    """Return which class names differ between domains; empty if they agree.
-
-    Labels are compared as numbers, so classes with the same number must be the same.
-    """
+    """Return which class has other names in other domains, by number, as labels are; empty if they agree."""
     known = [(name, classes) for name, classes in names.items() if classes]
     for name, classes in known[1:]:
         first, theirs = known[0]
@@ -121,63 +117,45 @@ def _attributes(table: datasets.Dataset, domain: DomainConfig) -> Tensor:
     return torch.tensor(list(columns.values()), dtype=torch.int64).T
 
 
-Pixels = NDArray[np.uint8]
-
-
-def blend(images: Pixels, patches: PatchesConfig, use: Use) -> Pixels:
+def blend(images: NDArray[np.uint8], patches: PatchesConfig, use: Use) -> NDArray[np.uint8]:
     """Return |patch - image| for images uint8 [N, H, W, C] (Ganin & Lempitsky 2015, section 4).
 
-    Each patch is a random part, of the image's height and width, of a random image that the source has for that
-    use; one seed always gives the same. Raises DataError if the source cannot be read or an
-    image of it is smaller than a patch.
+    Each patch is a random part, of the image's height and width, of a random image of the source; one seed always
+    gives the same. Raises DataError if the source cannot be read or an image of it is smaller than a patch.
     """
-    patch = _random_patches(patches, use, images.shape)
-    return np.maximum(images, patch) - np.minimum(images, patch)
-
-
-def _random_patches(patches: PatchesConfig, use: Use, shape: tuple[int, ...]) -> Pixels:
-    """Return random patches uint8 [N, H, W, C], decoding each image of the source once."""
     table = open_rows(patches, use)
     random = np.random.default_rng(patches.seed)
-    chosen = random.integers(len(table), size=shape[0])
-    corners = random.random((shape[0], 2))
+    chosen = random.integers(len(table), size=len(images))
+    corners = random.random((len(images), 2))  # as shares of the room there is
     order = np.argsort(chosen, kind="stable")
-    rows, starts = np.unique(chosen[order], return_index=True)
-    patch = np.empty(shape, np.uint8)
+    rows, starts = np.unique(chosen[order], return_index=True)  # each is decoded once
+    patch = np.empty(images.shape, np.uint8)
+    _, height, width, channels = images.shape
     cells = table.select(rows)[patches.image_column]
     for row, cell, wanting in zip(rows, cells, np.split(order, starts[1:]), strict=True):
         try:
-            photo = np.asarray(in_mode(decode(cell), shape[3]))
-            for image in wanting:
-                patch[image] = _cut(photo, shape[1:], corners[image])
+            photo = np.atleast_3d(np.asarray(in_mode(decode(cell), channels)))
+            room = np.array(photo.shape[:2]) - (height, width) + 1
+            if room.min() < 1:
+                raise DataError(f"has {photo.shape[0]} x {photo.shape[1]} pixels, and patches {height} x {width}")
         except DataError as error:
             raise DataError(f"image {cell['path'] or f'number {row}'} of {patches.source!r} {error}") from error
-    return patch
-
-
-def _cut(photo: Pixels, shape: tuple[int, ...], corner: NDArray[np.float64]) -> Pixels:
-    """Cut a patch [H, W, C] from a photograph [H', W'(, C)], at that share of the room there is."""
-    height, width, _ = shape
-    room = np.array(photo.shape[:2]) - (height, width) + 1
-    if room.min() < 1:
-        raise DataError(f"has {photo.shape[0]} x {photo.shape[1]} pixels, and patches {height} x {width}")
-    top, left = (corner * room).astype(int)
-    return photo[top : top + height, left : left + width].reshape(shape)
+        for image, (top, left) in zip(wanting, (corners[wanting] * room).astype(int), strict=True):
+            patch[image] = photo[top : top + height, left : left + width]
+    return np.maximum(images, patch) - np.minimum(images, patch)
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images uint8 [N, C, H, W] of a domain and, if the source has them, labels int64.
+    """Images uint8 [N, C, H, W] of a domain, where each is from, and labels int64, if the source has them.
 
-    These are classes [N], or attributes [N, K] of 1 and 0.
+    Labels are classes [N], which may have names, or attributes [N, K] of 1 and 0.
     """
 
     images: Tensor
     labels: Tensor | None
     class_names: tuple[str, ...] = ()
-    """Names of the classes, if the source has them."""
     origins: tuple[Origin, ...] = ()
-    """Where each image is from."""
 
 
 def digest(images: Tensor) -> str:
@@ -330,14 +308,11 @@ def _load(
     with _naming(domain):
         if rows is not None and not rows:
             raise DataError(f"other domains want the images of {domain.source!r} too, and none is left")
-        if rows is None:
-            pixels = decode_rows(table.rows, table.marks, domain, size)
-        elif domain.count is None:  # all are decoded once, for the other domains and other seeds too
-            pixels = decode_rows(table.rows, table.marks, domain, size)[rows]
-            table = table.select(rows)
-        else:
-            table = table.select(rows)
-            pixels = decode_rows(table.rows, table.marks, domain, size)
+        if rows is not None and domain.count is not None:
+            table, rows = table.select(rows), None
+        pixels = decode_rows(table.rows, table.marks, domain, size)
+        if rows is not None:  # all are decoded once, for the other domains and other seeds too
+            pixels, table = pixels[rows], table.select(rows)
         labels, names = read_labels(table.rows, domain)
         for patches in domain.patches:
             pixels = blend(pixels, patches, use)

@@ -57,53 +57,52 @@ class Listing:
 def list_images(folder: Path) -> Listing:
     """List the images below a folder, following links. Raises DataError for a folder that cannot be read."""
     listing = Listing()
-    _list(folder, listing, frozenset())
-    listing.images = dict(sorted(listing.images.items()))
-    return listing
-
-
-def has_images(folder: Path) -> bool:
-    """Return whether any file below a folder is an image, without listing them all."""
-    return next(_any_image(folder, frozenset()), False)
-
-
-def _list(folder: Path, listing: Listing, around: frozenset[tuple[int, int]]) -> None:
-    place = identity(folder.stat())
-    if place in around:
-        listing.leave_out("links to a folder around them", folder)
-        return
-    for entry in entries_of(folder):
-        path = Path(entry.path)
-        if is_hidden(entry.name):
-            hidden = entry.name.lower() not in SYSTEM and not entry.name.startswith("._")
-            if hidden and (is_folder(entry) or path.suffix.lower() in image_suffixes()):
+    for path, entry in _walk(folder):
+        if entry is None:
+            listing.leave_out("links to a folder around them", path)
+        elif is_hidden(path.name):
+            wanted = path.name.lower() not in SYSTEM and not path.name.startswith("._")
+            if wanted and (is_folder(entry) or path.suffix.lower() in image_suffixes()):
                 listing.leave_out("hidden", path)
-        elif is_folder(entry):
-            _list(path, listing, around | {place})
-        elif METADATA.fullmatch(entry.name):
+        elif METADATA.fullmatch(path.name):
             listing.metadata.append(path)
         elif reason := _unread(path, entry):
             listing.leave_out(reason, path)
         elif path.is_file() and is_image(path):
             listing.images[path] = entry.stat()
+    listing.images = dict(sorted(listing.images.items()))
+    for files in (listing.metadata, *listing.left_out.values()):
+        files.sort()
+    return listing
 
 
-def _any_image(folder: Path, around: frozenset[tuple[int, int]]) -> Iterator[bool]:
+def has_images(folder: Path) -> bool:
+    """Return whether any file below a folder is an image, without listing them all."""
+    suffixes = {*image_suffixes(), *UNREADABLE}
+    visible = (path for path, entry in _walk(folder) if entry and not is_hidden(path.name))
+    return any(path.suffix.lower() in suffixes or (path.is_file() and is_image(path)) for path in visible)
+
+
+Entries = Iterator[tuple[Path, os.DirEntry[str] | None]]
+
+
+def _walk(folder: Path, around: frozenset[tuple[int, int]] = frozenset()) -> Entries:
+    """Yield the files below a folder, following links, its own first, and hidden files and folders.
+
+    A link to a folder around it is yielded without an entry, and not followed.
+    """
     place = identity(folder.stat())
     if place in around:
+        yield folder, None
         return
     folders = []
     for entry in entries_of(folder):
-        if is_hidden(entry.name):
-            continue
-        if is_folder(entry):
+        if is_hidden(entry.name) or not is_folder(entry):
+            yield Path(entry.path), entry
+        else:
             folders.append(Path(entry.path))
-        elif Path(entry.name).suffix.lower() in {*image_suffixes(), *UNREADABLE} or (
-            Path(entry.path).is_file() and is_image(Path(entry.path))
-        ):
-            yield True
-    for one in folders:
-        yield from _any_image(one, around | {place})
+    for inner in folders:
+        yield from _walk(inner, around | {place})
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -386,12 +385,9 @@ class ImageFolder:
                     f"links: {some([str(twin) for twin, _ in both])}"
                 )
 
-    def read_whole(self) -> datasets.Dataset:
-        """Return all images of the source as one split."""
-        return self.read(self.root)
-
-    def read(self, folder: Path) -> datasets.Dataset:
-        """Return the images of a split as a table: image, label if there are classes, columns of metadata."""
+    def read(self, folder: Path | None = None) -> datasets.Dataset:
+        """Return the images of a split, or all, as a table: image, label if there are classes, columns of metadata."""
+        folder = folder or self.root
         listing = list_images(folder)
         if folder != self.root:
             listing.metadata += [
@@ -406,7 +402,7 @@ class ImageFolder:
         columns |= metadata
         if "label" not in metadata and (names := self._class_names(folder)):
             numbers = {name: number for number, aliases in enumerate(names) for name in aliases}
-            classes = [_class_of(path, folder) for path in listing.images]
+            classes = [next(iter(path.relative_to(folder).parts[:-1]), None) for path in listing.images]
             columns["label"] = [None if one is None else numbers[one] for one in classes]
             features["label"] = datasets.ClassLabel(names=[aliases[0] for aliases in names])
         try:
@@ -416,10 +412,7 @@ class ImageFolder:
             raise DataError(f"metadata in {folder}: {error}") from error
 
     def _class_names(self, folder: Path) -> list[list[str]]:
-        """Return the names of each class, in all splits; empty without folders of classes.
-
-        Names that are numbers are the class numbers: 07 and 7 are the class 7.
-        """
+        """Return the names of each class, in all splits, if there are folders of classes; 07 and 7 are the class 7."""
         named = [self.folders[name] for name in self.split_folders]
         asked = [place for name in self._numbered if (place := self.find(name)) not in (None, self.root)]
         splits = [folder] if folder == self.root else list(dict.fromkeys([folder, *named, *asked]))
@@ -459,11 +452,6 @@ def _is_beyond(path: Path, folder: Path, other: Path) -> bool:
     """Return whether a file below a folder lies, by links, below the other one."""
     own, real = folder.resolve(), path.resolve()
     return real.is_relative_to(other.resolve()) and not real.is_relative_to(own)
-
-
-def _class_of(path: Path, folder: Path) -> str | None:
-    parts = path.relative_to(folder).parts
-    return parts[0] if len(parts) > 1 else None
 
 
 def _cell(path: Path) -> dict[str, Any]:

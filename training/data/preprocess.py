@@ -48,11 +48,9 @@ def is_image(path: Path) -> bool:
     try:  # without a known suffix the first bytes count
         with Image.open(path, formats=_formats()):
             return True
-    except UnidentifiedImageError:
-        return False
-    except OSError as error:
-        if isinstance(error, PermissionError):
-            raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    except OSError:  # as of no image
         return False
     except Exception:  # other errors of a format's own reader: it is of that format, and damaged
         return True
@@ -82,10 +80,9 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def in_mode(image: Image.Image, channels: int) -> Image.Image:
-    """Return an image in grey or colour; transparency is composited on black.
+    """Return an image in grey or colour; transparency is composited on black, 0..65535 scaled to 0..255.
 
-    Grey of 16 bits is scaled, 0 to 65535 becoming 0 to 255. Raises DataError for floats and whole numbers of
-    32 bits, whose range is unknown.
+    Raises DataError for floats and whole numbers of 32 bits, whose range is unknown.
     """
     if is_deep(image):
         image = Image.fromarray(np.rint(np.asarray(image, np.float32) * (255 / 65535)).astype(np.uint8))
@@ -173,10 +170,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def fingerprints(table: datasets.Dataset, column: str) -> Fingerprints:
-    """Return a digest of each row's encoded image; None if the row has none. Raises DataError.
-
-    Digests of files are cached by path, size and time of the last change.
-    """
+    """Return a digest of each row's encoded image, None without one; those of files are cached. Raises DataError."""
     found: Fingerprints = []
     for cells in read_cells(table.cast_column(column, datasets.Image(decode=False)), column):
         cells = [cell if cell != {"bytes": None, "path": None} else None for cell in cells]

@@ -105,9 +105,8 @@ def share_out(count: int, shares: int, seed: int) -> list[NDArray[np.int64]]:
 def share_out_images(wanted: Mapping[str, Sequence[Hashable]], seed: int) -> dict[str, list[int]]:
     """Give each image to one of the domains that want it, and return the rows that each domain gets.
 
-    `wanted` has a fingerprint for each row of a domain. Images that the same domains want are shared out
-    equally among them, at random; an image that a domain has in several rows stays in all of them. The rows
-    come in an order whose every beginning is a fair sample of them all.
+    `wanted` has a fingerprint for each row of a domain. Images that the same domains want are shared out equally among
+    them, at random, each with all of its rows. The rows come in an order whose every beginning is a fair sample.
     """
     rows: dict[Hashable, dict[str, list[int]]] = {}
     for name, fingerprints in wanted.items():
@@ -125,10 +124,7 @@ def share_out_images(wanted: Mapping[str, Sequence[Hashable]], seed: int) -> dic
 
 
 def join_rows(wanted: Mapping[str, Sequence[Sequence[Hashable]]]) -> dict[str, list[Hashable]]:
-    """Return the group of each row of each domain: rows that share a key are of one group.
-
-    Keys are fingerprints of the images of a row, in whatever column, and the row's group.
-    """
+    """Return the group of each row of each domain: rows that share a key, such as an image, are of one group."""
     parents: dict[Hashable, Hashable] = {}
 
     def root(key: Hashable) -> Hashable:
@@ -144,10 +140,7 @@ def join_rows(wanted: Mapping[str, Sequence[Sequence[Hashable]]]) -> dict[str, l
 
 
 def open_rows(config: SourceConfig, use: Use) -> datasets.Dataset:
-    """Return the rows to train on, or to measure with, that have an image and the values of `where`.
-
-    Raises DataError, naming what of the source is missing and what there is.
-    """
+    """Return the rows for one use that have an image and the values of `where`. Raises DataError if there are none."""
     return number_rows(config, use)[0]
 
 
@@ -178,17 +171,12 @@ def _read(config: SourceConfig, use: Use) -> datasets.Dataset:
     try:
         return _read_folder(Path(place), config, use) if Path(place).is_dir() else read_hub(config, split)
     except Exception as error:  # each of the library's builders has errors of its own
-        raise DataError(
-            f"source {config.source!r}, split {split!r} cannot be loaded: {describe_causes(error)}"
-            f"{_remedy(config, use)}"
-        ) from error
-
-
-def _remedy(config: SourceConfig, use: Use) -> str:
-    """Return the remedy for a missing test split; empty for other splits."""
-    if use == "train" or config.held_out:
-        return ""
-    return "; without a split to measure against, held_out = 0.1 takes a tenth of the training images for it"
+        message = f"source {config.source!r}, split {split!r} cannot be loaded: {describe_causes(error)}"
+        if use == "test" and not config.held_out:
+            message += (
+                "; without a split to measure against, held_out = 0.1 takes a tenth of the training images for it"
+            )
+        raise DataError(message) from error
 
 
 def _read_folder(root: Path, config: SourceConfig, use: Use) -> datasets.Dataset:
@@ -212,7 +200,7 @@ def _read_folder(root: Path, config: SourceConfig, use: Use) -> datasets.Dataset
         if zipped and all(name in zipped for name in names):
             packed = {name: _packed_folder(archive, name) for name, archive in zipped.items()}
             others = [*packed.values()]
-            return read_splits({name: ImageFolder(packed[name], others=others).read_whole for name in names}, split)
+            return read_splits({name: ImageFolder(packed[name], others=others).read for name in names}, split)
         if any(arrays_named(root, name) for name in names):
             return read_splits(array_splits(root), split)
         if has_images(root) and not named:
@@ -295,8 +283,7 @@ def _is_same(value: object, wanted: bool | int | str) -> bool:
 def _divide(table: datasets.Dataset, config: SourceConfig, use: Use, counts: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the mask of rows for one use: the held-out ones, or the others; all if none are held out.
 
-    Whole rows are held out, and all rows of a group together, so that no counterpart of an image that is
-    measured against is learned from.
+    All rows of a group go together, so that no counterpart of an image that is measured against is learned from.
     """
     if config.held_out is None:
         return np.ones(len(table), bool)

@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import datasets
 import h5py
@@ -43,29 +42,16 @@ TABLES = frozenset(
 )
 
 
-def npz_splits(folder: Path) -> Splits:
-    """Return the functions that read the splits of a folder of .npz files."""
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".npz")
-    return {file.stem: partial(_read_npz, file) for file in files}
-
-
-def hdf5_splits(folder: Path) -> Splits:
-    """Return the functions that read the splits of a folder of one HDF5 file. Raises DataError otherwise."""
-    file, *others = [file for file in folder.iterdir() if file.suffix.lower() in HDF5]
-    lists = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".txt")
-    if others or not lists:
-        raise DataError(f"{file} has to be the only HDF5 file, with lists of ids beside it such as train.txt")
-    return {ids.stem: partial(_read_hdf5, file, ids) for ids in lists}
-
-
-ARRAY_FILES = {".npz": npz_splits, **dict.fromkeys(HDF5, hdf5_splits)}
-
-
 def array_splits(folder: Path) -> Splits:
-    """Return the splits of a folder of arrays; none of anything else."""
-    suffixes = sorted({file.suffix.lower() for file in folder.iterdir()} & ARRAY_FILES.keys())
-    readers = {ARRAY_FILES[suffix]: None for suffix in suffixes}
-    return {name: read for splits in readers for name, read in splits(folder).items()}
+    """Return the splits of .npz files and of one HDF5 file with lists of ids. Raises DataError if it is not so."""
+    files = sorted(folder.iterdir())
+    splits: Splits = {}
+    if hdf5 := [file for file in files if file.suffix.lower() in HDF5]:
+        lists = [file for file in files if file.suffix.lower() == ".txt"]
+        if len(hdf5) > 1 or not lists:
+            raise DataError(f"{hdf5[0]} has to be the only HDF5 file, with lists of ids beside it such as train.txt")
+        splits = {ids.stem: partial(_read_hdf5, hdf5[0], ids) for ids in lists}
+    return splits | {file.stem: partial(_read_npz, file) for file in files if file.suffix.lower() == ".npz"}
 
 
 def arrays_named(folder: Path, split: str) -> bool:
@@ -107,7 +93,7 @@ def _read_npz(file: Path) -> datasets.Dataset:
     try:
         with file.open("rb") as handle, np.load(handle) as arrays:
             columns = {name: _column(_rows(arrays[name], f"{file}: {name}"), f"{file}: {name}") for name in arrays}
-    except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     return _table(columns, file)
 
@@ -253,9 +239,8 @@ def _names_all(table: datasets.Dataset, column: str) -> bool:
 def _places(root: Path, tables: Sequence[Path], described: bool) -> dict[Path, Path]:
     """Return where to link each table, so that the library finds the splits, in any case.
 
-    If every table names its split (Train.csv, testA.parquet, Train/0.csv), each has its own. Otherwise the library
-    decides, of names in lower case; of names that differ by case alone, those after the first stay. A README that
-    says which files there are is left to the library.
+    If every table names its split (Train.csv, testA.parquet, Train/0.csv), each has its own. Otherwise, or if a
+    README says which files there are, the library decides, of names in lower case unless they collide.
     """
     if described:
         return {file: file.relative_to(root) for file in tables}
@@ -359,7 +344,7 @@ def unzip(archive: Path) -> Path:
             raise DataError(f"{archive} cannot be unpacked: {error}") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-    visible = [inner for inner in folder.iterdir() if not is_hidden(inner.name)]
+    visible = [folder]
     while len(visible) == 1 and visible[0].is_dir():  # the folder that was packed
         folder = visible[0]
         visible = [inner for inner in folder.iterdir() if not is_hidden(inner.name)]
@@ -367,10 +352,7 @@ def unzip(archive: Path) -> Path:
 
 
 def _links_folder(tables: Sequence[Path], root: Path) -> Path:
-    """Return the folder of links to the tables of a source as they are now, in the cache of `datasets`.
-
-    The library's own cache confuses two folders of the same name and configurations.
-    """
+    """Return a folder in the cache of `datasets` for a source as it is now: its own confuses folders of one name."""
     state: list[Any] = [os.fsencode(root)]
     state += [(os.fsencode(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in tables]
     digest = hashlib.blake2b(repr(state).encode(), digest_size=8).hexdigest()

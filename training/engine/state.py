@@ -194,7 +194,7 @@ class RunningMeans:
 
 def build_generator(experiment: Experiment) -> CoupledGenerator:
     """Build the coupled generator."""
-    config, architecture = experiment.generator, experiment.generator_architecture
+    config, architecture = experiment.generator, experiment.architecture("generator")
     generator = CoupledGenerator(
         architecture,
         _channels(experiment),
@@ -213,7 +213,7 @@ def build_generator(experiment: Experiment) -> CoupledGenerator:
 
 def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
     """Build the coupled discriminator."""
-    config, architecture = experiment.discriminator, experiment.discriminator_architecture
+    config, architecture = experiment.discriminator, experiment.architecture("discriminator")
     discriminator = CoupledDiscriminator(
         architecture,
         _channels(experiment),
@@ -228,7 +228,7 @@ def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
 
 def build_encoder(experiment: Experiment) -> CoupledEncoder:
     """Build the coupled encoder, images -> latents."""
-    config, architecture = experiment.encoder, experiment.encoder_architecture
+    config, architecture = experiment.encoder, experiment.architecture("encoder")
     outputs = {"latent": experiment.latent_dim}
     encoder = CoupledEncoder(
         architecture,

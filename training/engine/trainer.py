@@ -92,7 +92,7 @@ class DiscriminatorUpdate:
     ) -> None:
         self._state, self._augment, self._auxiliary, self._fabric = state, augment, auxiliary, fabric
         self._config, self._learner = experiment.discriminator, state.learners["discriminator"]
-        self._normalises = any(layer.norm == "batch" for layer in experiment.discriminator_architecture.layers)
+        self._normalises = any(layer.norm == "batch" for layer in experiment.architecture("discriminator").layers)
         labels = self._config.real_label, self._config.fake_label
         self._loss = adversarial_loss(experiment.loss, *labels)
 

@@ -1,7 +1,6 @@
-"""Adversarial losses: siblings of one signature, by name.
+"""Adversarial losses and penalties by name.
 
-Each has a discriminator's side (logits of real and of fake images, [B] each -> a scalar to minimise) and
-a generator's side (the same arguments -> a scalar to minimise).
+A loss has a discriminator's and a generator's side: logits [B] of real and of fake images -> a scalar to minimise.
 """
 
 from __future__ import annotations
@@ -23,33 +22,33 @@ Cost = Callable[[Tensor], Tensor]  # of each logit
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """What each side minimises, and whether the generator's loss needs real images.
-
-    `smoothed`, where the loss is one of labels, makes the same loss with other labels of real and of fake
-    images in the discriminator's side than 1 and 0 (Salimans et al. 2016, section 3.4).
-
-    `sides`, if the discriminator's loss is the mean of a cost of each real and one of each fake logit, are
-    these two; `boundary`, if one logit separates real from fake images, is that logit.
-    """
+    """What each side minimises."""
 
     about: str
     discriminator: Objective
     generator: Objective
     needs_real: bool = False
+    """Whether the generator's side depends on real images."""
     smoothed: Callable[[float, float], AdversarialLoss] | None = None
+    """Of a loss with labels: makes it with other labels of real and of fake images in the discriminator's side than
+    1 and 0 (Salimans et al. 2016, section 3.4)."""
     sides: tuple[Cost, Cost] | None = None
+    """The costs of a real and of a fake logit, if their mean is the discriminator's loss."""
     boundary: float | None = None
+    """The logit that separates real from fake images, if one does."""
 
 
 def _of_sides(
     about: str, real_cost: Cost, fake_cost: Cost, generator: Objective, boundary: float | None = None
 ) -> AdversarialLoss:
     """Make a loss whose discriminator's side is the mean of a cost of real and one of fake logits."""
-
-    def discriminator(real: Tensor, fake: Tensor) -> Tensor:
-        return (real_cost(real) + fake_cost(fake)).mean()
-
-    return AdversarialLoss(about, discriminator, generator, sides=(real_cost, fake_cost), boundary=boundary)
+    return AdversarialLoss(
+        about,
+        lambda real, fake: (real_cost(real) + fake_cost(fake)).mean(),
+        generator,
+        sides=(real_cost, fake_cost),
+        boundary=boundary,
+    )
 
 
 def _of_labels(
@@ -60,75 +59,51 @@ def _of_labels(
     fake_label: float = 0.0,
 ) -> AdversarialLoss:
     """Make a loss from the cost of a logit at a label, and the logit of a label; the generator's label is 1."""
-
-    def generator(_real: Tensor, fake: Tensor) -> Tensor:
-        return cost(fake, 1.0).mean()
-
-    real_cost, fake_cost = partial(_at, cost, real_label), partial(_at, cost, fake_label)
-    loss = _of_sides(about, real_cost, fake_cost, generator, logit_of((real_label + fake_label) / 2))
+    loss = _of_sides(
+        about,
+        lambda real: cost(real, real_label),
+        lambda fake: cost(fake, fake_label),
+        lambda _real, fake: cost(fake, 1.0).mean(),
+        logit_of((real_label + fake_label) / 2),
+    )
     return replace(loss, smoothed=partial(_of_labels, about, cost, logit_of))
-
-
-def _at(cost: Callable[[Tensor, float], Tensor], label: float, logits: Tensor) -> Tensor:
-    return cost(logits, label)
-
-
-def _log_odds(share: float) -> float:
-    return math.log(share / (1.0 - share))
-
-
-def _cross_entropy(logits: Tensor, label: float) -> Tensor:
-    return label * softplus(-logits) + (1.0 - label) * softplus(logits)
-
-
-def _half_square(logits: Tensor, label: float) -> Tensor:
-    return (logits - label).square() / 2
-
-
-def _critic_generator(_real: Tensor, fake: Tensor) -> Tensor:
-    return -fake.mean()
-
-
-def _relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    return softplus(fake - real).mean()
-
-
-def _relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
-    return softplus(real - fake).mean()
 
 
 LOSSES = {
     "ce": _of_labels(
-        "cross entropy, non-saturating for the generator (Goodfellow et al. 2014, section 3)", _cross_entropy, _log_odds
+        "cross entropy, non-saturating for the generator (Goodfellow et al. 2014, section 3)",
+        lambda logits, label: label * softplus(-logits) + (1.0 - label) * softplus(logits),
+        lambda share: math.log(share / (1.0 - share)),
     ),
-    "lsgan": _of_labels("least squares, with labels 1 and 0 (Mao et al. 2017, equation 9)", _half_square, float),
+    "lsgan": _of_labels(
+        "least squares, with labels 1 and 0 (Mao et al. 2017, equation 9)",
+        lambda logits, label: (logits - label).square() / 2,
+        float,
+    ),
     "wgan": _of_sides(
         "difference of mean logits (Arjovsky et al. 2017, algorithm 1); needs a clip or a gradient penalty",
         lambda real: -real,
         lambda fake: fake,
-        _critic_generator,
+        lambda _real, fake: -fake.mean(),
     ),
     "hinge": _of_sides(
         "hinge of the discriminator, mean logit of the generator (Miyato et al. 2018, equations 16 and 17)",
         lambda real: relu(1.0 - real),
         lambda fake: relu(1.0 + fake),
-        _critic_generator,
+        lambda _real, fake: -fake.mean(),
         boundary=0.0,
     ),
     "relativistic": AdversarialLoss(
         "relativistic pairing of real and fake images (Huang et al. 2024, R3GAN, equation 2)",
-        _relativistic_discriminator,
-        _relativistic_generator,
+        lambda real, fake: softplus(fake - real).mean(),
+        lambda real, fake: softplus(real - fake).mean(),
         needs_real=True,
     ),
 }
 
 
 def sum_over_domains(objective: Objective, real: Images, fake: Images) -> Tensor:
-    """Return the sum of each domain's loss, of logits [B] by domain.
-
-    A sum, not a mean: a domain's gradient does not depend on how many other domains there are.
-    """
+    """Return the sum of the domains' losses, of logits [B]: more domains do not change the gradient of one."""
     return torch.stack([objective(real[name], logits) for name, logits in fake.items()]).sum()
 
 
@@ -140,15 +115,12 @@ def adversarial_loss(name: str, real_label: float, fake_label: float) -> Adversa
 
 @dataclass(frozen=True)
 class Penalty:
-    """A penalty: a place in PLACES where gradients are taken, and their cost.
-
-    `cost` takes images [B, C, H, W] and their logits [B], by domain, and returns a scalar; the images need
-    `requires_grad` before the logits are computed from them.
-    """
+    """A penalty on gradients at the images of a place, which is one of PLACES."""
 
     about: str
     place: str
     cost: Callable[[Images, Images], Tensor]
+    """Images [B, C, H, W] that require gradients and their logits [B], by domain -> a scalar."""
 
 
 def half_square(images: Images, logits: Images) -> Tensor:

@@ -1,9 +1,8 @@
 """Losses beside the adversarial one, by name: coupling losses of the generator, auxiliary losses of the discriminator.
 
-Most coupling losses hold the images of a pair together, beside shared layers; some hold them to real images. Each
-takes the generated images and the inputs that it requires. Each auxiliary loss takes the predictions of the
-discriminator and of its EMA. All return a scalar to minimise: a sum over domains, as the adversarial loss is, so
-that a weight means the same for any number of them. Axes: B batch, Z latent, F features, K classes, C channels, H, W.
+Most coupling losses hold the images of a pair together, beside shared layers; some hold them to real images. All
+return a scalar to minimise: a sum over domains, as the adversarial loss is, so that a weight means the same for any
+number of them. Axes: B batch, Z latent, F features, K classes, C channels, H, W.
 """
 
 from __future__ import annotations
@@ -64,8 +63,7 @@ class Coupling:
 def semantic(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     """Return the spread over domains of the probabilities of classes or attributes.
 
-    They come from classifiers trained on the real images of each domain alone, so nothing paired is needed, but
-    labels are.
+    Each domain's classifier is trained on its real images alone: that needs labels, and no pairs.
     """
     return _spread([inputs.classify[name](batch) for name, batch in generated.images.items()])
 
@@ -73,27 +71,23 @@ def semantic(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
 def weights(_generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     """Return the spread over domains of each weight of the first own layers, summed over weights."""
     rows = islice(zip(*inputs.weights.values(), strict=True), inputs.layers)
-    return torch.stack([_spread(same) for row in rows for same in zip(*row, strict=True)]).sum()
+    return _sum(_spread(same) for row in rows for same in zip(*row, strict=True))
 
 
 def features(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     """Return the spread over domains of the outputs of the first own layers, summed over layers."""
     rows = islice(zip(*generated.features.values(), strict=True), inputs.layers)
-    return torch.stack([_spread(same) for same in rows]).sum()
+    return _sum(_spread(same) for same in rows)
 
 
 def cycle(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     """Sum, over domains, the mean absolute difference between latents and the encoder's of their images."""
     assert inputs.encode  # an experiment with this loss has an encoder
-    predicted = inputs.encode(generated.images)
-    return torch.stack([(latents - generated.latents).abs().mean() for latents in predicted.values()]).sum()
+    return _sum((latents - generated.latents).abs().mean() for latents in inputs.encode(generated.images).values())
 
 
 def content(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
-    """Return the spread over domains of the images' content.
-
-    That is the last features of a network of image classes (Gatys et al. 2016, equation 1).
-    """
+    """Return the spread over domains of the images' content, the last features (Gatys et al. 2016, equation 1)."""
     return _spread([inputs.image_features[name](batch)[-1] for name, batch in generated.images.items()])
 
 
@@ -109,13 +103,12 @@ def style(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
         predicted = inputs.image_features[name](batch)[:-1]
         by_layer = [(_gram(a) - _gram(b)).square().mean() for a, b in zip(predicted, target, strict=True)]
         losses.append(torch.stack(by_layer).mean())
-    return torch.stack(losses).sum()
+    return _sum(losses)
 
 
 def reconstruction(generated: GeneratedBatch, _inputs: CouplingInputs) -> Tensor:
     """Sum, over domains, the Huber loss between generated and real images, whose minimum is their mean."""
-    losses = [huber_loss(batch, generated.real[name]) for name, batch in generated.images.items()]
-    return torch.stack(losses).sum()
+    return _sum(huber_loss(batch, generated.real[name]) for name, batch in generated.images.items())
 
 
 def pixels(generated: GeneratedBatch, _inputs: CouplingInputs) -> Tensor:
@@ -173,7 +166,8 @@ class AuxiliaryLoss:
 
 def labels(inputs: AuxiliaryInputs) -> Tensor:
     """Return the cross entropy of the labelled images' classes (Liu & Tuzel 2016, section 5)."""
-    return _sum(cross_entropy(read.float(), inputs.labels[name]) for name, read in inputs.labelled.items())
+    logits = inputs.discriminator.classify({name: inputs.augmented[name] for name in inputs.labels})
+    return _sum(cross_entropy(read.float(), inputs.labels[name]) for name, read in logits.items())
 
 
 def pair_features(inputs: AuxiliaryInputs) -> Tensor:
@@ -181,7 +175,8 @@ def pair_features(inputs: AuxiliaryInputs) -> Tensor:
 
     For two domains that is the squared distance between them, as the official code has it.
     """
-    stacked = torch.stack([batch.float() for batch in inputs.features.values()])
+    features = inputs.discriminator.features(inputs.generated)
+    stacked = torch.stack([batch.float() for batch in features.values()])
     return 2.0 * (stacked - stacked.mean(0)).square().sum((0, 2)).mean()
 
 
@@ -190,21 +185,19 @@ def pseudo_labels(inputs: AuxiliaryInputs) -> Tensor:
 
     The EMA sees the images as they are, the discriminator augmented ones (Sohn et al. 2020, equation 4).
     """
-    return _sum(
-        _pseudo_label_loss(read, inputs.ema_probabilities[name], inputs.confidence)
-        for name, read in inputs.unlabelled.items()
-    )
+    logits, ema_probabilities = inputs.unlabelled, inputs.ema_probabilities(inputs.without_labels(inputs.real))
+    return _sum(_pseudo_label_loss(read, ema_probabilities[name], inputs.confidence) for name, read in logits.items())
 
 
 def pair_labels(inputs: AuxiliaryInputs) -> Tensor:
     """Return the cross entropy of generated images of unlabelled domains with the class of their pair.
 
-    It is the EMA's class, if confident, of the pair's images of labelled domains.
+    It is the EMA's class, if confident, by the mean over the pair's images of labelled domains.
     """
-    ema_probabilities, confidence = inputs.ema_pair_probabilities, inputs.confidence
-    return _sum(
-        _pseudo_label_loss(read, ema_probabilities, confidence) for read in inputs.generated_unlabelled.values()
-    )
+    by_domain = inputs.ema_probabilities({name: inputs.generated[name] for name in inputs.labels})
+    ema_probabilities = torch.stack(list(by_domain.values())).mean(0)
+    logits = inputs.discriminator.classify(inputs.without_labels(inputs.generated))
+    return _sum(_pseudo_label_loss(read, ema_probabilities, inputs.confidence) for read in logits.values())
 
 
 def entropy(inputs: AuxiliaryInputs) -> Tensor:
@@ -249,7 +242,7 @@ class Classifying(Protocol):
 
 @dataclass(frozen=True)
 class AuxiliaryInputs:
-    """Images of a step, and lazily the predictions of the discriminator and of its EMA, each by domain."""
+    """Images of a step by domain, and the networks that classify them."""
 
     discriminator: Classifying
     ema_discriminator: Classifying
@@ -265,41 +258,17 @@ class AuxiliaryInputs:
     """[B, C, H, W], generated pairs, detached."""
 
     @cached_property
-    def labelled(self) -> Images:
-        """The discriminator's logits of the labelled images."""
-        return self.discriminator.classify({name: self.augmented[name] for name in self.labels})
-
-    @cached_property
     def unlabelled(self) -> Images:
         """The discriminator's logits of the unlabelled images."""
-        return self.discriminator.classify(self._without_labels(self.augmented))
+        return self.discriminator.classify(self.without_labels(self.augmented))
 
-    @cached_property
-    def generated_unlabelled(self) -> Images:
-        """The discriminator's logits of the generated images of unlabelled domains."""
-        return self.discriminator.classify(self._without_labels(self.generated))
-
-    @cached_property
-    def ema_probabilities(self) -> Images:
-        """The EMA's probabilities of the unlabelled images."""
-        return self._ema_probabilities(self._without_labels(self.real))
-
-    @cached_property
-    def ema_pair_probabilities(self) -> Tensor:
-        """The EMA's probabilities of pairs: the mean over their images of labelled domains."""
-        read = self._ema_probabilities({name: self.generated[name] for name in self.labels})
-        return torch.stack(list(read.values())).mean(0)
-
-    @cached_property
-    def features(self) -> Images:
-        """The discriminator's features of the generated images."""
-        return self.discriminator.features(self.generated)
-
-    def _without_labels(self, images: Images) -> Images:
+    def without_labels(self, images: Images) -> Images:
+        """Return the images of unlabelled domains."""
         return {name: batch for name, batch in images.items() if name not in self.labels}
 
     @torch.no_grad()
-    def _ema_probabilities(self, images: Images) -> Images:
+    def ema_probabilities(self, images: Images) -> Images:
+        """Return the EMA's probabilities of the classes of images."""
         return {name: logits.float().softmax(1) for name, logits in self.ema_discriminator.classify(images).items()}
 
 

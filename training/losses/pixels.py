@@ -1,8 +1,8 @@
 """Functions of pixels: augmentations (DiffAugment, Zhao et al. 2020), transforms and ranges.
 
-Augmentations are differentiable, of images float [B, C, H, W]. The discriminator's real and generated inputs are
-augmented alike, so that it does not memorise a small set and the generator does not learn the augmentations.
-Each image is augmented at random. Transforms make one domain from another: uint8 to uint8.
+Augmentations are differentiable, of images float [B, C, H, W], each at random. The discriminator's real and generated
+inputs are augmented alike, so that it does not memorise a small set and the generator does not learn the augmentations.
+Transforms make one domain from another: uint8 to uint8.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ HOLE = 1 / 2  # side of a cutout, of the image's
 REACH = (1 / 4, 1 / 8, 1 / 8, 1 / 5, 1 / 7, 1 / 7)  # turn, two scales, shear; moves, of half a side
 KNOTS = 5  # along a side, of the grid that an elastic augmentation moves
 STRETCH = 0.08  # standard deviation of a knot's move, of half a side
-Transform = Callable[[Tensor], Tensor]
 Images = dict[str, Tensor]  # by domain
 RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # of a last activation, and so of the images
 
@@ -69,10 +68,7 @@ def _affine(images: Tensor) -> Tensor:
 
 
 def _elastic(images: Tensor) -> Tensor:
-    """Deform elastically (Simard et al. 2003, section 2): random moves of a grid of knots, interpolated between them.
-
-    The interpolation replaces their convolution by a Gaussian.
-    """
+    """Deform elastically (Simard et al. 2003, section 2), by interpolated random moves of knots in place of blurred."""
     size = list(images.shape)
     still = torch.eye(2, 3, dtype=images.dtype, device=images.device).expand(len(images), 2, 3)
     moves = STRETCH * torch.randn(len(images), 2, KNOTS, KNOTS, device=images.device).to(images)
@@ -104,26 +100,18 @@ AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _identity(images: Tensor) -> Tensor:
-    return images
-
-
 def _edge(images: Tensor) -> Tensor:
     """Dilate by 3x3 and subtract the image, as the official code makes its edges."""
     grey = images.float()
     return (max_pool2d(grey, 3, stride=1, padding=1) - grey).to(torch.uint8)
 
 
-def _negative(images: Tensor) -> Tensor:
-    return 255 - images
-
-
-def _rotate(images: Tensor) -> Tensor:
-    """Turn by 90 degrees counter-clockwise."""
-    return images.rot90(1, (2, 3))
-
-
-TRANSFORMS: dict[str, Transform] = {"identity": _identity, "edge": _edge, "negative": _negative, "rotate": _rotate}
+TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda images: images,
+    "edge": _edge,
+    "negative": lambda images: 255 - images,
+    "rotate": lambda images: images.rot90(1, (2, 3)),  # by 90 degrees, counter-clockwise
+}
 
 
 def transform(images: Tensor, name: str, batch: int = 4096) -> Tensor:

@@ -156,13 +156,12 @@ def generate(generator: CoupledGenerator, latents: Tensor, batch: int = 256) -> 
     """Generate the pairs of latents [B, Z] in evaluation mode: {domain: uint8 [B, C, H, W]} on the CPU."""
     was_training, device = generator.training, next(generator.parameters()).device
     generator.eval()
-    parts = [_to_bytes(generator(part.to(device)), generator.image_range) for part in latents.split(batch)]
+    parts = [
+        {name: to_bytes(images, generator.image_range).cpu() for name, images in generator(part.to(device)).items()}
+        for part in latents.split(batch)
+    ]
     generator.train(was_training)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _to_bytes(images: Images, image_range: tuple[float, float]) -> Images:
-    return {name: to_bytes(batch, image_range).cpu() for name, batch in images.items()}
 
 
 class AdaptedClassifier(nn.Module):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -72,13 +72,7 @@ class Layers(nn.Sequential):
     """Layers of an architecture as one flat sequence of modules."""
 
     lengths: tuple[tuple[Layer, int], ...] = ()
-
-    @classmethod
-    def of_rows(cls, rows: Sequence[tuple[Layer, list[nn.Module]]]) -> Self:
-        """Join the modules of each layer."""
-        layers = cls(*(module for _, modules in rows for module in modules))
-        layers.lengths = tuple((layer, len(modules)) for layer, modules in rows)
-        return layers
+    """Each layer, and the number of its modules."""
 
     def rows(self) -> list[tuple[Layer, list[nn.Module]]]:
         """Return each layer with its modules."""
@@ -134,20 +128,17 @@ def build(layers: Sequence[Layer], shape: Shape, width: float, outputs: dict[str
 
     `outputs` resolves the widths that are names; the others are multiplied by `width`.
     """
-    rows: list[tuple[Layer, list[nn.Module]]] = []
+    rows: list[list[nn.Module]] = []
     for layer in layers:
         out = outputs[layer.out] if isinstance(layer.out, str) else max(1, round(layer.out * width))
-        enlarged, shape = _enlarge(layer, shape)
-        operation, shape = (_block if layer.skip else OPERATIONS[layer.operation])(layer, shape, out)
-        flat = isinstance(operation[-1], nn.Linear)
-        rows.append((layer, [*enlarged, *operation, *_finish(layer, out, flat)]))
-    return Layers.of_rows(rows), shape
-
-
-def _enlarge(layer: Layer, shape: Shape) -> Built:
-    channels, height, width = shape
-    modules: list[nn.Module] = [nn.Upsample(scale_factor=layer.enlarge)] if layer.enlarge > 1 else []
-    return modules, (channels, height * layer.enlarge, width * layer.enlarge)
+        enlarged = [nn.Upsample(scale_factor=layer.enlarge)] if layer.enlarge > 1 else []
+        channels, *sides = shape
+        large = channels, sides[0] * layer.enlarge, sides[1] * layer.enlarge
+        operation, shape = (_block if layer.skip else OPERATIONS[layer.operation])(layer, large, out)
+        rows.append([*enlarged, *operation, *_finish(layer, out, flat=isinstance(operation[-1], nn.Linear))])
+    built = Layers(*(module for modules in rows for module in modules))
+    built.lengths = tuple((layer, len(modules)) for layer, modules in zip(layers, rows, strict=True))
+    return built, shape
 
 
 def _conv(layer: Layer, shape: Shape, out: int) -> Built:

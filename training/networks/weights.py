@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Generic, TypeVar
 
 import torch
@@ -21,11 +22,9 @@ Make = Callable[[Iterable[nn.Parameter], float, tuple[float, float], float], Opt
 def initialise(network: nn.Module, name: str, bias: float = 0.0, slope: float | None = None) -> None:
     """Initialise the weights of every linear operation by the method of that name in INITIALISERS.
 
-    Their biases are set to `bias`, and PReLUs to `slope`, or to that of their layer if it is None.
-    Normalisations stay as they are.
-
-    Then layers with `spectral` are normalised: they use their weight over its largest singular
-    value, which each forward of training estimates a little better (Miyato et al. 2018, algorithm 1).
+    Their biases are set to `bias`, and PReLUs to `slope` unless it is None. Then layers with `spectral` are
+    normalised: they use their weight over its largest singular value, which each forward of training estimates a
+    little better (Miyato et al. 2018, algorithm 1).
     """
     for module in network.modules():
         if isinstance(module, LINEAR):
@@ -34,54 +33,24 @@ def initialise(network: nn.Module, name: str, bias: float = 0.0, slope: float | 
                 nn.init.constant_(module.bias, bias)
         elif isinstance(module, nn.PReLU) and slope is not None:
             nn.init.constant_(module.weight, slope)
-    for operation in [operation for operation in _spectral(network) if isinstance(operation, LINEAR)]:
-        spectral_norm(operation)
+    rows = [row for part in network.modules() if isinstance(part, Layers) for row in part.rows()]
+    for layer, modules in rows:
+        for operation in modules if layer.spectral else ():
+            if isinstance(operation, LINEAR):
+                spectral_norm(operation)
 
 
-def _spectral(network: nn.Module) -> list[nn.Module]:
-    parts = [part for part in network.modules() if isinstance(part, Layers)]
-    return [module for part in parts for layer, row in part.rows() if layer.spectral for module in row]
-
-
-def _normal(weight: Tensor) -> None:
-    nn.init.normal_(weight, 0.0, 0.02)  # Radford et al. 2016, section 4
-
-
-def _xavier(weight: Tensor) -> None:
-    nn.init.xavier_uniform_(weight, math.sqrt(2))  # the official code's
-
-
-def _he(weight: Tensor) -> None:
-    nn.init.kaiming_normal_(weight, a=0.2)
-
-
-def _uniform(weight: Tensor) -> None:
-    nn.init.kaiming_uniform_(weight, a=math.sqrt(5))  # PyTorch's own
-
-
-INITIALISERS: dict[str, Callable[[Tensor], None]] = {
-    "normal": _normal,
-    "xavier": _xavier,
-    "he": _he,
-    "uniform": _uniform,
+INITIALISERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "normal": partial(nn.init.normal_, std=0.02),  # Radford et al. 2016, section 4
+    "xavier": partial(nn.init.xavier_uniform_, gain=math.sqrt(2)),  # the official code's
+    "he": partial(nn.init.kaiming_normal_, a=0.2),
+    "uniform": partial(nn.init.kaiming_uniform_, a=math.sqrt(5)),  # PyTorch's own
 }
-
-
-def _adam(weights: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], decay: float) -> Optimizer:
-    return Adam(weights, rate, betas, weight_decay=decay, fused=True)
-
-
-def _sgd(weights: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], decay: float) -> Optimizer:
-    return SGD(weights, rate, momentum=betas[0], weight_decay=decay)
-
-
-def _rmsprop(weights: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], decay: float) -> Optimizer:
-    return RMSprop(weights, rate, alpha=betas[1], weight_decay=decay)
-
-
-OPTIMISERS: dict[str, Make] = {"adam": _adam, "sgd": _sgd, "rmsprop": _rmsprop}
-
-
+OPTIMISERS: dict[str, Make] = {
+    "adam": lambda weights, rate, betas, decay: Adam(weights, rate, betas, weight_decay=decay, fused=True),
+    "sgd": lambda weights, rate, betas, decay: SGD(weights, rate, momentum=betas[0], weight_decay=decay),
+    "rmsprop": lambda weights, rate, betas, decay: RMSprop(weights, rate, alpha=betas[1], weight_decay=decay),
+}
 Network = TypeVar("Network", bound=nn.Module)
 SINGULAR_VECTORS = ("._u", "._v")  # buffers of torch.nn.utils.parametrizations.spectral_norm
 
@@ -90,15 +59,15 @@ SINGULAR_VECTORS = ("._u", "._v")  # buffers of torch.nn.utils.parametrizations.
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Move every floating weight and buffer of `average` by (1 - decay) towards the network's.
 
-    Buffers are averaged too: with other batch statistics an averaged generator generates grey noise. The singular
-    vectors of spectral normalisation are copied instead, because a mean of unit vectors is not one.
+    Buffers too: with other batch statistics an averaged generator generates noise. Singular vectors of spectral
+    normalisation are copied: a mean of unit vectors is not one.
     """
     mine, theirs = average.state_dict(), network.state_dict()
-    floating = [
+    averaged = [
         name for name, value in mine.items() if value.is_floating_point() and not name.endswith(SINGULAR_VECTORS)
     ]
-    torch._foreach_lerp_([mine[name] for name in floating], [theirs[name] for name in floating], 1.0 - decay)
-    for name in mine.keys() - set(floating):
+    torch._foreach_lerp_([mine[name] for name in averaged], [theirs[name] for name in averaged], 1.0 - decay)
+    for name in mine.keys() - set(averaged):
         mine[name].copy_(theirs[name])
 
 

@@ -10,9 +10,9 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -28,6 +28,7 @@ from training.errors import DataError, RunError
 from training.files import expecting, write_tensors
 from training.losses.auxiliary import label_distribution, label_loss, label_probability, most_probable
 from training.losses.pixels import AUGMENTATIONS, from_bytes
+from training.networks.coupled import AdaptedClassifier
 from training.networks.layers import build
 from training.zoo import CLASSIFIERS
 
@@ -95,9 +96,7 @@ class Classifier(nn.Module):
         """Return a differentiable function from float images of that range to probabilities."""
         low, high = image_range
         scale = (RANGE[1] - RANGE[0]) / (high - low)
-        return lambda images: (
-            label_distribution(self.labelling, self.last(self.body((images - low) * scale + RANGE[0]))).probs
-        )
+        return lambda images: label_distribution(self.labelling, self.logits((images - low) * scale + RANGE[0])).probs
 
 
 def fit(
@@ -137,10 +136,7 @@ def train_once(network: nn.Module, loss: Callable[[], Tensor], steps: int) -> No
 
 
 def classifier_file(folder: Path, domain: DomainConfig, size: tuple[int, int]) -> Path:
-    """Name the file of the classifier of a domain's images of that height and width.
-
-    Its last part is a digest of all that the images depend on, so that other domains have other files.
-    """
+    """Name a domain's classifier by its source and a digest of all that its images, of height and width, depend on."""
     images = json.dumps([domain.image_fields(), size], sort_keys=True)
     digest = hashlib.sha256(images.encode()).hexdigest()[:8]
     return folder / f"{Path(domain.source).name}_{domain.transform}_{digest}.pt"
@@ -184,45 +180,26 @@ def _remedy(file: Path) -> str:
     return f"python -m training.train_classifier RECIPE.toml --classifiers {file.parent} makes it"
 
 
-class ImageClassifier(Protocol):
-    """A classifier of images: one trained by itself, or one that was adapted."""
-
-    labelling: str
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return the logits [B, K] of uint8 images [B, C, H, W]."""
-        ...
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Return its weights, which are on one device."""
-        ...
+ImageClassifier = Classifier | AdaptedClassifier
 
 
-@torch.inference_mode()
-def classify(classifier: ImageClassifier, images: Tensor, batch: int = INFERENCE_BATCH) -> Tensor:
+def classify(classifier: ImageClassifier, images: Tensor) -> Tensor:
     """Return the labels of images, int64: classes [N], or attributes [N, K]."""
-    return _predict(classifier, images, batch, most_probable)
+    return _predict(classifier, images, most_probable)
 
 
-@torch.inference_mode()
 def confidence(classifier: ImageClassifier, images: Tensor, batch: int = INFERENCE_BATCH) -> Tensor:
     """Return the probability of each image's most probable labels: [N]."""
-    return _predict(classifier, images, batch, label_probability)
+    return _predict(classifier, images, label_probability, batch)
 
 
 def accuracy(classifier: ImageClassifier, test_set: ImageSet) -> Tensor:
-    """Return the accuracy on labelled images: a scalar, or one an attribute [K].
-
-    Raises DataError if there are no labels.
-    """
+    """Return the accuracy on labelled images: a scalar, or one an attribute [K]. Raises DataError without labels."""
     return (classify(classifier, test_set.images) == labels_of(test_set)).float().mean(0)
 
 
 def accuracy_by_class(classifier: ImageClassifier, test_set: ImageSet, classes: int) -> dict[int, float]:
-    """Return the share of each class' images that are classified right, of the classes that have any.
-
-    Raises DataError if there are no labels.
-    """
+    """Return the accuracy on each class that has images. Raises DataError without labels."""
     labels = labels_of(test_set)
     right = (classify(classifier, test_set.images) == labels).float()
     return {k: float(right[labels == k].mean()) for k in range(classes) if (labels == k).any()}
@@ -235,8 +212,12 @@ def labels_of(images: ImageSet) -> Tensor:
     return images.labels
 
 
+@torch.inference_mode()
 def _predict(
-    classifier: ImageClassifier, images: Tensor, batch: int, statistic: Callable[[Distribution], Tensor]
+    classifier: ImageClassifier,
+    images: Tensor,
+    statistic: Callable[[Distribution], Tensor],
+    batch: int = INFERENCE_BATCH,
 ) -> Tensor:
     device = next(classifier.parameters()).device
     parts = (classifier(part.to(device)) for part in images.split(batch))

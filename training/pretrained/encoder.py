@@ -139,12 +139,15 @@ class EncoderLoss:
         for step in self._encoder.iterates(images):
             for name, (found, reconstructed) in step.items():
                 known = len(latents)
-                self._add(parts, latent=(found[:known] - latents).square().mean())
-                self._add(parts, pixel=((reconstructed[known:] - real[name]) * self._scale).square().mean())
-                self._add(parts, feature=self._feature(name, real[name], reconstructed[known:]))
-                self._add(parts, prior=self._prior(found[known:]))
-        weights = {name: getattr(self._recipe, f"{name}_weight") for name in parts}
-        return sum((weights[name] * part for name, part in parts.items()), latents.new_zeros(())), parts
+                costs = {
+                    "latent": (found[:known] - latents).square().mean(),
+                    "pixel": ((reconstructed[known:] - real[name]) * self._scale).square().mean(),
+                    "feature": self._feature(name, real[name], reconstructed[known:]),
+                    "prior": self._prior(found[known:]),
+                }
+                parts = {part: parts.get(part, 0.0) + cost for part, cost in costs.items()}
+        weighted = (getattr(self._recipe, f"{name}_weight") * part for name, part in parts.items())
+        return sum(weighted, latents.new_zeros(())), parts
 
     def _feature(self, domain: str, real: Tensor, reconstructed: Tensor) -> Tensor:
         if not self._recipe.feature_weight:
@@ -157,11 +160,6 @@ class EncoderLoss:
     def _prior(self, latents: Tensor) -> Tensor:
         variance = 1.0 if self._encoder.prior.distribution == "normal" else 1 / 3
         return (latents.square().mean(1) / variance - 1).square().mean()
-
-    @staticmethod
-    def _add(parts: dict[str, Tensor], **values: Tensor) -> None:
-        for name, value in values.items():
-            parts[name] = parts.get(name, 0.0) + value
 
 
 def descend(

@@ -32,10 +32,7 @@ from training.zoo import FEATURES
 
 ARCHITECTURE = FEATURES["vgg19"]
 FEATURE_LAYERS = (0, 2, 4, 8, 12, 13)  # rows: the first convolution of each block, and the second of the last
-VGG_MEAN, VGG_DEVIATION = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # of the training images of torchvision's weights
+VGG_MEAN, VGG_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's training images
 Weights = dict[str, Tensor]
 HUB_FILE = "model.safetensors"
 _read_pickled = partial(torch.load, map_location="cpu", weights_only=True)
@@ -78,15 +75,12 @@ def load_vgg19(name: str) -> VGG19:
     file = find_weights(name)
     state = read_weights(file)
     with expecting("the weights of VGG19 as torchvision names them", file):
-        given = [state[name] for name in sorted(filter(_is_feature, state), key=_place)]
+        names = [name for name in state if name.startswith("features.")]
+        given = [state[name] for name in sorted(names, key=_place)]
         network = VGG19(len(given[0]) / 64)
         own = network.rows.state_dict()
         network.rows.load_state_dict(dict(zip(own, given[: len(own)], strict=True)))
     return network.eval()
-
-
-def _is_feature(name: str) -> bool:
-    return name.startswith("features.")
 
 
 def _place(name: str) -> tuple[int, bool]:
@@ -96,10 +90,9 @@ def _place(name: str) -> tuple[int, bool]:
 
 
 def find_weights(name: str) -> Path:
-    """Return the file of that name or, without a file's suffix, the hub's weights of that name.
+    """Return the weights of that name: a file, by its suffix; else in a folder, also below $COGAN_DATA; else the hub's.
 
-    A folder of the name's last part below $COGAN_DATA comes before the hub. Raises RunError if there is
-    no such file.
+    Raises RunError if there is no such file.
     """
     place = Path(locate(name))
     if Path(name).suffix in READERS or place.is_dir():
@@ -215,10 +208,7 @@ LossNetworks = Mapping[str, Mapping[str, LossNetwork]]  # by coupling and domain
 
 
 def load_loss_networks(experiment: Experiment) -> LossNetworks:
-    """Load the loss networks of an experiment's couplings.
-
-    Raises RunError if one is missing, and ConfigError if domains have different classes.
-    """
+    """Load what couplings compare by. Raises RunError if one is missing, ConfigError if domains' classes differ."""
     return {
         coupling.name: LOADERS[COUPLINGS[coupling.name].requires](coupling, experiment)
         for coupling in experiment.couplings
@@ -239,8 +229,7 @@ def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[st
 
 def _feature_network(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, LossNetwork]:
     name = coupling.feature_network
-    known = name in PACKAGES
-    network = EfficientNetLite(name, loss_side(experiment.size)) if known else load_vgg19(name)
+    network = EfficientNetLite(name, loss_side(experiment.size)) if name in PACKAGES else load_vgg19(name)
     return dict.fromkeys((domain.name for domain in experiment.domains), network)
 
 

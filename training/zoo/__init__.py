@@ -7,6 +7,8 @@ heads); a discriminator's first layers are a domain's own (the stems) and its la
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from training.networks.layers import Architecture
 from training.zoo import cogan, modern, soft_cogan
 
@@ -20,7 +22,7 @@ CLASSIFIERS = soft_cogan.CLASSIFIERS
 FEATURES = soft_cogan.FEATURES
 
 
-def size_mismatch(architectures: dict[str, Architecture], name: str, size: tuple[int, int]) -> str:
+def size_mismatch(architectures: Mapping[str, Architecture], name: str, size: tuple[int, int]) -> str:
     """Return why an architecture does not fit images of that height and width, and which do; empty if it fits."""
     if architectures[name].size == size:
         return ""

@@ -17,59 +17,45 @@ _up = partial(_leaky, "deconv", kernel=4, stride=2, padding=1, norm="batch", ski
 _down = partial(_leaky, "conv", kernel=4, stride=2, padding=1, skip=True)
 
 
-def _start(side: int) -> int:
-    """Return the side of the smallest map: the image's, halved while it is even and the result at least 4."""
-    while side % 2 == 0 and side > 7:
-        side //= 2
-    return side
-
-
 def _channels(side: int) -> int:
     """Return the channels of a map of that side: fewer, by powers of two, the larger it is."""
     return min(512, max(64, 2048 >> (side - 1).bit_length()))
 
 
 def _sides(side: int) -> list[int]:
-    """Return the sides of all maps, from the smallest to the image's."""
-    sides = [_start(side)]
-    while sides[-1] < side:
-        sides.append(2 * sides[-1])
+    """Return the sides of all maps, from the image's on: halved while that is even and the result at least 4."""
+    sides = [side]
+    while sides[-1] % 2 == 0 and sides[-1] > 7:
+        sides.append(sides[-1] // 2)
     return sides
 
 
-def _generator(side: int) -> tuple[Layer, ...]:
-    first, *others = _sides(side)
-    return (
-        _leaky("linear", _channels(first), first, norm="batch"),
-        *(_up(_channels(other)) for other in others),
-        Layer("conv", "image", 3, 1, 1, activation="tanh"),
-    )
-
-
-def _discriminator(side: int) -> tuple[Layer, ...]:
-    *others, half, _ = _sides(side)
-    return (
-        _leaky("conv", _channels(half), 4, 2, 1),
-        *(_down(_channels(other)) for other in reversed(others)),
-        _leaky("linear", 512),
-        Layer("linear", "logit"),
-    )
-
-
-GENERATORS = {
-    f"modern_{side}": Architecture(
-        f"blocks with skips that double the sides from {_start(side)}x{_start(side)} to {side}x{side}",
+def _generator(side: int) -> Architecture:
+    *others, first = _sides(side)
+    return Architecture(
+        f"blocks with skips that double the sides from {first}x{first} to {side}x{side}",
         (side, side),
-        _generator(side),
+        (
+            _leaky("linear", _channels(first), first, norm="batch"),
+            *(_up(_channels(other)) for other in reversed(others)),
+            Layer("conv", "image", 3, 1, 1, activation="tanh"),
+        ),
     )
-    for side in SIDES
-}
 
-DISCRIMINATORS = {
-    f"modern_{side}": Architecture(
+
+def _discriminator(side: int) -> Architecture:
+    _, half, *others = _sides(side)
+    return Architecture(
         f"blocks with skips that halve the sides from {side}x{side}, without normalisation: fit for R1",
         (side, side),
-        _discriminator(side),
+        (
+            _leaky("conv", _channels(half), 4, 2, 1),
+            *(_down(_channels(other)) for other in others),
+            _leaky("linear", 512),
+            Layer("linear", "logit"),
+        ),
     )
-    for side in SIDES
-}
+
+
+GENERATORS = {f"modern_{side}": _generator(side) for side in SIDES}
+DISCRIMINATORS = {f"modern_{side}": _discriminator(side) for side in SIDES}

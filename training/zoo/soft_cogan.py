@@ -22,16 +22,13 @@ def _with_eps(eps: float, *layers: Layer) -> tuple[Layer, ...]:
 
 def _narrowing(first: int, *others: int) -> tuple[Layer, ...]:
     """Return Soft-CoGAN's plain encoder: 3x3 convolutions, all but the first of which halve the sides."""
-    rows = [Layer("conv", first, 3, 1, 1, activation="leaky_relu")]
-    rows += [Layer("conv", out, 3, 2, 1, activation="leaky_relu") for out in others]
-    return (*rows[:-1], replace(rows[-1], dropout=0.4))
+    row = partial(Layer, "conv", kernel=3, padding=1, activation="leaky_relu")
+    *halving, last = (row(out, stride=2) for out in others)
+    return (row(first), *halving, replace(last, dropout=0.4))
 
 
-_FACE_DRAWN = (
-    _learned("linear", 1024, 4),
-    *(_doubling(out) for out in (512, 256, 128, 64, 32)),  # 8x8 to 128x128
-    _image("deconv", kernel=3, padding=1),
-)
+_DRAWN = (*(_doubling(out) for out in (256, 128, 64, 32)), _image("deconv", kernel=3, padding=1))
+_FACE_DRAWN = (_learned("linear", 1024, 4), _doubling(512), *_DRAWN)  # 4x4, 8x8, to 128x128
 
 GENERATORS = {
     "cifar": Architecture(
@@ -67,21 +64,22 @@ GENERATORS = {
         (
             _learned("linear", 2048, 4),
             *(_doubling(out, activation="leaky_relu", slope=0.3) for out in (1024, 512)),  # 8x8, 16x16
-            *(_doubling(out) for out in (256, 128, 64, 32)),  # 32x32 to 256x256
-            _image("deconv", kernel=3, padding=1),
+            *_DRAWN,  # 32x32 to 256x256
         ),
     ),
     "photo_256_deep": Architecture(
         "Soft-CoGAN's type 256, of one domain: photo_256 with PReLU throughout",
         (256, 256),
-        (
-            _learned("linear", 2048, 4),
-            *(_doubling(out) for out in (1024, 512, 256, 128, 64, 32)),  # 8x8 to 256x256
-            _image("deconv", kernel=3, padding=1),
-        ),
+        (_learned("linear", 2048, 4), _doubling(1024), _doubling(512), *_DRAWN),  # 4x4, 8x8, 16x16, to 256x256
     ),
 }
 
+_WIDE = (  # at 256x256
+    *(_halving(out, 5, padding=2) for out in (32, 64)),  # 128x128, 64x64
+    _halving(128, 5, padding=2, dropout=0.1),  # 32x32
+    *(_halving(out, 5, padding=2, dropout=0.3) for out in (256, 512)),  # 16x16, 8x8
+    _halving(1024, 5, padding=2, dropout=0.5),  # 4x4
+)
 _FACE = (
     _halving(32, 5, padding=2),  # 64x64
     _halving(64, 5, padding=2),  # 32x32
@@ -118,23 +116,14 @@ DISCRIMINATORS = {
     "photo_256": Architecture(
         "Soft-CoGAN's 256, coupled: six wide convolutions; all but the first two rows are shared",
         (256, 256),
-        (
-            *(_halving(out, 5, padding=2) for out in (32, 64)),  # 128x128, 64x64
-            _halving(128, 5, padding=2, dropout=0.1),  # 32x32
-            *(_halving(out, 5, padding=2, dropout=0.3) for out in (256, 512)),  # 16x16, 8x8
-            _halving(1024, 5, padding=2, dropout=0.5),  # 4x4
-            _learned("linear", 2048, dropout=0.5),
-            Layer("linear", "logit"),
-        ),
+        (*_WIDE, _learned("linear", 2048, dropout=0.5), Layer("linear", "logit")),
     ),
     "photo_256_deep": Architecture(
         "Soft-CoGAN's type 256, of one domain: photo_256 with a convolution more and a wider dense layer",
         (256, 256),
         (
-            *(_halving(out, 5, padding=2) for out in (32, 64)),  # 128x128, 64x64
-            _halving(128, 5, padding=2, dropout=0.1),  # 32x32
-            *(_halving(out, 5, padding=2, dropout=0.3) for out in (256, 512)),  # 16x16, 8x8
-            *(_halving(out, 5, padding=2, dropout=0.5) for out in (1024, 2048)),  # 4x4, 2x2
+            *_WIDE,
+            _halving(2048, 5, padding=2, dropout=0.5),  # 2x2
             _learned("linear", 4096, dropout=0.5),
             Layer("linear", "logit"),
         ),
@@ -142,16 +131,13 @@ DISCRIMINATORS = {
 }
 
 
-_ENCODER = (*_narrowing(64, 128, 128, 256), Layer("linear", "latent"))
-_ENCODED = {"digit": 28, "plain_32": 32, "plain_64": 64, "plain_128": 128, "plain_256": 256}  # pixels a side
-
 ENCODERS = {
     name: Architecture(
         f"Soft-CoGAN's encoder at {side}x{side}: four convolutions, three of them halving, and dropout",
         (side, side),
-        _ENCODER,
+        (*_narrowing(64, 128, 128, 256), Layer("linear", "latent")),
     )
-    for name, side in _ENCODED.items()
+    for name, side in (("digit", 28), ("plain_32", 32), ("plain_64", 64), ("plain_128", 128), ("plain_256", 256))
 }
 
 
@@ -161,6 +147,15 @@ _SOFT = (
     Layer("linear", 128, activation="leaky_relu", slope=0.3, dropout=0.5),
     Layer("linear", "classes"),
 )
+
+_plain = partial(Layer, "conv", kernel=3, stride=1, padding=1, activation="relu")
+
+
+def _pairs(features: int, *channels: int) -> tuple[Layer, ...]:
+    """Return two convolutions to each number of channels, the second with pooling, and two dense layers."""
+    rows = [_plain(out, pool=pool, norm="batch") for out in channels for pool in (1, 2)]
+    return (*rows, Layer("linear", features, activation="relu", dropout=0.5), Layer("linear", "classes"))
+
 
 CLASSIFIERS = {
     "digit_small": Architecture(
@@ -176,28 +171,12 @@ CLASSIFIERS = {
     "digit": Architecture(
         "four convolutions with batch normalisation; its 128 features measure Frechet distances",
         (28, 28),
-        (
-            Layer("conv", 32, 3, 1, 1, norm="batch", activation="relu"),
-            Layer("conv", 32, 3, 1, 1, pool=2, norm="batch", activation="relu"),
-            Layer("conv", 64, 3, 1, 1, norm="batch", activation="relu"),
-            Layer("conv", 64, 3, 1, 1, pool=2, norm="batch", activation="relu"),
-            Layer("linear", 128, activation="relu", dropout=0.5),
-            Layer("linear", "classes"),
-        ),
+        _pairs(128, 32, 64),
     ),
     "photo_32": Architecture(
         "six convolutions with batch normalisation for small photographs; 256 features, as digit has 128",
         (32, 32),
-        (
-            Layer("conv", 32, 3, 1, 1, norm="batch", activation="relu"),
-            Layer("conv", 32, 3, 1, 1, pool=2, norm="batch", activation="relu"),
-            Layer("conv", 64, 3, 1, 1, norm="batch", activation="relu"),
-            Layer("conv", 64, 3, 1, 1, pool=2, norm="batch", activation="relu"),
-            Layer("conv", 128, 3, 1, 1, norm="batch", activation="relu"),
-            Layer("conv", 128, 3, 1, 1, pool=2, norm="batch", activation="relu"),
-            Layer("linear", 256, activation="relu", dropout=0.5),
-            Layer("linear", "classes"),
-        ),
+        _pairs(256, 32, 64, 128),
     ),
     "digit_32": Architecture("Soft-CoGAN's for digits of 32x32: two convolutions without padding", (32, 32), _SOFT),
     "attributes": Architecture(
@@ -210,9 +189,8 @@ def _vgg(*blocks: tuple[int, int]) -> tuple[Layer, ...]:
     """Make rows of blocks, each so many convolutions to so many channels, with a pooling between them."""
     rows = []
     for number, (channels, length) in enumerate(blocks, start=1):
-        plain = Layer("conv", channels, 3, 1, 1, activation="relu")
-        last = plain if number == len(blocks) else replace(plain, pool=2)  # pooling and ReLU change places
-        rows += [plain] * (length - 1) + [last]
+        pool = 1 if number == len(blocks) else 2  # pooling and ReLU change places
+        rows += [_plain(channels)] * (length - 1) + [_plain(channels, pool=pool)]
     return tuple(rows)
 
 
