@@ -37,6 +37,7 @@ from service.metadata import (
     Prior,
     parse_metadata,
 )
+from training.config.data import DomainConfig
 from training.errors import ExportError
 from training.files import expecting, write_whole
 from training.losses.pixels import Images, from_bytes, to_bytes
@@ -164,9 +165,10 @@ def prove(network: nn.Module, metadata: ModelMetadata, file: Path) -> str:
         found = session.run([output.name for output in graph.outputs], inputs)
         for output, wanted, got in zip(graph.outputs, expected, found, strict=True):
             difference = (wanted.double() - torch.from_numpy(got).double()).abs()
-            if not difference.max() <= graph.tolerance:
-                raise ExportError(f"{output.name}, batch {batch}: values differ by up to {float(difference.max()):.4g}")
-            greatest = max(greatest, float(difference.max()))
+            most = float(difference.max())
+            if not most <= graph.tolerance:  # which NaN is not, either
+                raise ExportError(f"{output.name}, batch {batch}: values differ by up to {most:.4g}")
+            greatest = max(greatest, most)
             differing += int((difference > 0).sum())
             total += difference.numel()
     return (
@@ -236,10 +238,8 @@ class EncoderGraph(nn.Module):
         return (self.encoder.refine({name: real}, {name: drawn}, {name: previous})[name],)
 
 
-def _of_generator(generator: nn.Module, metadata: ModelMetadata) -> Graph:
-    assert isinstance(generator, CoupledGenerator)
-    prior = metadata.prior
-    assert prior is not None, "a generator's metadata have one"
+def _of_generator(generator: CoupledGenerator, metadata: ModelMetadata) -> Graph:
+    prior = _prior(metadata)
     return Graph(
         GeneratorGraph(generator).eval(),
         (Port(LATENT, "FP32", (prior.latent_dim,)),),
@@ -249,8 +249,7 @@ def _of_generator(generator: nn.Module, metadata: ModelMetadata) -> Graph:
     )
 
 
-def _of_classifier(classifier: nn.Module, metadata: ModelMetadata) -> Graph:
-    assert isinstance(classifier, Classifier | AdaptedClassifier)
+def _of_classifier(classifier: Classifier | AdaptedClassifier, metadata: ModelMetadata) -> Graph:
     (domain,) = metadata.domains
     return Graph(
         ClassifierGraph(classifier).eval(),
@@ -261,10 +260,8 @@ def _of_classifier(classifier: nn.Module, metadata: ModelMetadata) -> Graph:
     )
 
 
-def _of_encoder(encoder: nn.Module, metadata: ModelMetadata) -> Graph:
-    assert isinstance(encoder, LatentEncoder)
-    (domain,), prior = metadata.domains, metadata.prior
-    assert prior is not None, "an encoder's metadata have one"
+def _of_encoder(encoder: LatentEncoder, metadata: ModelMetadata) -> Graph:
+    (domain,), prior = metadata.domains, _prior(metadata)
     return Graph(
         EncoderGraph(encoder, domain.name).eval(),
         (_image_port(domain), Port(PREVIOUS, "FP32", (prior.latent_dim,))),
@@ -272,6 +269,11 @@ def _of_encoder(encoder: nn.Module, metadata: ModelMetadata) -> Graph:
         lambda batch: (_noise(batch, domain), latents_of_seeds(prior, range(batch))),
         tolerance=1e-3,
     )
+
+
+def _prior(metadata: ModelMetadata) -> Prior:
+    assert metadata.prior is not None, "the metadata of generators and encoders have one"
+    return metadata.prior
 
 
 def _image_port(domain: Domain) -> Port:
@@ -283,18 +285,23 @@ def _noise(batch: int, domain: Domain) -> Tensor:
     return torch.randint(256, shape, dtype=torch.uint8, generator=known)
 
 
-GRAPHS: dict[str, Callable[[nn.Module, ModelMetadata], Graph]] = {
+GRAPHS: dict[str, Callable[[Any, ModelMetadata], Graph]] = {  # of a network of that kind
     "generator": _of_generator,
     "classifier": _of_classifier,
     "encoder": _of_encoder,
 }
 
 
+def describe_domain(domain: DomainConfig, size: tuple[int, int]) -> Domain:
+    """Return a domain of images of that height and width as an exported file states it."""
+    names = {name: getattr(domain, name) for name in ("name", "channels", "description")}
+    return Domain(height=size[0], width=size[1], **names)
+
+
 def with_directions(model: onnx.ModelProto, metadata: ModelMetadata) -> ModelMetadata:
     """Return a generator's metadata with the directions of its graph, named as its recipe names them."""
-    assert metadata.prior is not None, "a generator's metadata have one"
     names: Any = metadata.provenance.experiment.get("direction_names", ())
-    return metadata.model_copy(update={"directions": find_directions(model, metadata.prior, names)})
+    return metadata.model_copy(update={"directions": find_directions(model, _prior(metadata), names)})
 
 
 def find_directions(model: onnx.ModelProto, prior: Prior, names: Sequence[str] = ()) -> tuple[Direction, ...]:
@@ -344,11 +351,9 @@ def _first_outputs(model: onnx.ModelProto) -> list[str]:
 
 def direction_pairs(metadata: ModelMetadata, file: Path, seed: int) -> Images:
     """Return the pairs of a seed moved along every direction by SPREADS: {domain: uint8 [B, C, H, W]}, B of both."""
-    assert metadata.prior is not None, "a generator's metadata have one"
-    latent = draw_latent(metadata.prior, seed)
-    rows = [
-        latent + step * one.spread * np.array(one.vector, np.float32) for one in metadata.directions for step in SPREADS
-    ]
+    latent = draw_latent(_prior(metadata), seed)
+    moves = [step * one.spread * np.array(one.vector, np.float32) for one in metadata.directions for step in SPREADS]
+    rows = [latent + move for move in moves]
     return _generate(metadata, file, np.array(rows, np.float32))
 
 
@@ -371,11 +376,10 @@ def write_card(file: Path, metadata: ModelMetadata) -> str:
     if card.exists() and WRITTEN not in card.read_text(encoding="utf-8", errors="replace"):
         return f"{card} is not what export writes, and is kept as it is: remove it to have it written anew"
     if is_generator:
-        assert metadata.prior is not None, "a generator's metadata have one"
-        latents = latents_of_seeds(metadata.prior, range(PAIRS)).numpy()
+        latents = latents_of_seeds(_prior(metadata), range(PAIRS)).numpy()
         save_sheet(_generate(metadata, file, latents), folder / "sheet.png", COLUMNS, 2)
     values = {
-        "size": metadata.prior.latent_dim if metadata.prior is not None else None,
+        "size": metadata.prior and metadata.prior.latent_dim,
         "classes": ", ".join(metadata.classes),
         "name": metadata.name,
     }

@@ -35,7 +35,6 @@ from training.runs.figures import (
     distance_row,
     flat,
     markdown,
-    samples_of,
     save_curves,
     save_distance,
     save_excerpt,
@@ -48,6 +47,7 @@ from training.runs.folder import (
     RunFolder,
     Snapshot,
     last_step,
+    list_samples,
     load_average,
     machines,
     seconds,
@@ -159,7 +159,7 @@ def document(runs: Sequence[RunFolder], options: ReportOptions) -> None:
     for run in generated:
         save_strips(run, folder)
         save_distance(run, folder / run.experiment().name / DISTANCE)
-        if sheets := samples_of(run):
+        if sheets := list_samples(run):
             save_excerpt(sheets, run.experiment().sample_count, folder / run.experiment().name / FILM)
     for name, kept in results.items():
         (file := result_file(folder, name)).parent.mkdir(parents=True, exist_ok=True)

@@ -197,21 +197,15 @@ def run(trainer: Trainer, record: Recorder) -> None:
     On a signal it saves the state after the step, and raises KeyboardInterrupt. Raises DivergedError.
     """
     experiment = trainer.experiment
-    steps = range(trainer.state.steps_done, experiment.steps)
+    begun, total, silent = trainer.state.steps_done, experiment.steps, not trainer.processes.leads
+    steps = range(begun + 1, total + 1)
     with (
         stop_requested(trainer.processes.count) as stop,
-        tqdm(
-            steps,
-            initial=trainer.state.steps_done,
-            total=experiment.steps,
-            unit="step",
-            mininterval=1.0,
-            disable=not trainer.processes.leads,
-        ) as bar,
+        tqdm(steps, initial=begun, total=total, unit="step", mininterval=1.0, disable=silent) as bar,
     ):
-        for done in (step + 1 for step in bar):
+        for done in bar:
             trainer.step()
-            last = done == experiment.steps
+            last = done == total
             if last or done % experiment.log_every == 0:
                 bar.set_postfix(record.write_metrics(), refresh=False)
             if last or done % experiment.sample_every == 0 or record.preview_is_due():

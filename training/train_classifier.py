@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from service.metadata import Domain, Provenance
+from service.metadata import Provenance
 from training.cli import parse, verb
 from training.config import Positive, listed, one_of
 from training.config.data import DOMAIN, DomainConfig
@@ -25,6 +25,7 @@ from training.data.dataset import ImageSet, load_split, require_labels
 from training.engine.machine import Machine
 from training.errors import ConfigError
 from training.losses.pixels import AUGMENTATIONS
+from training.onnx_export import describe_domain
 from training.pretrained.classifier import (
     PEAK_LEARNING_RATE,
     TRAINING_BATCH,
@@ -97,13 +98,16 @@ def train_classifier(
     classifier.accuracy.copy_(accuracy(classifier, test_set))
     numbered = [str(number) for number in range(classes)]
     names = () if attributes else tuple((training_set.class_names or numbered)[:classes])
-    height, width = experiment.size
     return classifier, TrainingRecord(
-        domain=Domain(
-            name=domain.name, height=height, width=width, channels=domain.channels, description=domain.description
-        ),
+        domain=describe_domain(domain, experiment.size),
         class_names=names,
-        provenance=classifier_provenance(domain, experiment, options, augmentations, steps, made),
+        provenance=Provenance(
+            experiment=describe_recipe(domain, experiment, options, augmentations),
+            seed=options.seed,
+            steps=steps,
+            images_seen=steps * TRAINING_BATCH,
+            **made,
+        ),
         quality=measure(classifier, test_set, names),
         data_license=experiment.data_license,
     )
@@ -118,16 +122,11 @@ def measure(classifier: Classifier, test_set: ImageSet, class_names: tuple[str, 
     return quality
 
 
-def classifier_provenance(
-    domain: DomainConfig,
-    experiment: Experiment,
-    options: ClassifierOptions,
-    augmentations: list[str],
-    steps: int,
-    made: dict[str, Any],
-) -> Provenance:
-    """Return what repeats the training: recipe, seed, and what `made` it: commit and versions."""
-    recipe = {
+def describe_recipe(
+    domain: DomainConfig, experiment: Experiment, options: ClassifierOptions, augmentations: list[str]
+) -> dict[str, Any]:
+    """Return what repeats the training, with its seed."""
+    return {
         "verb": "train_classifier",
         "domain": DOMAIN.dump_python(domain, mode="json"),
         "size": list(experiment.size),
@@ -137,14 +136,6 @@ def classifier_provenance(
         "batch_size": TRAINING_BATCH,
         "peak_learning_rate": PEAK_LEARNING_RATE,
     }
-    return Provenance(
-        experiment=recipe,
-        seed=options.seed,
-        steps=steps,
-        images_seen=steps * TRAINING_BATCH,
-        commit=made["commit"],
-        versions=made["versions"],
-    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from PIL import Image
 from training.files import write_whole
 from training.losses.pixels import Images
 from training.metrics.label_free import SNAPSHOT_MEASURES
-from training.runs.folder import RunFolder
+from training.runs.folder import RunFolder, list_samples
 
 Curve = tuple[list[Any], list[float]]  # x, numbers or words, and y
 Panels = Mapping[str, Mapping[str, Curve]]  # by title, then by label
@@ -203,11 +203,6 @@ def save_distance(run: RunFolder, file: Path) -> None:
         save_curves({mean: labelled}, "step", file)
 
 
-def samples_of(run: RunFolder) -> list[Path]:
-    """Return the sheets of samples that a run drew, in the order of its steps."""
-    return sorted(run.samples.glob("step_*.png"))
-
-
 def distance_row(run: RunFolder, picture: Path, film: Path) -> Row:
     """Return how the distance of a run's snapshots fell, and whether it was still falling at the end."""
     experiment, (measure, (steps, values)) = run.experiment(), next(iter(distance_curves(run).items()))
@@ -215,7 +210,7 @@ def distance_row(run: RunFolder, picture: Path, film: Path) -> Row:
     step = steps[values.index(best)]
     return {
         "experiment": experiment.name,
-        "pairs": f"![]({film})" if samples_of(run) else "",
+        "pairs": f"![]({film})" if list_samples(run) else "",
         "distance": f"![]({picture})",
         "measure": measure,
         "best": f"{best:.2f}",

@@ -27,7 +27,15 @@ from training.losses.pixels import Images
 from training.metrics.label_free import SnapshotMeasure
 from training.networks.coupled import generate, latents_of_seeds
 from training.runs.figures import by_metric, save_curves, save_film, save_sheet
-from training.runs.folder import RunFolder, chosen_by, note_machine, save_best, save_checkpoint
+from training.runs.folder import (
+    MetricsLog,
+    RunFolder,
+    chosen_by,
+    list_samples,
+    note_machine,
+    save_best,
+    save_checkpoint,
+)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FIRST_PREVIEW = 60.0  # seconds; each further one comes after twice the time
@@ -56,7 +64,7 @@ class Recorder:
         self._measure = watch.measure if self._leads else None
         self._best = _best(folder, self._measure) if self._measure else 0.0
         self._begun, self._next_preview = time.monotonic(), FIRST_PREVIEW
-        self._log = folder.open_log(trainer.state.steps_done) if self._leads else None
+        self._log = MetricsLog(folder.path, trainer.state.steps_done) if self._leads else None
         if self._leads:
             processes = trainer.processes
             note_machine(folder, describe_machine(processes.device, processes.count, processes.precision))
@@ -123,7 +131,7 @@ class Recorder:
         if self._leads:
             curves = {self._folder.path.name: self._folder.curves()}
             save_curves(by_metric(curves), "step", self._folder.losses_file)
-            save_film(sorted(self._folder.samples.glob("step_*.png")), self._folder.film_file)
+            save_film(list_samples(self._folder), self._folder.film_file)
 
     def close(self) -> None:
         """Flush and close the log."""
@@ -157,9 +165,6 @@ def stop_requested(processes: int) -> Iterator[Callable[[], bool]]:
     Several processes stop at once, as they may be in different steps.
     """
     signals: list[int] = []
-    if processes > 1:
-        yield lambda: False
-        return
 
     def note(number: int, _: FrameType | None) -> None:
         signals.append(number)
@@ -169,7 +174,7 @@ def stop_requested(processes: int) -> Iterator[Callable[[], bool]]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    before = {number: signal.signal(number, note) for number in SIGNALS if processes == 1}
     try:
         yield lambda: bool(signals)
     finally:
