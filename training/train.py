@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -225,7 +225,7 @@ def describe(trainer: Trainer, images: Images) -> str:
         [
             f"{experiment.name}: {experiment.steps} steps of {experiment.batch_size} images a domain "
             f"on {processes.device}, precision {processes.precision}",
-            *(f"  {name}: {len(domain)} images, {_size(domain)}" for name, domain in images.items()),
+            *(f"  {name}: {_size(domain)}" for name, domain in images.items()),
             *(f"  {name}: {count_weights(network):,} parameters" for name, network in trainer.state.networks.items()),
         ]
     )
@@ -247,35 +247,27 @@ def describe_networks(trainer: Trainer) -> str:
 
 def _layers(network: nn.Module, inputs: Tensor | Images) -> list[str]:
     """Return a line for each row of a network, in the order of the forward pass; domains of equal rows share them."""
-    parts: list[Mapping[str, nn.Module]] = [
-        {"shared": part} if isinstance(part, Layers) else dict(part.named_children()) for part in network.children()
-    ]
-    rows: dict[nn.Module, list[list[nn.Module]]] = {
-        part: [modules for _, modules in part.rows()]
-        for owners in parts
-        for part in owners.values()
-        if isinstance(part, Layers)
-    }
-    shapes = _shapes(network, inputs, [modules[-1] for part in rows.values() for modules in part])
-    lines: list[str] = []
-    for owners in parts:
+    shapes, lines = _shapes(network, inputs), list[str]()
+    for part in network.children():
         described: dict[tuple[str, ...], list[str]] = {}
-        for owner, part in owners.items():
-            text = tuple(_row(modules, shapes[modules[-1]]) for modules in rows[part])
+        for owner, layers in [("shared", part)] if isinstance(part, Layers) else part.named_children():
+            assert isinstance(layers, Layers)
+            text = tuple(_row(modules, shapes[modules[-1]]) for _, modules in layers.rows())
             described.setdefault(text, []).append(owner)
         lines += [f"  {', '.join(names):<24} {line}" for text, names in described.items() for line in text]
     return lines
 
 
 @torch.no_grad()
-def _shapes(network: nn.Module, inputs: Tensor | Images, modules: list[nn.Module]) -> dict[nn.Module, list[int]]:
-    """Return the shape of the output of some of a network's modules, without the batch."""
+def _shapes(network: nn.Module, inputs: Tensor | Images) -> dict[nn.Module, list[int]]:
+    """Return the shape of the output of each module in a network that puts out a tensor, without the batch."""
     shapes: dict[nn.Module, list[int]] = {}
 
-    def note(module: nn.Module, _: object, output: Tensor) -> None:
-        shapes[module] = list(output.shape[1:])
+    def note(module: nn.Module, _: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            shapes[module] = list(output.shape[1:])
 
-    hooks = [module.register_forward_hook(note) for module in modules]
+    hooks = [module.register_forward_hook(note) for module in network.modules()]
     was_training = network.training
     network.eval()(inputs)
     network.train(was_training)
@@ -285,9 +277,8 @@ def _shapes(network: nn.Module, inputs: Tensor | Images, modules: list[nn.Module
 
 
 def _row(modules: list[nn.Module], shape: list[int]) -> str:
-    names = " ".join(_module(module) for module in modules)
-    weights = sum(count_weights(module) for module in modules)
-    return f"{'x'.join(map(str, shape)):<14} {weights:>12,}  {names}"
+    weights = sum(map(count_weights, modules))
+    return f"{'x'.join(map(str, shape)):<14} {weights:>12,}  {' '.join(map(_module, modules))}"
 
 
 def _module(module: nn.Module) -> str:
@@ -340,11 +331,9 @@ def _extras(trainer: Trainer, watch: Watch) -> dict[str, tuple[float, int]]:
         "checkpoints": (lambda: torch.save(state.state_dict(), io.BytesIO()), experiment.checkpoint_every),
     }
     if measure := watch.measure:
-        measure_snapshot(trainer, measure)  # the first one reads the real images, too
-        jobs[f"{measure.name} of {measure.pairs:,} pairs"] = (
-            partial(measure_snapshot, trainer, measure),
-            experiment.measure_every,
-        )
+        job = partial(measure_snapshot, trainer, measure)
+        job()  # the first one reads the real images, too
+        jobs[f"{measure.name} of {measure.pairs:,} pairs"] = job, experiment.measure_every
     return {name: (_timed(trainer, job), every) for name, (job, every) in jobs.items()}
 
 
@@ -377,9 +366,9 @@ def describe_cost(cost: Cost, experiment: Experiment) -> str:
 
 
 def _size(images: Tensor) -> str:
-    """Return the size of images, and grey or RGB."""
-    _, channels, height, width = images.shape
-    return f"{height}x{width} {'grey' if channels == 1 else 'RGB'}"
+    """Return the number and the size of images, and grey or RGB."""
+    count, channels, height, width = images.shape
+    return f"{count} images, {height}x{width} {'grey' if channels == 1 else 'RGB'}"
 
 
 if __name__ == "__main__":

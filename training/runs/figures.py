@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -96,13 +97,15 @@ def save_film(sheets: Sequence[Path], file: Path) -> None:
     """Write a GIF that shows the sheets one after the other, and the last one longer."""
     durations = [FRAME] * (len(sheets) - 1) + [LAST_FRAME]
     with Image.open(sheets[0]) as first:
-        others = map(Image.open, sheets[1:])  # each once it is its turn: there may be thousands
-        write_whole(
-            file,
-            lambda aside: first.save(
-                aside, format="GIF", save_all=True, append_images=others, duration=durations, loop=0
-            ),
-        )
+        save_animation(first, map(Image.open, sheets[1:]), file, durations)  # opened by turns: there may be thousands
+
+
+def save_animation(
+    first: Image.Image, others: Iterable[Image.Image], file: Path, durations: int | list[int], **options: object
+) -> None:
+    """Write frames as an endless animation of the format that the file's ending names; durations are in ms."""
+    options |= {"format": file.suffix[1:].upper(), "save_all": True, "append_images": others, "loop": 0}
+    write_whole(file, lambda aside: first.save(aside, duration=durations, **options))
 
 
 def save_excerpt(sheets: Sequence[Path], pairs: int, file: Path) -> None:
@@ -110,13 +113,7 @@ def save_excerpt(sheets: Sequence[Path], pairs: int, file: Path) -> None:
     steps = min(EXCERPT_FRAMES, len(sheets))
     chosen = [sheets[round(i * (len(sheets) - 1) / max(1, steps - 1))] for i in range(steps)]
     first, *others = [_grid(one, pairs) for one in chosen]
-    durations = [FRAME] * len(others) + [LAST_FRAME]
-    write_whole(
-        file,
-        lambda aside: first.save(
-            aside, format="WEBP", quality=80, save_all=True, append_images=others, duration=durations, loop=0
-        ),
-    )
+    save_animation(first, others, file, [FRAME] * len(others) + [LAST_FRAME], quality=80)
 
 
 def _grid(file: Path, pairs: int) -> Image.Image:
@@ -138,14 +135,12 @@ Rows = Sequence[Row]
 
 def flat(values: object, path: str = "") -> dict[str, Value]:
     """Flatten nested values, named by their path: generator.width, domains.0.name."""
-    if isinstance(values, Mapping):
-        parts = values.items()
-    elif isinstance(values, list | tuple):
-        parts = {str(number): value for number, value in enumerate(values)}.items()
-    else:
+    if isinstance(values, list | tuple):
+        values = {str(number): value for number, value in enumerate(values)}
+    if not isinstance(values, Mapping):
         return {path: values if isinstance(values, str | float | int | None) else str(values)}
     leaves: dict[str, Value] = {}
-    for name, value in parts:
+    for name, value in values.items():
         leaves |= flat(value, f"{path}.{name}" if path else name)
     return leaves
 
@@ -153,7 +148,13 @@ def flat(values: object, path: str = "") -> dict[str, Value]:
 def markdown(rows: Rows) -> str:
     """Return rows as a Markdown table, with a column for every name."""
     names = _names(rows)
-    lines = [names, ["---"] * len(names), *([_shown(row.get(name)) for name in names] for row in rows)]
+
+    def shown(value: Value) -> str:
+        if isinstance(value, float):
+            return f"{value:.5g}"
+        return "" if value is None else str(value).replace("|", "\\|")
+
+    lines = [names, ["---"] * len(names), *([shown(row.get(name)) for name in names] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -164,25 +165,16 @@ def spread(values: Sequence[float], form: str = ".2%") -> str:
 
 def save_report(rows: Rows, folder: Path) -> None:
     """Write report.csv, with every digit, and report.md into the folder, each as a whole file."""
-    write_whole(folder / "report.csv", lambda aside: _write_csv(rows, aside))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, _names(rows), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(folder / "report.csv", lambda aside: aside.write_text(table.getvalue(), newline=""))
     write_whole(folder / "report.md", lambda aside: aside.write_text(markdown(rows)))
-
-
-def _write_csv(rows: Rows, file: Path) -> None:
-    with file.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, _names(rows), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _names(rows: Rows) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def _shown(value: Value) -> str:
-    if value is None:
-        return ""
-    return f"{value:.5g}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 
 def distance_curves(run: RunFolder) -> dict[str, Curve]:
