@@ -35,12 +35,12 @@ from training.config.experiment import Experiment
 from training.errors import ConfigError, RunError
 from training.files import write_whole, writing
 from training.onnx_export import (
-    GRAPHS,
     SPREADS,
     Graph,
     Port,
     describe_domain,
     direction_pairs,
+    make_graph,
     prove,
     read_metadata,
     with_directions,
@@ -224,7 +224,7 @@ def write(network: nn.Module, metadata: ModelMetadata, models: Path) -> tuple[Pa
     def fill(aside: Path) -> str:
         write_onnx(network, metadata, aside)
         report = prove(network, metadata, aside)
-        config = triton_config(metadata.name, GRAPHS[metadata.kind](network, metadata))
+        config = triton_config(metadata.name, make_graph(network, metadata))
         kept = write_config(models / metadata.name / "config.pbtxt", config)
         return "; ".join(filter(None, [report, kept]))
 
