@@ -202,15 +202,13 @@ def export_again(file: Path, options: ExportOptions) -> tuple[Path, str]:
     model = onnx.load(file)
     written = with_directions(model, metadata.model_copy(update=name_and_version(options, metadata.name)))
 
-    def fill(aside: Path) -> str:
+    def fill(aside: Path) -> tuple[str, str]:
         onnx.helper.set_model_props(model, {METADATA_KEY: written.model_dump_json()})
         onnx.save(model, aside)
         same = graph_digest(aside.read_bytes()) == graph_digest(file.read_bytes())
         config = (file.resolve().parents[1] / "config.pbtxt").read_text(encoding="utf-8")
-        renamed = config.replace(f'name: "{metadata.name}"', f'name: "{written.name}"', 1)
-        kept = write_config(options.models / written.name / "config.pbtxt", renamed)
         found = f"{len(written.directions)} directions, the graph of {file}" if same else "the graph is written anew"
-        return "; ".join(filter(None, [found, kept]))
+        return found, config.replace(f'name: "{metadata.name}"', f'name: "{written.name}"', 1)
 
     return place(written, options.models, fill)
 
@@ -221,18 +219,15 @@ def write(network: nn.Module, metadata: ModelMetadata, models: Path) -> tuple[Pa
     Nothing appears under the model's name before onnxruntime computes what PyTorch does.
     """
 
-    def fill(aside: Path) -> str:
+    def fill(aside: Path) -> tuple[str, str]:
         write_onnx(network, metadata, aside)
-        report = prove(network, metadata, aside)
-        config = triton_config(metadata.name, make_graph(network, metadata))
-        kept = write_config(models / metadata.name / "config.pbtxt", config)
-        return "; ".join(filter(None, [report, kept]))
+        return prove(network, metadata, aside), triton_config(metadata.name, make_graph(network, metadata))
 
     return place(metadata, models, fill)
 
 
-def place(metadata: ModelMetadata, models: Path, fill: Callable[[Path], str]) -> tuple[Path, str]:
-    """Write a version by `fill`, which takes a file aside and returns a report; and a sheet of directions beside it."""
+def place(metadata: ModelMetadata, models: Path, fill: Callable[[Path], tuple[str, str]]) -> tuple[Path, str]:
+    """Write a version, config.pbtxt and a sheet of directions; `fill` writes the model, returns report and config."""
     folder = models / metadata.name
     version = folder / metadata.version
     if version.exists():
@@ -244,8 +239,11 @@ def place(metadata: ModelMetadata, models: Path, fill: Callable[[Path], str]) ->
         aside.mkdir(parents=True)
     try:
         with writing(version / "model.onnx"):
-            report = fill(aside / "model.onnx")
-        save_directions(aside / "model.onnx", folder / "directions.png")
+            report, config = fill(aside / "model.onnx")
+        kept = write_config(folder / "config.pbtxt", config)
+        if (written := read_metadata(aside / "model.onnx")).directions:  # a row each, seed 0 moved by SPREADS
+            pairs = direction_pairs(written, aside / "model.onnx", seed=0)
+            save_sheet(pairs, folder / "directions.png", columns=len(SPREADS), scale=2)
         digest = hashlib.sha256((aside / "model.onnx").read_bytes()).hexdigest()
         with writing(version):
             (aside / "model.onnx.sha256").write_text(f"{digest}  model.onnx\n")
@@ -255,25 +253,19 @@ def place(metadata: ModelMetadata, models: Path, fill: Callable[[Path], str]) ->
         shutil.rmtree(aside, ignore_errors=True)
         if not any(folder.iterdir()):
             folder.rmdir()
-    return version / "model.onnx", "; ".join(filter(None, [report, noted]))
-
-
-def save_directions(model: Path, file: Path) -> None:
-    """Write a sheet of a generator's directions: a row each, seed 0 moved by SPREADS."""
-    if (metadata := read_metadata(model)).directions:
-        save_sheet(direction_pairs(metadata, model, seed=0), file, columns=len(SPREADS), scale=2)
+    return version / "model.onnx", "; ".join(filter(None, [report, kept, noted]))
 
 
 def triton_config(name: str, graph: Graph) -> str:
     """Return the text of a model's config.pbtxt."""
-    inputs = ", ".join(_port(port) for port in graph.inputs)
-    outputs = ",\n".join(f"  {_port(port)}" for port in graph.outputs)
+
+    def described(port: Port) -> str:
+        sides = ", ".join(map(str, port.shape))
+        return f'{{ name: "{port.name}" data_type: TYPE_{port.kind} dims: [ {sides} ] }}'
+
+    inputs = ", ".join(map(described, graph.inputs))
+    outputs = ",\n".join(f"  {described(port)}" for port in graph.outputs)
     return TEMPLATE.format(name=name, max_batch=MAX_BATCH, inputs=inputs, outputs=outputs)
-
-
-def _port(port: Port) -> str:
-    sides = ", ".join(map(str, port.shape))
-    return f'{{ name: "{port.name}" data_type: TYPE_{port.kind} dims: [ {sides} ] }}'
 
 
 def write_config(file: Path, config: str) -> str:

@@ -23,19 +23,18 @@ from training.config.experiment import EXPERIMENT, Experiment, load_experiment
 from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
 from training.files import read_json, write_json, write_lines
+from training.metrics.label_free import SNAPSHOT_MEASURES
 from training.networks.coupled import generate, latents_of_seeds
 from training.networks.weights import count_weights
 from training.runs.figures import (
+    Curve,
     Row,
     Rows,
     Value,
     by_metric,
-    distance_curves,
-    distance_row,
     flat,
     markdown,
     save_curves,
-    save_distance,
     save_excerpt,
     save_report,
     save_sheet,
@@ -165,9 +164,7 @@ def result(runs: Sequence[RunFolder], recipes: Path, folder: Path) -> Mapping[st
         "latents": [str(_quality(run)["latents"]) for run in generated],
         "generated": [row for run in generated for row in generated_rows(run, pictures)],
         "adapted": [row for own in adapted for row in adapted_rows(own)],
-        "distances": [
-            distance_row(run, pictures / DISTANCE, pictures / FILM) for run in generated if distance_curves(run)
-        ],
+        "distances": [distance_row(run, pictures) for run in generated if distance_curves(run)],
         "details": [details_row(own, recipes) for own in group(runs, _recipe_and_steps)],
     }
 
@@ -211,9 +208,38 @@ def save_pictures(run: RunFolder, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, images in generate(generator, latents_of_seeds(experiment.latent_prior, SEEDS)).items():
         save_sheet({name: images}, folder / f"{name}.png", columns=len(SEEDS))
-    save_distance(run, folder / DISTANCE)
+    if curves := distance_curves(run):
+        labelled = {name.partition("/")[2] or "mean": curve for name, curve in curves.items()}
+        save_curves({next(iter(curves)): labelled}, "step", folder / DISTANCE)
     if sheets := list_samples(run):
         save_excerpt(sheets, experiment.sample_count, folder / FILM)
+
+
+def distance_curves(run: RunFolder) -> dict[str, Curve]:
+    """Return the curves of the distance of a run's snapshots: its mean over domains, and each domain's.
+
+    Empty if none was measured.
+    """
+    curves = run.curves()
+    measure = next((name for name in SNAPSHOT_MEASURES if name in curves), None)
+    return {name: curve for name, curve in curves.items() if name.partition("/")[0] == measure}
+
+
+def distance_row(run: RunFolder, pictures: Path) -> Row:
+    """Return how the distance of a run's snapshots fell, and whether it was still falling at the end."""
+    experiment, (measure, (steps, values)) = run.experiment(), next(iter(distance_curves(run).items()))
+    best = min(values)
+    step = steps[values.index(best)]
+    return {
+        "experiment": experiment.name,
+        "pairs": f"![]({pictures / FILM})" if list_samples(run) else "",
+        "distance": f"![]({pictures / DISTANCE})",
+        "measure": measure,
+        "best": f"{best:.2f}",
+        "after step": f"{int(step):,}",
+        "last": f"{values[-1]:.2f}",
+        "best in the last fifth": "yes" if step > 0.8 * experiment.steps else "no",
+    }
 
 
 def generated_rows(run: RunFolder, pictures: Path) -> Rows:

@@ -84,6 +84,7 @@ def train_classifier(
     domain: DomainConfig, experiment: Experiment, options: ClassifierOptions, device: torch.device
 ) -> tuple[Classifier, TrainingRecord]:
     """Train on the whole training split and measure on the whole test split. Raises DataError."""
+    recipe = describe_recipe(domain, experiment, options)
     made = provenance()  # before the training, whose files may change meanwhile
     training_set = load_split(domain, "train", experiment.size)
     labels = require_labels(training_set.labels, domain, "train")
@@ -93,20 +94,15 @@ def train_classifier(
     attributes = domain.label_columns
     classes = len(attributes) or int(labels.max()) + 1
     classifier = Classifier(options.table, domain.channels, classes, attributes).to(device)
-    augmentations = [name for name in options.augmentations if name not in domain.forbidden_augmentations]
-    steps = fit(classifier, training_set, options.epochs, options.seed, augmentations)
+    steps = fit(classifier, training_set, options.epochs, options.seed, recipe["augmentations"])
     classifier.accuracy.copy_(accuracy(classifier, test_set))
-    numbered = [str(number) for number in range(classes)]
-    names = () if attributes else tuple((training_set.class_names or numbered)[:classes])
+    numbered = tuple(map(str, range(classes)))
+    names = () if attributes else (training_set.class_names or numbered)[:classes]
     return classifier, TrainingRecord(
         domain=describe_domain(domain, experiment.size),
         class_names=names,
         provenance=Provenance(
-            experiment=describe_recipe(domain, experiment, options, augmentations),
-            seed=options.seed,
-            steps=steps,
-            images_seen=steps * TRAINING_BATCH,
-            **made,
+            experiment=recipe, seed=options.seed, steps=steps, images_seen=steps * TRAINING_BATCH, **made
         ),
         quality=measure(classifier, test_set, names),
         data_license=experiment.data_license,
@@ -122,9 +118,7 @@ def measure(classifier: Classifier, test_set: ImageSet, class_names: tuple[str, 
     return quality
 
 
-def describe_recipe(
-    domain: DomainConfig, experiment: Experiment, options: ClassifierOptions, augmentations: list[str]
-) -> dict[str, Any]:
+def describe_recipe(domain: DomainConfig, experiment: Experiment, options: ClassifierOptions) -> dict[str, Any]:
     """Return what repeats the training, with its seed."""
     return {
         "verb": "train_classifier",
@@ -132,7 +126,7 @@ def describe_recipe(
         "size": list(experiment.size),
         "table": options.table,
         "epochs": options.epochs,
-        "augmentations": augmentations,
+        "augmentations": [name for name in options.augmentations if name not in domain.forbidden_augmentations],
         "batch_size": TRAINING_BATCH,
         "peak_learning_rate": PEAK_LEARNING_RATE,
     }

@@ -1,4 +1,4 @@
-"""Figures and tables of runs: panels of curves, sheets of samples, films; CSV, Markdown; distances of snapshots."""
+"""Figures and tables of runs: panels of curves, sheets of samples, films; CSV, Markdown."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from PIL import Image
 
 from training.files import write_whole
 from training.losses.pixels import Images
-from training.metrics.label_free import SNAPSHOT_MEASURES
-from training.runs.folder import RunFolder, list_samples
 
 Curve = tuple[list[Any], list[float]]  # x, numbers or words, and y
 Panels = Mapping[str, Mapping[str, Curve]]  # by title, then by label
@@ -175,38 +173,3 @@ def save_report(rows: Rows, folder: Path) -> None:
 
 def _names(rows: Rows) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def distance_curves(run: RunFolder) -> dict[str, Curve]:
-    """Return the curves of the distance of a run's snapshots: its mean over domains, and each domain's.
-
-    Empty if none was measured.
-    """
-    curves = run.curves()
-    name = next((name for name in SNAPSHOT_MEASURES if name in curves), "")
-    return {one: curve for one, curve in curves.items() if name and one.partition("/")[0] == name}
-
-
-def save_distance(run: RunFolder, file: Path) -> None:
-    """Draw the distance of a run's snapshots over its steps, if they were measured."""
-    if curves := distance_curves(run):
-        mean = next(iter(curves))
-        labelled = {one.partition("/")[2] or "mean": curve for one, curve in curves.items()}
-        save_curves({mean: labelled}, "step", file)
-
-
-def distance_row(run: RunFolder, picture: Path, film: Path) -> Row:
-    """Return how the distance of a run's snapshots fell, and whether it was still falling at the end."""
-    experiment, (measure, (steps, values)) = run.experiment(), next(iter(distance_curves(run).items()))
-    best = min(values)
-    step = steps[values.index(best)]
-    return {
-        "experiment": experiment.name,
-        "pairs": f"![]({film})" if list_samples(run) else "",
-        "distance": f"![]({picture})",
-        "measure": measure,
-        "best": f"{best:.2f}",
-        "after step": f"{int(step):,}",
-        "last": f"{values[-1]:.2f}",
-        "best in the last fifth": "yes" if step > 0.8 * experiment.steps else "no",
-    }

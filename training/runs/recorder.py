@@ -58,15 +58,15 @@ class Recorder:
     """
 
     def __init__(self, folder: RunFolder, trainer: Trainer, watch: Watch | None = None) -> None:
-        self._folder, self._trainer, watch = folder, trainer, watch or Watch()
-        self._leads = trainer.processes.leads
-        self._held_out = HeldOutImages(trainer.experiment, watch.held_out, trainer.state, trainer.processes)
-        self._measure = watch.measure if self._leads else None
-        self._best = _best(folder, self._measure) if self._measure else 0.0
+        self._folder, self._trainer, watch, processes = folder, trainer, watch or Watch(), trainer.processes
+        self._held_out = HeldOutImages(trainer.experiment, watch.held_out, trainer.state, processes)
+        self._measure = watch.measure if processes.leads else None
+        known = chosen_by(folder) if self._measure else {}
+        same = self._measure and known.get("measure") == self._measure.name
+        self._best = float(known["distance"]) if same else math.inf  # the least so far, by this measure
         self._begun, self._next_preview = time.monotonic(), FIRST_PREVIEW
-        self._log = MetricsLog(folder.path, trainer.state.steps_done) if self._leads else None
-        if self._leads:
-            processes = trainer.processes
+        self._log = MetricsLog(folder.path, trainer.state.steps_done) if processes.leads else None
+        if processes.leads:
             note_machine(folder, describe_machine(processes.device, processes.count, processes.precision))
 
     def write_metrics(self) -> dict[str, float]:
@@ -112,7 +112,7 @@ class Recorder:
     def save_checkpoint(self) -> None:
         """Write a checkpoint. Raises DivergedError."""
         self.check()
-        if self._leads:
+        if self._log:
             save_checkpoint(self._folder.checkpoints, self._trainer.state.steps_done, self._trainer.state.state_dict())
 
     def check(self) -> None:
@@ -128,7 +128,7 @@ class Recorder:
 
     def sum_up(self) -> None:
         """Plot the metrics of a run that has ended, and make a film of its sheets."""
-        if self._leads:
+        if self._log:
             curves = {self._folder.path.name: self._folder.curves()}
             save_curves(by_metric(curves), "step", self._folder.losses_file)
             save_film(list_samples(self._folder), self._folder.film_file)
@@ -137,12 +137,6 @@ class Recorder:
         """Flush and close the log."""
         if self._log:
             self._log.close()
-
-
-def _best(folder: RunFolder, measure: SnapshotMeasure) -> float:
-    """Return the least distance so far; infinite if none was measured by this measure."""
-    known = chosen_by(folder)
-    return float(known["distance"]) if known.get("measure") == measure.name else math.inf
 
 
 def preview(trainer: Trainer) -> Images:
