@@ -119,7 +119,6 @@ def prepare(
     """Load the data and networks of an experiment, and print a summary.
 
     Snapshots are measured by the evaluation classifiers in that folder, if they are there, else without labels.
-
     A resumed run keeps its device, threads and precision if they are available; a warning is printed if it
     cannot go on bit for bit. Raises ConfigError, DataError, and RunError if the images of the run have changed.
     """
@@ -161,10 +160,7 @@ def complete(
     machine: Machine,
     classifiers: Path = TrainOptions.classifiers,
 ) -> RunFolder:
-    """Finish an experiment's run, or train a new one, and return it.
-
-    Raises what `prepare` and `train` raise.
-    """
+    """Finish an experiment's run, or train a new one, and return it. Raises what `prepare` and `train` raise."""
     if run is None or last_step(run.checkpoints) < experiment.steps:
         prepared = prepare(experiment, machine, run, classifiers)
         run = run or begin(prepared, runs)
@@ -173,10 +169,7 @@ def complete(
 
 
 def train(trainer: Trainer, folder: RunFolder, watch: Watch | None = None) -> None:
-    """Train a run from its last checkpoint, if any.
-
-    Raises RunError if it is being trained already, DivergedError.
-    """
+    """Train a run from its last checkpoint, if any. Raises RunError if it is being trained already, DivergedError."""
     with locked(folder, trainer.processes):
         if list_checkpoints(folder.checkpoints):  # a run killed before its first one starts over
             trainer.state.load_state_dict(load_checkpoint(folder.checkpoints))

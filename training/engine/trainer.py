@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -183,7 +184,7 @@ class CouplingLosses:
         }
         self._inputs = {}
         for coupling in couplings:
-            networks = {}
+            networks: dict[str, Any] = {}
             for name, network in loss_networks.get(coupling.name, {}).items():
                 fabric.to_device(network.requires_grad_(False))
                 networks[name] = network.of_range(generator.image_range)

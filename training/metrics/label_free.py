@@ -24,12 +24,12 @@ from torchmetrics.image.kid import poly_mmd
 
 from training.config.data import DomainConfig
 from training.config.experiment import Experiment
-from training.data.dataset import ImageSet, digest, load_split, load_training_sets, sample_images
+from training.data.dataset import digest, load_split, load_training_sets, sample_images
 from training.data.preprocess import cached
 from training.errors import DataError, RunError
 from training.losses.auxiliary import COUPLINGS
 from training.losses.pixels import AUGMENTATIONS, Images, from_bytes
-from training.metrics.quality import FrechetDistance
+from training.metrics.quality import FrechetDistance, Sets
 from training.networks.layers import Layer, build
 from training.pretrained.classifier import RANGE, classifier_file, load_classifier, train_once
 from training.pretrained.features import PACKAGES, EfficientNetLite
@@ -139,10 +139,8 @@ def measure_without_labels(
 ) -> tuple[dict[str, Any], dict[str, Images]]:
     """Measure the domains of `pairs` against test and training images, `limit` of each at most.
 
-    As many generated images are compared as training images, which are the floor.
-
-    Returns the measures as JSON, and for each domain the generated images that are nearest to a training image,
-    beside it. Raises DataError, RunError.
+    As many generated images are compared as training images, which are the floor. Returns the measures as JSON, and
+    for each domain the generated images that are nearest to a training image, beside it. Raises DataError, RunError.
     """
     network = measuring_network(experiment).to(device)
     learned = load_training_sets(experiment)
@@ -265,7 +263,6 @@ class SnapshotMeasure:
         return {self.name: mean} | {f"{self.name}/{name}": value for name, value in distances.items()}
 
 
-Sets = Mapping[str, ImageSet]
 Maker = Callable[[Experiment, Sets, Path, torch.device], SnapshotMeasure]
 
 

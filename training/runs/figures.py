@@ -99,7 +99,7 @@ def save_film(sheets: Sequence[Path], file: Path) -> None:
 
 
 def save_animation(
-    first: Image.Image, others: Iterable[Image.Image], file: Path, durations: int | list[int], **options: object
+    first: Image.Image, others: Iterable[Image.Image], file: Path, durations: int | list[int], **options: Any
 ) -> None:
     """Write frames as an endless animation of the format that the file's ending names; durations are in ms."""
     options |= {"format": file.suffix[1:].upper(), "save_all": True, "append_images": others, "loop": 0}

@@ -177,14 +177,11 @@ def last_step(folder: Path) -> int:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """Read the last checkpoint in a folder onto the CPU.
-
-    Raises RunError if there is none, or it is damaged: the user decides whether an older one will do.
-    """
+    """Read the last checkpoint in a folder onto the CPU. Raises RunError if there is none, or it is damaged."""
     files = list_checkpoints(folder)
     if not files:
         raise RunError(f"{folder} holds no checkpoint")
-    *older, last = files
+    *older, last = files  # the user decides whether an older one will do
     remedy = f"without it, {older[-1].name} is the last" if older else "there is no older one"
     with expecting("a checkpoint", last, remedy):
         state: dict[str, Any] = torch.load(last, map_location="cpu", weights_only=True)
