@@ -102,13 +102,15 @@ class EncoderTrainer:
         self._batches = Batches(experiment, images, {}, fabric)
         self._recipe, self._fabric = recipe, fabric
         self.steps_done, self.means = 0, RunningMeans()
+        parts = {"encoder": self.encoder.encoder, "optimiser": self.optimiser, "means": self.means}
+        self._parts: dict[str, Any] = parts
 
     def step(self) -> None:
         """Update the encoder once, on generated and on real images of every domain."""
         self._batches.begin(self.steps_done)
-        twice = 1 + math.cos(math.pi * self.steps_done / self._recipe.steps)
+        share = (1 + math.cos(math.pi * self.steps_done / self._recipe.steps)) / 2
         for group in self.optimiser.param_groups:
-            group["lr"] = self._recipe.learning_rate * twice / 2
+            group["lr"] = self._recipe.learning_rate * share
         with self._fabric.autocast():
             loss, parts = self._loss(self._batches.latents(), self._batches.real())
         self.optimiser.zero_grad()
@@ -120,13 +122,8 @@ class EncoderTrainer:
 
     def state_dict(self) -> dict[str, object]:
         """Return everything that the next step depends on; the generator is the run's."""
-        return {
-            "steps_done": self.steps_done,
-            "generator_steps": self.generator_steps,
-            "encoder": self.encoder.encoder.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "means": self.means.state_dict(),
-        }
+        steps = {"steps_done": self.steps_done, "generator_steps": self.generator_steps}
+        return steps | {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state exactly. Raises RunError if the generator has been trained further."""
@@ -136,9 +133,8 @@ class EncoderTrainer:
                 f"{self.generator_steps}: remove its folder `encoder` to begin anew"
             )
         self.steps_done = state["steps_done"]
-        self.encoder.encoder.load_state_dict(state["encoder"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.means.load_state_dict(state["means"])
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
 
 
 def train(trainer: EncoderTrainer, run: RunFolder, folder: EncoderFolder, options: EncoderOptions) -> None:
@@ -151,7 +147,7 @@ def train(trainer: EncoderTrainer, run: RunFolder, folder: EncoderFolder, option
         trainer.load_state_dict(load_checkpoint(folder.checkpoints))
     steps = range(trainer.steps_done + 1, recipe.steps + 1)
     sheets = {
-        domain.name: load_split(domain, "test", experiment.size).images[:: max(1, 1000 // SHEET_ROWS)][:SHEET_ROWS]
+        domain.name: load_split(domain, "test", experiment.size).images[:: 1000 // SHEET_ROWS][:SHEET_ROWS]
         for domain in experiment.domains
     }
     with (

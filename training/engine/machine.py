@@ -60,14 +60,12 @@ class Machine:
     def has_gpu(self) -> bool:
         """Return whether training would be on a GPU."""
         there = {"cpu": False, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        return there[self.accelerator] if self.accelerator in there else any(there.values())
+        return there.get(self.accelerator, any(there.values()))
 
     def resume(self, known: Mapping[str, str | int]) -> Machine:
         """Return the machine with unset fields taken from a run's, if they are available here."""
-        accelerator = str(known.get("accelerator", "auto"))
-        there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available()}
-        threads = int(known.get("threads", 0))
-        changes: dict[str, Any] = {}
+        accelerator, threads = str(known.get("accelerator", "auto")), int(known.get("threads", 0))
+        there, changes = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available()}, dict[str, Any]()
         if self.accelerator == "auto" and there.get(accelerator, torch.backends.mps.is_available()):
             changes["accelerator"] = accelerator
         if not self.threads and threads <= (os.cpu_count() or 1):
