@@ -269,7 +269,6 @@ def adapted_rows(runs: Sequence[RunFolder]) -> Rows:
     experiment = runs[0].experiment()
     measured = [run.accuracy(last_step(run.checkpoints)) for run in runs]
     held_out = [f"{one.held_out:.0%} of {one.name}" for one in experiment.domains if one.held_out]
-    published = {domain: published_accuracy(experiment, domain) for domain in experiment.domains}
     return [
         {
             "experiment": experiment.name,
@@ -279,7 +278,7 @@ def adapted_rows(runs: Sequence[RunFolder]) -> Rows:
             "held out": ", ".join(held_out),
             "images": f"{measured[0]['images'][domain.name]:,}",
             "accuracy": spread([one["accuracy"][domain.name] for one in measured]),
-            "published": _cell(published[domain], form=".2%"),
+            "published": _cell(published_accuracy(experiment, domain), form=".2%"),
         }
         for domain in experiment.domains
         if not domain.labelled and domain.name in measured[0]["accuracy"]
@@ -287,10 +286,7 @@ def adapted_rows(runs: Sequence[RunFolder]) -> Rows:
 
 
 def details_row(runs: Sequence[RunFolder], recipes: Path) -> Row:
-    """Return the training details of runs of one recipe: batch, parameters, time, machine, overrides.
-
-    `recipes` is the folder of recipes.
-    """
+    """Return batch, parameters, time, machine and overrides of runs of one recipe, of the folder `recipes`."""
     experiment = runs[0].experiment()
     places = dict.fromkeys(_place(machine) for run in runs for machine in machines(run))
     return {
@@ -314,13 +310,12 @@ def _measures(domain: DomainConfig, quality: Mapping[str, Any]) -> Row:
     def of(measure: str) -> Any:
         return quality.get(measure, {}).get(domain.name)
 
-    pixels, distance = of("pixel_agreement") or {}, of("frechet_distance") or {}
-    doubtful = of("doubtful_images") or {}
+    pixels, distance, doubtful = (of(name) or {} for name in ("pixel_agreement", "frechet_distance", "doubtful_images"))
     floors = pixels.get("floor", {})
     free = quality.get("without_labels", {}).get("domains", {}).get(domain.name, {}).get("frechet_distance", {})
     return {
         **{title: _cell(pixels.get(name), floors.get(name)) for name, title in PIXELS.items()},
-        "published": _cell(published_pixel_agreement(domain) if pixels else None, form=".3f"),
+        "published": _cell(PIXEL_AGREEMENT.get((domain.source, domain.transform)) if pixels else None, form=".3f"),
         "classes agree": _cell(of("class_agreement"), of("class_agreement_of_real_pairs")),
         "doubtful": _cell(doubtful.get("generated"), doubtful.get("real"), ".2%"),
         "class balance": _cell(of("class_balance")),
@@ -359,11 +354,6 @@ def _precisions(run: RunFolder) -> list[str]:
 def _place(machine: MachineFacts) -> str:
     threads = int(machine["processes"]) * int(machine["threads"])
     return f"{machine['device']}, {threads} of {machine['of_threads']} threads"
-
-
-def published_pixel_agreement(domain: DomainConfig) -> float | None:
-    """Return the published pixel agreement of a domain of these images, if there is one."""
-    return PIXEL_AGREEMENT.get((domain.source, domain.transform))
 
 
 def published_accuracy(experiment: Experiment, domain: DomainConfig) -> float | None:

@@ -69,7 +69,7 @@ def main(target: Path, arguments: list[str]) -> None:
         if options.dry_run:
             print(f"  {last_step(run.checkpoints) if run else 0} of {experiment.steps} steps are done")
             continue
-        cells = {name: _cell(value) for name, value in point.items()}
+        cells = {name: v if isinstance(v, str | float | int | None) else json.dumps(v) for name, v in point.items()}
         accuracies = accuracies_by_images[experiment.domains, experiment.size]
         rows.append({**cells, **reach(run, experiment, accuracies, options, device)})
         write(rows, list(point), options.to)
@@ -104,10 +104,6 @@ def reach(
         known = evaluate(run, options.measure, device)
     numbers = {name: value for name, value in flat(known).items() if isinstance(value, float | int)}
     return {"run": run.path.name, **numbers}
-
-
-def _cell(value: object) -> Value:
-    return value if isinstance(value, str | float | int | None) else json.dumps(value)
 
 
 def write(rows: Rows, fields: list[str], folder: Path) -> None:
