@@ -59,8 +59,6 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.best = path / "best"
         self.samples = path / "samples"
-        self.losses_file = path / "losses.png"
-        self.film_file = path / "training.gif"
         self.quality_file = path / "quality.json"
         self.accuracy_file = path / "accuracy.json"
         self.lock_file = path / ".lock"

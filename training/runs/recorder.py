@@ -129,9 +129,9 @@ class Recorder:
     def sum_up(self) -> None:
         """Plot the metrics of a run that has ended, and make a film of its sheets."""
         if self._log:
-            curves = {self._folder.path.name: self._folder.curves()}
-            save_curves(by_metric(curves), "step", self._folder.losses_file)
-            save_film(list_samples(self._folder), self._folder.film_file)
+            folder, curves = self._folder.path, self._folder.curves()
+            save_curves(by_metric({folder.name: curves}), "step", folder / "losses.png")
+            save_film(list_samples(self._folder), folder / "training.gif")
 
     def close(self) -> None:
         """Flush and close the log."""
