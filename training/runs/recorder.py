@@ -58,7 +58,8 @@ class Recorder:
     """
 
     def __init__(self, folder: RunFolder, trainer: Trainer, watch: Watch | None = None) -> None:
-        self._folder, self._trainer, watch, processes = folder, trainer, watch or Watch(), trainer.processes
+        self._folder, self._trainer = folder, trainer
+        watch, processes = watch or Watch(), trainer.processes
         self._held_out = HeldOutImages(trainer.experiment, watch.held_out, trainer.state, processes)
         self._measure = watch.measure if processes.leads else None
         known = chosen_by(folder) if self._measure else {}
