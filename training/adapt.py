@@ -50,23 +50,15 @@ class AdaptOptions:
 def main(target: Path, arguments: list[str]) -> None:
     """Adapt by a recipe, or by the experiment of a run folder."""
     run = RunFolder.open(target) if target.is_dir() else None
-    if run is not None:
-        experiment = run.experiment()
-        defaults = AdaptOptions(experiment, (experiment.seed,), target.parent)
-    else:
-        defaults = AdaptOptions(load_experiment(target))
+    experiment = run.experiment() if run else load_experiment(target)
+    defaults = AdaptOptions(experiment, (experiment.seed,), target.parent) if run else AdaptOptions(experiment)
     options = parse(defaults, arguments)
     if not options.experiment.lessons:
         raise ConfigError(f"{target}: lessons = (): an adaptation needs auxiliary losses and a labelled domain")
     device = options.machine.device("an adaptation")
-    real = load_labelled(options.experiment)
+    real = {name: one for name, one in load_real(options.experiment).items() if one.labels is not None}
     experiments = [replace(options.experiment, seed=seed) for seed in options.seeds]
     print(describe([adapt(one, real, options, device, run) for one in experiments]))
-
-
-def load_labelled(experiment: Experiment) -> dict[str, ImageSet]:
-    """Load the whole test split of each domain, but those without labels. Raises DataError."""
-    return {name: real for name, real in load_real(experiment).items() if real.labels is not None}
 
 
 def adapt(

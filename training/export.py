@@ -35,18 +35,19 @@ from training.config.experiment import Experiment
 from training.errors import ConfigError, RunError
 from training.files import write_whole, writing
 from training.onnx_export import (
-    GRAPHS,
     SPREADS,
     Graph,
     Port,
+    describe_domain,
     direction_pairs,
+    make_graph,
     prove,
     read_metadata,
     with_directions,
     write_card,
     write_onnx,
 )
-from training.pretrained.classifier import TrainingRecord, load_recorded
+from training.pretrained.classifier import load_recorded
 from training.runs.figures import save_sheet
 from training.runs.folder import RunFolder, Snapshot, load_adapted, load_average, snapshot_step
 from training.train_encoder import load_encoder
@@ -117,32 +118,25 @@ def export_encoder(run: RunFolder, domain: str, options: ExportOptions) -> tuple
     """
     if options.classifier_of is not None:
         raise ConfigError("classifier_of and encoder_of exclude each other: export one after the other")
-    encoder, folder = load_encoder(run)
-    experiment, description, quality = run.experiment(), folder.description(), folder.quality()
+    experiment, (encoder, description, quality) = run.experiment(), load_encoder(run)
     if domain not in quality["domains"]:
         raise ConfigError(f"encoder_of = {domain!r}: must be one of {', '.join(quality['domains'])}")
-    name = options.name or f"{experiment.name}_{domain}_encoder"
-    measured = {key: quality[key] for key in ("steps", "passes", "error_by_passes")} | quality["domains"][domain]
+    recipe, steps = description["recipe"], quality["steps"]
     metadata = ModelMetadata(
         kind="encoder",
-        name=name,
-        version=str(options.version or next_version(options.models / name)),
+        **name_and_version(options, f"{experiment.name}_{domain}_encoder"),
         prior=experiment.latent_prior,
-        domains=tuple(one for one in domains_of(experiment) if one.name == domain),
+        domains=domains_of(experiment, domain),
         goes_with=(exported_generator(run, options.models),),
         provenance=Provenance(
-            experiment={
-                "verb": "train_encoder",
-                "recipe": description["recipe"],
-                "run": run.description()["experiment"],
-            },
-            seed=description["recipe"]["seed"],
-            steps=quality["steps"],
-            images_seen=2 * quality["steps"] * description["recipe"]["batch_size"] * len(experiment.domains),
+            experiment={"verb": "train_encoder", "recipe": recipe, "run": run.description()["experiment"]},
+            seed=recipe["seed"],
+            steps=steps,
+            images_seen=2 * steps * recipe["batch_size"] * len(experiment.domains),
             commit=description["commit"],
             versions=description["versions"],
         ),
-        quality=measured,
+        quality={key: quality[key] for key in ("steps", "passes", "error_by_passes")} | quality["domains"][domain],
         data_license=experiment.data_license,
     )
     return write(encoder, metadata, options.models)
@@ -154,7 +148,7 @@ def exported_generator(run: RunFolder, models: Path) -> str:
     Raises RunError unless that version came from the run's best snapshot, as the encoder did.
     """
     experiment, steps = run.description()["experiment"], snapshot_step(run)
-    file = models / experiment["name"] / str(next_version(models / experiment["name"]) - 1) / "model.onnx"
+    file = newest_file(models / experiment["name"])
     made = read_metadata(file).provenance if file.is_file() else None
     if made is None or (made.experiment, made.steps) != (experiment, steps):
         raise RunError(
@@ -163,13 +157,9 @@ def exported_generator(run: RunFolder, models: Path) -> str:
     return graph_digest(file.read_bytes())
 
 
-def domains_of(experiment: Experiment) -> tuple[Domain, ...]:
-    """Return the domains as an exported file states them."""
-    height, width = experiment.size
-    return tuple(
-        Domain(name=d.name, height=height, width=width, channels=d.channels, description=d.description)
-        for d in experiment.domains
-    )
+def domains_of(experiment: Experiment, name: str | None) -> tuple[Domain, ...]:
+    """Return the domain of a name, or all, as an exported file states them."""
+    return tuple(describe_domain(d, experiment.size) for d in experiment.domains if name in (None, d.name))
 
 
 def export_classifier(file: Path, options: ExportOptions) -> tuple[Path, str]:
@@ -188,7 +178,17 @@ def export_classifier(file: Path, options: ExportOptions) -> tuple[Path, str]:
             f"{file} classifies the attributes {', '.join(classifier.attributes)}, and a served classifier has classes "
             "that exclude one another: train one on a domain with a label_column"
         )
-    return write(classifier, describe_classifier(record, options), options.models)
+    metadata = ModelMetadata(
+        kind="classifier",
+        **name_and_version(options, f"{record.domain.name}_classifier"),
+        domains=(record.domain,),
+        classes=record.class_names,
+        goes_with=options.goes_with,
+        provenance=record.provenance,
+        quality=record.quality,
+        data_license=record.data_license,
+    )
+    return write(classifier, metadata, options.models)
 
 
 def export_again(file: Path, options: ExportOptions) -> tuple[Path, str]:
@@ -199,20 +199,16 @@ def export_again(file: Path, options: ExportOptions) -> tuple[Path, str]:
     metadata = read_metadata(file)
     if metadata.kind != "generator":
         raise ConfigError(f"{file} is a {metadata.kind}: only a generator is exported again, for its directions")
-    name = options.name or metadata.name
-    version = str(options.version or next_version(options.models / name))
     model = onnx.load(file)
-    written = with_directions(model, metadata.model_copy(update={"name": name, "version": version}))
+    written = with_directions(model, metadata.model_copy(update=name_and_version(options, metadata.name)))
 
-    def fill(aside: Path) -> str:
+    def fill(aside: Path) -> tuple[str, str]:
         onnx.helper.set_model_props(model, {METADATA_KEY: written.model_dump_json()})
         onnx.save(model, aside)
         same = graph_digest(aside.read_bytes()) == graph_digest(file.read_bytes())
         config = (file.resolve().parents[1] / "config.pbtxt").read_text(encoding="utf-8")
-        renamed = config.replace(f'name: "{metadata.name}"', f'name: "{name}"', 1)
-        kept = write_config(options.models / name / "config.pbtxt", renamed)
         found = f"{len(written.directions)} directions, the graph of {file}" if same else "the graph is written anew"
-        return "; ".join(filter(None, [found, kept]))
+        return found, config.replace(f'name: "{metadata.name}"', f'name: "{written.name}"', 1)
 
     return place(written, options.models, fill)
 
@@ -223,18 +219,15 @@ def write(network: nn.Module, metadata: ModelMetadata, models: Path) -> tuple[Pa
     Nothing appears under the model's name before onnxruntime computes what PyTorch does.
     """
 
-    def fill(aside: Path) -> str:
+    def fill(aside: Path) -> tuple[str, str]:
         write_onnx(network, metadata, aside)
-        report = prove(network, metadata, aside)
-        config = triton_config(metadata.name, GRAPHS[metadata.kind](network, metadata))
-        kept = write_config(models / metadata.name / "config.pbtxt", config)
-        return "; ".join(filter(None, [report, kept]))
+        return prove(network, metadata, aside), triton_config(metadata.name, make_graph(network, metadata))
 
     return place(metadata, models, fill)
 
 
-def place(metadata: ModelMetadata, models: Path, fill: Callable[[Path], str]) -> tuple[Path, str]:
-    """Write a version by `fill`, which takes a file aside and returns a report; and a sheet of directions beside it."""
+def place(metadata: ModelMetadata, models: Path, fill: Callable[[Path], tuple[str, str]]) -> tuple[Path, str]:
+    """Write a version, config.pbtxt and a sheet of directions; `fill` writes the model, returns report and config."""
     folder = models / metadata.name
     version = folder / metadata.version
     if version.exists():
@@ -246,8 +239,11 @@ def place(metadata: ModelMetadata, models: Path, fill: Callable[[Path], str]) ->
         aside.mkdir(parents=True)
     try:
         with writing(version / "model.onnx"):
-            report = fill(aside / "model.onnx")
-        save_directions(aside / "model.onnx", folder / "directions.png")
+            report, config = fill(aside / "model.onnx")
+        kept = write_config(folder / "config.pbtxt", config)
+        if (written := read_metadata(aside / "model.onnx")).directions:  # a row each, seed 0 moved by SPREADS
+            pairs = direction_pairs(written, aside / "model.onnx", seed=0)
+            save_sheet(pairs, folder / "directions.png", columns=len(SPREADS), scale=2)
         digest = hashlib.sha256((aside / "model.onnx").read_bytes()).hexdigest()
         with writing(version):
             (aside / "model.onnx.sha256").write_text(f"{digest}  model.onnx\n")
@@ -257,25 +253,19 @@ def place(metadata: ModelMetadata, models: Path, fill: Callable[[Path], str]) ->
         shutil.rmtree(aside, ignore_errors=True)
         if not any(folder.iterdir()):
             folder.rmdir()
-    return version / "model.onnx", "; ".join(filter(None, [report, noted]))
-
-
-def save_directions(model: Path, file: Path) -> None:
-    """Write a sheet of a generator's directions: a row each, seed 0 moved by SPREADS."""
-    if (metadata := read_metadata(model)).directions:
-        save_sheet(direction_pairs(metadata, model, seed=0), file, columns=len(SPREADS), scale=2)
+    return version / "model.onnx", "; ".join(filter(None, [report, kept, noted]))
 
 
 def triton_config(name: str, graph: Graph) -> str:
     """Return the text of a model's config.pbtxt."""
-    inputs = ", ".join(_port(port) for port in graph.inputs)
-    outputs = ",\n".join(f"  {_port(port)}" for port in graph.outputs)
+
+    def described(port: Port) -> str:
+        sides = ", ".join(map(str, port.shape))
+        return f'{{ name: "{port.name}" data_type: TYPE_{port.kind} dims: [ {sides} ] }}'
+
+    inputs = ", ".join(map(described, graph.inputs))
+    outputs = ",\n".join(f"  {described(port)}" for port in graph.outputs)
     return TEMPLATE.format(name=name, max_batch=MAX_BATCH, inputs=inputs, outputs=outputs)
-
-
-def _port(port: Port) -> str:
-    sides = ", ".join(map(str, port.shape))
-    return f'{{ name: "{port.name}" data_type: TYPE_{port.kind} dims: [ {sides} ] }}'
 
 
 def write_config(file: Path, config: str) -> str:
@@ -301,13 +291,11 @@ def describe(run: RunFolder, options: ExportOptions, steps: int) -> ModelMetadat
     """Return the metadata of a run's model. Raises RunError if it is not measured after `steps`."""
     experiment, description = run.experiment(), run.description()
     domain = options.classifier_of
-    name = options.name or "_".join([experiment.name, *([domain, "classifier"] if domain else [])])
     return ModelMetadata(
         kind="classifier" if domain else "generator",
-        name=name,
-        version=str(options.version or next_version(options.models / name)),
+        **name_and_version(options, f"{experiment.name}_{domain}_classifier" if domain else experiment.name),
         prior=None if domain else experiment.latent_prior,
-        domains=tuple(one for one in domains_of(experiment) if domain in (None, one.name)),
+        domains=domains_of(experiment, domain),
         classes=class_names(run.accuracy(steps), experiment.classes) if domain else (),
         goes_with=options.goes_with,
         provenance=Provenance(
@@ -320,22 +308,6 @@ def describe(run: RunFolder, options: ExportOptions, steps: int) -> ModelMetadat
         ),
         quality=adapted_quality(run.accuracy(steps), domain) if domain else run.quality(steps),
         data_license=experiment.data_license,
-    )
-
-
-def describe_classifier(record: TrainingRecord, options: ExportOptions) -> ModelMetadata:
-    """Return the metadata of a trained classifier."""
-    name = options.name or f"{record.domain.name}_classifier"
-    return ModelMetadata(
-        kind="classifier",
-        name=name,
-        version=str(options.version or next_version(options.models / name)),
-        domains=(record.domain,),
-        classes=record.class_names,
-        goes_with=options.goes_with,
-        provenance=record.provenance,
-        quality=record.quality,
-        data_license=record.data_license,
     )
 
 
@@ -357,7 +329,7 @@ def check_generators(metadata: ModelMetadata, models: Path) -> None:
     if metadata.goes_with and metadata.kind == "generator":
         raise ConfigError(f"goes_with = {metadata.goes_with} is for a classifier, and {metadata.name} is a generator")
     for name in metadata.goes_with if metadata.kind == "classifier" else ():
-        file = models / name / str(next_version(models / name) - 1) / "model.onnx"
+        file = newest_file(models / name)
         if not file.is_file():
             raise ConfigError(f"goes_with: {models / name} holds no model: export the generator first, or leave it out")
         found = read_metadata(file)
@@ -371,6 +343,17 @@ def check_generators(metadata: ModelMetadata, models: Path) -> None:
 def shapes(domains: Iterable[Domain]) -> set[tuple[str, int, int, int]]:
     """Return name, height, width and channels of each domain."""
     return {(domain.name, domain.height, domain.width, domain.channels) for domain in domains}
+
+
+def name_and_version(options: ExportOptions, default: str) -> dict[str, Any]:
+    """Return both as options give them, or else the default name and the next version."""
+    name = options.name or default
+    return {"name": name, "version": str(options.version or next_version(options.models / name))}
+
+
+def newest_file(folder: Path) -> Path:
+    """Return the file of the highest version in a model's folder, whether or not there is one."""
+    return folder / str(next_version(folder) - 1) / "model.onnx"
 
 
 def next_version(folder: Path) -> int:

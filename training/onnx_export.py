@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +37,7 @@ from service.metadata import (
     Prior,
     parse_metadata,
 )
+from training.config.data import DomainConfig
 from training.errors import ExportError
 from training.files import expecting, write_whole
 from training.losses.pixels import Images, from_bytes, to_bytes
@@ -97,16 +98,11 @@ SUMMARIES = {
     "classifier": "Classifies images of its domain as one of {classes}.",
     "encoder": "Finds the latent of given images.",
 }
-REQUESTS = {
-    "generator": "-o pair.png 'localhost:8000/generate?model={name}&seed=7&format=png'",
-    "classifier": "localhost:8000/models/{name}",
-    "encoder": "localhost:8000/models/{name}",
-}
 
 
 def write_onnx(network: nn.Module, metadata: ModelMetadata, file: Path) -> None:
     """Write the graph of a network of the metadata's kind, with the metadata in it, a generator's with directions."""
-    graph = GRAPHS[metadata.kind](network, metadata)
+    graph = make_graph(network, metadata)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own use of deprecated functions
@@ -154,7 +150,7 @@ def prove(network: nn.Module, metadata: ModelMetadata, file: Path) -> str:
     Raises ExportError if any value differs by more than rounding explains: bytes by more than 1,
     probabilities by more than 0.0001.
     """
-    graph = GRAPHS[metadata.kind](network, metadata)
+    graph = make_graph(network, metadata)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     differing, total, greatest = 0, 0, 0.0
     for batch in PROOF_BATCHES:
@@ -165,9 +161,10 @@ def prove(network: nn.Module, metadata: ModelMetadata, file: Path) -> str:
         found = session.run([output.name for output in graph.outputs], inputs)
         for output, wanted, got in zip(graph.outputs, expected, found, strict=True):
             difference = (wanted.double() - torch.from_numpy(got).double()).abs()
-            if not difference.max() <= graph.tolerance:
-                raise ExportError(f"{output.name}, batch {batch}: values differ by up to {float(difference.max()):.4g}")
-            greatest = max(greatest, float(difference.max()))
+            most = float(difference.max())
+            if not most <= graph.tolerance:  # which NaN is not, either
+                raise ExportError(f"{output.name}, batch {batch}: values differ by up to {most:.4g}")
+            greatest = max(greatest, most)
             differing += int((difference > 0).sum())
             total += difference.numel()
     return (
@@ -190,12 +187,22 @@ class Graph:
     """A network from tensors to a tuple of tensors, ready to be exported and proven."""
 
     network: nn.Module
+    metadata: ModelMetadata
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    examples: Callable[[int], tuple[Tensor, ...]]
-    """Makes a batch of inputs, always the same."""
     tolerance: float
     """Greatest difference between two libraries' outputs that rounding explains."""
+
+    def examples(self, batch: int) -> tuple[Tensor, ...]:
+        """Return a batch of each input, always the same: latents of seeds, and images of noise."""
+
+        def example(port: Port) -> Tensor:
+            if port.kind == "FP32":
+                return latents_of_seeds(_prior(self.metadata), range(batch))
+            known = torch.Generator().manual_seed(0)
+            return torch.randint(256, (batch, *port.shape), dtype=torch.uint8, generator=known)
+
+        return tuple(map(example, self.inputs))
 
 
 class GeneratorGraph(nn.Module):
@@ -237,65 +244,36 @@ class EncoderGraph(nn.Module):
         return (self.encoder.refine({name: real}, {name: drawn}, {name: previous})[name],)
 
 
-def _of_generator(generator: nn.Module, metadata: ModelMetadata) -> Graph:
-    assert isinstance(generator, CoupledGenerator)
-    prior = metadata.prior
-    assert prior is not None, "a generator's metadata have one"
-    return Graph(
-        GeneratorGraph(generator).eval(),
-        (Port(LATENT, "FP32", (prior.latent_dim,)),),
-        tuple(_image_port(domain) for domain in metadata.domains),
-        lambda batch: (latents_of_seeds(prior, range(batch)),),
-        tolerance=1,  # floats on the border of two bytes round differently
-    )
+def make_graph(network: Any, metadata: ModelMetadata) -> Graph:
+    """Return the graph of a generator, a classifier or an encoder, as the metadata say."""
+    images = tuple(Port(d.name, "UINT8", (d.height, d.width, d.channels)) for d in metadata.domains)
+    size = (metadata.prior.latent_dim if metadata.prior else 0,)
+    latent, previous = Port(LATENT, "FP32", size), Port(PREVIOUS, "FP32", size)
+    if metadata.kind == "generator":
+        # floats on the border of two bytes round differently
+        return Graph(GeneratorGraph(network).eval(), metadata, (latent,), images, tolerance=1)
+    if metadata.kind == "classifier":
+        classes = Port(CLASSES, "FP32", (len(metadata.classes),))
+        return Graph(ClassifierGraph(network).eval(), metadata, images, (classes,), tolerance=1e-4)
+    encoder = EncoderGraph(network, metadata.domains[0].name)
+    return Graph(encoder.eval(), metadata, (*images, previous), (latent,), tolerance=1e-3)
 
 
-def _of_classifier(classifier: nn.Module, metadata: ModelMetadata) -> Graph:
-    assert isinstance(classifier, Classifier | AdaptedClassifier)
-    (domain,) = metadata.domains
-    return Graph(
-        ClassifierGraph(classifier).eval(),
-        (_image_port(domain),),
-        (Port(CLASSES, "FP32", (len(metadata.classes),)),),
-        lambda batch: (_noise(batch, domain),),
-        tolerance=1e-4,
-    )
+def _prior(metadata: ModelMetadata) -> Prior:
+    assert metadata.prior is not None, "the metadata of generators and encoders have one"
+    return metadata.prior
 
 
-def _of_encoder(encoder: nn.Module, metadata: ModelMetadata) -> Graph:
-    assert isinstance(encoder, LatentEncoder)
-    (domain,), prior = metadata.domains, metadata.prior
-    assert prior is not None, "an encoder's metadata have one"
-    return Graph(
-        EncoderGraph(encoder, domain.name).eval(),
-        (_image_port(domain), Port(PREVIOUS, "FP32", (prior.latent_dim,))),
-        (Port(LATENT, "FP32", (prior.latent_dim,)),),
-        lambda batch: (_noise(batch, domain), latents_of_seeds(prior, range(batch))),
-        tolerance=1e-3,
-    )
-
-
-def _image_port(domain: Domain) -> Port:
-    return Port(domain.name, "UINT8", (domain.height, domain.width, domain.channels))
-
-
-def _noise(batch: int, domain: Domain) -> Tensor:
-    shape, known = (batch, domain.height, domain.width, domain.channels), torch.Generator().manual_seed(0)
-    return torch.randint(256, shape, dtype=torch.uint8, generator=known)
-
-
-GRAPHS: dict[str, Callable[[nn.Module, ModelMetadata], Graph]] = {
-    "generator": _of_generator,
-    "classifier": _of_classifier,
-    "encoder": _of_encoder,
-}
+def describe_domain(domain: DomainConfig, size: tuple[int, int]) -> Domain:
+    """Return a domain of images of that height and width as an exported file states it."""
+    names = {name: getattr(domain, name) for name in ("name", "channels", "description")}
+    return Domain(height=size[0], width=size[1], **names)
 
 
 def with_directions(model: onnx.ModelProto, metadata: ModelMetadata) -> ModelMetadata:
     """Return a generator's metadata with the directions of its graph, named as its recipe names them."""
-    assert metadata.prior is not None, "a generator's metadata have one"
     names: Any = metadata.provenance.experiment.get("direction_names", ())
-    return metadata.model_copy(update={"directions": find_directions(model, metadata.prior, names)})
+    return metadata.model_copy(update={"directions": find_directions(model, _prior(metadata), names)})
 
 
 def find_directions(model: onnx.ModelProto, prior: Prior, names: Sequence[str] = ()) -> tuple[Direction, ...]:
@@ -348,11 +326,9 @@ def _first_outputs(model: onnx.ModelProto) -> list[str]:
 
 def direction_pairs(metadata: ModelMetadata, file: Path, seed: int) -> Images:
     """Return the pairs of a seed moved along every direction by SPREADS: {domain: uint8 [B, C, H, W]}, B of both."""
-    assert metadata.prior is not None, "a generator's metadata have one"
-    latent = draw_latent(metadata.prior, seed)
-    rows = [
-        latent + step * one.spread * np.array(one.vector, np.float32) for one in metadata.directions for step in SPREADS
-    ]
+    latent = draw_latent(_prior(metadata), seed)
+    moves = [step * one.spread * np.array(one.vector, np.float32) for one in metadata.directions for step in SPREADS]
+    rows = [latent + move for move in moves]
     return _generate(metadata, file, np.array(rows, np.float32))
 
 
@@ -375,19 +351,15 @@ def write_card(file: Path, metadata: ModelMetadata) -> str:
     if card.exists() and WRITTEN not in card.read_text(encoding="utf-8", errors="replace"):
         return f"{card} is not what export writes, and is kept as it is: remove it to have it written anew"
     if is_generator:
-        assert metadata.prior is not None, "a generator's metadata have one"
-        latents = latents_of_seeds(metadata.prior, range(PAIRS)).numpy()
+        latents = latents_of_seeds(_prior(metadata), range(PAIRS)).numpy()
         save_sheet(_generate(metadata, file, latents), folder / "sheet.png", COLUMNS, 2)
-    values = {
-        "size": metadata.prior.latent_dim if metadata.prior is not None else None,
-        "classes": ", ".join(metadata.classes),
-        "name": metadata.name,
-    }
+    size, classes = metadata.prior and metadata.prior.latent_dim, ", ".join(metadata.classes)
+    drawing = f"-o pair.png 'localhost:8000/generate?model={metadata.name}&seed=7&format=png'"
     text = CARD.format(
         written=WRITTEN,
         **metadata.model_dump(include={"name", "version", "kind", "data_license"}),
         task="pipeline_tag: unconditional-image-generation\n" if is_generator else "",
-        summary=SUMMARIES[metadata.kind].format(**values),
+        summary=SUMMARIES[metadata.kind].format(size=size, classes=classes),
         sheet=f"\n![Pairs of seeds 0 to {PAIRS - 1}, not chosen](sheet.png)\n" if is_generator else "",
         domains="\n".join(
             f"| {d.name} | {d.height} x {d.width} x {d.channels} | {d.description} |" for d in metadata.domains
@@ -395,7 +367,7 @@ def write_card(file: Path, metadata: ModelMetadata) -> str:
         steps=metadata.provenance.steps,
         seed=metadata.provenance.seed,
         quality="\n".join(f"| {name} | {value} |" for name, value in _figures(metadata.quality)),
-        request=REQUESTS[metadata.kind].format(**values),
+        request=drawing if is_generator else f"localhost:8000/models/{metadata.name}",
     )
     write_whole(card, lambda aside: aside.write_text(text, encoding="utf-8"))
     return ""

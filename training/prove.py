@@ -289,11 +289,9 @@ class Proof:
         if not self.classifiers:
             return {}
         real, experiment = load_real(self.experiment), self.experiment
-        found, _ = find_evaluation_classifiers(experiment, real, self.options.classifiers)
+        found, _ = find_evaluation_classifiers(experiment, real, self.options.classifiers, self.device)
         if not found:
             return {}
-        for classifier in found.values():
-            classifier.to(self.device)
         blocks = [draw(self.source, seeds) for seeds in torch.arange(len(pairs.seeds)).split(BLOCK)]
         every = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
         groups = {"filtered": pairs.images, "all": every}

@@ -9,8 +9,7 @@ beside it, to which those of the given runs are added with their pictures.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -24,20 +23,18 @@ from training.config.experiment import EXPERIMENT, Experiment, load_experiment
 from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
 from training.files import read_json, write_json, write_lines
+from training.metrics.label_free import SNAPSHOT_MEASURES
 from training.networks.coupled import generate, latents_of_seeds
 from training.networks.weights import count_weights
 from training.runs.figures import (
+    Curve,
     Row,
     Rows,
     Value,
     by_metric,
-    distance_curves,
-    distance_row,
     flat,
     markdown,
-    samples_of,
     save_curves,
-    save_distance,
     save_excerpt,
     save_report,
     save_sheet,
@@ -46,8 +43,8 @@ from training.runs.figures import (
 from training.runs.folder import (
     MachineFacts,
     RunFolder,
-    Snapshot,
     last_step,
+    list_samples,
     load_average,
     machines,
     seconds,
@@ -119,17 +116,15 @@ def compare(runs: Sequence[RunFolder]) -> Rows:
     """
     fields = {str(run.path): flat(_run_fields(run)) for run in runs}
     lasts = {str(run.path): {name: kept[-1] for name, (_, kept) in run.curves().items()} for run in runs}
-    qualities = {str(run.path): flat(_kept_quality(run), "quality") for run in runs}
-    return [*_differing(_turned(fields)), *_turned(lasts), *_turned(qualities)]
+    files = {str(run.path): run.quality_file for run in runs}
+    qualities = {name: flat(read_json(file) if file.is_file() else {}, "quality") for name, file in files.items()}
+    differing = [row for row in _turned(fields) if len({row[str(run.path)] for run in runs}) > 1]
+    return [*differing, *_turned(lasts), *_turned(qualities)]
 
 
 def _turned(columns: Mapping[str, Mapping[str, Value]]) -> Rows:
     names = dict.fromkeys(name for column in columns.values() for name in column)
     return [{"name": name} | {run: column.get(name) for run, column in columns.items()} for name in names]
-
-
-def _differing(rows: Rows) -> Rows:
-    return [row for row in rows if len({value for name, value in row.items() if name != "name"}) > 1]
 
 
 def _run_fields(run: RunFolder) -> object:
@@ -140,10 +135,6 @@ def _run_fields(run: RunFolder) -> object:
         return run.description()["experiment"]
 
 
-def _kept_quality(run: RunFolder) -> object:
-    return read_json(run.quality_file) if run.quality_file.is_file() else {}
-
-
 def document(runs: Sequence[RunFolder], options: ReportOptions) -> None:
     """Write the results and pictures of whole runs, and the page of all results that are there.
 
@@ -151,16 +142,12 @@ def document(runs: Sequence[RunFolder], options: ReportOptions) -> None:
     """
     shorter = {run.path: text for run in runs if (text := _shorter(run, options.recipes))}
     whole = [run for run in runs if run.path not in shorter]
-    generated = [run for run in whole if run.quality_file.is_file()]
-    adapted = [run for run in whole if run.accuracy_file.is_file()]
-    check(whole, generated, adapted)
-    folder = options.to.with_suffix("")
-    results = {name: result(own, options.recipes, folder) for name, own in by_experiment(whole).items()}
-    for run in generated:
-        save_strips(run, folder)
-        save_distance(run, folder / run.experiment().name / DISTANCE)
-        if sheets := samples_of(run):
-            save_excerpt(sheets, run.experiment().sample_count, folder / run.experiment().name / FILM)
+    check(whole)
+    folder, groups = options.to.with_suffix(""), group(whole, _name)
+    results = {_name(own[0]): result(own, options.recipes, folder) for own in groups}
+    for run in whole:
+        if run.quality_file.is_file():
+            save_pictures(run, folder / _name(run))
     for name, kept in results.items():
         (file := result_file(folder, name)).parent.mkdir(parents=True, exist_ok=True)
         write_json(file, kept)
@@ -171,23 +158,31 @@ def document(runs: Sequence[RunFolder], options: ReportOptions) -> None:
 
 def result(runs: Sequence[RunFolder], recipes: Path, folder: Path) -> Mapping[str, Any]:
     """Return the rows of an experiment's runs in each table of the page, whose pictures are in `folder`."""
-    generated, pictures = [run for run in runs if run.quality_file.is_file()], Path(folder.name)
-    adapted = group_by_recipe([run for run in runs if run.accuracy_file.is_file()])
+    generated, pictures = [run for run in runs if run.quality_file.is_file()], Path(folder.name, _name(runs[0]))
+    adapted = group([run for run in runs if run.accuracy_file.is_file()], _recipe_and_steps)
     return {
         "latents": [str(_quality(run)["latents"]) for run in generated],
         "generated": [row for run in generated for row in generated_rows(run, pictures)],
-        "adapted": [row for group in adapted for row in adapted_rows(group)],
-        "distances": [_distance_row(run, pictures) for run in generated if distance_curves(run)],
-        "details": [details_row(group, recipes) for group in group_by_recipe(runs)],
+        "adapted": [row for own in adapted for row in adapted_rows(own)],
+        "distances": [distance_row(run, pictures) for run in generated if distance_curves(run)],
+        "details": [details_row(own, recipes) for own in group(runs, _recipe_and_steps)],
     }
 
 
-def by_experiment(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
-    """Return runs by the name of their experiment."""
-    groups: dict[str, list[RunFolder]] = {}
+def group(runs: Sequence[RunFolder], key: Callable[[RunFolder], Hashable]) -> list[list[RunFolder]]:
+    """Return the runs in groups of one key, in their order."""
+    groups: dict[Hashable, list[RunFolder]] = {}
     for run in runs:
-        groups.setdefault(run.experiment().name, []).append(run)
-    return groups
+        groups.setdefault(key(run), []).append(run)
+    return list(groups.values())
+
+
+def _name(run: RunFolder) -> str:
+    return run.experiment().name
+
+
+def _recipe_and_steps(run: RunFolder) -> Hashable:
+    return (last_step(run.checkpoints), *_recipe_fields(run.experiment()).items())
 
 
 def recipe_steps(recipes: Path) -> dict[str, int]:
@@ -196,41 +191,55 @@ def recipe_steps(recipes: Path) -> dict[str, int]:
     return {experiment.name: experiment.steps for experiment in experiments}
 
 
-def check(runs: Sequence[RunFolder], generated: Sequence[RunFolder], adapted: Sequence[RunFolder]) -> None:
+def check(runs: Sequence[RunFolder]) -> None:
     """Raise RunError if a run is not measured, or two are of one experiment."""
     for run in runs:
-        if run not in [*generated, *adapted]:
+        if not (run.quality_file.is_file() or run.accuracy_file.is_file()):
             raise RunError(f"{run.path} is not measured: python -m training.evaluate {run.path}")
-    paths: dict[str, Path] = {}
-    for run in generated:
-        name = run.experiment().name
-        if name in paths:
-            raise RunError(f"{paths[name]} and {run.path} are of one experiment, {name}: a page has one of them")
-        paths[name] = run.path
+    for one, *others in group([run for run in runs if run.quality_file.is_file()], _name):
+        for other in others:
+            raise RunError(f"{one.path} and {other.path} are of one experiment, {_name(one)}: a page has one of them")
 
 
-def save_strips(run: RunFolder, folder: Path) -> None:
-    """Write images of the EMA generator of the first seeds, a file for each domain."""
-    experiment, (generator, _) = run.experiment(), load_average(run, measured_snapshot(run))
+def save_pictures(run: RunFolder, folder: Path) -> None:
+    """Write images of the first seeds, a file for each domain, the distance over the steps, and a film of samples."""
+    experiment, snapshot = run.experiment(), _quality(run)["steps"] == snapshot_step(run, "best")
+    generator, _ = load_average(run, "best" if snapshot else "last")
+    folder.mkdir(parents=True, exist_ok=True)
     for name, images in generate(generator, latents_of_seeds(experiment.latent_prior, SEEDS)).items():
-        file = strip_file(folder, experiment.name, name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_sheet({name: images}, file, columns=len(SEEDS))
+        save_sheet({name: images}, folder / f"{name}.png", columns=len(SEEDS))
+    if curves := distance_curves(run):
+        labelled = {name.partition("/")[2] or "mean": curve for name, curve in curves.items()}
+        save_curves({next(iter(curves)): labelled}, "step", folder / DISTANCE)
+    if sheets := list_samples(run):
+        save_excerpt(sheets, experiment.sample_count, folder / FILM)
 
 
-def measured_snapshot(run: RunFolder) -> Snapshot:
-    """Return the snapshot that was measured. Raises RunError if it is not a run's best or last one."""
-    return "best" if _quality(run)["steps"] == snapshot_step(run, "best") else "last"
+def distance_curves(run: RunFolder) -> dict[str, Curve]:
+    """Return the curves of the distance of a run's snapshots: its mean over domains, and each domain's.
+
+    Empty if none was measured.
+    """
+    curves = run.curves()
+    measure = next((name for name in SNAPSHOT_MEASURES if name in curves), None)
+    return {name: curve for name, curve in curves.items() if name.partition("/")[0] == measure}
 
 
-def _distance_row(run: RunFolder, pictures: Path) -> Row:
-    folder = pictures / run.experiment().name
-    return distance_row(run, folder / DISTANCE, folder / FILM)
-
-
-def strip_file(folder: Path, experiment: str, domain: str) -> Path:
-    """Return the path of a domain's generated images in the folder of a page's pictures."""
-    return folder / experiment / f"{domain}.png"
+def distance_row(run: RunFolder, pictures: Path) -> Row:
+    """Return how the distance of a run's snapshots fell, and whether it was still falling at the end."""
+    experiment, (measure, (steps, values)) = run.experiment(), next(iter(distance_curves(run).items()))
+    best = min(values)
+    step = steps[values.index(best)]
+    return {
+        "experiment": experiment.name,
+        "pairs": f"![]({pictures / FILM})" if list_samples(run) else "",
+        "distance": f"![]({pictures / DISTANCE})",
+        "measure": measure,
+        "best": f"{best:.2f}",
+        "after step": f"{int(step):,}",
+        "last": f"{values[-1]:.2f}",
+        "best in the last fifth": "yes" if step > 0.8 * experiment.steps else "no",
+    }
 
 
 def generated_rows(run: RunFolder, pictures: Path) -> Rows:
@@ -239,12 +248,13 @@ def generated_rows(run: RunFolder, pictures: Path) -> Rows:
     `pictures` is the folder of the images. Raises RunError if the run is not measured after its last checkpoint.
     """
     experiment, quality = run.experiment(), _quality(run)
+    measured, last = int(quality["steps"]), snapshot_step(run, "last")
     return [
         {
             "experiment": experiment.name,
             "domain": domain.name,
-            "steps": _steps(run) + _chosen(run, quality),
-            "samples": f"![]({strip_file(pictures, experiment.name, domain.name)})",
+            "steps": _steps(run) + ("" if measured == last else f"; the best, {measured:,}"),
+            "samples": f"![]({pictures / f'{domain.name}.png'})",
             **_measures(domain, quality),
         }
         for domain in experiment.domains
@@ -259,7 +269,6 @@ def adapted_rows(runs: Sequence[RunFolder]) -> Rows:
     experiment = runs[0].experiment()
     measured = [run.accuracy(last_step(run.checkpoints)) for run in runs]
     held_out = [f"{one.held_out:.0%} of {one.name}" for one in experiment.domains if one.held_out]
-    published = {domain: published_accuracy(experiment, domain) for domain in experiment.domains}
     return [
         {
             "experiment": experiment.name,
@@ -269,7 +278,7 @@ def adapted_rows(runs: Sequence[RunFolder]) -> Rows:
             "held out": ", ".join(held_out),
             "images": f"{measured[0]['images'][domain.name]:,}",
             "accuracy": spread([one["accuracy"][domain.name] for one in measured]),
-            "published": _cell(published[domain], form=".2%"),
+            "published": _cell(published_accuracy(experiment, domain), form=".2%"),
         }
         for domain in experiment.domains
         if not domain.labelled and domain.name in measured[0]["accuracy"]
@@ -277,17 +286,14 @@ def adapted_rows(runs: Sequence[RunFolder]) -> Rows:
 
 
 def details_row(runs: Sequence[RunFolder], recipes: Path) -> Row:
-    """Return the training details of runs of one recipe: batch, parameters, time, machine, overrides.
-
-    `recipes` is the folder of recipes.
-    """
+    """Return batch, parameters, time, machine and overrides of runs of one recipe, of the folder `recipes`."""
     experiment = runs[0].experiment()
     places = dict.fromkeys(_place(machine) for run in runs for machine in machines(run))
     return {
         "experiment": experiment.name,
         "steps": _steps(runs[0]),
         "batch": experiment.batch_size,
-        "precision": ", ".join(dict.fromkeys(itertools.chain.from_iterable(map(_precisions, runs)))),
+        "precision": ", ".join(dict.fromkeys(precision for run in runs for precision in _precisions(run))),
         "generator": f"{count_weights(build_generator(experiment)):,}",
         "discriminator": f"{count_weights(build_discriminator(experiment)):,}",
         "minutes": f"{mean(seconds(run) for run in runs) / 60:.0f}",
@@ -300,23 +306,16 @@ def _quality(run: RunFolder) -> Mapping[str, Any]:
     return run.quality(snapshot_step(run, "best"), snapshot_step(run, "last"))
 
 
-def _chosen(run: RunFolder, quality: Mapping[str, Any]) -> str:
-    """Return after which step a run was measured, if it is not the last."""
-    measured = int(quality["steps"])
-    return "" if measured == snapshot_step(run, "last") else f"; the best, {measured:,}"
-
-
 def _measures(domain: DomainConfig, quality: Mapping[str, Any]) -> Row:
     def of(measure: str) -> Any:
         return quality.get(measure, {}).get(domain.name)
 
-    pixels, distance = of("pixel_agreement") or {}, of("frechet_distance") or {}
-    doubtful = of("doubtful_images") or {}
+    pixels, distance, doubtful = (of(name) or {} for name in ("pixel_agreement", "frechet_distance", "doubtful_images"))
     floors = pixels.get("floor", {})
     free = quality.get("without_labels", {}).get("domains", {}).get(domain.name, {}).get("frechet_distance", {})
     return {
         **{title: _cell(pixels.get(name), floors.get(name)) for name, title in PIXELS.items()},
-        "published": _cell(published_pixel_agreement(domain) if pixels else None, form=".3f"),
+        "published": _cell(PIXEL_AGREEMENT.get((domain.source, domain.transform)) if pixels else None, form=".3f"),
         "classes agree": _cell(of("class_agreement"), of("class_agreement_of_real_pairs")),
         "doubtful": _cell(doubtful.get("generated"), doubtful.get("real"), ".2%"),
         "class balance": _cell(of("class_balance")),
@@ -357,25 +356,11 @@ def _place(machine: MachineFacts) -> str:
     return f"{machine['device']}, {threads} of {machine['of_threads']} threads"
 
 
-def published_pixel_agreement(domain: DomainConfig) -> float | None:
-    """Return the published pixel agreement of a domain of these images, if there is one."""
-    return PIXEL_AGREEMENT.get((domain.source, domain.transform))
-
-
 def published_accuracy(experiment: Experiment, domain: DomainConfig) -> float | None:
     """Return the published accuracy in a domain adapted from these labelled domains, if there is one."""
     labelled = [one for one in experiment.domains if one.labelled]
     known = [ACCURACY.get((one.source, one.count, domain.source, domain.count)) for one in labelled]
     return next((figure for figure in known if figure is not None), None)
-
-
-def group_by_recipe(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
-    """Return the runs in groups of one recipe and one number of steps, in their order."""
-    groups: dict[object, list[RunFolder]] = {}
-    for run in runs:
-        fields = _recipe_fields(run.experiment())
-        groups.setdefault((last_step(run.checkpoints), *fields.items()), []).append(run)
-    return list(groups.values())
 
 
 def recipe_of(experiment: Experiment, recipes: Path) -> Experiment:

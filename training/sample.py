@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,7 +37,7 @@ from training.files import write_json, write_whole
 from training.losses.pixels import Images, from_bytes
 from training.networks.coupled import CoupledGenerator, Inverted, generate, invert
 from training.onnx_export import read_metadata
-from training.runs.figures import enlarge, save_sheet, sheet
+from training.runs.figures import enlarge, save_animation, save_sheet, sheet
 from training.runs.folder import RunFolder, load_average
 
 FRAME = 100  # ms of a walk
@@ -145,10 +146,9 @@ def open_session(file: Path, machine: Machine) -> onnxruntime.InferenceSession:
 
 def model_file(target: Path) -> Path:
     """Return the file of a model, of its version's folder, or of its folder with versions. Raises RunError."""
-    versions = sorted(
-        (path for path in target.glob("[0-9]*") if path.name.isdecimal()), key=lambda path: int(path.name)
-    )
-    for file in (target, target / "model.onnx", *(path / "model.onnx" for path in reversed(versions))):
+    versions = [path for path in target.glob("[0-9]*") if path.name.isdecimal()]
+    versions.sort(key=lambda path: int(path.name), reverse=True)
+    for file in (target, *(path / "model.onnx" for path in (target, *versions))):
         if file.is_file():
             return file
     raise RunError(f"{target} is neither a run folder nor an exported model: name runs/00000_name or models/name")
@@ -173,9 +173,9 @@ def save_pairs(source: Source, options: SampleOptions, formats: Sequence[str]) -
         elif form == "png":
             files += save_images(pairs, options.to, [f"{options.seed}-{index}" for index in range(options.count)])
         else:
-            files.append(options.to / ("pairs.npz" if form == "npz" else "pairs.h5"))
-            write = _write_npz if form == "npz" else _write_hdf5
-            write_whole(files[-1], lambda aside, write=write: write(aside, arrays))  # type: ignore[misc]
+            name, write = ARRAYS[form]
+            files.append(options.to / name)
+            write_whole(files[-1], partial(write, arrays=arrays))
     return files
 
 
@@ -183,8 +183,8 @@ def save_images(images: Images, folder: Path, names: Sequence[str]) -> list[Path
     """Write single PNGs, in a folder for each domain, and return the folders."""
     for domain, column in images.items():
         (folder / domain).mkdir(parents=True, exist_ok=True)
-        for number, name in enumerate(names):
-            save_sheet({domain: column[number : number + 1]}, folder / domain / f"{name}.png")
+        for name, image in zip(names, column.split(1), strict=True):
+            save_sheet({domain: image}, folder / domain / f"{name}.png")
     return [folder / domain for domain in images]
 
 
@@ -199,17 +199,16 @@ def _write_hdf5(file: Path, arrays: dict[str, Any]) -> None:
             archive.create_dataset(name, data=array, compression="gzip")
 
 
+ARRAYS = {"npz": ("pairs.npz", _write_npz), "hdf5": ("pairs.h5", _write_hdf5)}
+
+
 def save_walk(source: Source, options: SampleOptions) -> Path:
     """Write an animation through the latents of seeds, all domains side by side, and return its file."""
     frames = source.draw(walk(source.prior, options.walk, options.steps, options.loop, options.truncation))
-    count = len(next(iter(frames.values())))
-    first, *others = (
-        enlarge(sheet({name: images[number : number + 1] for name, images in frames.items()}), options.scale)
-        for number in range(count)
-    )
-    file, form = options.to / f"walk.{options.walk_format}", options.walk_format.upper()
-    animation = {"save_all": True, "append_images": others, "duration": FRAME, "loop": 0, "lossless": True}
-    write_whole(file, lambda aside: first.save(aside, format=form, **animation))
+    pairs = zip(*(images.split(1) for images in frames.values()), strict=True)
+    first, *others = (enlarge(sheet(dict(zip(frames, pair, strict=True))), options.scale) for pair in pairs)
+    file = options.to / f"walk.{options.walk_format}"
+    save_animation(first, others, file, FRAME, lossless=True)
     return file
 
 
@@ -262,19 +261,18 @@ def save_translations(source: Source, files: Sequence[Path], options: SampleOpti
 def _write_translations(
     files: Sequence[Path], given: Tensor, pairs: Images, domain: str, found: Inverted, folder: Path
 ) -> list[Path]:
-    folder, report = folder / "translations", folder / "translations" / "distances.json"
+    folder /= "translations"
     folder.mkdir(exist_ok=True)
-    columns = (values.tolist() for values in found)
-    save_sheet({"given": given, **pairs}, folder / "given_and_pairs.png")
+    sheet, report, mean = folder / "given_and_pairs.png", folder / "distances.json", float(found.distances.mean())
+    save_sheet({"given": given, **pairs}, sheet)
     written = save_images(pairs, folder, [f"{number}-{file.stem}" for number, file in enumerate(files)])
     each = [
         {"file": str(file), "distance": distance, "nearest_candidate": start, "latent": latent}
-        for file, latent, distance, start in zip(files, *columns, strict=True)
+        for file, latent, distance, start in zip(files, *(values.tolist() for values in found), strict=True)
     ]
-    mean = float(found.distances.mean())
     write_json(report, {"domain": domain, "mean_distance": mean, "images": each})
     print(f"mean distance from the given images: {mean:.4f} (0 for equal ones, 1 for black and white)")
-    return [folder / "given_and_pairs.png", *written, report]
+    return [sheet, *written, report]
 
 
 if __name__ == "__main__":

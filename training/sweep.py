@@ -59,7 +59,7 @@ def main(target: Path, arguments: list[str]) -> None:
     points = read_points(options.over)
     experiments = [move(options.experiment, point) for point in points]
     accuracies_by_images = {
-        images: evaluation_accuracy(one, options.measure.classifiers)
+        images: _accuracies(one, options.measure.classifiers)
         for images, one in {(one.domains, one.size): one for one in experiments}.items()
     }
     rows: list[dict[str, Value]] = []
@@ -69,16 +69,15 @@ def main(target: Path, arguments: list[str]) -> None:
         if options.dry_run:
             print(f"  {last_step(run.checkpoints) if run else 0} of {experiment.steps} steps are done")
             continue
-        cells = {name: _cell(value) for name, value in point.items()}
+        cells = {name: v if isinstance(v, str | float | int | None) else json.dumps(v) for name, v in point.items()}
         accuracies = accuracies_by_images[experiment.domains, experiment.size]
         rows.append({**cells, **reach(run, experiment, accuracies, options, device)})
         write(rows, list(point), options.to)
 
 
-def evaluation_accuracy(experiment: Experiment, classifiers: Path) -> dict[str, object]:
-    """Return the accuracies of an experiment's evaluation classifiers. Raises RunError without them."""
-    accuracies = load_evaluation_classifiers(experiment, load_real(experiment), classifiers)
-    return {name: classifier.named_accuracy() for name, classifier in accuracies.items()}
+def _accuracies(experiment: Experiment, classifiers: Path) -> dict[str, object]:
+    found = load_evaluation_classifiers(experiment, load_real(experiment), classifiers)
+    return {name: classifier.named_accuracy() for name, classifier in found.items()}
 
 
 def reach(
@@ -105,10 +104,6 @@ def reach(
         known = evaluate(run, options.measure, device)
     numbers = {name: value for name, value in flat(known).items() if isinstance(value, float | int)}
     return {"run": run.path.name, **numbers}
-
-
-def _cell(value: object) -> Value:
-    return value if isinstance(value, str | float | int | None) else json.dumps(value)
 
 
 def write(rows: Rows, fields: list[str], folder: Path) -> None:
@@ -174,14 +169,11 @@ def _read_axis(text: str) -> tuple[str, list[Any]]:
     try:
         return field, json.loads(f"[{values}]")
     except json.JSONDecodeError:
-        return field, [_read(value) for value in values.split(",")]
-
-
-def _read(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+        parts: list[Any] = values.split(",")
+    for i, part in enumerate(parts):
+        with suppress(json.JSONDecodeError):
+            parts[i] = json.loads(part)
+    return field, parts
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -119,7 +119,6 @@ def prepare(
     """Load the data and networks of an experiment, and print a summary.
 
     Snapshots are measured by the evaluation classifiers in that folder, if they are there, else without labels.
-
     A resumed run keeps its device, threads and precision if they are available; a warning is printed if it
     cannot go on bit for bit. Raises ConfigError, DataError, and RunError if the images of the run have changed.
     """
@@ -161,10 +160,7 @@ def complete(
     machine: Machine,
     classifiers: Path = TrainOptions.classifiers,
 ) -> RunFolder:
-    """Finish an experiment's run, or train a new one, and return it.
-
-    Raises what `prepare` and `train` raise.
-    """
+    """Finish an experiment's run, or train a new one, and return it. Raises what `prepare` and `train` raise."""
     if run is None or last_step(run.checkpoints) < experiment.steps:
         prepared = prepare(experiment, machine, run, classifiers)
         run = run or begin(prepared, runs)
@@ -173,10 +169,7 @@ def complete(
 
 
 def train(trainer: Trainer, folder: RunFolder, watch: Watch | None = None) -> None:
-    """Train a run from its last checkpoint, if any.
-
-    Raises RunError if it is being trained already, DivergedError.
-    """
+    """Train a run from its last checkpoint, if any. Raises RunError if it is being trained already, DivergedError."""
     with locked(folder, trainer.processes):
         if list_checkpoints(folder.checkpoints):  # a run killed before its first one starts over
             trainer.state.load_state_dict(load_checkpoint(folder.checkpoints))
@@ -197,21 +190,15 @@ def run(trainer: Trainer, record: Recorder) -> None:
     On a signal it saves the state after the step, and raises KeyboardInterrupt. Raises DivergedError.
     """
     experiment = trainer.experiment
-    steps = range(trainer.state.steps_done, experiment.steps)
+    begun, total, silent = trainer.state.steps_done, experiment.steps, not trainer.processes.leads
+    steps = range(begun + 1, total + 1)
     with (
         stop_requested(trainer.processes.count) as stop,
-        tqdm(
-            steps,
-            initial=trainer.state.steps_done,
-            total=experiment.steps,
-            unit="step",
-            mininterval=1.0,
-            disable=not trainer.processes.leads,
-        ) as bar,
+        tqdm(steps, initial=begun, total=total, unit="step", mininterval=1.0, disable=silent) as bar,
     ):
-        for done in (step + 1 for step in bar):
+        for done in bar:
             trainer.step()
-            last = done == experiment.steps
+            last = done == total
             if last or done % experiment.log_every == 0:
                 bar.set_postfix(record.write_metrics(), refresh=False)
             if last or done % experiment.sample_every == 0 or record.preview_is_due():
@@ -231,7 +218,7 @@ def describe(trainer: Trainer, images: Images) -> str:
         [
             f"{experiment.name}: {experiment.steps} steps of {experiment.batch_size} images a domain "
             f"on {processes.device}, precision {processes.precision}",
-            *(f"  {name}: {len(domain)} images, {_size(domain)}" for name, domain in images.items()),
+            *(f"  {name}: {_size(domain)}" for name, domain in images.items()),
             *(f"  {name}: {count_weights(network):,} parameters" for name, network in trainer.state.networks.items()),
         ]
     )
@@ -253,35 +240,27 @@ def describe_networks(trainer: Trainer) -> str:
 
 def _layers(network: nn.Module, inputs: Tensor | Images) -> list[str]:
     """Return a line for each row of a network, in the order of the forward pass; domains of equal rows share them."""
-    parts: list[Mapping[str, nn.Module]] = [
-        {"shared": part} if isinstance(part, Layers) else dict(part.named_children()) for part in network.children()
-    ]
-    rows: dict[nn.Module, list[list[nn.Module]]] = {
-        part: [modules for _, modules in part.rows()]
-        for owners in parts
-        for part in owners.values()
-        if isinstance(part, Layers)
-    }
-    shapes = _shapes(network, inputs, [modules[-1] for part in rows.values() for modules in part])
-    lines: list[str] = []
-    for owners in parts:
+    shapes, lines = _shapes(network, inputs), list[str]()
+    for part in network.children():
         described: dict[tuple[str, ...], list[str]] = {}
-        for owner, part in owners.items():
-            text = tuple(_row(modules, shapes[modules[-1]]) for modules in rows[part])
+        for owner, layers in [("shared", part)] if isinstance(part, Layers) else part.named_children():
+            assert isinstance(layers, Layers)
+            text = tuple(_row(modules, shapes[modules[-1]]) for _, modules in layers.rows())
             described.setdefault(text, []).append(owner)
         lines += [f"  {', '.join(names):<24} {line}" for text, names in described.items() for line in text]
     return lines
 
 
 @torch.no_grad()
-def _shapes(network: nn.Module, inputs: Tensor | Images, modules: list[nn.Module]) -> dict[nn.Module, list[int]]:
-    """Return the shape of the output of some of a network's modules, without the batch."""
+def _shapes(network: nn.Module, inputs: Tensor | Images) -> dict[nn.Module, list[int]]:
+    """Return the shape of the output of each module in a network that puts out a tensor, without the batch."""
     shapes: dict[nn.Module, list[int]] = {}
 
-    def note(module: nn.Module, _: object, output: Tensor) -> None:
-        shapes[module] = list(output.shape[1:])
+    def note(module: nn.Module, _: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            shapes[module] = list(output.shape[1:])
 
-    hooks = [module.register_forward_hook(note) for module in modules]
+    hooks = [module.register_forward_hook(note) for module in network.modules()]
     was_training = network.training
     network.eval()(inputs)
     network.train(was_training)
@@ -291,9 +270,8 @@ def _shapes(network: nn.Module, inputs: Tensor | Images, modules: list[nn.Module
 
 
 def _row(modules: list[nn.Module], shape: list[int]) -> str:
-    names = " ".join(_module(module) for module in modules)
-    weights = sum(count_weights(module) for module in modules)
-    return f"{'x'.join(map(str, shape)):<14} {weights:>12,}  {names}"
+    weights = sum(map(count_weights, modules))
+    return f"{'x'.join(map(str, shape)):<14} {weights:>12,}  {' '.join(map(_module, modules))}"
 
 
 def _module(module: nn.Module) -> str:
@@ -346,11 +324,9 @@ def _extras(trainer: Trainer, watch: Watch) -> dict[str, tuple[float, int]]:
         "checkpoints": (lambda: torch.save(state.state_dict(), io.BytesIO()), experiment.checkpoint_every),
     }
     if measure := watch.measure:
-        measure_snapshot(trainer, measure)  # the first one reads the real images, too
-        jobs[f"{measure.name} of {measure.pairs:,} pairs"] = (
-            partial(measure_snapshot, trainer, measure),
-            experiment.measure_every,
-        )
+        job = partial(measure_snapshot, trainer, measure)
+        job()  # the first one reads the real images, too
+        jobs[f"{measure.name} of {measure.pairs:,} pairs"] = job, experiment.measure_every
     return {name: (_timed(trainer, job), every) for name, (job, every) in jobs.items()}
 
 
@@ -383,9 +359,9 @@ def describe_cost(cost: Cost, experiment: Experiment) -> str:
 
 
 def _size(images: Tensor) -> str:
-    """Return the size of images, and grey or RGB."""
-    _, channels, height, width = images.shape
-    return f"{height}x{width} {'grey' if channels == 1 else 'RGB'}"
+    """Return the number and the size of images, and grey or RGB."""
+    count, channels, height, width = images.shape
+    return f"{count} images, {height}x{width} {'grey' if channels == 1 else 'RGB'}"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from service.metadata import Domain, Provenance
+from service.metadata import Provenance
 from training.cli import parse, verb
 from training.config import Positive, listed, one_of
 from training.config.data import DOMAIN, DomainConfig
@@ -25,6 +25,7 @@ from training.data.dataset import ImageSet, load_split, require_labels
 from training.engine.machine import Machine
 from training.errors import ConfigError
 from training.losses.pixels import AUGMENTATIONS
+from training.onnx_export import describe_domain
 from training.pretrained.classifier import (
     PEAK_LEARNING_RATE,
     TRAINING_BATCH,
@@ -83,6 +84,7 @@ def train_classifier(
     domain: DomainConfig, experiment: Experiment, options: ClassifierOptions, device: torch.device
 ) -> tuple[Classifier, TrainingRecord]:
     """Train on the whole training split and measure on the whole test split. Raises DataError."""
+    recipe = describe_recipe(domain, experiment, options)
     made = provenance()  # before the training, whose files may change meanwhile
     training_set = load_split(domain, "train", experiment.size)
     labels = require_labels(training_set.labels, domain, "train")
@@ -92,18 +94,16 @@ def train_classifier(
     attributes = domain.label_columns
     classes = len(attributes) or int(labels.max()) + 1
     classifier = Classifier(options.table, domain.channels, classes, attributes).to(device)
-    augmentations = [name for name in options.augmentations if name not in domain.forbidden_augmentations]
-    steps = fit(classifier, training_set, options.epochs, options.seed, augmentations)
+    steps = fit(classifier, training_set, options.epochs, options.seed, recipe["augmentations"])
     classifier.accuracy.copy_(accuracy(classifier, test_set))
-    numbered = [str(number) for number in range(classes)]
-    names = () if attributes else tuple((training_set.class_names or numbered)[:classes])
-    height, width = experiment.size
+    numbered = tuple(map(str, range(classes)))
+    names = () if attributes else (training_set.class_names or numbered)[:classes]
     return classifier, TrainingRecord(
-        domain=Domain(
-            name=domain.name, height=height, width=width, channels=domain.channels, description=domain.description
-        ),
+        domain=describe_domain(domain, experiment.size),
         class_names=names,
-        provenance=classifier_provenance(domain, experiment, options, augmentations, steps, made),
+        provenance=Provenance(
+            experiment=recipe, seed=options.seed, steps=steps, images_seen=steps * TRAINING_BATCH, **made
+        ),
         quality=measure(classifier, test_set, names),
         data_license=experiment.data_license,
     )
@@ -118,33 +118,18 @@ def measure(classifier: Classifier, test_set: ImageSet, class_names: tuple[str, 
     return quality
 
 
-def classifier_provenance(
-    domain: DomainConfig,
-    experiment: Experiment,
-    options: ClassifierOptions,
-    augmentations: list[str],
-    steps: int,
-    made: dict[str, Any],
-) -> Provenance:
-    """Return what repeats the training: recipe, seed, and what `made` it: commit and versions."""
-    recipe = {
+def describe_recipe(domain: DomainConfig, experiment: Experiment, options: ClassifierOptions) -> dict[str, Any]:
+    """Return what repeats the training, with its seed."""
+    return {
         "verb": "train_classifier",
         "domain": DOMAIN.dump_python(domain, mode="json"),
         "size": list(experiment.size),
         "table": options.table,
         "epochs": options.epochs,
-        "augmentations": augmentations,
+        "augmentations": [name for name in options.augmentations if name not in domain.forbidden_augmentations],
         "batch_size": TRAINING_BATCH,
         "peak_learning_rate": PEAK_LEARNING_RATE,
     }
-    return Provenance(
-        experiment=recipe,
-        seed=options.seed,
-        steps=steps,
-        images_seen=steps * TRAINING_BATCH,
-        commit=made["commit"],
-        versions=made["versions"],
-    )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,6 @@ from training.runs.folder import (
     load_average,
     load_checkpoint,
     load_discriminator,
-    open_log,
     provenance,
     save_checkpoint,
 )
@@ -74,14 +73,16 @@ def main(target: Path, arguments: list[str]) -> None:
     run = RunFolder.open(target)
     folder = EncoderFolder.open_or_create(run, options.recipe)
     trainer = EncoderTrainer(run, options.recipe, options.machine.fabric())
-    print(f"encoder of {run.path.name}: {options.recipe.steps} steps, {trainer.parameters:,} parameters; {folder.path}")
+    parameters = count_weights(trainer.encoder.encoder)
+    print(f"encoder of {run.path.name}: {options.recipe.steps} steps, {parameters:,} parameters; {folder.path}")
     try:
         train(trainer, run, folder, options)
     except KeyboardInterrupt:
         print(f"stopped; resume with: python -m training.train_encoder {target}")
         raise
     quality = measure_encoder(trainer.encoder.eval(), run.experiment(), options.classifiers, options.descent_images)
-    folder.write_quality({"steps": options.recipe.steps, "generator_steps": trainer.generator_steps, **quality})
+    steps = {"steps": options.recipe.steps, "generator_steps": trainer.generator_steps}
+    write_json(folder.quality_file, steps | quality)
     print(f"done; export it with: python -m training.export {target} --encoder-of {next(iter(quality['domains']))}")
 
 
@@ -101,19 +102,15 @@ class EncoderTrainer:
         self._batches = Batches(experiment, images, {}, fabric)
         self._recipe, self._fabric = recipe, fabric
         self.steps_done, self.means = 0, RunningMeans()
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights that learn."""
-        return count_weights(self.encoder.encoder)
+        parts = {"encoder": self.encoder.encoder, "optimiser": self.optimiser, "means": self.means}
+        self._parts: dict[str, Any] = parts
 
     def step(self) -> None:
         """Update the encoder once, on generated and on real images of every domain."""
         self._batches.begin(self.steps_done)
+        share = (1 + math.cos(math.pi * self.steps_done / self._recipe.steps)) / 2
         for group in self.optimiser.param_groups:
-            group["lr"] = (
-                self._recipe.learning_rate * (1 + math.cos(math.pi * self.steps_done / self._recipe.steps)) / 2
-            )
+            group["lr"] = self._recipe.learning_rate * share
         with self._fabric.autocast():
             loss, parts = self._loss(self._batches.latents(), self._batches.real())
         self.optimiser.zero_grad()
@@ -125,13 +122,8 @@ class EncoderTrainer:
 
     def state_dict(self) -> dict[str, object]:
         """Return everything that the next step depends on; the generator is the run's."""
-        return {
-            "steps_done": self.steps_done,
-            "generator_steps": self.generator_steps,
-            "encoder": self.encoder.encoder.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "means": self.means.state_dict(),
-        }
+        steps = {"steps_done": self.steps_done, "generator_steps": self.generator_steps}
+        return steps | {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state exactly. Raises RunError if the generator has been trained further."""
@@ -141,9 +133,8 @@ class EncoderTrainer:
                 f"{self.generator_steps}: remove its folder `encoder` to begin anew"
             )
         self.steps_done = state["steps_done"]
-        self.encoder.encoder.load_state_dict(state["encoder"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.means.load_state_dict(state["means"])
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
 
 
 def train(trainer: EncoderTrainer, run: RunFolder, folder: EncoderFolder, options: EncoderOptions) -> None:
@@ -152,20 +143,19 @@ def train(trainer: EncoderTrainer, run: RunFolder, folder: EncoderFolder, option
     On a signal it saves the state after the step, and raises KeyboardInterrupt. Raises DivergedError.
     """
     recipe, experiment = options.recipe, run.experiment()
-    if folder.has_checkpoint():
-        trainer.load_state_dict(folder.load_checkpoint())
+    if list_checkpoints(folder.checkpoints):
+        trainer.load_state_dict(load_checkpoint(folder.checkpoints))
+    steps = range(trainer.steps_done + 1, recipe.steps + 1)
     sheets = {
-        domain.name: load_split(domain, "test", experiment.size).images[:: max(1, 1000 // SHEET_ROWS)][:SHEET_ROWS]
+        domain.name: load_split(domain, "test", experiment.size).images[:: 1000 // SHEET_ROWS][:SHEET_ROWS]
         for domain in experiment.domains
     }
     with (
-        closing(folder.open_log(trainer.steps_done)) as log,
+        closing(MetricsLog(folder.path, trainer.steps_done)) as log,
         stop_requested(1) as stop,
-        tqdm(
-            range(trainer.steps_done, recipe.steps), initial=trainer.steps_done, total=recipe.steps, mininterval=1.0
-        ) as bar,
+        tqdm(steps, initial=trainer.steps_done, total=recipe.steps, mininterval=1.0) as bar,
     ):
-        for done in (step + 1 for step in bar):
+        for done in bar:
             trainer.step()
             last = done == recipe.steps
             if last or done % options.log_every == 0:
@@ -176,9 +166,10 @@ def train(trainer: EncoderTrainer, run: RunFolder, folder: EncoderFolder, option
                 bar.set_postfix(means, refresh=False)
             if last or done % options.sample_every == 0:
                 for name, images in sheets.items():
-                    save_sheet(translations(trainer.encoder, name, images), folder.sample_file(name, done))
+                    sheet = translations(trainer.encoder, name, images)
+                    save_sheet(sheet, folder.samples / f"{name}_{done:08d}.png")
             if last or stop() or done % options.checkpoint_every == 0:
-                folder.save_checkpoint(done, trainer.state_dict())
+                save_checkpoint(folder.checkpoints, done, trainer.state_dict())
             if stop():
                 raise KeyboardInterrupt
 
@@ -198,78 +189,41 @@ def translations(encoder: LatentEncoder, domain: str, images: Tensor) -> Images:
 class EncoderFolder:
     """The folder RUN/encoder: recipe, checkpoints, metrics, sheets and quality."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._checkpoints, self._samples = path, path / "checkpoints", path / "samples"
-        self._recipe_file, self._quality_file = path / "recipe.json", path / "quality.json"
+    def __init__(self, run: RunFolder) -> None:
+        self.path = run.path / "encoder"
+        self.checkpoints, self.samples = self.path / "checkpoints", self.path / "samples"
+        self.recipe_file, self.quality_file = self.path / "recipe.json", self.path / "quality.json"
 
     @classmethod
     def open_or_create(cls, run: RunFolder, recipe: EncoderRecipe) -> EncoderFolder:
         """Return the folder of a run's encoder. Raises ConfigError if it was started with another recipe."""
-        folder = cls(run.path / "encoder")
-        wanted = asdict(recipe)
-        if folder._recipe_file.is_file():
-            started = folder.description()["recipe"]
+        folder, wanted = cls(run), asdict(recipe)
+        if folder.recipe_file.is_file():
+            started = read_json(folder.recipe_file)["recipe"]
             changed = [name for name in wanted if wanted[name] != started.get(name)]
             if changed:
                 listed = "; ".join(f"recipe.{name} = {wanted[name]}, and was {started.get(name)}" for name in changed)
                 raise ConfigError(f"{listed}: remove {folder.path} to begin anew")
             return folder
-        for part in (folder._checkpoints, folder._samples):
+        for part in (folder.checkpoints, folder.samples):
             part.mkdir(parents=True, exist_ok=True)
-        write_json(folder._recipe_file, {"recipe": wanted, **provenance()})
+        write_json(folder.recipe_file, {"recipe": wanted, **provenance()})
         return folder
 
-    @classmethod
-    def open(cls, run: RunFolder) -> EncoderFolder:
-        """Return the folder of a run's encoder. Raises RunError if none has been trained."""
-        folder = cls(run.path / "encoder")
-        if not folder._quality_file.is_file():
-            raise RunError(f"{run.path} has no measured encoder: python -m training.train_encoder {run.path}")
-        return folder
 
-    def description(self) -> dict[str, Any]:
-        """Return the recipe, the commit and the library versions."""
-        description: dict[str, Any] = read_json(self._recipe_file)
-        return description
+def load_encoder(run: RunFolder) -> tuple[LatentEncoder, dict[str, Any], dict[str, Any]]:
+    """Return the measured encoder of a run, the description of its training, and its quality.
 
-    def has_checkpoint(self) -> bool:
-        """Return whether there is a checkpoint to resume from."""
-        return bool(list_checkpoints(self._checkpoints))
-
-    def save_checkpoint(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state after `step`."""
-        save_checkpoint(self._checkpoints, step, state)
-
-    def load_checkpoint(self) -> dict[str, Any]:
-        """Read the last checkpoint. Raises RunError."""
-        return load_checkpoint(self._checkpoints)
-
-    def open_log(self, step: int) -> MetricsLog:
-        """Open the metrics for writing after `step`."""
-        return open_log(self.path / "metrics.jsonl", self.path / "events", step)
-
-    def sample_file(self, domain: str, step: int) -> Path:
-        """Name the sheet of a domain's test images after a step."""
-        return self._samples / f"{domain}_{step:08d}.png"
-
-    def quality(self) -> dict[str, Any]:
-        """Return the measured quality."""
-        quality: dict[str, Any] = read_json(self._quality_file)
-        return quality
-
-    def write_quality(self, quality: dict[str, Any]) -> None:
-        """Write the measured quality."""
-        write_json(self._quality_file, quality)
-
-
-def load_encoder(run: RunFolder) -> tuple[LatentEncoder, EncoderFolder]:
-    """Return the measured encoder of a run, with the passes of its quality. Raises RunError."""
-    folder = EncoderFolder.open(run)
-    description, state, quality = folder.description(), folder.load_checkpoint(), folder.quality()
+    The description is the recipe, the commit and the library versions. Raises RunError if none has been trained.
+    """
+    folder = EncoderFolder(run)
+    if not folder.quality_file.is_file():
+        raise RunError(f"{run.path} has no measured encoder: python -m training.train_encoder {run.path}")
+    description, quality = read_json(folder.recipe_file), read_json(folder.quality_file)
     encoder = LatentEncoder(load_average(run)[0], run.experiment(), EncoderRecipe(**description["recipe"]))
-    encoder.encoder.load_state_dict(state["encoder"])
+    encoder.encoder.load_state_dict(load_checkpoint(folder.checkpoints)["encoder"])
     encoder.passes = quality["passes"]
-    return encoder.eval(), folder
+    return encoder.eval(), description, quality
 
 
 if __name__ == "__main__":

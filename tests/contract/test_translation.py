@@ -27,7 +27,7 @@ from training.files import write_json
 from training.metrics.quality import load_real
 from training.metrics.translation import QUANTILES
 from training.pretrained.encoder import EncoderRecipe
-from training.runs.folder import RunFolder
+from training.runs.folder import RunFolder, save_checkpoint
 from training.train_encoder import EncoderFolder, EncoderTrainer, load_encoder
 
 EXPERIMENT = """
@@ -94,8 +94,7 @@ async def test_a_trained_encoder_translates(
     path = next((digits_folder / "test").glob("*/*.png"))
     config = run.experiment().domains[0]
     image = fit_in_training(decode({"bytes": path.read_bytes(), "path": None}), (28, 28), config)
-    encoder, folder = load_encoder(run)
-    quality = folder.quality()
+    encoder, _, quality = load_encoder(run)
     latents, errors = encoder.encode("digit", torch.from_numpy(image.copy()).movedim(-1, 0)[None])
     passes = quality["passes"] - 1
     app = create_app(Settings(models_dir=models, threads=1, processes=1))
@@ -130,13 +129,14 @@ def make_models(monkeypatch: pytest.MonkeyPatch, folder: Path) -> tuple[RunFolde
     )
     for _ in range(recipe.steps):
         trainer.step()
-    encoders.save_checkpoint(recipe.steps, trainer.state_dict())
+    save_checkpoint(encoders.checkpoints, recipe.steps, trainer.state_dict())
     domains = {}
     for name, images in load_real(run.experiment()).items():
         errors = trainer.encoder.encode(name, images.images)[1][:, -1]
         shares = {str(share): float(errors.quantile(share)) for share in QUANTILES}
         domains[name] = {"error": {"mean": float(errors.mean()), "quantiles": shares}}
-    encoders.write_quality({"steps": 4, "passes": 2, "error_by_passes": [], "domains": domains})
+    quality = {"steps": 4, "passes": 2, "error_by_passes": [], "domains": domains}
+    write_json(encoders.quality_file, quality)
     write_json(run.quality_file, {"steps": 6})
     models = folder / "models"
     for domain in (None, "digit", "edge"):

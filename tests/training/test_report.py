@@ -19,7 +19,7 @@ from training.config.experiment import Experiment
 from training.engine.state import build_generator
 from training.files import write_json
 from training.networks.coupled import generate, latents_of_seeds
-from training.runs.folder import RunFolder, load_average, note_machine, save_best, save_checkpoint
+from training.runs.folder import MetricsLog, RunFolder, load_average, note_machine, save_best, save_checkpoint
 
 RunVerb = Callable[..., None]
 MakeExperiment = Callable[..., Experiment]
@@ -32,7 +32,7 @@ def runs(make_experiment: MakeExperiment, tmp_path: Path) -> list[RunFolder]:
     for penalty in ("none", "r1"):
         experiment = make_experiment(discriminator={"penalty": penalty})
         folders.append(RunFolder.create(tmp_path / "runs", experiment))
-        with closing(folders[-1].open_log(0)) as log:
+        with closing(MetricsLog(folders[-1].path, 0)) as log:
             log.write(10, {"loss": 0.75} | ({"r1": 4.0} if penalty == "r1" else {}))
             log.write(20, {"loss": 0.5})
     write_json(folders[1].quality_file, {"steps": 20, "pixel_agreement": {"edge": {"of": "digit"}}})
@@ -171,7 +171,7 @@ def test_the_distance_over_the_steps_is_shown(
     """A run whose snapshots were measured has its curve, its best step, and pictures of the best."""
     experiment = make_experiment(steps=100)
     run = leave(tmp_path / "runs", experiment, 100)
-    with closing(run.open_log(0)) as log:
+    with closing(MetricsLog(run.path, 0)) as log:
         for step, distance in ((20, 9.0), (60, 7.5), (100, 8.25)):
             parts = {"frechet_distance/digit": distance - 1, "frechet_distance/edge": distance + 1}
             log.write(step, {"frechet_distance": distance} | parts)

@@ -141,9 +141,10 @@ def test_an_exported_encoder_is_one_pass(run: RunFolder, tmp_path: Path) -> None
     """In onnxruntime each pass refines the latents as PyTorch does, and the file names its generator."""
     trainer, folder = EncoderTrainer(run, RECIPE, CPU.fabric()), EncoderFolder.open_or_create(run, RECIPE)
     trainer.step()
-    folder.save_checkpoint(1, trainer.state_dict())
+    save_checkpoint(folder.checkpoints, 1, trainer.state_dict())
     parts = {"images": 1, "error": {"mean": 1.0, "quantiles": {"0.5": 1.0}}}
-    folder.write_quality({"steps": 1, "passes": 2, "error_by_passes": [2.0, 1.0], "domains": {"edge": parts}})
+    measured = {"steps": 1, "passes": 2, "error_by_passes": [2.0, 1.0], "domains": {"edge": parts}}
+    write_json(folder.quality_file, measured)
     options = ExportOptions(models=tmp_path, encoder_of="edge")
     with pytest.raises(RunError, match="does not hold the generator that the encoder belongs to"):
         export(run, options)
@@ -153,7 +154,7 @@ def test_an_exported_encoder_is_one_pass(run: RunFolder, tmp_path: Path) -> None
     metadata = read_metadata(file)
     assert (metadata.kind, metadata.name, metadata.quality["passes"]) == ("encoder", "tiny_edge_encoder", 2)
     assert metadata.goes_with == (graph_digest(generator.read_bytes()),) == (exported_generator(run, tmp_path),)
-    encoder, _ = load_encoder(run)
+    encoder, *_ = load_encoder(run)
     images = generate(encoder.generator, latents_of_seeds(encoder.prior, range(3)))["edge"]
     expected, _ = encoder.encode("edge", images)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])

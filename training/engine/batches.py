@@ -31,16 +31,16 @@ class Batches:
         if experiment.lessons:
             self._processes.check(self._auxiliary_size, "classifier.batch_size")
         self._prior, self._image_range = experiment.latent_prior, experiment.image_range
-        self._device = fabric.device
-        self._random = StepRandomness(experiment.seed, self._processes.rank, fabric.device)
+        self._seed, self._random = experiment.seed, torch.Generator(fabric.device)
         self._images = {name: fabric.to_device(domain) for name, domain in images.items()}
         self._labels = {name: fabric.to_device(classes) for name, classes in labels.items()}
         balanced = [domain.name for domain in experiment.domains if domain.balanced]
         self._weights = {name: _rarities(self._labels[name]) for name in balanced}
 
     def begin(self, step: int) -> None:
-        """Seed the random numbers of a step."""
-        self._random.begin(step)
+        """Seed the random numbers of a step: those of batches alike in all processes, PyTorch's own differently."""
+        self._random.manual_seed(_mixed(self._seed, step))
+        torch.manual_seed(_mixed(self._seed, step, 1 + self._processes.rank))
 
     def real(self) -> Images:
         """Sample real images [B, C, H, W] of each domain, in the generator's range."""
@@ -52,27 +52,28 @@ class Batches:
 
     def latents(self) -> Tensor:
         """Sample latents [B, Z] of the prior."""
-        shape = (self._size, self._prior.latent_dim)
-        if self._prior.distribution == "uniform":
-            latents = torch.rand(shape, device=self._device, generator=self._random.batch) * 2 - 1
-        else:
-            latents = torch.randn(shape, device=self._device, generator=self._random.batch)
-        return self._processes.share(latents)
+        uniform = self._prior.distribution == "uniform"
+        sample, shape = torch.rand if uniform else torch.randn, (self._size, self._prior.latent_dim)
+        latents = sample(shape, device=self._random.device, generator=self._random)
+        return self._processes.share(latents * 2 - 1 if uniform else latents)
 
     def _sample(self, size: int) -> tuple[Images, Images]:
         batches, classes = {}, {}
         for name, domain in self._images.items():
-            rows = self._rows(name, size)
+            rows = self._processes.share(self._rows(name, size))
             batches[name] = from_bytes(domain[rows], self._image_range)
             if name in self._labels:
                 classes[name] = self._labels[name][rows]
-        return self._processes.share_each(batches), self._processes.share_each(classes)
+        return batches, classes
 
     def _rows(self, name: str, size: int) -> Tensor:
-        random = self._random.batch
         if name in self._weights:
-            return torch.multinomial(self._weights[name], size, replacement=True, generator=random)
-        return torch.randint(len(self._images[name]), (size,), device=random.device, generator=random)
+            return torch.multinomial(self._weights[name], size, replacement=True, generator=self._random)
+        return torch.randint(len(self._images[name]), (size,), device=self._random.device, generator=self._random)
+
+
+def _mixed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def _rarities(classes: Tensor) -> Tensor:
@@ -118,24 +119,6 @@ class DiscriminatorInput:
         return {name: batch + deviation * torch.randn_like(batch) for name, batch in images.items()}
 
 
-class StepRandomness:
-    """Random numbers of a step: `batch` is the same in all processes, PyTorch's global one differs."""
-
-    def __init__(self, seed: int, rank: int, device: torch.device) -> None:
-        self.batch = torch.Generator(device)
-        self._seed = seed
-        self._rank = rank
-
-    def begin(self, step: int) -> None:
-        """Seed the random numbers of a step, PyTorch's global ones too."""
-        self.batch.manual_seed(_mixed(self._seed, step))
-        torch.manual_seed(_mixed(self._seed, step, 1 + self._rank))
-
-
-def _mixed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-
-
 HELD_OUT_BATCHES = 4
 
 
@@ -167,12 +150,8 @@ class HeldOutImages:
 
     def _batch(self) -> Images:
         """Sample this process's share of a batch, which is that of the step and the same in all processes."""
-        rows = {
-            name: self._processes.share(torch.randint(len(images), (self._size,), generator=self._random))
-            for name, images in self._images.items()
-        }
-        real = {
-            name: from_bytes(images[rows[name]].to(self._processes.device), self._range)
-            for name, images in self._images.items()
-        }
+        real = {}
+        for name, images in self._images.items():
+            rows = self._processes.share(torch.randint(len(images), (self._size,), generator=self._random))
+            real[name] = from_bytes(images[rows].to(self._processes.device), self._range)
         return self._augment(real, self._state.steps_done)

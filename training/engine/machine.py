@@ -27,6 +27,7 @@ from training.errors import ConfigError
 
 COUNT, COUNT_HERE = "WORLD_SIZE", "LOCAL_WORLD_SIZE"  # environment variables of torchrun
 CPU_INFO = Path("/proc/cpuinfo")  # of Linux
+T = TypeVar("T")
 BFLOAT16 = re.compile(r"\b(amx_bf16|avx512_bf16|bf16)\b")  # flags of x86, and of ARM
 
 
@@ -59,14 +60,12 @@ class Machine:
     def has_gpu(self) -> bool:
         """Return whether training would be on a GPU."""
         there = {"cpu": False, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        return there[self.accelerator] if self.accelerator in there else any(there.values())
+        return there.get(self.accelerator, any(there.values()))
 
     def resume(self, known: Mapping[str, str | int]) -> Machine:
         """Return the machine with unset fields taken from a run's, if they are available here."""
-        accelerator = str(known.get("accelerator", "auto"))
-        there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available()}
-        threads = int(known.get("threads", 0))
-        changes: dict[str, Any] = {}
+        accelerator, threads = str(known.get("accelerator", "auto")), int(known.get("threads", 0))
+        there, changes = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available()}, dict[str, Any]()
         if self.accelerator == "auto" and there.get(accelerator, torch.backends.mps.is_available()):
             changes["accelerator"] = accelerator
         if not self.threads and threads <= (os.cpu_count() or 1):
@@ -146,9 +145,6 @@ def _cpu_info() -> str:
     return CPU_INFO.read_text() if CPU_INFO.is_file() else ""
 
 
-T = TypeVar("T")
-
-
 class Processes:
     """Collective operations of the processes of a run; no-ops for a single one.
 
@@ -156,10 +152,8 @@ class Processes:
     """
 
     def __init__(self, fabric: Fabric) -> None:
-        self._fabric = fabric
-        self.count = fabric.world_size
-        self.rank = fabric.global_rank
-        self.device = fabric.device
+        self._fabric, self.device = fabric, fabric.device
+        self.count, self.rank = fabric.world_size, fabric.global_rank
         self.leads = fabric.is_global_zero
         """True in the leading process, which writes."""
         self.precision = str(fabric._precision.precision)  # it has no public name
@@ -174,18 +168,9 @@ class Processes:
         if batch_size % self.count:
             raise ConfigError(f"{field} = {batch_size}: must be a multiple of {self.count}, the processes")
 
-    def join(self, network: nn.Module) -> None:
-        """Make a network normalise over the whole batch."""
-        if self.count > 1:
-            share_statistics(network)
-
     def share(self, batch: Tensor) -> Tensor:
         """Return this process's rows of a whole batch: [B, ...] -> [B / count, ...]."""
         return batch.chunk(self.count)[self.rank]
-
-    def share_each(self, batches: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return this process's rows of the whole batch of every domain."""
-        return {name: self.share(batch) for name, batch in batches.items()}
 
     def broadcast(self, value: T) -> T:
         """Return the leading process's value."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.config.experiment import Experiment
 from training.config.networks import NetworkConfig
-from training.engine.machine import Processes
+from training.engine.machine import Processes, share_statistics
 from training.losses.adversarial import AdversarialLoss, adversarial_loss
 from training.losses.pixels import Images
 from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
@@ -41,17 +41,16 @@ class State:
         ema_discriminator = EMA(self.discriminator, experiment.classifier.ema)
         self._emas = {"average": ema_generator} | ({"teacher": ema_discriminator} if experiment.lessons else {})
         self.ema_generator, self.ema_discriminator = ema_generator.network, ema_discriminator.network
-        self._steps, self._falling = experiment.steps, experiment.warmdown * experiment.steps
-        self._halve_every = experiment.halve_every
-        self._processes = Processes(fabric)
+        self._experiment, self._processes = experiment, Processes(fabric)
         config = experiment.discriminator
         loss = adversarial_loss(experiment.loss, config.real_label, config.fake_label)
         self.logits = LogitStatistics([domain.name for domain in experiment.domains], loss, self._processes)
 
     def begin_step(self) -> None:
         """Set the learning rates: halved every `halve_every` steps, falling linearly over the last share."""
-        halvings = self.steps_done // self._halve_every if self._halve_every else 0
-        share = min(1.0, (self._steps - self.steps_done) / self._falling) if self._falling else 1.0
+        steps, halve_every = self._experiment.steps, self._experiment.halve_every
+        halvings, falling = self.steps_done // halve_every if halve_every else 0, self._experiment.warmdown * steps
+        share = min(1.0, (steps - self.steps_done) / falling) if falling else 1.0
         for learner in self.learners.values():
             learner.set_rate(share * 0.5**halvings)
 
@@ -64,7 +63,7 @@ class State:
     @property
     def share_done(self) -> float:
         """The share of the steps that are done."""
-        return self.steps_done / self._steps
+        return self.steps_done / self._experiment.steps
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -80,25 +79,20 @@ class State:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next step and the next line of metrics depend on."""
-        return {
-            "steps_done": self.steps_done,
-            "logits": self.logits.state_dict(),
-            **{name: part.state_dict() for name, part in self._parts().items()},
-        }
+        return {"steps_done": self.steps_done, **{name: part.state_dict() for name, part in self._parts().items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state exactly."""
         self.steps_done = state["steps_done"]
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
         self.logits.reset()
-        if "logits" in state:  # checkpoints of earlier versions have none
-            self.logits.load_state_dict(state["logits"])
+        for name, part in self._parts().items():
+            if name != "logits" or name in state:  # checkpoints of earlier versions have none
+                part.load_state_dict(state[name])
 
     def _parts(self) -> dict[str, Any]:
         optimisers = {f"{name}_optimiser": learner.optimiser for name, learner in self.learners.items()}
         averages = {name: ema.network for name, ema in self._emas.items()}
-        return {**self.networks, **averages, **optimisers, "means": self.means}
+        return {"logits": self.logits, **self.networks, **averages, **optimisers, "means": self.means}
 
 
 class Learner:
@@ -107,15 +101,15 @@ class Learner:
     def __init__(self, network: nn.Module, config: NetworkConfig, fabric: Fabric, methods: Sequence[str] = ()) -> None:
         """Take a network, and the names of its other forward methods."""
         self._processes = Processes(fabric)
-        self._processes.join(network)
+        if self._processes.count > 1:
+            share_statistics(network)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
         make = OPTIMISERS[config.optimiser]
         optimiser = make(network.parameters(), config.learning_rate, config.betas, config.weight_decay)
-        self.network = network
+        self.network, self._config = network, config
         self.forward, self.optimiser = fabric.setup(network, optimiser)
         for method in methods:
             self.forward.mark_forward_method(method)
-        self._config = config
 
     def set_rate(self, share: float) -> None:
         """Set the learning rate to a share of the experiment's."""
@@ -195,14 +189,8 @@ class RunningMeans:
 def build_generator(experiment: Experiment) -> CoupledGenerator:
     """Build the coupled generator."""
     config, architecture = experiment.generator, experiment.architecture("generator")
-    generator = CoupledGenerator(
-        architecture,
-        _channels(experiment),
-        experiment.latent_dim,
-        config.width,
-        config.shared_of(architecture),
-        config.choices,
-    )
+    layers = config.width, config.shared_of(architecture), config.choices
+    generator = CoupledGenerator(architecture, _channels(experiment), experiment.latent_dim, *layers)
     initialise(generator, config.initialisation, config.initial_bias, config.initial_slope)
     if config.equal_heads:
         first, *others = generator.heads.values()
@@ -214,14 +202,8 @@ def build_generator(experiment: Experiment) -> CoupledGenerator:
 def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
     """Build the coupled discriminator."""
     config, architecture = experiment.discriminator, experiment.architecture("discriminator")
-    discriminator = CoupledDiscriminator(
-        architecture,
-        _channels(experiment),
-        config.width,
-        config.shared_of(architecture),
-        config.own_last_layers,
-        experiment.classes,
-    )
+    layers = config.width, config.shared_of(architecture), config.own_last_layers
+    discriminator = CoupledDiscriminator(architecture, _channels(experiment), *layers, experiment.classes)
     initialise(discriminator, config.initialisation, config.initial_bias, config.initial_slope)
     return discriminator
 
@@ -229,15 +211,8 @@ def build_discriminator(experiment: Experiment) -> CoupledDiscriminator:
 def build_encoder(experiment: Experiment) -> CoupledEncoder:
     """Build the coupled encoder, images -> latents."""
     config, architecture = experiment.encoder, experiment.architecture("encoder")
-    outputs = {"latent": experiment.latent_dim}
-    encoder = CoupledEncoder(
-        architecture,
-        _channels(experiment),
-        outputs,
-        config.width,
-        config.shared_of(architecture),
-        config.own_last_layers,
-    )
+    layers = config.width, config.shared_of(architecture), config.own_last_layers
+    encoder = CoupledEncoder(architecture, _channels(experiment), {"latent": experiment.latent_dim}, *layers)
     initialise(encoder, config.initialisation, config.initial_bias, config.initial_slope)
     return encoder
 

@@ -6,7 +6,7 @@ same graph then carries the generator's gradient. Axes: B batch, Z latent, K cla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from training.config.experiment import Experiment
-from training.config.networks import CouplingConfig, PenaltyConfig
+from training.config.networks import CouplingConfig
 from training.data.dataset import require_labels
 from training.engine.batches import Augmenter, Batches, DiscriminatorInput
 from training.engine.machine import Processes
@@ -25,9 +25,8 @@ from training.errors import DataError
 from training.losses.adversarial import LOSSES, PENALTIES, PLACES, adversarial_loss, sum_over_domains
 from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS, AuxiliaryInputs, CouplingInputs, GeneratedBatch
 from training.losses.pixels import Images
-from training.networks.coupled import CoupledGenerator
 from training.networks.layers import Layers
-from training.pretrained.features import LossNetwork, LossNetworks
+from training.pretrained.features import LossNetworks
 
 
 class Trainer:
@@ -93,8 +92,7 @@ class DiscriminatorUpdate:
         self._state, self._augment, self._auxiliary, self._fabric = state, augment, auxiliary, fabric
         self._config, self._learner = experiment.discriminator, state.learners["discriminator"]
         self._normalises = any(layer.norm == "batch" for layer in experiment.architecture("discriminator").layers)
-        labels = self._config.real_label, self._config.fake_label
-        self._loss = adversarial_loss(experiment.loss, *labels)
+        self._loss = adversarial_loss(experiment.loss, self._config.real_label, self._config.fake_label)
 
     def __call__(self, augmented: Images, generated: Images) -> None:
         """Update on augmented real images [B, C, H, W] and on generated ones, not yet augmented."""
@@ -106,41 +104,35 @@ class DiscriminatorUpdate:
             clip_weights(state.discriminator, self._config.clip_weights)
 
     def _discriminator_loss(self, real: Images, fake: Images) -> Tensor:
-        config = self._config.all_penalties
-        due = [penalty for penalty in config if self._state.steps_done % penalty.every == 0]
-        penalised = {PENALTIES[penalty.name].place for penalty in due}
-        places = dict.fromkeys(("real", "fake", *sorted(penalised)))
-        images = {place: PLACES[place](real, fake) for place in places}
-        plain = {place: images[place] for place in images if place not in penalised}
-        logits = self._logits_by_place(plain) | {
-            place: self._exact_logits(images[place]) for place in sorted(penalised)
-        }
+        state, costs = self._state, {}
+        due = [penalty for penalty in self._config.all_penalties if state.steps_done % penalty.every == 0]
+        penalised = sorted({PENALTIES[penalty.name].place for penalty in due})
+        images = {place: PLACES[place](real, fake) for place in dict.fromkeys(("real", "fake", *penalised))}
+        logits = self._logits_by_place({place: images[place] for place in images if place not in penalised})
+        logits |= {place: self._exact_logits(images[place]) for place in penalised}
         loss = sum_over_domains(self._loss.discriminator, logits["real"], logits["fake"])
-        self._state.means.add(discriminator_loss=loss)
-        self._state.logits.add(logits["real"], logits["fake"])
-        done = self._state.share_done
-        costs = {one.name: (one.weight_after(done), _cost(one, images, logits)) for one in due}
-        return self._state.means.weigh(loss, costs)
+        state.means.add(discriminator_loss=loss)
+        state.logits.add(logits["real"], logits["fake"])
+        for one in due:
+            penalty = PENALTIES[one.name]
+            cost = penalty.cost(images[penalty.place], logits[penalty.place])
+            costs[one.name] = one.weight_after(state.share_done), cost
+        return state.means.weigh(loss, costs)
 
     def _logits_by_place(self, images: Mapping[str, Images]) -> dict[str, Images]:
         """Return the logits of images by place, in one forward pass if the network does not normalise over a batch."""
         if self._normalises or len(images) < 2:
             return {place: self._learner.forward(batches) for place, batches in images.items()}
-        names, *_ = map(tuple, images.values())
-        together = self._learner.forward({name: torch.cat([one[name] for one in images.values()]) for name in names})
-        lengths = [len(next(iter(one.values()))) for one in images.values()]
-        parts = {name: logits.split(lengths) for name, logits in together.items()}
-        return {place: {name: parts[name][number] for name in names} for number, place in enumerate(images)}
+        parts = list(images.values())
+        together = self._learner.forward({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        lengths = [len(next(iter(part.values()))) for part in parts]
+        apart = zip(*(logits.split(lengths) for logits in together.values()), strict=True)
+        return {place: dict(zip(together, row, strict=True)) for place, row in zip(images, apart, strict=True)}
 
     def _exact_logits(self, images: Images) -> Images:
         # a gradient's gradient needs full precision, which the bare network has
         logits: Images = self._state.discriminator({name: batch.requires_grad_() for name, batch in images.items()})
         return logits
-
-
-def _cost(config: PenaltyConfig, images: dict[str, Images], logits: dict[str, Images]) -> Tensor:
-    penalty = PENALTIES[config.name]
-    return penalty.cost(images[penalty.place], logits[penalty.place])
 
 
 class GeneratorUpdate:
@@ -161,23 +153,16 @@ class GeneratorUpdate:
 
     def __call__(self, augmented: Images, generated: GeneratedBatch) -> None:
         """Update on generated images with their graph, and on augmented real ones [B, C, H, W]."""
-        state = self._state
+        state, judge = self._state, self._discriminator.forward
         state.discriminator.requires_grad_(False)
-        loss = self._generator_loss(augmented, self._augment(generated.images, state.steps_done))
+        fake = self._augment(generated.images, state.steps_done)
+        with torch.no_grad():
+            real_logits = judge(augmented) if self._loss.needs_real else dict.fromkeys(fake, torch.empty(0))
+        loss = sum_over_domains(self._loss.generator, real_logits, judge(fake))
+        state.means.add(generator_loss=loss)
         loss = state.means.weigh(loss, self._couplings.losses(generated, state.share_done))
         descend(loss, self._learners, self._fabric)
         state.discriminator.requires_grad_(True)
-
-    def _generator_loss(self, real: Images, fake: Images) -> Tensor:
-        with torch.no_grad():
-            real_logits = self._logits(real) if self._loss.needs_real else dict.fromkeys(fake, torch.empty(0))
-        loss = sum_over_domains(self._loss.generator, real_logits, self._logits(fake))
-        self._state.means.add(generator_loss=loss)
-        return loss
-
-    def _logits(self, images: Images) -> Images:
-        logits: Images = self._discriminator.forward(images)
-        return logits
 
 
 class CouplingLosses:
@@ -189,13 +174,21 @@ class CouplingLosses:
         """Take the loss networks by coupling and domain."""
         self._couplings = couplings
         generator, encoder = state.generator, state.learners.get("encoder")
+        heads = {name: head for name, head in generator.heads.items() if isinstance(head, Layers)}
+        rows = {name: [modules for _, modules in head.rows()] for name, head in heads.items()}
         required = {COUPLINGS[coupling.name].requires for coupling in couplings}
-        self._features = _keep_features(generator) if "layers" in required else {}
-        weights, encode = _weights(generator), encoder.forward if encoder else None
+        self._features = _keep_features(rows) if "layers" in required else {}
+        weights = {
+            name: [[weight for module in row for weight in module.parameters()] for row in own]
+            for name, own in rows.items()
+        }
         self._inputs = {}
         for coupling in couplings:
-            by_domain = loss_networks.get(coupling.name, {})
-            networks = {name: _on_images(one, generator.image_range, fabric) for name, one in by_domain.items()}
+            networks: dict[str, Any] = {}
+            for name, network in loss_networks.get(coupling.name, {}).items():
+                fabric.to_device(network.requires_grad_(False))
+                networks[name] = network.of_range(generator.image_range)
+            encode = encoder.forward if encoder else None
             self._inputs[coupling.name] = CouplingInputs(coupling.layers, weights, networks, networks, encode)
 
     def generated(self, latents: Tensor, images: Images) -> GeneratedBatch:
@@ -205,44 +198,24 @@ class CouplingLosses:
 
     def losses(self, generated: GeneratedBatch, done: float = 0.0) -> WeightedLosses:
         """Return the weight and the value of each coupling loss by its name, after a share of the steps."""
+        named = {coupling.name: coupling for coupling in self._couplings}
         return {
-            coupling.name: (
-                coupling.weight_after(done),
-                COUPLINGS[coupling.name].loss(generated, self._inputs[coupling.name]),
-            )
-            for coupling in self._couplings
+            name: (coupling.weight_after(done), COUPLINGS[name].loss(generated, self._inputs[name]))
+            for name, coupling in named.items()
         }
 
 
-def _on_images(network: LossNetwork, image_range: tuple[float, float], fabric: Fabric) -> Callable[[Tensor], Any]:
-    """Return a frozen network as a function of images [B, C, H, W] of that range."""
-    fabric.to_device(network.requires_grad_(False))
-    return network.of_range(image_range)
+def _keep_features(rows: Mapping[str, list[list[nn.Module]]]) -> dict[str, dict[int, Tensor]]:
+    """Record the output of each row of modules in every forward pass, by domain and number."""
+    kept: dict[str, dict[int, Tensor]] = {name: {} for name in rows}
 
+    def keep(name: str, number: int, _module: nn.Module, _inputs: object, features: Tensor) -> None:
+        kept[name][number] = features
 
-def _rows(generator: CoupledGenerator) -> dict[str, list[list[nn.Module]]]:
-    heads = {name: head for name, head in generator.heads.items() if isinstance(head, Layers)}
-    return {name: [modules for _, modules in head.rows()] for name, head in heads.items()}
-
-
-def _weights(generator: CoupledGenerator) -> dict[str, list[list[Tensor]]]:
-    return {
-        name: [[weight for module in row for weight in module.parameters()] for row in rows]
-        for name, rows in _rows(generator).items()
-    }
-
-
-def _keep_features(generator: CoupledGenerator) -> dict[str, dict[int, Tensor]]:
-    """Record the output of each layer in every forward pass, by domain and number."""
-    kept: dict[str, dict[int, Tensor]] = {name: {} for name in generator.heads}
-    for name, rows in _rows(generator).items():
-        for number, row in enumerate(rows):
-            row[-1].register_forward_hook(partial(_keep, kept[name], number))
+    for name, own in rows.items():
+        for number, row in enumerate(own):
+            row[-1].register_forward_hook(partial(keep, name, number))
     return kept
-
-
-def _keep(kept: dict[int, Tensor], number: int, _module: nn.Module, _inputs: object, features: Tensor) -> None:
-    kept[number] = features
 
 
 class AuxiliaryLosses:
@@ -250,7 +223,7 @@ class AuxiliaryLosses:
 
     def __init__(self, experiment: Experiment, state: State, batches: Batches, fabric: Fabric) -> None:
         self._experiment, self._batches, self._fabric = experiment, batches, fabric
-        self._discriminator, self._ema_discriminator = state.learners["discriminator"].forward, state.ema_discriminator
+        self._networks = state.learners["discriminator"].forward, state.ema_discriminator
         self._augment = Augmenter(experiment.domains, experiment.classifier.augmentations)
 
     def losses(self, generated: Images, steps_done: int) -> WeightedLosses:
@@ -264,15 +237,8 @@ class AuxiliaryLosses:
             return {}
         real, labels = self._batches.labelled()
         with self._fabric.autocast():
-            inputs = AuxiliaryInputs(
-                self._discriminator,
-                self._ema_discriminator,
-                experiment.classifier.confidence,
-                real,
-                self._augment(real),
-                labels,
-                generated,
-            )
+            confidence = experiment.classifier.confidence
+            inputs = AuxiliaryInputs(*self._networks, confidence, real, self._augment(real), labels, generated)
             return {one.name: (one.weight, AUXILIARY_LOSSES[one.name].loss(inputs)) for one in active}
 
 
@@ -280,12 +246,11 @@ def check_labels(experiment: Experiment, labels: Mapping[str, Tensor | None]) ->
     """Return the labels [N] of the labelled domains. Raises DataError if they are missing or too great."""
     checked = {}
     for domain in [domain for domain in experiment.domains if domain.labelled]:
-        found = require_labels(labels[domain.name], domain, "train")
-        if int(found.min()) < 0 or int(found.max()) >= experiment.classes:
+        found = checked[domain.name] = require_labels(labels[domain.name], domain, "train")
+        least, most = int(found.min()), int(found.max())
+        if least < 0 or most >= experiment.classes:
             raise DataError(
-                f"domain {domain.name}: column {domain.label_column!r} of {domain.source!r} holds "
-                f"{int(found.min())} to {int(found.max())}; classifier.classes = {experiment.classes} "
-                f"allows 0 to {experiment.classes - 1}"
+                f"domain {domain.name}: column {domain.label_column!r} of {domain.source!r} holds {least} to {most}; "
+                f"classifier.classes = {experiment.classes} allows 0 to {experiment.classes - 1}"
             )
-        checked[domain.name] = found
     return checked

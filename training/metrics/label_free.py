@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,15 +22,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics.image.kid import poly_mmd
 
+from training.config.data import DomainConfig
 from training.config.experiment import Experiment
-from training.data.dataset import ImageSet, digest, load_split, load_training_sets, sample_images
+from training.data.dataset import digest, load_split, load_training_sets, sample_images
 from training.data.preprocess import cached
 from training.errors import DataError, RunError
 from training.losses.auxiliary import COUPLINGS
 from training.losses.pixels import AUGMENTATIONS, Images, from_bytes
-from training.metrics.quality import FrechetDistance
+from training.metrics.quality import FrechetDistance, Sets
 from training.networks.layers import Layer, build
-from training.pretrained.classifier import RANGE, Classifier, classifier_file, load_classifier, train_once
+from training.pretrained.classifier import RANGE, classifier_file, load_classifier, train_once
 from training.pretrained.features import PACKAGES, EfficientNetLite
 
 MEASURING_SIDE: int | None = None  # pixels; None is the network's training size
@@ -52,8 +53,8 @@ def measuring_network(experiment: Experiment, side: int | None = None) -> Effici
 
     Raises RunError if its package is missing.
     """
-    asking = [one for one in experiment.couplings if COUPLINGS[one.name].requires == "feature_network"]
-    learned_from = {coupling.feature_network for coupling in asking}
+    couplings = [one for one in experiment.couplings if COUPLINGS[one.name].requires == "feature_network"]
+    learned_from = {coupling.feature_network for coupling in couplings}
     return EfficientNetLite(next(name for name in PACKAGES if name not in learned_from), side or MEASURING_SIDE)
 
 
@@ -138,10 +139,8 @@ def measure_without_labels(
 ) -> tuple[dict[str, Any], dict[str, Images]]:
     """Measure the domains of `pairs` against test and training images, `limit` of each at most.
 
-    As many generated images are compared as training images, which are the floor.
-
-    Returns the measures as JSON, and for each domain the generated images that are nearest to a training image,
-    beside it. Raises DataError, RunError.
+    As many generated images are compared as training images, which are the floor. Returns the measures as JSON, and
+    for each domain the generated images that are nearest to a training image, beside it. Raises DataError, RunError.
     """
     network = measuring_network(experiment).to(device)
     learned = load_training_sets(experiment)
@@ -178,15 +177,15 @@ def _measure(features: Compared) -> tuple[dict[str, Any], Tensor, Tensor]:
     generated, test, training = features
     count = min(len(generated), len(training))  # of both, as distances depend on it
     both = {"generated": generated[:count], "floor": training[:count]}
-    precisions, recalls = zip(*(precision_recall(test, one) for one in both.values()), strict=True)
+    likeness = {name: precision_recall(test, one) for name, one in both.items()}
     distances, indices = nearest(generated, training)
     order = distances.argsort()[:NEAREST_SHOWN]
     measures = {
         "images": {"compared": count, "test": len(test), "training": len(training)},
         "frechet_distance": {name: frechet(test, one) for name, one in both.items()},
         "kernel_distance": {name: kernel_distance(test, one) for name, one in both.items()},
-        "precision": dict(zip(both, precisions, strict=True)),
-        "recall": dict(zip(both, recalls, strict=True)),
+        "precision": {name: precision for name, (precision, _) in likeness.items()},
+        "recall": {name: recall for name, (_, recall) in likeness.items()},
         "nearest_training_image": {
             "generated": float(distances.median()),
             "floor": float(nearest(test, training)[0].median()),
@@ -200,7 +199,7 @@ def recognise_domains(domains: Mapping[str, Compared], device: torch.device) -> 
 
     It learns the domains of training images, and shows whether generated images of two domains differ as real ones do.
     """
-    images = {name: Compared(*(_in_colour(one) for one in own)) for name, own in domains.items()}
+    images = {name: Compared(*(one.expand(-1, 3, -1, -1) for one in own)) for name, own in domains.items()}
     network = _learn_domains([own.training for own in images.values()], device)
 
     @torch.inference_mode()
@@ -212,10 +211,6 @@ def recognise_domains(domains: Mapping[str, Compared], device: torch.device) -> 
         name: {"generated": share(own.generated, number), "real": share(own.test, number)}
         for number, (name, own) in enumerate(images.items())
     }
-
-
-def _in_colour(images: Tensor) -> Tensor:
-    return images.expand(-1, 3, -1, -1)
 
 
 @torch.enable_grad()
@@ -268,19 +263,6 @@ class SnapshotMeasure:
         return {self.name: mean} | {f"{self.name}/{name}": value for name, value in distances.items()}
 
 
-class _Lazy:
-    """A distance whose real images are loaded at its first call."""
-
-    def __init__(self, make: Callable[[], Callable[[Tensor], float]]) -> None:
-        self._make = make
-        self._made: Callable[[Tensor], float] | None = None
-
-    def __call__(self, images: Tensor) -> float:
-        self._made = self._made or self._make()
-        return self._made(images)
-
-
-Sets = Mapping[str, ImageSet]
 Maker = Callable[[Experiment, Sets, Path, torch.device], SnapshotMeasure]
 
 
@@ -288,15 +270,14 @@ def frechet_of_classifiers(
     experiment: Experiment, sets: Sets, classifiers: Path, device: torch.device
 ) -> SnapshotMeasure:
     """Measure by the features of the evaluation classifiers. Raises RunError if one has not been trained."""
-    distances = {}
-    for domain in experiment.domains:
+
+    def distance(domain: DomainConfig) -> Callable[[Tensor], float]:
         classifier = load_classifier(classifier_file(classifiers, domain, experiment.size)).to(device)
-        distances[domain.name] = _Lazy(partial(_frechet, classifier, sets[domain.name].images))
-    return SnapshotMeasure("frechet_distance", PAIRS, distances)
+        real = sets[domain.name].images
+        to_real = cache(lambda: FrechetDistance(classifier, sample_images(real, MAX_REAL)))  # read at the first call
+        return lambda generated: to_real()(generated)
 
-
-def _frechet(classifier: Classifier, images: Tensor) -> FrechetDistance:
-    return FrechetDistance(classifier, sample_images(images, MAX_REAL))
+    return SnapshotMeasure("frechet_distance", PAIRS, {domain.name: distance(domain) for domain in experiment.domains})
 
 
 def without_labels(experiment: Experiment, sets: Sets, _classifiers: Path, device: torch.device) -> SnapshotMeasure:

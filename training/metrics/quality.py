@@ -24,6 +24,8 @@ from training.losses.pixels import Images, transform
 from training.pretrained.classifier import Classifier, classifier_file, classify, confidence, load_classifier
 from training.zoo import CLASSIFIERS
 
+Sets = dict[str, ImageSet]  # real images by domain
+Classifiers = dict[str, Classifier]  # that evaluate, by domain
 TOLERANCES = (25, 51)  # of 255
 PART = 1000  # images at a time, as their features take many times their memory
 
@@ -127,71 +129,59 @@ CONFIDENT = 0.9  # probability of a classifier's most probable class
 
 def measure(experiment: Experiment, pairs: Images, classifiers: Path, device: torch.device) -> dict[str, Any]:
     """Return every measure that the experiment's data allow, as JSON; classifiers read on the device."""
-    count = len(next(iter(pairs.values())))
-    real = load_real(experiment)
-    evaluation_classifiers, reasons = find_evaluation_classifiers(experiment, real, classifiers)
-    for classifier in evaluation_classifiers.values():
-        classifier.to(device)
+    count, real = len(next(iter(pairs.values()))), load_real(experiment)
+    found, reasons = find_evaluation_classifiers(experiment, real, classifiers, device)
     quality = {"pairs": count, "latents": f"index 0 of seeds 0 to {count - 1}"}
     quality["pixel_agreement"] = measure_pixels(experiment.domains, pairs, real)
     if counterparts := measure_counterparts(experiment, pairs):
         quality["counterpart_distance"] = counterparts
-    if evaluation_classifiers:
-        quality |= measure_classified(experiment, pairs, real, evaluation_classifiers)
+    if found:
+        quality |= measure_classified(experiment, pairs, real, found)
     if reasons:
         quality["without_classes"] = reasons
     return quality
 
 
-def measure_classified(
-    experiment: Experiment, pairs: Images, real: dict[str, ImageSet], evaluation_classifiers: dict[str, Classifier]
-) -> dict[str, Any]:
+def measure_classified(experiment: Experiment, pairs: Images, real: Sets, classifiers: Classifiers) -> dict[str, Any]:
     """Return every measure that needs evaluation classifiers, of the domains that have one, as JSON."""
-    classified = {name: pairs[name] for name in evaluation_classifiers}
+    classified = {name: pairs[name] for name in classifiers}
     names = {name: images.class_names for name, images in real.items()}
-    measured = measure_classes(classified, evaluation_classifiers, names)
-    measured |= measure_real_pairs(experiment, evaluation_classifiers)
-    measured |= measure_doubt(classified, real, evaluation_classifiers)
-    return measured | {"frechet_distance": measure_distances(experiment, pairs, real, evaluation_classifiers)}
+    measured = measure_classes(classified, classifiers, names) | measure_real_pairs(experiment, classifiers)
+    measured |= measure_doubt(classified, real, classifiers)
+    return measured | {"frechet_distance": measure_distances(experiment, pairs, real, classifiers)}
 
 
-def load_real(experiment: Experiment) -> dict[str, ImageSet]:
+def load_real(experiment: Experiment) -> Sets:
     """Load the whole test split of each domain. Raises DataError."""
     return {d.name: load_split(d, "test", experiment.size) for d in experiment.domains}
 
 
-def load_evaluation_classifiers(
-    experiment: Experiment, real: dict[str, ImageSet], classifiers: Path
-) -> dict[str, Classifier]:
+def load_evaluation_classifiers(experiment: Experiment, real: Sets, folder: Path) -> Classifiers:
     """Load the evaluation classifier of each domain; none if none could be trained.
 
     Raises RunError if one has not been trained.
     """
-    if why_not_classified(experiment, real):
-        return {}
-    return {
-        domain.name: load_classifier(classifier_file(classifiers, domain, experiment.size))
-        for domain in experiment.domains
-    }
+    domains = () if why_not_classified(experiment, real) else experiment.domains
+    return {domain.name: load_classifier(classifier_file(folder, domain, experiment.size)) for domain in domains}
 
 
 def find_evaluation_classifiers(
-    experiment: Experiment, real: dict[str, ImageSet], classifiers: Path
-) -> tuple[dict[str, Classifier], dict[str, str]]:
+    experiment: Experiment, real: Sets, folder: Path, device: torch.device
+) -> tuple[Classifiers, dict[str, str]]:
     """Return the evaluation classifiers that there are, by domain, and the reason for each that is missing."""
     found, reasons = {}, {}
     for domain in experiment.domains:
-        file = classifier_file(classifiers, domain, experiment.size)
+        file = classifier_file(folder, domain, experiment.size)
         if reason := why_not_classified(experiment, {domain.name: real[domain.name]}):
             reasons[domain.name] = reason
         elif file.is_file():
-            found[domain.name] = load_classifier(file)
+            found[domain.name] = load_classifier(file).to(device)
         else:
             reasons[domain.name] = f"{file} is missing: training.train_classifier makes it"
     return found, reasons
 
 
-def why_not_classified(experiment: Experiment, real: dict[str, ImageSet]) -> str:
+def why_not_classified(experiment: Experiment, real: Sets) -> str:
     """Return the reason why no classifier can evaluate the domains; empty if one can."""
     if unlabelled := [name for name, images in real.items() if images.labels is None]:
         return f"no labels for {', '.join(unlabelled)}"
@@ -200,15 +190,16 @@ def why_not_classified(experiment: Experiment, real: dict[str, ImageSet]) -> str
     return "" if known else f"no classifier architecture is for {height}x{width}"
 
 
-def measure_pixels(domains: tuple[DomainConfig, ...], pairs: Images, real: dict[str, ImageSet]) -> dict[str, Any]:
+def measure_pixels(domains: tuple[DomainConfig, ...], pairs: Images, real: Sets) -> dict[str, Any]:
     """Compare each domain that is a transform of another one with the transformed images.
 
     The floor compares real images of the domain, each with another one at random.
     """
     measured = {}
     for domain in domains:
-        origin = _origin(domain, domains)
-        if origin is None:
+        wanted = domain.image_fields("transform", "train_split", "held_out")  # of the same images, of whatever split
+        same = (d for d in domains if d.image_fields("train_split", "held_out") == wanted and d != domain)
+        if (origin := next(same, None)) is None:
             continue
         expected = transform(pairs[origin.name], domain.transform)
         mixed = sample_images(real[domain.name].images)  # folders are sorted by class
@@ -237,39 +228,34 @@ def measure_counterparts(experiment: Experiment, pairs: Images) -> dict[str, Any
     }
 
 
-def measure_classes(
-    pairs: Images, evaluation_classifiers: dict[str, Classifier], names: Mapping[str, tuple[str, ...]]
-) -> dict[str, Any]:
+def measure_classes(pairs: Images, classifiers: Classifiers, names: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """Return agreement of classes with the first domain, class balance, and accuracies of the classifiers.
 
     Domains whose sources call their classes otherwise than the first one's have none to agree on.
     """
-    classes = {name: classify(evaluation_classifiers[name], images) for name, images in pairs.items()}
+    classes = {name: classify(classifiers[name], images) for name, images in pairs.items()}
     first, *others = pairs
     mismatches = {name: class_mismatch({first: names[first], name: names[name]}) for name in others}
     reasons = [reason for reason in mismatches.values() if reason]
-    left_out = {"not_measured": f"class agreement: {'; '.join(reasons)}"} if reasons else {}
-    return left_out | {
-        "class_agreement": {
-            name: class_agreement(classes[first], classes[name]) for name, reason in mismatches.items() if not reason
-        },
-        "class_balance": {name: class_balance(classes[name], evaluation_classifiers[name].values) for name in pairs},
-        "classifier_accuracy": {
-            name: classifier.named_accuracy() for name, classifier in evaluation_classifiers.items()
-        },
+    alike = [name for name, reason in mismatches.items() if not reason]
+    return {
+        **({"not_measured": f"class agreement: {'; '.join(reasons)}"} if reasons else {}),
+        "class_agreement": {name: class_agreement(classes[first], classes[name]) for name in alike},
+        "class_balance": {name: class_balance(classes[name], classifiers[name].values) for name in pairs},
+        "classifier_accuracy": {name: classifier.named_accuracy() for name, classifier in classifiers.items()},
     }
 
 
-def measure_real_pairs(experiment: Experiment, evaluation_classifiers: dict[str, Classifier]) -> dict[str, Any]:
+def measure_real_pairs(experiment: Experiment, classifiers: Classifiers) -> dict[str, Any]:
     """Return the class agreement of true pairs of test images with the first domain: the most that pairs can reach.
 
     It is below 1 because classifiers err, and because classes may look alike. Empty without true pairs.
     """
     first, agreement = experiment.domains[0].name, {}
     for name, (images, counterparts) in load_true_pairs(experiment).items():
-        if {first, name} <= evaluation_classifiers.keys():
-            classes = classify(evaluation_classifiers[first], images)
-            agreement[name] = class_agreement(classes, classify(evaluation_classifiers[name], counterparts))
+        if {first, name} <= classifiers.keys():
+            classes = classify(classifiers[first], images)
+            agreement[name] = class_agreement(classes, classify(classifiers[name], counterparts))
     return {"class_agreement_of_real_pairs": agreement} if agreement else {}
 
 
@@ -285,46 +271,31 @@ def load_true_pairs(experiment: Experiment, use: Use = "test") -> dict[str, tupl
         if {first.name, domain.name} <= columns.keys():
             pairs[domain.name] = columns[first.name].images, columns[domain.name].images
         elif domain.image_fields(*known) == first.image_fields(*known):
-            transformed = replace(first, transform=domain.transform)
-            splits = (load_split(one, use, experiment.size).images for one in (first, transformed))
-            pairs[domain.name] = next(splits), next(splits)
+            both = first, replace(first, transform=domain.transform)
+            images, counterparts = (load_split(one, use, experiment.size).images for one in both)
+            pairs[domain.name] = images, counterparts
     return pairs
 
 
-def measure_doubt(
-    pairs: Images, real: dict[str, ImageSet], evaluation_classifiers: dict[str, Classifier]
-) -> dict[str, Any]:
+def measure_doubt(pairs: Images, real: Sets, classifiers: Classifiers) -> dict[str, Any]:
     """Return the share of doubtful images of each domain: those of which its classifier is not confident."""
-    return {
-        "doubtful_images": {
-            name: {
-                "below": CONFIDENT,
-                "generated": doubtful(confidence(classifier, pairs[name]), CONFIDENT),
-                "real": doubtful(confidence(classifier, real[name].images), CONFIDENT),
-            }
-            for name, classifier in evaluation_classifiers.items()
-        }
-    }
+    measured = {}
+    for name, classifier in classifiers.items():
+        images = {"generated": pairs[name], "real": real[name].images}
+        shares = {kind: doubtful(confidence(classifier, kept), CONFIDENT) for kind, kept in images.items()}
+        measured[name] = {"below": CONFIDENT, **shares}
+    return {"doubtful_images": measured}
 
 
-def measure_distances(
-    experiment: Experiment, pairs: Images, real: dict[str, ImageSet], evaluation_classifiers: dict[str, Classifier]
-) -> dict[str, Any]:
+def measure_distances(experiment: Experiment, pairs: Images, real: Sets, classifiers: Classifiers) -> dict[str, Any]:
     """Compare generated images with real test images; the floor compares as many training images with them."""
     distances = {}
-    for domain in [one for one in experiment.domains if one.name in evaluation_classifiers]:
+    for domain in [one for one in experiment.domains if one.name in classifiers]:
         generated, test = pairs[domain.name], real[domain.name].images
         training = load_split(domain, "train", experiment.size).images
-        classifier = evaluation_classifiers[domain.name]
+        classifier = classifiers[domain.name]
         distances[domain.name] = {
             "drawn": frechet_distance(classifier, test, generated),
             "floor": frechet_distance(classifier, test, sample_images(training)[: len(generated)]),
         }
     return distances
-
-
-def _origin(domain: DomainConfig, domains: tuple[DomainConfig, ...]) -> DomainConfig | None:
-    """Return another domain that has the same images untransformed, of whatever split, if there is one."""
-    wanted = domain.image_fields("transform", "train_split", "held_out")
-    same = (d for d in domains if d.image_fields("train_split", "held_out") == wanted and d != domain)
-    return next(same, None)

@@ -53,9 +53,10 @@ def compare(
     examples are repeated if they are fewer, so that the number of steps is the same.
     """
     count, there = len(generated[0]), len(real[0])
-    chosen = [share_out(there, shares=1, seed=seed)[0][np.arange(count) % there] for seed in seeds]
-    learned = [train(generated, seed) for seed in seeds]
-    best = [train((real[0][rows], real[1][rows]), seed) for seed, rows in zip(seeds, chosen, strict=True)]
+    learned, best = [train(generated, seed) for seed in seeds], []
+    for seed in seeds:
+        rows = share_out(there, shares=1, seed=seed)[0][np.arange(count) % there]
+        best.append(train((real[0][rows], real[1][rows]), seed))
     way = worst - mean(best)
     better = way > 0 if falls else way < 0
     return {
@@ -148,9 +149,7 @@ def nearest_distance(thumbnails: Tensor, among: Tensor | None = None) -> Tensor:
     room = torch.empty(min(PART, len(thumbnails)), len(others))  # used again: large blocks are given back too late
     for start in range(0, len(thumbnails), PART):
         part = thumbnails[start : start + PART]
-        closeness = torch.addmm(
-            shift, part, others.T, out=room[: len(part)]
-        )  # half of what |x|^2 exceeds the squared distance by
+        closeness = torch.addmm(shift, part, others.T, out=room[: len(part)])  # (|x|^2 - the squared distance) / 2
         if among is None:
             rows = torch.arange(len(part))
             closeness[rows, start + rows] = -math.inf
@@ -167,18 +166,18 @@ def measure_copies(generated: Prints, training: Prints, test: Prints) -> dict[st
     distances = {name: nearest_distance(one.thumbnails, training.thumbnails) for name, one in sets.items()}
     near = float(distances["test"].quantile(NEAR))
     among = {"generated": nearest_distance(generated.thumbnails), "training": nearest_distance(training.thumbnails)}
+
+    def shares(kinds: dict[str, Tensor]) -> dict[str, float]:
+        return {name: float((values <= near).double().mean()) for name, values in kinds.items()}
+
     return {
         "images": {"training": len(training.digests), **{name: len(one.digests) for name, one in sets.items()}},
         "equal_to_training": {name: sum(one in known for one in prints.digests) for name, prints in sets.items()},
         "distance_to_training": {name: float(values.median()) for name, values in distances.items()},
         "near": near,
-        "near_training": {name: _share(values <= near) for name, values in distances.items()},
-        "near_another": {name: _share(values <= near) for name, values in among.items()},
+        "near_training": shares(distances),
+        "near_another": shares(among),
     }
-
-
-def _share(which: Tensor) -> float:
-    return float(which.double().mean())
 
 
 ENOUGH = 1.01  # of the least mean error: the fewest passes within it suffice
@@ -191,7 +190,7 @@ def measure_encoder(
     encoder: LatentEncoder, experiment: Experiment, classifiers: Path, descent_images: int
 ) -> dict[str, Any]:
     """Return every measure of an encoder that the data allow, as JSON; set its passes to the fewest that suffice."""
-    tests = TestSets(experiment, classifiers)
+    tests = RealTests(experiment, classifiers)
     found = {name: encoder.encode(name, images.images) for name, images in tests.inputs.items()}
     by_passes = torch.cat([errors for _, errors in found.values()]).mean(0)
     encoder.passes = passes = int((by_passes <= ENOUGH * by_passes.min()).nonzero()[0]) + 1
@@ -209,15 +208,12 @@ def measure_encoder(
     return {"passes": passes, "error_by_passes": by_passes.tolist(), "domains": measured}
 
 
-class TestSets:
+class RealTests:
     """Real test images of each domain, their counterparts if known, and evaluation classifiers."""
-
-    __test__ = False  # no test of pytest's
 
     def __init__(self, experiment: Experiment, classifiers: Path) -> None:
         """Load all of them. Raises DataError, and RunError if an evaluation classifier has not been trained."""
-        real = load_real(experiment)
-        pairs = load_pairs(experiment)
+        real, pairs = load_real(experiment), load_pairs(experiment)
         self.inputs = real | pairs
         self._classifiers = load_evaluation_classifiers(experiment, real, classifiers)
         origins = {d.name: "pairs" if d.name in pairs else d.image_fields("transform") for d in experiment.domains}
@@ -246,7 +242,7 @@ def _nearest(generated: Images, domain: str, images: Tensor, batch: int = 500) -
     return {name: candidates[rows] for name, candidates in generated.items()}
 
 
-def _descent(encoder: LatentEncoder, tests: TestSets, domain: str, latents: Tensor, count: int) -> dict[str, Any]:
+def _descent(encoder: LatentEncoder, tests: RealTests, domain: str, latents: Tensor, count: int) -> dict[str, Any]:
     """Measure some images, spread over all of them, with latents that descent has moved."""
     rows = slice(None, None, max(1, len(latents) // count))
     images = tests.inputs[domain].images[rows]

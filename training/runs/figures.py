@@ -1,10 +1,11 @@
-"""Figures and tables of runs: panels of curves, sheets of samples, films; CSV, Markdown; distances of snapshots."""
+"""Figures and tables of runs: panels of curves, sheets of samples, films; CSV, Markdown."""
 
 from __future__ import annotations
 
 import csv
+import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -15,8 +16,6 @@ from PIL import Image
 
 from training.files import write_whole
 from training.losses.pixels import Images
-from training.metrics.label_free import SNAPSHOT_MEASURES
-from training.runs.folder import RunFolder
 
 Curve = tuple[list[Any], list[float]]  # x, numbers or words, and y
 Panels = Mapping[str, Mapping[str, Curve]]  # by title, then by label
@@ -96,13 +95,15 @@ def save_film(sheets: Sequence[Path], file: Path) -> None:
     """Write a GIF that shows the sheets one after the other, and the last one longer."""
     durations = [FRAME] * (len(sheets) - 1) + [LAST_FRAME]
     with Image.open(sheets[0]) as first:
-        others = map(Image.open, sheets[1:])  # each once it is its turn: there may be thousands
-        write_whole(
-            file,
-            lambda aside: first.save(
-                aside, format="GIF", save_all=True, append_images=others, duration=durations, loop=0
-            ),
-        )
+        save_animation(first, map(Image.open, sheets[1:]), file, durations)  # opened by turns: there may be thousands
+
+
+def save_animation(
+    first: Image.Image, others: Iterable[Image.Image], file: Path, durations: int | list[int], **options: Any
+) -> None:
+    """Write frames as an endless animation of the format that the file's ending names; durations are in ms."""
+    options |= {"format": file.suffix[1:].upper(), "save_all": True, "append_images": others, "loop": 0}
+    write_whole(file, lambda aside: first.save(aside, duration=durations, **options))
 
 
 def save_excerpt(sheets: Sequence[Path], pairs: int, file: Path) -> None:
@@ -110,13 +111,7 @@ def save_excerpt(sheets: Sequence[Path], pairs: int, file: Path) -> None:
     steps = min(EXCERPT_FRAMES, len(sheets))
     chosen = [sheets[round(i * (len(sheets) - 1) / max(1, steps - 1))] for i in range(steps)]
     first, *others = [_grid(one, pairs) for one in chosen]
-    durations = [FRAME] * len(others) + [LAST_FRAME]
-    write_whole(
-        file,
-        lambda aside: first.save(
-            aside, format="WEBP", quality=80, save_all=True, append_images=others, duration=durations, loop=0
-        ),
-    )
+    save_animation(first, others, file, [FRAME] * len(others) + [LAST_FRAME], quality=80)
 
 
 def _grid(file: Path, pairs: int) -> Image.Image:
@@ -138,14 +133,12 @@ Rows = Sequence[Row]
 
 def flat(values: object, path: str = "") -> dict[str, Value]:
     """Flatten nested values, named by their path: generator.width, domains.0.name."""
-    if isinstance(values, Mapping):
-        parts = values.items()
-    elif isinstance(values, list | tuple):
-        parts = {str(number): value for number, value in enumerate(values)}.items()
-    else:
+    if isinstance(values, list | tuple):
+        values = {str(number): value for number, value in enumerate(values)}
+    if not isinstance(values, Mapping):
         return {path: values if isinstance(values, str | float | int | None) else str(values)}
     leaves: dict[str, Value] = {}
-    for name, value in parts:
+    for name, value in values.items():
         leaves |= flat(value, f"{path}.{name}" if path else name)
     return leaves
 
@@ -153,7 +146,13 @@ def flat(values: object, path: str = "") -> dict[str, Value]:
 def markdown(rows: Rows) -> str:
     """Return rows as a Markdown table, with a column for every name."""
     names = _names(rows)
-    lines = [names, ["---"] * len(names), *([_shown(row.get(name)) for name in names] for row in rows)]
+
+    def shown(value: Value) -> str:
+        if isinstance(value, float):
+            return f"{value:.5g}"
+        return "" if value is None else str(value).replace("|", "\\|")
+
+    lines = [names, ["---"] * len(names), *([shown(row.get(name)) for name in names] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -164,62 +163,13 @@ def spread(values: Sequence[float], form: str = ".2%") -> str:
 
 def save_report(rows: Rows, folder: Path) -> None:
     """Write report.csv, with every digit, and report.md into the folder, each as a whole file."""
-    write_whole(folder / "report.csv", lambda aside: _write_csv(rows, aside))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, _names(rows), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(folder / "report.csv", lambda aside: aside.write_text(table.getvalue(), newline=""))
     write_whole(folder / "report.md", lambda aside: aside.write_text(markdown(rows)))
-
-
-def _write_csv(rows: Rows, file: Path) -> None:
-    with file.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, _names(rows), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _names(rows: Rows) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def _shown(value: Value) -> str:
-    if value is None:
-        return ""
-    return f"{value:.5g}" if isinstance(value, float) else str(value).replace("|", "\\|")
-
-
-def distance_curves(run: RunFolder) -> dict[str, Curve]:
-    """Return the curves of the distance of a run's snapshots: its mean over domains, and each domain's.
-
-    Empty if none was measured.
-    """
-    curves = run.curves()
-    name = next((name for name in SNAPSHOT_MEASURES if name in curves), "")
-    return {one: curve for one, curve in curves.items() if name and one.partition("/")[0] == name}
-
-
-def save_distance(run: RunFolder, file: Path) -> None:
-    """Draw the distance of a run's snapshots over its steps, if they were measured."""
-    if curves := distance_curves(run):
-        mean = next(iter(curves))
-        labelled = {one.partition("/")[2] or "mean": curve for one, curve in curves.items()}
-        save_curves({mean: labelled}, "step", file)
-
-
-def samples_of(run: RunFolder) -> list[Path]:
-    """Return the sheets of samples that a run drew, in the order of its steps."""
-    return sorted(run.samples.glob("step_*.png"))
-
-
-def distance_row(run: RunFolder, picture: Path, film: Path) -> Row:
-    """Return how the distance of a run's snapshots fell, and whether it was still falling at the end."""
-    experiment, (measure, (steps, values)) = run.experiment(), next(iter(distance_curves(run).items()))
-    best = min(values)
-    step = steps[values.index(best)]
-    return {
-        "experiment": experiment.name,
-        "pairs": f"![]({film})" if samples_of(run) else "",
-        "distance": f"![]({picture})",
-        "measure": measure,
-        "best": f"{best:.2f}",
-        "after step": f"{int(step):,}",
-        "last": f"{values[-1]:.2f}",
-        "best in the last fifth": "yes" if step > 0.8 * experiment.steps else "no",
-    }

@@ -43,6 +43,7 @@ from training.errors import ConfigError, RunError
 from training.files import expecting, read_json, write_json, write_lines, write_tensors, writing
 from training.networks.coupled import AdaptedClassifier, CoupledDiscriminator, CoupledGenerator
 
+METRICS, EVENTS = "metrics.jsonl", "events"
 MAX_CHECKPOINTS = 2  # the last, and the one before it
 LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 COMPUTING = ("device", "threads", "processes", "precision")  # facts that results depend on, to the last bit
@@ -58,16 +59,13 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.best = path / "best"
         self.samples = path / "samples"
-        self.losses_file = path / "losses.png"
-        self.film_file = path / "training.gif"
         self.quality_file = path / "quality.json"
         self.accuracy_file = path / "accuracy.json"
         self.lock_file = path / ".lock"
         self.machines_file = path / "machines.json"
         self.images_file = path / "images.json"
-        self.events = path / "events"
+        self.events = path / EVENTS
         self._experiment_file = path / "experiment.json"
-        self._metrics_file = path / "metrics.jsonl"
 
     @classmethod
     def create(cls, runs: Path, experiment: Experiment) -> RunFolder:
@@ -78,9 +76,8 @@ class RunFolder:
             run.path.mkdir()
         for folder in (run.checkpoints, run.samples):
             folder.mkdir()
-        write_json(
-            run._experiment_file, {"experiment": EXPERIMENT.dump_python(experiment, mode="json"), **provenance()}
-        )
+        described = EXPERIMENT.dump_python(experiment, mode="json")
+        write_json(run._experiment_file, {"experiment": described, **provenance()})
         return run
 
     @classmethod
@@ -103,14 +100,10 @@ class RunFolder:
         except ConfigError as error:
             raise ConfigError(f"{self.path}: {error}") from error
 
-    def metrics(self) -> list[dict[str, float]]:
-        """Return the lines of metrics, without one that was cut short."""
-        return read_metrics(self._metrics_file)
-
     def curves(self) -> dict[str, tuple[list[float], list[float]]]:
         """Return the steps and the values of every metric, by its name."""
         curves: dict[str, tuple[list[float], list[float]]] = {}
-        for line in self.metrics():
+        for line in read_metrics(self.path):
             for name in [name for name in line if name != "step"]:
                 steps, values = curves.setdefault(name, ([], []))
                 steps.append(line["step"])
@@ -132,24 +125,14 @@ class RunFolder:
             raise RunError(f"{self.path} is not measured after step {after}: python -m training.{verb} {self.path}")
         return measured
 
-    def open_log(self, step: int) -> MetricsLog:
-        """Open the metrics for writing after `step`, forgetting lines that a killed run wrote beyond it."""
-        return open_log(self._metrics_file, self.events, step)
 
-
-def read_metrics(file: Path) -> list[dict[str, float]]:
-    """Return the lines of metrics in a file, without one that was cut short; empty if there is no file."""
-    lines = []
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """Return the lines of metrics in a folder, without one that was cut short; empty if there are none."""
+    file, lines = folder / METRICS, []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         with suppress(json.JSONDecodeError):
             lines.append(json.loads(line))
     return lines
-
-
-def open_log(file: Path, events: Path, step: int) -> MetricsLog:
-    """Open a file of metrics for writing after `step`, forgetting lines that a killed run wrote beyond it."""
-    write_lines(file, [json.dumps(line) for line in read_metrics(file) if line["step"] <= step])
-    return MetricsLog(file, events, step)
 
 
 def find_run(runs: Path, experiment: Experiment) -> RunFolder | None:
@@ -165,6 +148,11 @@ def find_run(runs: Path, experiment: Experiment) -> RunFolder | None:
 def _next_number(runs: Path) -> int:
     numbers = (re.match(r"(\d{5})_", entry.name) for entry in runs.iterdir())
     return max((int(match[1]) for match in numbers if match), default=-1) + 1
+
+
+def list_samples(run: RunFolder) -> list[Path]:
+    """Return the sheets of samples that a run drew, in the order of its steps."""
+    return sorted(run.samples.glob("step_*.png"))
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
@@ -187,14 +175,11 @@ def last_step(folder: Path) -> int:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """Read the last checkpoint in a folder onto the CPU.
-
-    Raises RunError if there is none, or it is damaged: the user decides whether an older one will do.
-    """
+    """Read the last checkpoint in a folder onto the CPU. Raises RunError if there is none, or it is damaged."""
     files = list_checkpoints(folder)
     if not files:
         raise RunError(f"{folder} holds no checkpoint")
-    *older, last = files
+    *older, last = files  # the user decides whether an older one will do
     remedy = f"without it, {older[-1].name} is the last" if older else "there is no older one"
     with expecting("a checkpoint", last, remedy):
         state: dict[str, Any] = torch.load(last, map_location="cpu", weights_only=True)
@@ -208,20 +193,15 @@ def locked(run: RunFolder, processes: Processes) -> Iterator[None]:
     Raises RunError, in each of them, if the run is locked.
     """
     lock = FileLock(run.lock_file)
-    if not processes.broadcast(processes.leads and _acquire(lock)):
+    if processes.leads:
+        with suppress(Timeout):
+            lock.acquire(blocking=False)
+    if not processes.broadcast(lock.is_locked):
         raise RunError(f"{run.path} is being trained by another process: wait for its end, or stop it first")
     try:
         yield
     finally:
         lock.release()
-
-
-def _acquire(lock: FileLock) -> bool:
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return False
-    return True
 
 
 def load_average(run: RunFolder, snapshot: Snapshot = "best") -> tuple[CoupledGenerator, int]:
@@ -254,9 +234,8 @@ def _snapshots(run: RunFolder, snapshot: Snapshot) -> Path:
 def save_best(run: RunFolder, step: int, average: dict[str, Any], measure: str, distance: float) -> None:
     """Write the averaged generator's state after `step`, and by what measure and distance it is the best."""
     run.best.mkdir(exist_ok=True)
-    state = {"steps_done": step, "average": average, "measure": measure, "distance": distance}
     written = run.best / f"step_{step:08d}.pt"
-    write_tensors(written, state)
+    write_tensors(written, {"steps_done": step, "average": average, "measure": measure, "distance": distance})
     for old in set(list_checkpoints(run.best)) - {written}:
         old.unlink()
 
@@ -274,36 +253,26 @@ def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:
 
     Raises RunError if there is none.
     """
-    experiment = run.experiment()
-    ema_discriminator, state = build_discriminator(experiment), load_checkpoint(run.checkpoints)
+    experiment, state = run.experiment(), load_checkpoint(run.checkpoints)
     if "teacher" not in state:
         raise RunError(f"{run.path} has no classifier: its experiment has no auxiliary losses (lessons)")
-    ema_discriminator.load_state_dict(state["teacher"])
-    classifiers = {
-        domain.name: AdaptedClassifier(
-            ema_discriminator, domain.name, experiment.image_range, experiment.classes
-        ).eval()
-        for domain in experiment.domains
-    }
-    return classifiers, state["steps_done"]
+    network, image_range, classes = build_discriminator(experiment), experiment.image_range, experiment.classes
+    network.load_state_dict(state["teacher"])
+    names = [domain.name for domain in experiment.domains]
+    return {name: AdaptedClassifier(network, name, image_range, classes).eval() for name in names}, state["steps_done"]
 
 
 def provenance() -> dict[str, Any]:
-    """Return the commit of the code, and the versions of libraries by name."""
+    """Return the commit of the code, with -dirty if files differ, unknown outside a checkout; and library versions."""
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
-    return {"commit": commit(), "versions": versions}
-
-
-def commit() -> str:
-    """Return the commit of the code, with -dirty if files differ; unknown outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return "unknown"
+    commit = "unknown"
+    with suppress(FileNotFoundError, subprocess.CalledProcessError):
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    return {"commit": commit, "versions": versions}
 
 
 def note_machine(run: RunFolder, machine: MachineFacts) -> None:
@@ -346,8 +315,10 @@ def seconds(run: RunFolder) -> float:
 class MetricsLog:
     """Writes each line of metrics twice: as JSON and as TensorBoard events."""
 
-    def __init__(self, file: Path, events: Path, step: int) -> None:
-        self._file, self._folder = file, events
+    def __init__(self, folder: Path, step: int) -> None:
+        """Open a folder's metrics for writing after `step`, forgetting lines that a killed run wrote beyond it."""
+        file, events = self._file, self._folder = folder / METRICS, folder / EVENTS
+        write_lines(file, [json.dumps(line) for line in read_metrics(folder) if line["step"] <= step])
         self._hook = threading.excepthook
         threading.excepthook = self._ignore_disk_errors
         with writing(file):

@@ -113,16 +113,15 @@ def _beside(values: Sequence[float | None], form: str) -> str:
 
 
 def _copies_row(domain: str, one: Mapping[str, Any], measures: Mapping[str, Any]) -> Row:
-    def beside(name: str, form: str, floor: str = "test") -> str:
-        return f"{one[name]['generated']:{form}} ({one[name][floor]:{form}})"
+    def beside(figures: Mapping[str, float], form: str, floor: str = "test") -> str:
+        return _beside((figures["generated"], figures[floor]), form)
 
-    shares = {name: measures[name] for name in ("precision", "recall")}
     return {
         "domain": domain,
-        **{name: f"{share['generated']:.3f} ({share['floor']:.3f})" for name, share in shares.items()},
+        **{name: beside(measures[name], ".3f", "floor") for name in ("precision", "recall")},
         "training, generated, test images": ", ".join(f"{count:,}" for count in one["images"].values()),
-        "equal to a training image": beside("equal_to_training", ","),
-        "distance to the nearest, median": beside("distance_to_training", ".4f"),
-        "near a training image": beside("near_training", ".2%"),
-        "near another": beside("near_another", ".2%", "training"),
+        "equal to a training image": beside(one["equal_to_training"], ","),
+        "distance to the nearest, median": beside(one["distance_to_training"], ".4f"),
+        "near a training image": beside(one["near_training"], ".2%"),
+        "near another": beside(one["near_another"], ".2%", "training"),
     }

@@ -27,7 +27,15 @@ from training.losses.pixels import Images
 from training.metrics.label_free import SnapshotMeasure
 from training.networks.coupled import generate, latents_of_seeds
 from training.runs.figures import by_metric, save_curves, save_film, save_sheet
-from training.runs.folder import RunFolder, chosen_by, note_machine, save_best, save_checkpoint
+from training.runs.folder import (
+    MetricsLog,
+    RunFolder,
+    chosen_by,
+    list_samples,
+    note_machine,
+    save_best,
+    save_checkpoint,
+)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FIRST_PREVIEW = 60.0  # seconds; each further one comes after twice the time
@@ -50,15 +58,16 @@ class Recorder:
     """
 
     def __init__(self, folder: RunFolder, trainer: Trainer, watch: Watch | None = None) -> None:
-        self._folder, self._trainer, watch = folder, trainer, watch or Watch()
-        self._leads = trainer.processes.leads
-        self._held_out = HeldOutImages(trainer.experiment, watch.held_out, trainer.state, trainer.processes)
-        self._measure = watch.measure if self._leads else None
-        self._best = _best(folder, self._measure) if self._measure else 0.0
+        self._folder, self._trainer = folder, trainer
+        watch, processes = watch or Watch(), trainer.processes
+        self._held_out = HeldOutImages(trainer.experiment, watch.held_out, trainer.state, processes)
+        self._measure = watch.measure if processes.leads else None
+        known = chosen_by(folder) if self._measure else {}
+        same = self._measure and known.get("measure") == self._measure.name
+        self._best = float(known["distance"]) if same else math.inf  # the least so far, by this measure
         self._begun, self._next_preview = time.monotonic(), FIRST_PREVIEW
-        self._log = folder.open_log(trainer.state.steps_done) if self._leads else None
-        if self._leads:
-            processes = trainer.processes
+        self._log = MetricsLog(folder.path, trainer.state.steps_done) if processes.leads else None
+        if processes.leads:
             note_machine(folder, describe_machine(processes.device, processes.count, processes.precision))
 
     def write_metrics(self) -> dict[str, float]:
@@ -104,7 +113,7 @@ class Recorder:
     def save_checkpoint(self) -> None:
         """Write a checkpoint. Raises DivergedError."""
         self.check()
-        if self._leads:
+        if self._log:
             save_checkpoint(self._folder.checkpoints, self._trainer.state.steps_done, self._trainer.state.state_dict())
 
     def check(self) -> None:
@@ -120,21 +129,15 @@ class Recorder:
 
     def sum_up(self) -> None:
         """Plot the metrics of a run that has ended, and make a film of its sheets."""
-        if self._leads:
-            curves = {self._folder.path.name: self._folder.curves()}
-            save_curves(by_metric(curves), "step", self._folder.losses_file)
-            save_film(sorted(self._folder.samples.glob("step_*.png")), self._folder.film_file)
+        if self._log:
+            folder, curves = self._folder.path, self._folder.curves()
+            save_curves(by_metric({folder.name: curves}), "step", folder / "losses.png")
+            save_film(list_samples(self._folder), folder / "training.gif")
 
     def close(self) -> None:
         """Flush and close the log."""
         if self._log:
             self._log.close()
-
-
-def _best(folder: RunFolder, measure: SnapshotMeasure) -> float:
-    """Return the least distance so far; infinite if none was measured by this measure."""
-    known = chosen_by(folder)
-    return float(known["distance"]) if known.get("measure") == measure.name else math.inf
 
 
 def preview(trainer: Trainer) -> Images:
@@ -157,9 +160,6 @@ def stop_requested(processes: int) -> Iterator[Callable[[], bool]]:
     Several processes stop at once, as they may be in different steps.
     """
     signals: list[int] = []
-    if processes > 1:
-        yield lambda: False
-        return
 
     def note(number: int, _: FrameType | None) -> None:
         signals.append(number)
@@ -169,7 +169,7 @@ def stop_requested(processes: int) -> Iterator[Callable[[], bool]]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    before = {number: signal.signal(number, note) for number in SIGNALS if processes == 1}
     try:
         yield lambda: bool(signals)
     finally:

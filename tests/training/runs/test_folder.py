@@ -30,6 +30,7 @@ from training.errors import ConfigError, RunError
 from training.files import write_json
 from training.runs.folder import (
     MAX_CHECKPOINTS,
+    MetricsLog,
     RunFolder,
     list_checkpoints,
     load_checkpoint,
@@ -79,7 +80,7 @@ def test_a_run_describes_itself(make_experiment: MakeExperiment, tmp_path: Path)
 def test_metrics_are_lines_and_events(make_experiment: MakeExperiment, tmp_path: Path) -> None:
     """The same values stand in the JSON lines and in what TensorBoard reads."""
     run = RunFolder.create(tmp_path, make_experiment())
-    with closing(run.open_log(0)) as log:
+    with closing(MetricsLog(run.path, 0)) as log:
         log.write(10, {"loss": 0.5, "penalty": 2.0})
         log.write(20, {"loss": 0.25})
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
@@ -93,7 +94,7 @@ def test_metrics_become_curves(make_experiment: MakeExperiment, tmp_path: Path) 
     """Each metric has its own steps, and a line that is being written does not count yet."""
     run = RunFolder.create(tmp_path, make_experiment())
     assert run.curves() == {}
-    with closing(run.open_log(0)) as log:
+    with closing(MetricsLog(run.path, 0)) as log:
         log.write(10, {"loss": 0.5, "penalty": 2.0})
         log.write(20, {"loss": 0.25})
     with (run.path / "metrics.jsonl").open("a") as file:
@@ -109,12 +110,12 @@ def test_lines_beyond_the_checkpoint_are_forgotten(
     # the names of files of one second end in a number, and TensorBoard takes 10 for less than 9
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     run = RunFolder.create(tmp_path, make_experiment())
-    with closing(run.open_log(0)) as log:
+    with closing(MetricsLog(run.path, 0)) as log:
         for step in (10, 20, 30):
             log.write(step, {"loss": 1.0})
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write(torn)
-    with closing(run.open_log(20)) as log:
+    with closing(MetricsLog(run.path, 20)) as log:
         log.write(30, {"loss": 2.0})
     assert steps_of(run) == [10, 20, 30]
     events = event_accumulator.EventAccumulator(str(run.path / "events")).Reload()
@@ -246,7 +247,7 @@ def test_the_time_between_two_trainings_does_not_count(
     assert seconds(run) == 0
     for began in (0, 10):
         now += 3600
-        with closing(run.open_log(began)) as log:
+        with closing(MetricsLog(run.path, began)) as log:
             for step in (5, 10):
                 now += 60
                 log.write(began + step, {"loss": 1.0})
