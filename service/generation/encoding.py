@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from service.generation import images
-from service.generation.images import Encoding, Pixels
+from service.generation.images import Encoding, Pixels, sheet_rows
 from service.generation.pairs import GeneratedImages, dump, label_columns
 from service.generation.spec import GenerationSpec, LatentSpec
 from service.metadata import LATENT
@@ -103,12 +103,12 @@ def _npz(generated: GeneratedImages) -> Encoding:
 
 def _sheet(generated: GeneratedImages) -> Encoding:
     height = generated.spec.size * max(domain.height for domain in generated.spec.shapes)
-    return images.png_of_rows(generated.rows(), height)
+    return images.png_of_rows(sheet_rows(generated.images), height)
 
 
 def _webp_sheet(generated: GeneratedImages) -> Encoding:
     rows = list[Pixels]()
-    for row in generated.rows():
+    for row in sheet_rows(generated.images):
         rows.append(row)
         yield
     return images.webp(np.concatenate(rows))
@@ -123,9 +123,9 @@ PAIR_FORMATS = {
 }
 FRAME_FORMATS = {
     "json": PAIR_FORMATS["json"],
-    "gif": Format("image/gif", lambda g: images.gif(g.rows()), images.GIF_SIDE, weight=8),
-    "webp": Format("image/webp", lambda g: images.animated_webp(g.rows()), images.WEBP_SIDE, weight=2),
-    "png": Format("image/png", lambda g: images.animated_png(g.rows(), g.spec.size)),
+    "gif": Format("image/gif", lambda g: images.gif(sheet_rows(g.images)), images.GIF_SIDE, weight=8),
+    "webp": Format("image/webp", lambda g: images.animated_webp(sheet_rows(g.images)), images.WEBP_SIDE, weight=2),
+    "png": Format("image/png", lambda g: images.animated_png(sheet_rows(g.images), g.spec.size)),
     "zip": PAIR_FORMATS["zip"],
     "npz": PAIR_FORMATS["npz"],
 }
