@@ -11,9 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from service.engine.batcher import Encoding, Job
 from service.engine.onnx_model import Arrays, OnnxModel, concatenate, take
 from service.errors import FieldError, InvalidRequest, RunFailed
@@ -75,15 +72,6 @@ def dump(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def label_columns(labels: Sequence[PairLabels]) -> dict[str, NDArray[Any]]:
-    """Return labels as arrays [B]: `<domain>.class`, `<domain>.confidence` and `pair.agree`; none if there are none."""
-    columns: dict[str, NDArray[Any]] = {}
-    for domain in labels[0]:
-        columns[f"{domain}.class"] = np.array([one[domain].class_name for one in labels])
-        columns[f"{domain}.confidence"] = np.array([one[domain].confidence for one in labels])
-    return columns and columns | {"pair.agree": np.array([one.agree is True for one in labels])}
-
-
 def companions(kind: Kind, generator: OnnxModel, models: Sequence[OnnxModel]) -> dict[str, OnnxModel]:
     """Return the classifiers or encoders among `models` that go with a generator: the first of each of its domains."""
     fitting = {
@@ -99,16 +87,14 @@ def companions(kind: Kind, generator: OnnxModel, models: Sequence[OnnxModel]) ->
 
 
 def add_classifiers(spec: GenerationSpec, models: Sequence[OnnxModel], place: str) -> GenerationSpec:
-    """Return a spec with the classifiers among `models` that its labels and filters need. Raises InvalidRequest."""
-    known = companions("classifier", spec.model, models)
-    spec = replace(spec, classifiers=tuple(known[name] for name in spec.domains if name in known))
-    if spec.filters is not None:
-        _check_filters(spec, spec.filters, place)
-    return spec
+    """Return a spec with the classifiers among `models` that its labels and filters need.
 
-
-def _check_filters(spec: GenerationSpec, filters: Filters, place: str) -> None:
-    """Raise InvalidRequest for filters that no classifier can apply, or a class that it does not know."""
+    Raises InvalidRequest for filters that no classifier can apply, or a class that it does not know.
+    """
+    found = companions("classifier", spec.model, models)
+    spec = replace(spec, classifiers=tuple(found[name] for name in spec.domains if name in found))
+    if (filters := spec.filters) is None:
+        return spec
     chosen = filters.class_name
     if not spec.classifiers:
         given = {"class": chosen, "min_confidence": filters.min_confidence or None, "agree": True}
@@ -121,6 +107,7 @@ def _check_filters(spec: GenerationSpec, filters: Filters, place: str) -> None:
         domain = spec.classifiers[0].domains[0]
         wrong = FieldError("/class", chosen, known, place)
         raise InvalidRequest(f"no class {chosen!r:.80}; those of domain '{domain}' are {', '.join(known)}", [wrong])
+    return spec
 
 
 def generate(spec: GenerationSpec, place: str | None = None) -> Steps[GeneratedImages]:
@@ -187,13 +174,15 @@ def _filter(spec: GenerationSpec, filters: Filters, place: str | None) -> Steps[
             if owner.missing and batch.labels[i].pass_(filters):
                 owner.keep(batch, i)
         if place is not None and (failed := [seed for seed in pending if seed.missing and not seed.open]):
-            few, seed = len(failed[0].passed), failed[0].first.seed
-            detail = f"{few} of {MAX_CANDIDATES} candidates of seed {seed} pass the filters, fewer than the count of"
-            wrong = FieldError("/count", spec.count, f"at most {few}, or wider filters", place)
-            raise InvalidRequest(f"{detail} {spec.count}", [wrong])
+            few, count = len(failed[0].passed), spec.count
+            detail = f"{few} of {MAX_CANDIDATES} candidates of seed {failed[0].first.seed} pass the filters"
+            wrong = FieldError("/count", count, f"at most {few}, or wider filters", place)
+            raise InvalidRequest(f"{detail}, fewer than the count of {count}", [wrong])
     rows = [row for seed in seeds for row in seed.passed]
-    taken, inputs, images, labels = zip(*rows, strict=True) if rows else ((), [{}], [{}], ())
-    own = replace(spec, latents=tuple(taken), count=1)
+    if not rows:
+        return GeneratedImages(replace(spec, latents=(), count=1), {}, {})
+    taken, inputs, images, labels = zip(*rows, strict=True)
+    own = replace(spec, latents=taken, count=1)
     return GeneratedImages(own, concatenate(inputs), concatenate(images), labels if spec.labels else ())
 
 
