@@ -251,12 +251,12 @@ class Batcher:
         loop, entry = asyncio.get_running_loop(), Entry(job)
         if not self.queue.put(entry):
             raise self._refuse(job)
-        alarm = loop.call_at(deadline, partial(self._expire, entry))
+        alarm = loop.call_at(deadline, self._expire, entry)
         if not job.size:
-            self._encoders.submit(self._encode, entry, loop)
+            self._encoders.submit(self._encode, entry)
         elif not self._starting:  # after all requests that arrived in this iteration of the loop
             self._starting = True
-            loop.call_soon(self._start_batches, loop)
+            loop.call_soon(self._start_batches)
         try:
             return await entry.done, entry.seconds()
         except asyncio.CancelledError:
@@ -293,39 +293,34 @@ class Batcher:
 
     def _expire(self, entry: Entry[Any]) -> None:
         if not entry.done.done():
-            late = DeadlineExceeded(f"{entry.job.size} images were not computed before the deadline")
-            entry.done.set_exception(late)
+            entry.done.set_exception(DeadlineExceeded(f"{entry.job.size} images were not computed before the deadline"))
             self._metrics.rejected.labels("deadline").inc()
 
-    def _start_batches(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _start_batches(self) -> None:
         self._starting = False
         while batch := self.queue.take():
-            if self._runs_inline(batch):
-                self._settle(*self._process(batch, loop))
+            job = batch[0].entry.job
+            run_s = job.model.latency.row_s * batch[0].rows
+            if run_s > 0.0 and run_s + job.encode_s <= INLINE_S and self.queue.is_alone(batch):
+                self._settle(*self._process(batch))
             else:
-                self._workers.submit(self._work, batch, loop)
+                self._workers.submit(self._work, batch)
 
-    def _runs_inline(self, batch: list[BatchSlice]) -> bool:
-        job = batch[0].entry.job
-        run_s = job.model.latency.row_s * batch[0].rows
-        return run_s > 0.0 and run_s + job.encode_s <= INLINE_S and self.queue.is_alone(batch)
-
-    def _work(self, batch: list[BatchSlice], loop: asyncio.AbstractEventLoop) -> None:
+    def _work(self, batch: list[BatchSlice]) -> None:
         """Process a batch in a worker thread, then queue the next one there, behind those of other models."""
-        loop.call_soon_threadsafe(self._settle, *self._process(batch, loop))
+        loop = batch[0].entry.done.get_loop()
+        loop.call_soon_threadsafe(self._settle, *self._process(batch))
         if following := self.queue.take():
-            self._workers.submit(self._work, following, loop)
+            self._workers.submit(self._work, following)
 
-    def _process(
-        self, batch: list[BatchSlice], loop: asyncio.AbstractEventLoop
-    ) -> tuple[OnnxModel, list[Entry[Any]], Runs]:
+    def _process(self, batch: list[BatchSlice]) -> tuple[OnnxModel, list[Entry[Any]], Runs]:
         """Run a batch and encode what is quick to encode; return its model, the entries that are done, and the runs."""
         model, done = batch[0].entry.job.model, list[Entry[Any]]()
         try:
             computed, runs = run_batch(batch) if self.queue.begin(batch) else ([], [])
             for entry in computed:
                 if entry.job.encode_s > ENCODE_SLICE_S:
-                    self._encoders.submit(self._encode, entry, loop)
+                    self._encoders.submit(self._encode, entry)
                 else:
                     entry.encode(math.inf)
                     done.append(entry)
@@ -333,12 +328,12 @@ class Batcher:
             self.queue.end(batch)
         return model, done, runs
 
-    def _encode(self, entry: Entry[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def _encode(self, entry: Entry[Any]) -> None:
         """Encode for a while in an encoder thread, then queue the rest behind what others have to encode."""
         if entry.encode(time.perf_counter() + ENCODE_SLICE_S):
-            loop.call_soon_threadsafe(entry.settle)
+            entry.done.get_loop().call_soon_threadsafe(entry.settle)
         else:
-            self._encoders.submit(self._encode, entry, loop)
+            self._encoders.submit(self._encode, entry)
 
     def _settle(self, model: OnnxModel, entries: list[Entry[Any]], runs: Runs) -> None:
         for entry in entries:
@@ -368,22 +363,16 @@ def run_batch(batch: list[BatchSlice]) -> tuple[list[Entry[Any]], Runs]:
         if wrong := [t.name for t in model.outputs if t.datatype == "FP32" and not np.isfinite(outputs[t.name]).all()]:
             raise FloatingPointError(f"output {wrong[0]} has values that are not finite")
     except Exception as error:  # onnxruntime's errors share no base class
-        return _run_each(batch, error)
+        if len(batch) > 1:
+            each = [run_batch([part]) for part in batch if not part.entry.done.done()]
+            return [entry for entries, _ in each for entry in entries], [run for _, runs in each for run in runs]
+        failure = RunFailed(f"model '{model.name}' failed on this request's input")
+        failure.__cause__ = error
+        batch[0].entry.fail(failure)
+        return [batch[0].entry], []
     finished, end = list[Entry[Any]](), 0
     for entry, start, stop in batch:
         begin, end = end, end + stop - start
         if entry.add(start, stop, take(inputs, begin, end), take(outputs, begin, end)):
             finished.append(entry)
     return finished, [run]
-
-
-def _run_each(batch: list[BatchSlice], error: Exception) -> tuple[list[Entry[Any]], Runs]:
-    """Run every slice by itself; fail the entry of one that fails even so."""
-    if len(batch) > 1:
-        each = [run_batch([part]) for part in batch if not part.entry.done.done()]
-        return [entry for entries, _ in each for entry in entries], [run for _, runs in each for run in runs]
-    entry = batch[0].entry
-    failure = RunFailed(f"model '{entry.job.model.name}' failed on this request's input")
-    failure.__cause__ = error
-    entry.fail(failure)
-    return [entry], []
