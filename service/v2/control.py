@@ -79,9 +79,9 @@ def _versions(repository: ModelRepository) -> list[tuple[str, str]]:
     """Return all names with their versions, up to what cannot be read."""
     found = []
     with suppress(OSError):
-        for name in repository.names():
-            versions = dict.fromkeys([*repository.versions(name), *repository.misnumbered(name)])
-            found += [(printable(name), printable(version)) for version in versions]
+        for name in repository.fingerprint() or ():
+            versions, misnumbered = repository.versions(name)
+            found += [(printable(name), printable(version)) for version in dict.fromkeys(versions + misnumbered)]
     return found
 
 
