@@ -28,7 +28,7 @@ logger = logging.getLogger("cogan.batcher")
 INLINE_S = 0.001  # what takes no longer runs in the event loop itself, if nothing else waits
 ENCODE_SLICE_S = 0.005  # encoding that takes longer has threads of its own
 MAX_QUEUE_PIXELS = 2**27  # of accepted requests, whose images take one to three bytes a pixel
-Runs = list[tuple[int, float]]  # rows and seconds of each
+Runs = list[tuple[OnnxModel, int, float]]  # model, rows and seconds of each
 Result = TypeVar("Result")
 Encoding = Generator[None, None, Result]  # yields after every small part of the work, returns the result
 
@@ -313,9 +313,9 @@ class Batcher:
         if following := self.queue.take():
             self._workers.submit(self._work, following)
 
-    def _process(self, batch: list[BatchSlice]) -> tuple[OnnxModel, list[Entry[Any]], Runs]:
-        """Run a batch and encode what is quick to encode; return its model, the entries that are done, and the runs."""
-        model, done = batch[0].entry.job.model, list[Entry[Any]]()
+    def _process(self, batch: list[BatchSlice]) -> tuple[list[Entry[Any]], Runs]:
+        """Run a batch and encode what is quick to encode; return the entries that are done, and the runs."""
+        done = list[Entry[Any]]()
         try:
             computed, runs = run_batch(batch) if self.queue.begin(batch) else ([], [])
             for entry in computed:
@@ -326,7 +326,7 @@ class Batcher:
                     done.append(entry)
         finally:
             self.queue.end(batch)
-        return model, done, runs
+        return done, runs
 
     def _encode(self, entry: Entry[Any]) -> None:
         """Encode for a while in an encoder thread, then queue the rest behind what others have to encode."""
@@ -335,17 +335,16 @@ class Batcher:
         else:
             self._encoders.submit(self._encode, entry)
 
-    def _settle(self, model: OnnxModel, entries: list[Entry[Any]], runs: Runs) -> None:
+    def _settle(self, entries: list[Entry[Any]], runs: Runs) -> None:
         for entry in entries:
             entry.settle()
         if runs:  # while the responses are being sent
-            asyncio.get_running_loop().call_soon(self._record, model, runs)
+            asyncio.get_running_loop().call_soon(self._record, runs)
 
-    def _record(self, model: OnnxModel, runs: Runs) -> None:
-        counted = self._metrics.of_model(model.name, model.version)
-        for rows, seconds in runs:
+    def _record(self, runs: Runs) -> None:
+        for model, rows, seconds in runs:
             model.latency.add(rows, seconds)
-            counted.ran(rows, seconds, model.provider)
+            self._metrics.of_model(model.name, model.version).ran(rows, seconds, model.provider)
 
 
 def run_batch(batch: list[BatchSlice]) -> tuple[list[Entry[Any]], Runs]:
@@ -359,7 +358,7 @@ def run_batch(batch: list[BatchSlice]) -> tuple[list[Entry[Any]], Runs]:
         inputs = concatenate([part.entry.job.inputs(part.start, part.stop) for part in batch])
         begun = time.perf_counter()
         outputs = model.run(inputs)
-        run = sum(part.rows for part in batch), time.perf_counter() - begun
+        run = model, sum(part.rows for part in batch), time.perf_counter() - begun
         if wrong := [t.name for t in model.outputs if t.datatype == "FP32" and not np.isfinite(outputs[t.name]).all()]:
             raise FloatingPointError(f"output {wrong[0]} has values that are not finite")
     except Exception as error:  # onnxruntime's errors share no base class
