@@ -100,7 +100,7 @@ class ModelRepository:
         A refused version never takes away the `served` one, which is returned if it is still the highest or a higher
         one is refused. Raises ProviderMissing.
         """
-        errors: list[LoadError] = []
+        errors = list[LoadError]()
         try:
             versions, misnumbered = self.versions(name)
             if any(map(VERSION.fullmatch, versions)):
