@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 METADATA_KEY = "cogan"
-SCHEMA_VERSIONS = (1,)
+SCHEMA_VERSION = 1
 LATENT = "latent"  # input of a generator, output of an encoder
 PREVIOUS = "previous"  # input of an encoder: the latent of the pass before, zeros for the first
 CLASSES = "classes"  # output of a classifier
@@ -193,9 +193,8 @@ def parse_metadata(properties: dict[str, str]) -> ModelMetadata:
         raise MetadataError(f"the file has no '{METADATA_KEY}' metadata; found keys {sorted(properties)}")
     try:
         version = _SchemaVersion.model_validate_json(text).schema_version
-        if version not in SCHEMA_VERSIONS:
-            known = ", ".join(map(str, SCHEMA_VERSIONS))
-            raise MetadataError(f"schema_version {version!r} is unknown; this service knows {known}")
+        if version != SCHEMA_VERSION:
+            raise MetadataError(f"schema_version {version!r} is unknown; this service knows {SCHEMA_VERSION}")
         return ModelMetadata.model_validate_json(text)
     except ValidationError as error:
         raise MetadataError(describe_errors(error)) from error

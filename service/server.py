@@ -21,7 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.engine.models import ModelLoader, ModelRegistry
-from service.errors import SettingsError
+from service.errors import SettingsError, Stuck
 from service.http.protocol import Connection
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -225,12 +225,13 @@ class Server(uvicorn.Server):
     def _answer_ping(self) -> None:
         """Answer the supervisor, unless a batch hangs; stop if the supervisor is gone."""
         assert self._supervisor is not None
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError, Stuck):
             if not self._supervisor.recv(64):
                 asyncio.get_running_loop().remove_reader(self._supervisor)
                 self._registry.draining = self.should_exit = True
-            elif self._registry.stuck_reason is None:
-                self._supervisor.send(PONG)
+                return
+            self._registry.check_alive()
+            self._supervisor.send(PONG)
 
     def _start_task(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -160,7 +160,7 @@ class ShardWriter:
 def _open_models(wanted: Synthesis) -> dict[str, OnnxModel]:
     """Open the generator, and the classifiers if they are needed."""
     repository = ModelRepository(wanted.models, wanted.provider, 16 if wanted.provider == "cuda" else 64)
-    results = {name: repository.load(name, None) for name in repository.names()}
+    results = {name: repository.load(name, None) for name in repository.fingerprint() or ()}
     models = {name: model for name, (model, _) in results.items() if model is not None}
     if not results:
         raise SynthesisError(f"--models {wanted.models}: {repository.unavailable_reason()}")

@@ -28,7 +28,7 @@ logger = logging.getLogger("cogan.batcher")
 INLINE_S = 0.001  # what takes no longer runs in the event loop itself, if nothing else waits
 ENCODE_SLICE_S = 0.005  # encoding that takes longer has threads of its own
 MAX_QUEUE_PIXELS = 2**27  # of accepted requests, whose images take one to three bytes a pixel
-Runs = list[tuple[int, float]]  # rows and seconds of each
+Runs = list[tuple[OnnxModel, int, float]]  # model, rows and seconds of each
 Result = TypeVar("Result")
 Encoding = Generator[None, None, Result]  # yields after every small part of the work, returns the result
 
@@ -251,12 +251,12 @@ class Batcher:
         loop, entry = asyncio.get_running_loop(), Entry(job)
         if not self.queue.put(entry):
             raise self._refuse(job)
-        alarm = loop.call_at(deadline, partial(self._expire, entry))
+        alarm = loop.call_at(deadline, self._expire, entry)
         if not job.size:
-            self._encoders.submit(self._encode, entry, loop)
+            self._encoders.submit(self._encode, entry)
         elif not self._starting:  # after all requests that arrived in this iteration of the loop
             self._starting = True
-            loop.call_soon(self._start_batches, loop)
+            loop.call_soon(self._start_batches)
         try:
             return await entry.done, entry.seconds()
         except asyncio.CancelledError:
@@ -293,64 +293,58 @@ class Batcher:
 
     def _expire(self, entry: Entry[Any]) -> None:
         if not entry.done.done():
-            late = DeadlineExceeded(f"{entry.job.size} images were not computed before the deadline")
-            entry.done.set_exception(late)
+            entry.done.set_exception(DeadlineExceeded(f"{entry.job.size} images were not computed before the deadline"))
             self._metrics.rejected.labels("deadline").inc()
 
-    def _start_batches(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _start_batches(self) -> None:
         self._starting = False
         while batch := self.queue.take():
-            if self._runs_inline(batch):
-                self._settle(*self._process(batch, loop))
+            job = batch[0].entry.job
+            run_s = job.model.latency.row_s * batch[0].rows
+            if run_s > 0.0 and run_s + job.encode_s <= INLINE_S and self.queue.is_alone(batch):
+                self._settle(*self._process(batch))
             else:
-                self._workers.submit(self._work, batch, loop)
+                self._workers.submit(self._work, batch)
 
-    def _runs_inline(self, batch: list[BatchSlice]) -> bool:
-        job = batch[0].entry.job
-        run_s = job.model.latency.row_s * batch[0].rows
-        return run_s > 0.0 and run_s + job.encode_s <= INLINE_S and self.queue.is_alone(batch)
-
-    def _work(self, batch: list[BatchSlice], loop: asyncio.AbstractEventLoop) -> None:
+    def _work(self, batch: list[BatchSlice]) -> None:
         """Process a batch in a worker thread, then queue the next one there, behind those of other models."""
-        loop.call_soon_threadsafe(self._settle, *self._process(batch, loop))
+        loop = batch[0].entry.done.get_loop()
+        loop.call_soon_threadsafe(self._settle, *self._process(batch))
         if following := self.queue.take():
-            self._workers.submit(self._work, following, loop)
+            self._workers.submit(self._work, following)
 
-    def _process(
-        self, batch: list[BatchSlice], loop: asyncio.AbstractEventLoop
-    ) -> tuple[OnnxModel, list[Entry[Any]], Runs]:
-        """Run a batch and encode what is quick to encode; return its model, the entries that are done, and the runs."""
-        model, done = batch[0].entry.job.model, list[Entry[Any]]()
+    def _process(self, batch: list[BatchSlice]) -> tuple[list[Entry[Any]], Runs]:
+        """Run a batch and encode what is quick to encode; return the entries that are done, and the runs."""
+        done = list[Entry[Any]]()
         try:
             computed, runs = run_batch(batch) if self.queue.begin(batch) else ([], [])
             for entry in computed:
                 if entry.job.encode_s > ENCODE_SLICE_S:
-                    self._encoders.submit(self._encode, entry, loop)
+                    self._encoders.submit(self._encode, entry)
                 else:
                     entry.encode(math.inf)
                     done.append(entry)
         finally:
             self.queue.end(batch)
-        return model, done, runs
+        return done, runs
 
-    def _encode(self, entry: Entry[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def _encode(self, entry: Entry[Any]) -> None:
         """Encode for a while in an encoder thread, then queue the rest behind what others have to encode."""
         if entry.encode(time.perf_counter() + ENCODE_SLICE_S):
-            loop.call_soon_threadsafe(entry.settle)
+            entry.done.get_loop().call_soon_threadsafe(entry.settle)
         else:
-            self._encoders.submit(self._encode, entry, loop)
+            self._encoders.submit(self._encode, entry)
 
-    def _settle(self, model: OnnxModel, entries: list[Entry[Any]], runs: Runs) -> None:
+    def _settle(self, entries: list[Entry[Any]], runs: Runs) -> None:
         for entry in entries:
             entry.settle()
         if runs:  # while the responses are being sent
-            asyncio.get_running_loop().call_soon(self._record, model, runs)
+            asyncio.get_running_loop().call_soon(self._record, runs)
 
-    def _record(self, model: OnnxModel, runs: Runs) -> None:
-        counted = self._metrics.of_model(model.name, model.version)
-        for rows, seconds in runs:
+    def _record(self, runs: Runs) -> None:
+        for model, rows, seconds in runs:
             model.latency.add(rows, seconds)
-            counted.ran(rows, seconds, model.provider)
+            self._metrics.of_model(model.name, model.version).ran(rows, seconds, model.provider)
 
 
 def run_batch(batch: list[BatchSlice]) -> tuple[list[Entry[Any]], Runs]:
@@ -364,26 +358,20 @@ def run_batch(batch: list[BatchSlice]) -> tuple[list[Entry[Any]], Runs]:
         inputs = concatenate([part.entry.job.inputs(part.start, part.stop) for part in batch])
         begun = time.perf_counter()
         outputs = model.run(inputs)
-        run = sum(part.rows for part in batch), time.perf_counter() - begun
+        run = model, sum(part.rows for part in batch), time.perf_counter() - begun
         if wrong := [t.name for t in model.outputs if t.datatype == "FP32" and not np.isfinite(outputs[t.name]).all()]:
             raise FloatingPointError(f"output {wrong[0]} has values that are not finite")
     except Exception as error:  # onnxruntime's errors share no base class
-        return _run_each(batch, error)
+        if len(batch) > 1:
+            each = [run_batch([part]) for part in batch if not part.entry.done.done()]
+            return [entry for entries, _ in each for entry in entries], [run for _, runs in each for run in runs]
+        failure = RunFailed(f"model '{model.name}' failed on this request's input")
+        failure.__cause__ = error
+        batch[0].entry.fail(failure)
+        return [batch[0].entry], []
     finished, end = list[Entry[Any]](), 0
     for entry, start, stop in batch:
         begin, end = end, end + stop - start
         if entry.add(start, stop, take(inputs, begin, end), take(outputs, begin, end)):
             finished.append(entry)
     return finished, [run]
-
-
-def _run_each(batch: list[BatchSlice], error: Exception) -> tuple[list[Entry[Any]], Runs]:
-    """Run every slice by itself; fail the entry of one that fails even so."""
-    if len(batch) > 1:
-        each = [run_batch([part]) for part in batch if not part.entry.done.done()]
-        return [entry for entries, _ in each for entry in entries], [run for _, runs in each for run in runs]
-    entry = batch[0].entry
-    failure = RunFailed(f"model '{entry.job.model.name}' failed on this request's input")
-    failure.__cause__ = error
-    entry.fail(failure)
-    return [entry], []

@@ -74,25 +74,14 @@ class ModelRepository:
                 found[name] = files
         return found
 
-    def names(self) -> list[str]:
-        """Return the folders that may hold a model; none if the folder cannot be read."""
-        return list(self.fingerprint() or {})
+    def versions(self, name: str) -> tuple[list[str], list[str]]:
+        """Return a model's version folders, the highest first, and those that are numbered wrongly, such as 01.
 
-    def versions(self, name: str) -> list[str]:
-        """Return a model's version folders, the highest first; a wrongly named one if there is no other.
-
-        Raises OSError if the model's folder cannot be read.
+        If there is no version, the first is a folder of any name. Raises OSError if the model's folder cannot be read.
         """
-        found = self._files(name)
-        valid = [version for version in found if VERSION.fullmatch(version)]
-        return sorted(valid, key=int, reverse=True) or sorted(found)[:1]
-
-    def misnumbered(self, name: str) -> list[str]:
-        """Return folders that are numbered and yet no versions, such as 01; those with other names are put aside.
-
-        Raises OSError if the model's folder cannot be read.
-        """
-        return [version for version in self._files(name) if version.isdecimal() and not VERSION.fullmatch(version)]
+        found = list(self._files(name))
+        valid = sorted(filter(VERSION.fullmatch, found), key=int, reverse=True)
+        return valid or found[:1], [folder for folder in found if folder.isdecimal() and folder not in valid]
 
     def unavailable_reason(self) -> str:
         """Return why there are no models."""
@@ -113,9 +102,9 @@ class ModelRepository:
         """
         errors = list[LoadError]()
         try:
-            versions = self.versions(name)
-            for version in self.misnumbered(name) if any(map(VERSION.fullmatch, versions)) else ():
-                errors.append(LoadError(printable(f"{name}/{version}/{MODEL_FILE}"), _misnamed(version)))
+            versions, misnumbered = self.versions(name)
+            if any(map(VERSION.fullmatch, versions)):
+                errors += [LoadError(printable(f"{name}/{one}/{MODEL_FILE}"), _misnamed(one)) for one in misnumbered]
             for version in versions:
                 try:
                     return self._load_version(name, version, served), errors
@@ -266,12 +255,6 @@ class ModelRegistry:
         return f"every model was refused: {reasons}" if reasons else self.none_found
 
     @property
-    def stuck_reason(self) -> str | None:
-        """Reason that only a restart helps; None unless a batch runs for longer than the setting."""
-        longest = max((batcher.queue.longest_run_s for batcher in self._all), default=0.0)
-        return f"a batch has been running for {longest:.1f} s" if longest > self._stuck_after_s else None
-
-    @property
     def busy(self) -> bool:
         """True if any model has rows that wait or run; any thread may ask."""
         return any(batcher.queue.busy for batcher in list(self._batchers.values()))
@@ -282,9 +265,10 @@ class ModelRegistry:
             raise NotReady(reason, headers=RETRY)
 
     def check_alive(self) -> None:
-        """Raise Stuck if only a restart helps."""
-        if (reason := self.stuck_reason) is not None:
-            raise Stuck(reason)
+        """Raise Stuck if only a restart helps: a batch runs for longer than the setting."""
+        longest = max((batcher.queue.longest_run_s for batcher in self._all), default=0.0)
+        if longest > self._stuck_after_s:
+            raise Stuck(f"a batch has been running for {longest:.1f} s")
 
     def model(self, name: str | None, version: str | None = None, place: str = "body") -> OnnxModel:
         """Return the model of this name, or the default one. Raises UnknownModel and NotReady.
@@ -421,8 +405,7 @@ class ModelLoader:
     async def unload(self, name: str) -> OnnxModel:
         """Stop serving a model, by request; what was accepted is still computed. Raises UnknownModel."""
         async with self._changing:
-            if (model := self._served(name)) is None:
-                raise unknown_model(name, [model.name for model in self._registry.models], "path")
+            model = self._registry.batcher(name, "path").model
             await self._off_loop(lambda: self._control.record(name, loaded=False))
             self._registry.remove(name, UNLOADED)
         return model

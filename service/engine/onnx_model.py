@@ -20,16 +20,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import ProviderMissing
-from service.metadata import (
-    CLASSES,
-    LATENT,
-    PREVIOUS,
-    MetadataError,
-    ModelMetadata,
-    Prior,
-    graph_digest,
-    parse_metadata,
-)
+from service.metadata import CLASSES, LATENT, PREVIOUS, ModelMetadata, Prior, graph_digest, parse_metadata
 
 Provider = Literal["cpu", "cuda"]
 Arrays = Mapping[str, NDArray[Any]]
@@ -217,10 +208,9 @@ def _load_session(content: bytes, provider: Provider) -> ort.InferenceSession:
 def _read_metadata(session: ort.InferenceSession, content: bytes) -> tuple[ModelMetadata, str]:
     try:
         return parse_metadata(session.get_modelmeta().custom_metadata_map), graph_digest(content)
-    except MetadataError as error:
-        raise ModelRefused(str(error)) from error
-    except UnicodeDecodeError as error:
-        raise ModelRefused(f"its metadata is not UTF-8: {error}") from error
+    except ValueError as error:  # a MetadataError, or onnxruntime's
+        problem = "its metadata is not UTF-8: " if isinstance(error, UnicodeDecodeError) else ""
+        raise ModelRefused(f"{problem}{error}") from error
 
 
 def _check_tensors(what: str, expected: Sequence[Tensor], nodes: Sequence[Any]) -> None:
@@ -230,8 +220,8 @@ def _check_tensors(what: str, expected: Sequence[Tensor], nodes: Sequence[Any]) 
         raise ModelRefused(f"the graph's {what} are {list(found)}; the metadata promises {names}")
     for name, datatype, shape in expected:
         node, kind = found[name], DTYPES[datatype][1]
-        fixed = [(i, size) for i, size in enumerate(node.shape) if isinstance(size, int)]
-        fits = len(node.shape) == len(shape) + 1 and all(i > 0 and size == shape[i - 1] for i, size in fixed)
+        sizes = zip(node.shape, (None, *shape), strict=False)
+        fits = len(node.shape) == len(shape) + 1 and all(a == b or not isinstance(a, int) for a, b in sizes)
         if node.type != kind or not fits:
             promised = f"{kind} {['batch', *shape]}"
             raise ModelRefused(f"'{name}' is {node.type} {node.shape}; the metadata promises {promised}")

@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.generation import images
-from service.generation.images import Encoding, Pixels
-from service.generation.pairs import GeneratedImages, dump, label_columns
+from service.generation.images import Encoding, Pixels, sheet_rows
+from service.generation.pairs import GeneratedImages, dump
 from service.generation.spec import GenerationSpec, LatentSpec
 from service.metadata import LATENT
 
@@ -92,23 +94,22 @@ def _npz(generated: GeneratedImages) -> Encoding:
 
     Names of further arrays have a dot, which no domain has.
     """
-    spec, arrays = generated.spec, {**generated.images, LATENT: generated.inputs[LATENT]}
+    spec, labels = generated.spec, generated.labels
+    arrays: dict[str, NDArray[Any]] = {**generated.images, LATENT: generated.inputs[LATENT]}
     if spec.filters is not None:
-        arrays |= {"pair.seed": np.array([one.seed for one in spec.latents])}
-        arrays |= {"pair.index": np.array([one.index for one in spec.latents])}
-    if generated.labels:
-        arrays |= label_columns(generated.labels)
+        arrays["pair.seed"] = np.array([one.seed for one in spec.latents])
+        arrays["pair.index"] = np.array([one.index for one in spec.latents])
+    if labels and labels[0]:
+        for domain in labels[0]:
+            arrays[f"{domain}.class"] = np.array([one[domain].class_name for one in labels])
+            arrays[f"{domain}.confidence"] = np.array([one[domain].confidence for one in labels])
+        arrays["pair.agree"] = np.array([one.agree is True for one in labels])
     return images.npz(arrays)
-
-
-def _sheet(generated: GeneratedImages) -> Encoding:
-    height = generated.spec.size * max(domain.height for domain in generated.spec.shapes)
-    return images.png_of_rows(generated.rows(), height)
 
 
 def _webp_sheet(generated: GeneratedImages) -> Encoding:
     rows = list[Pixels]()
-    for row in generated.rows():
+    for row in sheet_rows(generated.images):
         rows.append(row)
         yield
     return images.webp(np.concatenate(rows))
@@ -116,16 +117,19 @@ def _webp_sheet(generated: GeneratedImages) -> Encoding:
 
 PAIR_FORMATS = {
     "json": Format("application/json", _json),
-    "png": Format("image/png", _sheet),
+    "png": Format(
+        "image/png",
+        lambda g: images.png_of_rows(sheet_rows(g.images), g.spec.size * max(one.height for one in g.spec.shapes)),
+    ),
     "webp": Format("image/webp", _webp_sheet, images.WEBP_SIDE, weight=2),
     "zip": Format("application/zip", _zip),
     "npz": Format("application/x-npz", _npz),
 }
 FRAME_FORMATS = {
     "json": PAIR_FORMATS["json"],
-    "gif": Format("image/gif", lambda g: images.gif(g.rows()), images.GIF_SIDE, weight=8),
-    "webp": Format("image/webp", lambda g: images.animated_webp(g.rows()), images.WEBP_SIDE, weight=2),
-    "png": Format("image/png", lambda g: images.animated_png(g.rows(), g.spec.size)),
+    "gif": Format("image/gif", lambda g: images.gif(sheet_rows(g.images)), images.GIF_SIDE, weight=8),
+    "webp": Format("image/webp", lambda g: images.animated_webp(sheet_rows(g.images)), images.WEBP_SIDE, weight=2),
+    "png": Format("image/png", lambda g: images.animated_png(sheet_rows(g.images), g.spec.size)),
     "zip": PAIR_FORMATS["zip"],
     "npz": PAIR_FORMATS["npz"],
 }

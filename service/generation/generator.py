@@ -13,7 +13,7 @@ from service.errors import FieldError, InvalidRequest, TooLarge
 from service.generation import pairs
 from service.generation.encoding import FRAME_FORMATS, PAIR_FORMATS, Format
 from service.generation.images import Encoding
-from service.generation.pairs import GeneratedImages, Steps, add_classifiers
+from service.generation.pairs import GeneratedImages, add_classifiers
 from service.generation.spec import Filters, GenerationSpec, InterpolationPath, LatentSpec
 from service.telemetry.metrics import Metrics
 
@@ -73,25 +73,19 @@ class Generator:
                 return self._metrics.timed(spec.format, form.encode(generated))
 
             return await self._submit(Job(spec.model, spec.size, spec.inputs, encode, form.seconds(spec)), deadline)
-        seconds = Counter[str]()
-        generated = await self._complete(pairs.generate(spec, place), deadline, seconds)
-        timed = self._metrics.timed(spec.format, form.encode(generated))
-        job = Job(spec.model, 0, spec.inputs, lambda *_: timed, form.seconds(spec))
-        body, of_encoding = await self._submit(job, deadline)
-        seconds.update(of_encoding)
-        return body, seconds
-
-    async def _complete(self, steps: Steps[T], deadline: float, seconds: Counter[str]) -> T:
-        """Run the jobs of steps and return their result; add what each stage took to `seconds`."""
+        steps, seconds = pairs.generate(spec, place), Counter[str]()
         try:
-            job = next(steps)
+            step = next(steps)
             while True:
-                computed, of_job = await self._submit(job, deadline)
-                seconds.update(of_job)
-                job = steps.send(computed)
+                computed, spent = await self._submit(step, deadline)
+                seconds.update(spent)
+                step = steps.send(computed)
         except StopIteration as stop:
-            result: T = stop.value
-            return result
+            timed = self._metrics.timed(spec.format, form.encode(stop.value))
+        job = Job(spec.model, 0, spec.inputs, lambda *_: timed, form.seconds(spec))
+        body, spent = await self._submit(job, deadline)
+        seconds.update(spent)
+        return body, seconds
 
     async def _submit(self, job: Job[T], deadline: float) -> tuple[T, Seconds]:
         return await self._registry.batcher(job.model.name).submit(job, deadline)

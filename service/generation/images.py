@@ -29,8 +29,9 @@ STORED_UP_TO = 4096  # bytes of pixels: what is smaller costs more to compress t
 
 def png(pixels: Pixels) -> bytes:
     """Return pixels [H, W, C] as PNG: stored up to STORED_UP_TO bytes, else compressed quickly."""
-    rows = _plain_rows(pixels)
-    packed = _stored(rows.tobytes()) if rows.size <= STORED_UP_TO else _compressed(rows, pixels)
+    height, width, channels = pixels.shape
+    small = height * (1 + width * channels) <= STORED_UP_TO
+    packed = _stored(_rows(pixels)) if small else _compressed(pixels)
     return b"".join((_png_start(*pixels.shape), *_chunk(b"IDAT", packed), _PNG_END))
 
 
@@ -41,25 +42,23 @@ def png_of_rows(blocks: Iterable[Pixels], height: int) -> Encoding:
         _, width, channels = block.shape
         if height * (1 + width * channels) <= STORED_UP_TO:
             return png(np.concatenate([block, *blocks]))
-        parts.append(stream.compress(_filtered(_plain_rows(block), block)))
+        parts.append(stream.compress(_rows(block, filtered=True)))
         yield
     packed = b"".join((*parts, stream.flush()))
     return b"".join((_png_start(height, width, channels), *_chunk(b"IDAT", packed), _PNG_END))
 
 
-def _plain_rows(pixels: Pixels) -> Pixels:
-    """Return PNG's rows, [H, 1 + W * C], each of which begins with its filter: 0, none."""
+def _rows(pixels: Pixels, filtered: bool = False) -> bytes:
+    """Return PNG's rows, [H, 1 + W * C], each of which begins with its filter.
+
+    Colour may be filtered by 1, `Sub`, which takes a third off photographs; strokes are smaller with 0, none.
+    """
     height, width, channels = pixels.shape
-    rows = np.zeros((height, 1 + width * channels), np.uint8)
-    rows[:, 1:] = pixels.reshape(height, width * channels)
-    return rows
-
-
-def _filtered(rows: Pixels, pixels: Pixels) -> bytes:
-    """Filter colour by `Sub`, which takes a third off photographs; strokes are smaller without."""
-    if (channels := pixels.shape[2]) == 3:
+    rows, flat = np.zeros((height, 1 + width * channels), np.uint8), pixels.reshape(height, width * channels)
+    rows[:, 1:] = flat
+    if filtered and channels == 3:
         rows[:, 0] = 1
-        rows[:, 1 + channels :] -= pixels.reshape(len(rows), -1)[:, :-channels]
+        rows[:, 1 + channels :] -= flat[:, :-channels]
     return rows.tobytes()
 
 
@@ -68,9 +67,9 @@ def _compressor() -> Any:
     return zlib.compressobj(1, strategy=zlib.Z_RLE, memLevel=9)
 
 
-def _compressed(rows: Pixels, pixels: Pixels) -> bytes:
+def _compressed(pixels: Pixels) -> bytes:
     stream = _compressor()
-    packed: bytes = stream.compress(_filtered(rows, pixels)) + stream.flush()
+    packed: bytes = stream.compress(_rows(pixels, filtered=True)) + stream.flush()
     return packed
 
 
@@ -146,15 +145,14 @@ def _gif_parts(file: bytes) -> tuple[bytes, int, bytes, bytes]:
 
 def animated_webp(frames: Iterable[Pixels]) -> Encoding:
     """Return frames [H, W, C] as a lossless WebP that repeats."""
-    parts, height, width = list[bytes](), 0, 0
+    parts, size = list[bytes](), bytes(6)
     for frame in frames:
         height, width, _ = frame.shape
-        place = bytes(6) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+        size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
         image = webp(frame)[12:]  # the chunk with the pixels
-        parts += _riff_chunk(b"ANMF", place + FRAME_MS.to_bytes(3, "little") + b"\x02" + image)
+        parts += _riff_chunk(b"ANMF", bytes(6) + size + FRAME_MS.to_bytes(3, "little") + b"\x02" + image)
         yield
-    canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-    start = [*_riff_chunk(b"VP8X", b"\x02\x00\x00\x00" + canvas), *_riff_chunk(b"ANIM", bytes(6))]
+    start = [*_riff_chunk(b"VP8X", b"\x02\x00\x00\x00" + size), *_riff_chunk(b"ANIM", bytes(6))]
     return b"".join(_riff_chunk(b"RIFF", b"".join((b"WEBP", *start, *parts))))
 
 
@@ -167,7 +165,7 @@ def animated_png(frames: Iterable[Pixels], count: int) -> Encoding:
     parts, number = list[bytes](), 0
     for i, frame in enumerate(frames):
         height, width, channels = frame.shape
-        packed = _compressed(_plain_rows(frame), frame)
+        packed = _compressed(frame)
         if i == 0:
             parts += [_png_start(height, width, channels), *_chunk(b"acTL", struct.pack(">II", count, 0))]
         control = struct.pack(">IIIIIHHBB", number, width, height, 0, 0, FRAME_MS, 1000, 0, 0)

@@ -11,13 +11,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from service.engine.batcher import Encoding, Job
 from service.engine.onnx_model import Arrays, OnnxModel, concatenate, take
 from service.errors import FieldError, InvalidRequest, RunFailed
-from service.generation.images import Pixels, sheet_rows
+from service.generation.images import Pixels
 from service.generation.spec import Filters, GenerationSpec, LatentSpec
 from service.metadata import CLASSES, Kind
 
@@ -37,28 +34,25 @@ class Label(NamedTuple):
     confidence: float
 
 
-@dataclass(frozen=True)
-class PairLabels:
+class PairLabels(dict[str, Label]):
     """Labels of the images of one pair, by domain."""
-
-    labels: Mapping[str, Label]
 
     @property
     def agree(self) -> bool | None:
         """True if all classes are equal; None without any."""
-        return len({label.class_name for label in self.labels.values()}) == 1 if self.labels else None
+        return len({label.class_name for label in self.values()}) == 1 if self else None
 
     def as_json(self) -> dict[str, Any]:
         """Return the members `labels` and `agree` of a pair."""
-        named = {name: {"class": one.class_name, "confidence": one.confidence} for name, one in self.labels.items()}
+        named = {name: {"class": one.class_name, "confidence": one.confidence} for name, one in self.items()}
         return {"labels": named, "agree": self.agree}
 
     def pass_(self, filters: Filters) -> bool:
         """Return whether filters accept the pair."""
-        first = next(iter(self.labels.values()))
+        first, *_ = self.values()
         return (
             filters.class_name in (None, first.class_name)
-            and all(label.confidence >= filters.min_confidence for label in self.labels.values())
+            and all(label.confidence >= filters.min_confidence for label in self.values())
             and (self.agree is True or not filters.agree)
         )
 
@@ -72,24 +66,10 @@ class GeneratedImages:
     images: Mapping[str, Pixels]
     labels: Sequence[PairLabels] = ()  # if requested
 
-    def rows(self) -> Iterator[Pixels]:
-        """Yield a row [H, W, C] for each image of the spec, its domains side by side."""
-        return sheet_rows(self.images)
-
 
 def dump(value: object) -> str:
     """Return compact JSON."""
     return json.dumps(value, separators=(",", ":"))
-
-
-def label_columns(labels: Sequence[PairLabels]) -> dict[str, NDArray[Any]]:
-    """Return labels as arrays [B]: `<domain>.class`, `<domain>.confidence` and `pair.agree`; none if there are none."""
-    columns: dict[str, NDArray[Any]] = {}
-    for domain in labels[0].labels:
-        columns[f"{domain}.class"] = np.array([one.labels[domain].class_name for one in labels])
-        columns[f"{domain}.confidence"] = np.array([one.labels[domain].confidence for one in labels])
-    agree = {"pair.agree": np.array([one.agree is True for one in labels])}
-    return columns | agree if columns else {}
 
 
 def companions(kind: Kind, generator: OnnxModel, models: Sequence[OnnxModel]) -> dict[str, OnnxModel]:
@@ -107,16 +87,14 @@ def companions(kind: Kind, generator: OnnxModel, models: Sequence[OnnxModel]) ->
 
 
 def add_classifiers(spec: GenerationSpec, models: Sequence[OnnxModel], place: str) -> GenerationSpec:
-    """Return a spec with the classifiers among `models` that its labels and filters need. Raises InvalidRequest."""
-    known = companions("classifier", spec.model, models)
-    spec = replace(spec, classifiers=tuple(known[name] for name in spec.domains if name in known))
-    if spec.filters is not None:
-        _check_filters(spec, spec.filters, place)
-    return spec
+    """Return a spec with the classifiers among `models` that its labels and filters need.
 
-
-def _check_filters(spec: GenerationSpec, filters: Filters, place: str) -> None:
-    """Raise InvalidRequest for filters that no classifier can apply, or a class that it does not know."""
+    Raises InvalidRequest for filters that no classifier can apply, or a class that it does not know.
+    """
+    found = companions("classifier", spec.model, models)
+    spec = replace(spec, classifiers=tuple(found[name] for name in spec.domains if name in found))
+    if (filters := spec.filters) is None:
+        return spec
     chosen = filters.class_name
     if not spec.classifiers:
         given = {"class": chosen, "min_confidence": filters.min_confidence or None, "agree": True}
@@ -129,6 +107,7 @@ def _check_filters(spec: GenerationSpec, filters: Filters, place: str) -> None:
         domain = spec.classifiers[0].domains[0]
         wrong = FieldError("/class", chosen, known, place)
         raise InvalidRequest(f"no class {chosen!r:.80}; those of domain '{domain}' are {', '.join(known)}", [wrong])
+    return spec
 
 
 def generate(spec: GenerationSpec, place: str | None = None) -> Steps[GeneratedImages]:
@@ -146,35 +125,39 @@ def generate(spec: GenerationSpec, place: str | None = None) -> Steps[GeneratedI
 
 
 def _label(classifiers: Sequence[OnnxModel], images: Mapping[str, Pixels], size: int) -> Steps[list[PairLabels]]:
-    found: list[dict[str, Label]] = [{} for _ in range(size)]
+    found = [PairLabels() for _ in range(size)]
     for model in classifiers:
         (domain,) = model.domains
         _, outputs = yield Job(model, size, partial(take, {domain: images[domain]}), keep_all, 0.0)
         probabilities = outputs[CLASSES]
         for labels, row, best in zip(found, probabilities, probabilities.argmax(1), strict=True):
             labels[domain] = Label(model.metadata.classes[best], round(float(row[best]), DECIMALS))
-    return [PairLabels(labels) for labels in found]
+    return found
 
 
 class _Candidates:
-    """The candidates of one seed: the number tried, and the rows of those that passed."""
+    """The candidates of one seed: the number tried, and those that passed."""
 
     def __init__(self, first: LatentSpec, count: int) -> None:
-        self.first, self.count = first, count
+        self.first, self.missing = first, count
         self.tried, self.rounds = 0, 0
-        self.passed: list[GeneratedImages] = []  # of one row each
+        self.passed: list[tuple[LatentSpec, Arrays, Arrays, PairLabels]] = []  # inputs and images of one row
 
     @property
     def open(self) -> bool:
-        """True while more are needed, and left."""
-        return len(self.passed) < self.count and self.tried < MAX_CANDIDATES
+        return self.missing > 0 and self.tried < MAX_CANDIDATES
 
     def take(self, room: int) -> list[LatentSpec]:
         """Return the next candidates: as many as are needed, and more with every round in vain."""
         self.rounds += 1
-        wanted = (self.count - len(self.passed)) * self.rounds
-        start, self.tried = self.tried, min(self.tried + wanted, self.tried + room, MAX_CANDIDATES)
+        start, self.tried = self.tried, min(self.tried + min(self.missing * self.rounds, room), MAX_CANDIDATES)
         return [replace(self.first, index=self.first.index + i) for i in range(start, self.tried)]
+
+    def keep(self, batch: GeneratedImages, i: int) -> None:
+        """Keep a copy of pair `i` of a batch, so that the others need no memory."""
+        inputs, images = ({name: array[[i]] for name, array in rows.items()} for rows in (batch.inputs, batch.images))
+        self.passed.append((batch.spec.latents[i], inputs, images, batch.labels[i]))
+        self.missing -= 1
 
 
 def _filter(spec: GenerationSpec, filters: Filters, place: str | None) -> Steps[GeneratedImages]:
@@ -188,36 +171,19 @@ def _filter(spec: GenerationSpec, filters: Filters, place: str | None) -> Steps[
                 break
         batch = yield from generate(replace(spec, latents=tuple(latents), count=1, labels=True, filters=None))
         for i, owner in enumerate(owners):
-            if len(owner.passed) < spec.count and batch.labels[i].pass_(filters):
-                owner.passed.append(_row(batch, i))
-        for seed in pending:
-            if not seed.open and len(seed.passed) < spec.count and place is not None:
-                raise _too_few(seed, place)
-    return _join(spec, [row for seed in seeds for row in seed.passed])
-
-
-def _too_few(seed: _Candidates, place: str) -> InvalidRequest:
-    found = f"{len(seed.passed)} of {seed.tried} candidates of seed {seed.first.seed} pass the filters"
-    wrong = FieldError("/count", seed.count, f"at most {len(seed.passed)}, or wider filters", place)
-    return InvalidRequest(f"{found}, fewer than the count of {seed.count}", [wrong])
-
-
-def _row(batch: GeneratedImages, i: int) -> GeneratedImages:
-    """Return one pair of a batch, copied, so that the others need no memory."""
-    return GeneratedImages(
-        replace(batch.spec, latents=(batch.spec.latents[i],)),
-        {name: array[i : i + 1].copy() for name, array in batch.inputs.items()},
-        {name: array[i : i + 1].copy() for name, array in batch.images.items()},
-        [batch.labels[i]],
-    )
-
-
-def _join(spec: GenerationSpec, rows: Sequence[GeneratedImages]) -> GeneratedImages:
-    taken = replace(spec, latents=tuple(row.spec.latents[0] for row in rows), count=1)
+            if owner.missing and batch.labels[i].pass_(filters):
+                owner.keep(batch, i)
+        if place is not None and (failed := [seed for seed in pending if seed.missing and not seed.open]):
+            few, count = len(failed[0].passed), spec.count
+            detail = f"{few} of {MAX_CANDIDATES} candidates of seed {failed[0].first.seed} pass the filters"
+            wrong = FieldError("/count", count, f"at most {few}, or wider filters", place)
+            raise InvalidRequest(f"{detail}, fewer than the count of {count}", [wrong])
+    rows = [row for seed in seeds for row in seed.passed]
     if not rows:
-        return GeneratedImages(taken, {}, {})
-    inputs, images = concatenate([row.inputs for row in rows]), concatenate([row.images for row in rows])
-    return GeneratedImages(taken, inputs, images, [row.labels[0] for row in rows] if spec.labels else ())
+        return GeneratedImages(replace(spec, latents=(), count=1), {}, {})
+    taken, inputs, images, labels = zip(*rows, strict=True)
+    own = replace(spec, latents=taken, count=1)
+    return GeneratedImages(own, concatenate(inputs), concatenate(images), labels if spec.labels else ())
 
 
 def keep_all(inputs: Arrays, outputs: Arrays) -> Encoding[Computed]:
@@ -231,15 +197,12 @@ def run_here(steps: Steps[T]) -> Iterator[T | None]:
     try:
         job = next(steps)
         while True:
-            job = steps.send(_run(job))
+            inputs = job.inputs(0, job.size)
+            try:
+                outputs = job.model.run(inputs)
+            except Exception as error:  # onnxruntime's errors share no base class
+                raise RunFailed(f"model '{job.model.name}' failed on this request's input") from error
+            job = steps.send((inputs, outputs))
             yield None
     except StopIteration as stop:
         yield stop.value
-
-
-def _run(job: Job[Computed]) -> Computed:
-    inputs = job.inputs(0, job.size)
-    try:
-        return inputs, job.model.run(inputs)
-    except Exception as error:  # onnxruntime's errors share no base class
-        raise RunFailed(f"model '{job.model.name}' failed on this request's input") from error

@@ -271,10 +271,10 @@ async def _read(request: Request, model: type[Model]) -> Model:
 def _versions(repository: ModelRepository) -> list[tuple[str, str]]:
     """Return all names with their versions, except of folders that cannot be read."""
     found = []
-    for name in repository.names():
+    for name in repository.fingerprint() or ():
         with suppress(OSError):
-            versions = dict.fromkeys([*repository.versions(name), *repository.misnumbered(name)])
-            found += [(printable(name), printable(version)) for version in versions]
+            versions, misnumbered = repository.versions(name)
+            found += [(printable(name), printable(version)) for version in dict.fromkeys(versions + misnumbered)]
     return found
 
 
