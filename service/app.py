@@ -99,8 +99,7 @@ def _add_routes(app: FastAPI, settings: Settings, cached: ResponseCache, pools: 
 
 def _add_middleware(app: FastAPI, settings: Settings, access: AccessControl | None, cached: ResponseCache) -> FastAPI:
     """Put middleware around an app; return the app for health, the same or one of its own."""
-    metrics: Metrics = app.state.metrics
-    protect = partial(RequestMiddleware, settings=settings, metrics=metrics, registry=app.state.registry)
+    protect = partial(RequestMiddleware, settings=settings, metrics=app.state.metrics, registry=app.state.registry)
     app.add_middleware(protect, access=access, cached=cached, direct=direct_routes(app))
     if settings.cors_origins is not None:  # outermost: pages read errors, too
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(","), **CORS)
@@ -109,12 +108,7 @@ def _add_middleware(app: FastAPI, settings: Settings, access: AccessControl | No
     app.state.health = health = app if settings.health_port is None else _base_app(None, ())
     if health is not app:
         health.add_middleware(protect, access=None, cached=None, direct={})  # nothing that may need a key
-
-    def record_refusal(status: int) -> None:
-        """Count what was refused before it was a request."""
-        metrics.requests.labels("unmatched", "OTHER", status).inc()
-
-    app.state.record_refusal = health.state.record_refusal = record_refusal
+        health.state.metrics = app.state.metrics
     return health
 
 

@@ -18,7 +18,6 @@ import contextlib
 import fcntl
 import sys
 import termios
-from collections.abc import Callable
 from typing import ClassVar, cast
 
 import httptools
@@ -26,6 +25,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import HeadTooLarge, MalformedRequest, RequestError
 from service.http.problems import problem_response
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 MAX_HEAD = 2**16  # bytes of the request line and the headers; other servers take 8 to 64 KiB
 MAX_PIPELINED = 16  # requests behind the one that is being answered
@@ -36,15 +37,14 @@ OFFERS = (b"upgrade", b"http2-settings")  # headers of an offer, and what `Conne
 class Connection(HttpToolsProtocol):
     """One TCP connection, within limits."""
 
-    head_timeout_s: ClassVar[float]
-    send_timeout_s: ClassVar[float]
-    record_refusal: ClassVar[Callable[[int], None]]
+    settings: ClassVar[Settings]
+    metrics: ClassVar[Metrics]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to wait for the first head."""
         super().connection_made(cast("asyncio.Transport", transport))  # uvloop's is not registered as one
         self._data = b""
-        self._in_head, self._head_bytes, self._chunk_bytes, self._since_body = False, 0, 0, 0
+        self._in_head, self._head_bytes, self._since_body = False, 0, 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._time_head(True)
@@ -60,10 +60,9 @@ class Connection(HttpToolsProtocol):
         """Parse data, and check how much of a head has arrived."""
         if self.transport.is_closing():
             return
-        self._chunk_bytes = len(data)
         if self._in_head:
-            self._head_bytes += self._chunk_bytes
-        self._since_body += self._chunk_bytes
+            self._head_bytes += len(data)
+        self._since_body += len(data)
         self._parse(data)
         size = self._head_bytes if self._in_head else self._since_body
         if size > MAX_HEAD and not self.transport.is_closing():
@@ -84,7 +83,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start a request, unless its head is refused; an exception ends in `send_400_response`."""
         self._in_head, self._since_body = False, 0
-        if self._head_bytes + self._chunk_bytes > MAX_HEAD:  # perhaps; the chunk may be the body's
+        if self._head_bytes + len(self._data) > MAX_HEAD:  # perhaps; the chunk may be the body's
             self._head_bytes = len(self.url) + sum(len(n) + len(v) + 4 for n, v in self.headers)
             if self._head_bytes > MAX_HEAD:
                 raise HeadTooLarge("the head is too large")
@@ -119,7 +118,12 @@ class Connection(HttpToolsProtocol):
             return
         version = self.parser.get_http_version().encode()
         lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
-        lines += [b"%s: %s" % header for header in map(_without_offer, self.headers) if header[1]]
+        for name, value in self.headers:
+            if name == b"connection":
+                words = [word.strip() for word in value.split(b",")]
+                value = b", ".join(word for word in words if word.lower() not in OFFERS)
+            if value and name not in OFFERS:
+                lines.append(b"%s: %s" % (name, value))
         rest = self._data[stopped.args[0] :]
         self.parser = httptools.HttpRequestParser(self)
         self._parse(b"\r\n".join([*lines, b"", b""]) + rest)
@@ -138,7 +142,8 @@ class Connection(HttpToolsProtocol):
             return
         if self._send_timer is None:
             self._watch_reader()
-        self.timeout_keep_alive_task = self.loop.call_later(self.send_timeout_s, self.timeout_keep_alive_handler)
+        seconds = self.settings.send_timeout_s
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def on_response_complete(self) -> None:
         """Watch that the last response of a connection is read, as no keep-alive timer does."""
@@ -157,22 +162,19 @@ class Connection(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._stop_watching()
 
-    def _watch_reader(self) -> None:
-        self._stop_watching()
-        self._check_reader()
-
     def _stop_watching(self) -> None:
         if self._send_timer is not None:
             self._send_timer.cancel()
             self._send_timer = None
 
-    def _check_reader(self, before: int | None = None) -> None:
+    def _watch_reader(self, before: int | None = None) -> None:
         """Disconnect if nothing was read since `before` bytes were unsent; otherwise check again later."""
-        unsent, self._send_timer = self._unread(), None
+        self._stop_watching()
+        unsent = self._unread()
         if before is not None and unsent >= before:
             self.transport.abort()
         elif unsent:
-            self._send_timer = self.loop.call_later(self.send_timeout_s, self._check_reader, unsent)
+            self._send_timer = self.loop.call_later(self.settings.send_timeout_s, self._watch_reader, unsent)
 
     def _unread(self) -> int:
         """Return the bytes that the client has not taken, if any wait here; 0 if all are sent.
@@ -197,16 +199,10 @@ class Connection(HttpToolsProtocol):
     def _time_head(self, wanted: bool) -> None:
         """Start or stop the timer of a head."""
         if wanted and self._head_timer is None and self.timeout_keep_alive_task is None:
-            self._head_timer = self.loop.call_later(self.head_timeout_s, self._end_late)
+            self._head_timer = self.loop.call_later(self.settings.head_timeout_s, self.transport.abort)
         elif not wanted and self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-
-    def _end_late(self) -> None:
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-        else:
-            self.transport.close()
 
     def _refuse(self, error: RequestError) -> None:
         """Send a problem and close; if a request before it is being answered, close after that."""
@@ -214,20 +210,9 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
             return
         response = problem_response(error)
-        type(self).record_refusal(error.status)
+        self.metrics.requests.labels("unmatched", "OTHER", error.status).inc()
         head = [b"HTTP/1.1 %d Refused" % response.status_code, b"connection: close"]
         head += [b"%s: %s" % header for header in response.raw_headers]
         self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
         self._watch_reader()
         self.transport.close()
-
-
-def _without_offer(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-    """Return a header without the part of its value that offers a protocol."""
-    name, value = header
-    if name in OFFERS:
-        return name, b""
-    if name == b"connection":
-        words = [word.strip() for word in value.split(b",")]
-        value = b", ".join(word for word in words if word.lower() not in OFFERS)
-    return name, value
