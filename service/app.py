@@ -31,8 +31,8 @@ from service.errors import SettingsError, WrongMethod
 from service.generation.decoding import ImageDecoder
 from service.generation.generator import Generator
 from service.generation.translation import Translator
-from service.http.access import CORS, AccessControl, make_access_control
-from service.http.middleware import POLLED, RequestMiddleware
+from service.http.access import CORS, POLLED, AccessControl
+from service.http.middleware import RequestMiddleware
 from service.http.problems import EXPECTED, problem_response
 from service.http.response_cache import ResponseCache
 from service.settings import Settings
@@ -51,7 +51,7 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
     """
     require_provider(settings.provider)
     metrics = Metrics()
-    access = make_access_control(settings, metrics)
+    access = AccessControl(settings, metrics)
     sizes = {"worker": settings.threads, "encode": 1, "load": 1, "decode": settings.threads}
     pools: dict[str, Executor] = {name: ThreadPoolExecutor(size, name) for name, size in sizes.items()}
     pools["bulk"] = ThreadPoolExecutor(settings.threads, "bulk", lower_priority)
@@ -97,7 +97,7 @@ def _add_routes(app: FastAPI, settings: Settings, cached: ResponseCache, pools: 
     add_studio(app)
 
 
-def _add_middleware(app: FastAPI, settings: Settings, access: AccessControl | None, cached: ResponseCache) -> FastAPI:
+def _add_middleware(app: FastAPI, settings: Settings, access: AccessControl, cached: ResponseCache) -> FastAPI:
     """Put middleware around an app; return the app for health, the same or one of its own."""
     protect = partial(RequestMiddleware, settings=settings, metrics=app.state.metrics, registry=app.state.registry)
     app.add_middleware(protect, access=access, cached=cached, direct=direct_routes(app))
