@@ -66,12 +66,12 @@ def _serve(command: str | None) -> int:
         return 2
 
 
-def _serve_child(line: str, folder: str) -> int:
+def _serve_child(descriptor: str, folder: str) -> int:
     """Serve as one of several processes; the supervisor reports why one cannot start."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # before prometheus_client is imported
     from service.server import FAILED
 
-    supervisor = socket.socket(fileno=int(line))
+    supervisor = socket.socket(fileno=int(descriptor))
     try:
         return _run_server(supervisor, Path(folder))
     except StartError as error:

@@ -77,7 +77,7 @@ class Child:
     """One server process and the socket it is pinged over."""
 
     process: subprocess.Popen[bytes]
-    line: socket.socket
+    channel: socket.socket
     delay: float  # before the one that replaces it, if it runs for a short time
     started_at: float = field(default_factory=time.monotonic)
     ready: bool = False
@@ -87,10 +87,10 @@ class Child:
     unanswered: int = 0  # pings
     hung: bool = False  # and was killed for it
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Read what it has sent: that it is ready, answers of its event loop, or why it cannot start."""
         with contextlib.suppress(OSError):  # nothing more
-            while message := self.line.recv(4096):
+            while message := self.channel.recv(4096):
                 self.unanswered = 0
                 self.ready = self.ready or message.startswith(READY)
                 if not self.ready:
@@ -121,7 +121,7 @@ class Supervisor:
                 if self._stop_by is None:
                     self._start_due(folder, lock)
                 self._ping()
-                self._listen()
+                self._receive()
                 self._reap(folder)
         if self._error:
             raise StartError(self._error)
@@ -131,12 +131,12 @@ class Supervisor:
         now = time.monotonic()
         for due, delay in [one for one in self._due if now >= one[0]]:
             self._due.remove((due, delay))
-            line, theirs = socket.socketpair()
-            line.setblocking(False)
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
             command = [sys.executable, "-m", "service", "--child", str(theirs.fileno()), str(folder)]
             with theirs:  # in a session of its own: Ctrl-C is for the supervisor, which passes it on
                 process = subprocess.Popen(command, pass_fds=(theirs.fileno(), lock), start_new_session=True)
-            self._children.append(Child(process, line, delay))
+            self._children.append(Child(process, ours, delay))
 
     def _ping(self) -> None:
         now = time.monotonic()
@@ -145,7 +145,7 @@ class Supervisor:
                 child.pinged_at = now
                 child.unanswered += 1
                 with contextlib.suppress(OSError):  # it hangs or has exited
-                    child.line.send(PING)
+                    child.channel.send(PING)
             if child.unanswered > (MAX_UNANSWERED if child.ready else MAX_UNREADY) and not child.hung:
                 logger.error("process %d hangs and is replaced", child.process.pid)
                 child.process.kill()
@@ -155,21 +155,20 @@ class Supervisor:
                 child.process.kill()
                 self._status = 1
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         """Wait a moment for what the processes send."""
-        lines = {child.line: child for child in self._children if not child.closed}
-        readable, _, _ = select.select(list(lines), [], [], 0.1)
-        for line in readable:
-            lines[line].hear()
-            self._serving |= lines[line].ready
+        by_channel = {child.channel: child for child in self._children if not child.closed}
+        for channel in select.select(by_channel, [], [], 0.1)[0]:
+            by_channel[channel].receive()
+            self._serving |= by_channel[channel].ready
 
     def _reap(self, folder: Path) -> None:
         """Remove processes that have exited, and plan to replace them."""
         for child in list(self._children):
             if (status := child.process.poll()) is None:
                 continue
-            child.hear()
-            child.line.close()
+            child.receive()
+            child.channel.close()
             self._children.remove(child)
             mark_process_dead(child.process.pid, str(folder))  # type: ignore[no-untyped-call]
             if self._stop_by is None and (self._serving or child.hung):

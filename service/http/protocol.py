@@ -1,14 +1,6 @@
-"""uvicorn's HTTP/1.1 protocol with the limits that it lacks. The only place that depends on uvicorn's internals.
+"""uvicorn's HTTP/1.1 protocol with the limits that it lacks and cannot be configured to have.
 
-Each override is there for something that uvicorn cannot be configured to do:
-
-- a client that is slow to send the head of a request, or sends too large a one, is disconnected;
-- a client that reads nothing of its response is disconnected, and one that reads slowly is not;
-- requests that are pipelined behind an unanswered one are bounded;
-- a request that offers another protocol (`Upgrade: h2c`, of Java's HttpClient and `curl --http2`) keeps its body;
-- a request without one valid Host gets 400 (RFC 9112, section 3.2);
-- what is not HTTP gets a problem+json, and is counted;
-- a connection that was accepted while the server shuts down has its first request answered.
+The only place that depends on uvicorn's internals.
 """
 
 from __future__ import annotations
@@ -29,13 +21,14 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
 MAX_HEAD = 2**16  # bytes of the request line and the headers; other servers take 8 to 64 KiB
+TOO_LARGE = f"the head is larger than {MAX_HEAD} bytes"
 MAX_PIPELINED = 16  # requests behind the one that is being answered
 FIRST_REQUEST_S = 1.0  # for a new connection, when the server shuts down
 OFFERS = (b"upgrade", b"http2-settings")  # headers of an offer, and what `Connection` says of them
 
 
 class Connection(HttpToolsProtocol):
-    """One TCP connection, within limits."""
+    """One TCP connection, which is closed if its client is slow to send a head, or reads nothing of a response."""
 
     settings: ClassVar[Settings]
     metrics: ClassVar[Metrics]
@@ -66,7 +59,7 @@ class Connection(HttpToolsProtocol):
         self._parse(data)
         size = self._head_bytes if self._in_head else self._since_body
         if size > MAX_HEAD and not self.transport.is_closing():
-            self._refuse(HeadTooLarge(f"the head is larger than {MAX_HEAD} bytes"))
+            self._refuse(HeadTooLarge(TOO_LARGE))
         answering = self.cycle is not None and not self.cycle.response_complete
         self._time_head(not answering and not self.transport.is_closing())
 
@@ -86,11 +79,11 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes + len(self._data) > MAX_HEAD:  # perhaps; the chunk may be the body's
             self._head_bytes = len(self.url) + sum(len(n) + len(v) + 4 for n, v in self.headers)
             if self._head_bytes > MAX_HEAD:
-                raise HeadTooLarge("the head is too large")
+                raise HeadTooLarge(TOO_LARGE)
         if len(self.pipeline) == MAX_PIPELINED:
             raise MalformedRequest("too many pipelined requests")
         hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):  # RFC 9112, section 3.2
             raise MalformedRequest("the request needs one Host header")
         self._offered = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if not self._offered:
@@ -110,7 +103,7 @@ class Connection(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Parse a request again without its offer; uvicorn calls this when its parser has stopped at one.
 
-        RFC 9110, section 7.8, lets a server ignore `Upgrade`.
+        Java's HttpClient and `curl --http2` offer h2c, even with a body; servers may ignore it (RFC 9110, section 7.8).
         """
         stopped = sys.exception()
         assert isinstance(stopped, httptools.HttpParserUpgrade)
@@ -130,10 +123,8 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Send a problem, where uvicorn sends plain text."""
-        if self._head_bytes > MAX_HEAD:
-            self._refuse(HeadTooLarge(f"the head is larger than {MAX_HEAD} bytes"))
-        else:
-            self._refuse(MalformedRequest(f"{msg} Allowed is HTTP/1.1 with one Host header."))
+        malformed = MalformedRequest(f"{msg} Allowed is HTTP/1.1 with one Host header.")
+        self._refuse(HeadTooLarge(TOO_LARGE) if self._head_bytes > MAX_HEAD else malformed)
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; one whose last response is still being read is watched instead."""
@@ -142,8 +133,8 @@ class Connection(HttpToolsProtocol):
             return
         if self._send_timer is None:
             self._watch_reader()
-        seconds = self.settings.send_timeout_s
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+        timer = self.loop.call_later(self.settings.send_timeout_s, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = timer
 
     def on_response_complete(self) -> None:
         """Watch that the last response of a connection is read, as no keep-alive timer does."""
