@@ -41,8 +41,6 @@ from service.telemetry.tracing import make_tracer_provider
 from service.v2.control import ModelControlRoutes
 from service.v2.routes import InferenceRoutes
 
-CONTROL_FILE = "models.json"
-
 
 def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
     """Load the models and build the app. Raises StartError.
@@ -61,7 +59,7 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
 
     registry = ModelRegistry(make_batcher, settings.default_model, settings.stuck_after_s, metrics)
     repository = ModelRepository(Path(settings.models_dir), settings.provider, settings.max_batch)
-    control = ControlState(run_folder / CONTROL_FILE if run_folder is not None else None)
+    control = ControlState(run_folder and run_folder / "models.json")
     loader = ModelLoader(repository, registry, control, pools["load"])
     loader.load_all()
     wanted, served = settings.default_model, [model.name for model in registry.generators]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import math
 import re
 import time
+from hashlib import sha256
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -21,7 +21,6 @@ PUBLIC = POLLED | {  # and what a browser opens without any header
     *("/", "/openapi.json", "/docs"),
     *("/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/favicon-32x32.png"),
 }
-STUDIO = "/studio/"  # files of the page at /
 VALID_KEY = re.compile(r"[!-+\--~]{16,256}")  # visible ASCII without the comma that separates keys
 BINARY_HEADER = "Inference-Header-Content-Length"  # of the Open Inference Protocol's binary data
 ALLOWED = "Authorization X-API-Key X-Request-Id Traceparent X-Request-Timeout If-None-Match"
@@ -56,11 +55,7 @@ def _load_keys(settings: Settings) -> list[bytes]:
         if not VALID_KEY.fullmatch(key):
             wanted = "allowed are 16 to 256 visible ASCII characters except the comma"
             raise SettingsError(f"API key {place} of {len(keys)} is not a key: {wanted}")
-    return [_sha256(key.encode()) for key in keys]
-
-
-def _sha256(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+    return [sha256(key.encode()).digest() for key in keys]
 
 
 class RateLimit:
@@ -97,7 +92,7 @@ class AccessControl:
 
     def check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Raise Unauthorized or RateLimited unless the request may pass."""
-        if scope["path"] in PUBLIC or scope["path"].startswith(STUDIO):
+        if scope["path"] in PUBLIC or scope["path"].startswith("/studio/"):
             return
         holder = self._holder(headers) if self._keys else None
         if self._limit is not None:  # wrong keys count for their address: guessing is slow
@@ -114,10 +109,11 @@ class AccessControl:
             raise Unauthorized(f"{detail}; {allowed}", headers={"WWW-Authenticate": challenge})
 
     def _holder(self, headers: dict[bytes, bytes]) -> str | None:
-        """Return an identifier of a request's key; None if it has no valid one. The time taken tells nothing of it."""
+        """Return an identifier of a request's valid key, or None, in a time that does not depend on the key."""
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        digest = _sha256(token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b""))
-        equal = [hmac.compare_digest(digest, key) for key in self._keys]
+        key = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+        digest = sha256(key).digest()
+        equal = [hmac.compare_digest(digest, valid) for valid in self._keys]  # all: any() would stop at the first
         return digest.hex() if any(equal) else None
 
 
