@@ -49,9 +49,8 @@ def header(request: Request, name: str) -> str | None:
 class ResponseSender:
     """Sends a response with the headers that every response has, and records its status and progress."""
 
-    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]], headless: bool) -> None:
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
         self._send, self._headers = send, headers
-        self.headless = headless  # HEAD: the headers of GET without the body
         self.status = CLIENT_LEFT
         self.started = self.ended = False
         self.begun = time.perf_counter()
@@ -70,8 +69,6 @@ class ResponseSender:
             message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
         elif message["type"] == "http.response.body":
             self.ended = not message.get("more_body", False)
-            if self.headless:
-                message = {**message, "body": b""}
         await self._send(message)
 
 
@@ -113,8 +110,9 @@ class RequestMiddleware:
         own = [(b"x-request-id", request_id), *self._headers]
         if self._registry.draining:
             own.append((b"connection", b"close"))
-        sender = ResponseSender(send, own, scope["method"] == "HEAD")
-        inner = dict(scope, method="GET", headless=True) if sender.headless else scope
+        sender = ResponseSender(send, own)
+        headless = scope["method"] == "HEAD"  # answered as GET; uvicorn leaves out the body
+        inner = dict(scope, method="GET", headless=True) if headless else scope
         self._metrics.in_flight += 1
         try:
             await self._answer(inner, headers, receive, sender)
