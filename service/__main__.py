@@ -12,6 +12,9 @@ import time
 from argparse import SUPPRESS, ArgumentParser
 from pathlib import Path
 
+from service.errors import StartError
+from service.telemetry.logs import configure_logs
+
 STATUS_BY_SIGNAL = {signal.SIGTERM: 0, signal.SIGINT: 130}
 PLATFORMS = {"AIP_HTTP_PORT", "SPACE_ID"}  # variables of Vertex AI and of Hugging Face's Spaces
 HANGS_AFTER_S = 5.0  # a thread that is still running when the server has stopped
@@ -35,9 +38,7 @@ def main() -> None:
 
 def _serve(command: str | None) -> int:
     """Serve in this process, or in several below this one; a wrong setting ends in one line and status 2."""
-    from service.errors import StartError
     from service.settings import load_settings, unknown_variables
-    from service.telemetry.logs import configure_logs
 
     try:
         if command is not None or PLATFORMS & os.environ.keys():
@@ -65,13 +66,12 @@ def _serve(command: str | None) -> int:
         return 2
 
 
-def _serve_child(line: str, folder: str) -> int:
+def _serve_child(descriptor: str, folder: str) -> int:
     """Serve as one of several processes; the supervisor reports why one cannot start."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # before prometheus_client is imported
-    from service.errors import StartError
     from service.server import FAILED
 
-    supervisor = socket.socket(fileno=int(line))
+    supervisor = socket.socket(fileno=int(descriptor))
     try:
         return _run_server(supervisor, Path(folder))
     except StartError as error:
@@ -83,7 +83,6 @@ def _run_server(supervisor: socket.socket | None, run_folder: Path | None) -> in
     from service.app import create_app  # what it imports takes a second
     from service.server import Server
     from service.settings import load_settings
-    from service.telemetry.logs import configure_logs
 
     settings = load_settings()
     configure_logs(settings.log_level)

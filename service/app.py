@@ -31,16 +31,14 @@ from service.errors import SettingsError, WrongMethod
 from service.generation.decoding import ImageDecoder
 from service.generation.generator import Generator
 from service.generation.translation import Translator
-from service.http.access import CORS, AccessControl, make_access_control
-from service.http.middleware import POLLED, RequestMiddleware
+from service.http.access import CORS, POLLED, AccessControl
+from service.http.middleware import RequestMiddleware
 from service.http.problems import EXPECTED, problem_response
 from service.http.response_cache import ResponseCache
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import make_tracer_provider
 from service.v2.routes import InferenceRoutes, ModelControlRoutes
-
-CONTROL_FILE = "models.json"
 
 
 def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
@@ -50,7 +48,7 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
     """
     require_provider(settings.provider)
     metrics = Metrics()
-    access = make_access_control(settings, metrics)
+    access = AccessControl(settings, metrics)
     sizes = {"worker": settings.threads, "encode": 1, "load": 1, "decode": settings.threads}
     pools: dict[str, Executor] = {name: ThreadPoolExecutor(size, name) for name, size in sizes.items()}
     pools["bulk"] = ThreadPoolExecutor(settings.threads, "bulk", lower_priority)
@@ -60,7 +58,7 @@ def create_app(settings: Settings, run_folder: Path | None = None) -> FastAPI:
 
     registry = ModelRegistry(make_batcher, settings.default_model, settings.stuck_after_s, metrics)
     repository = ModelRepository(Path(settings.models_dir), settings.provider, settings.max_batch)
-    control = ControlState(run_folder / CONTROL_FILE if run_folder is not None else None)
+    control = ControlState(run_folder and run_folder / "models.json")
     loader = ModelLoader(repository, registry, control, pools["load"])
     loader.load_all()
     wanted, served = settings.default_model, [model.name for model in registry.generators]
@@ -94,10 +92,9 @@ def _add_routes(app: FastAPI, settings: Settings, cached: ResponseCache, pools: 
     add_studio(app)
 
 
-def _add_middleware(app: FastAPI, settings: Settings, access: AccessControl | None, cached: ResponseCache) -> FastAPI:
+def _add_middleware(app: FastAPI, settings: Settings, access: AccessControl, cached: ResponseCache) -> FastAPI:
     """Put middleware around an app; return the app for health, the same or one of its own."""
-    metrics: Metrics = app.state.metrics
-    protect = partial(RequestMiddleware, settings=settings, metrics=metrics, registry=app.state.registry)
+    protect = partial(RequestMiddleware, settings=settings, metrics=app.state.metrics, registry=app.state.registry)
     app.add_middleware(protect, access=access, cached=cached, direct=direct_routes(app))
     if settings.cors_origins is not None:  # outermost: pages read errors, too
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(","), **CORS)
@@ -106,12 +103,7 @@ def _add_middleware(app: FastAPI, settings: Settings, access: AccessControl | No
     app.state.health = health = app if settings.health_port is None else _base_app(None, ())
     if health is not app:
         health.add_middleware(protect, access=None, cached=None, direct={})  # nothing that may need a key
-
-    def record_refusal(status: int) -> None:
-        """Count what was refused before it was a request."""
-        metrics.requests.labels("unmatched", "OTHER", status).inc()
-
-    app.state.record_refusal = health.state.record_refusal = record_refusal
+        health.state.metrics = app.state.metrics
     return health
 
 

@@ -1,11 +1,4 @@
-"""Errors of the service, one class a situation.
-
-Exception
-├── StartError            the process exits with status 2 and one line
-│   ├── SettingsError
-│   └── ProviderMissing
-└── RequestError          sent as a problem+json with the class's status and code; below, by status
-"""
+"""Errors of the service, one class a situation: of its start, and of requests, by status."""
 
 from __future__ import annotations
 
@@ -16,7 +9,7 @@ from typing import Any, ClassVar
 
 
 class StartError(Exception):
-    """The service cannot start; the process exits with status 2."""
+    """The service cannot start; the process exits with status 2 and one line."""
 
 
 class SettingsError(StartError):

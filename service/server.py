@@ -12,10 +12,10 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from types import FrameType
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -45,7 +45,7 @@ def bind_addresses(host: str, port: int, variable: str, exclusive: bool) -> list
             for one in ("::", "0.0.0.0") if bare == "::" else (bare,):
                 found = socket.getaddrinfo(one, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
                 for family, _, _, _, address in dict.fromkeys(found):
-                    number = port or (_port(bound) if bound else 0)
+                    number = _port(bound) if bound else port
                     bound.append(stack.enter_context(socket.socket(family, socket.SOCK_STREAM)))
                     _bind(bound[-1], (address[0], number, *address[2:]), exclusive)
         except OSError as error:
@@ -93,14 +93,10 @@ def url(address: tuple[object, ...]) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _config(app: FastAPI, settings: Settings, port: int, **own: Any) -> uvicorn.Config:
-    class Limited(Connection):
-        head_timeout_s: ClassVar[float] = settings.head_timeout_s
-        send_timeout_s: ClassVar[float] = settings.send_timeout_s
-        record_refusal: ClassVar[Callable[[int], None]] = app.state.record_refusal
-
-    own |= {"log_config": None, "access_log": False, "server_header": False, "http": Limited, "ws": "none"}
-    return uvicorn.Config(app, host=settings.host, port=port, **own)
+def _config(app: FastAPI, settings: Settings, **own: Any) -> uvicorn.Config:
+    http = type("Limited", (Connection,), {"settings": settings, "metrics": app.state.metrics})
+    own |= {"log_config": None, "access_log": False, "server_header": False, "http": http, "ws": "none"}
+    return uvicorn.Config(app, **own)
 
 
 class HealthServer(uvicorn.Server):
@@ -108,7 +104,7 @@ class HealthServer(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         assert settings.health_port is not None
-        super().__init__(_config(app, settings, settings.health_port, timeout_graceful_shutdown=1))
+        super().__init__(_config(app, settings, timeout_graceful_shutdown=1))
         self._bound = bind_addresses(settings.host, settings.health_port, "COGAN_HEALTH_PORT", exclusive=False)
 
     @contextlib.contextmanager
@@ -138,9 +134,8 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings, supervisor: socket.socket | None = None) -> None:
         """Bind the addresses; `supervisor` is the socket of a supervisor, if there is one. Raises SettingsError."""
         own = {"forwarded_allow_ips": settings.trusted_proxies, "timeout_keep_alive": KEEP_ALIVE_S}
-        own["timeout_graceful_shutdown"] = int(settings.deadline_s) + 5
-        super().__init__(_config(app, settings, settings.port, **own))
-        self._settings, self._supervisor = settings, supervisor
+        super().__init__(_config(app, settings, timeout_graceful_shutdown=int(settings.deadline_s) + 5, **own))
+        self._drain_delay_s, self._supervisor = settings.drain_delay_s, supervisor
         self._registry: ModelRegistry = app.state.registry
         self._loader: ModelLoader = app.state.loader
         self._metrics: Metrics = app.state.metrics
@@ -212,7 +207,7 @@ class Server(uvicorn.Server):
         """
         self._registry.draining = True
         if sig == signal.SIGTERM and (self._close_at is None or self._supervisor is not None):
-            self._close_at = self._close_at or time.monotonic() + self._settings.drain_delay_s
+            self._close_at = self._close_at or time.monotonic() + self._drain_delay_s
             return
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True

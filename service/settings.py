@@ -17,7 +17,7 @@ from service.errors import SettingsError
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 ALIAS = TypeAdapter(Annotated[str, Field(pattern=r"^/[^\s,=]*=/[^\s,=]*$")])
 ORIGIN = TypeAdapter(Annotated[str, Field(pattern=r"^https?://[^/\s,]+$")])
-ONE_ORIGIN = TypeAdapter(Annotated[str, Field(pattern=r"^https?://[^/\s,*]+$")])  # a page's, compared as it is
+PAGE_ORIGIN = TypeAdapter(Annotated[str, Field(pattern=r"^https?://[^/\s,*]+$")])  # compared as it is
 
 
 def _each(check: Callable[[str], object], allowed: str) -> AfterValidator:
@@ -39,8 +39,9 @@ def _each(check: Callable[[str], object], allowed: str) -> AfterValidator:
 
 
 Networks = Annotated[str, _each(ip_network, "an address or a network, such as 10.0.0.0/8")]
-Aliases = Annotated[str, _each(ALIAS.validate_python, "a path and a route, such as /ping=/readyz")] | None
-Origins = Annotated[str, _each(ORIGIN.validate_python, "an origin, such as https://example.com")]
+Aliases = Annotated[str, _each(ALIAS.validate_python, "a path and a route, such as /ping=/readyz")]
+Origins = Annotated[str, _each(ORIGIN.validate_python, "an origin, such as https://example.com")]  # or patterns of some
+PageOrigins = Annotated[str, _each(PAGE_ORIGIN.validate_python, "an origin, such as https://example.com")]
 
 
 def available_cpus(cgroup_limit: Path = CGROUP_LIMIT) -> int:
@@ -102,7 +103,7 @@ class Settings(BaseSettings):
     """Largest request body in bytes."""
     max_upload_bytes: int = Field(default=2**23, ge=1)
     """Largest body in bytes of /translate, which holds an image."""
-    aliases: Aliases = None
+    aliases: Aliases | None = None
     """Further paths of routes, separated by commas, such as /ping=/readyz."""
     health_port: int | None = Field(default=None, ge=0, le=65535)
     """Serve /livez, /readyz and /metrics on this port only."""
@@ -116,9 +117,7 @@ class Settings(BaseSettings):
     """Requests that a key or address may send at once, in each process."""
     trusted_proxies: Networks = "127.0.0.1"
     """Addresses whose X-Forwarded-For is trusted, separated by commas, or *."""
-    cors_origins: Annotated[str, _each(ONE_ORIGIN.validate_python, "an origin, such as https://example.com")] | None = (
-        None
-    )
+    cors_origins: PageOrigins | None = None
     """Origins whose pages may send requests, separated by commas, or *."""
     frame_origins: Origins | None = None
     """Origins whose pages may show this service's in a frame, separated by commas, or *."""

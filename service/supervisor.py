@@ -76,9 +76,9 @@ def _remove_unlocked(folder: Path) -> None:
 class Child:
     """One server process and the socket it is pinged over."""
 
-    number: int
     process: subprocess.Popen[bytes]
-    line: socket.socket
+    channel: socket.socket
+    delay: float  # before the one that replaces it, if it runs for a short time
     started_at: float = field(default_factory=time.monotonic)
     ready: bool = False
     error: str = ""  # why it cannot start
@@ -87,10 +87,10 @@ class Child:
     unanswered: int = 0  # pings
     hung: bool = False  # and was killed for it
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Read what it has sent: that it is ready, answers of its event loop, or why it cannot start."""
         with contextlib.suppress(OSError):  # nothing more
-            while message := self.line.recv(4096):
+            while message := self.channel.recv(4096):
                 self.unanswered = 0
                 self.ready = self.ready or message.startswith(READY)
                 if not self.ready:
@@ -103,9 +103,8 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._children: dict[int, Child] = {}
-        self._due = dict.fromkeys(range(settings.processes), 0.0)  # when to start each that does not run
-        self._delays = dict.fromkeys(range(settings.processes), 1.0)
+        self._children: list[Child] = []
+        self._due = [(0.0, 1.0)] * settings.processes  # when to start each that does not run, and its `delay`
         self._serving = False  # whether a process was ever ready
         self._stop_by: float | None = None
         self._status, self._error = 0, ""
@@ -122,7 +121,7 @@ class Supervisor:
                 if self._stop_by is None:
                     self._start_due(folder, lock)
                 self._ping()
-                self._listen()
+                self._receive()
                 self._reap(folder)
         if self._error:
             raise StartError(self._error)
@@ -130,23 +129,23 @@ class Supervisor:
 
     def _start_due(self, folder: Path, lock: int) -> None:
         now = time.monotonic()
-        for number in [number for number, due in self._due.items() if now >= due]:
-            del self._due[number]
-            line, theirs = socket.socketpair()
-            line.setblocking(False)
+        for due, delay in [one for one in self._due if now >= one[0]]:
+            self._due.remove((due, delay))
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
             command = [sys.executable, "-m", "service", "--child", str(theirs.fileno()), str(folder)]
             with theirs:  # in a session of its own: Ctrl-C is for the supervisor, which passes it on
                 process = subprocess.Popen(command, pass_fds=(theirs.fileno(), lock), start_new_session=True)
-            self._children[number] = Child(number, process, line)
+            self._children.append(Child(process, ours, delay))
 
     def _ping(self) -> None:
         now = time.monotonic()
-        for child in self._children.values():
+        for child in self._children:
             if now - child.pinged_at >= PING_EVERY_S:
                 child.pinged_at = now
                 child.unanswered += 1
                 with contextlib.suppress(OSError):  # it hangs or has exited
-                    child.line.send(PING)
+                    child.channel.send(PING)
             if child.unanswered > (MAX_UNANSWERED if child.ready else MAX_UNREADY) and not child.hung:
                 logger.error("process %d hangs and is replaced", child.process.pid)
                 child.process.kill()
@@ -156,22 +155,21 @@ class Supervisor:
                 child.process.kill()
                 self._status = 1
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         """Wait a moment for what the processes send."""
-        lines = {child.line: child for child in self._children.values() if not child.closed}
-        readable, _, _ = select.select(list(lines), [], [], 0.1)
-        for line in readable:
-            lines[line].hear()
-            self._serving |= lines[line].ready
+        by_channel = {child.channel: child for child in self._children if not child.closed}
+        for channel in select.select(by_channel, [], [], 0.1)[0]:
+            by_channel[channel].receive()
+            self._serving |= by_channel[channel].ready
 
     def _reap(self, folder: Path) -> None:
         """Remove processes that have exited, and plan to replace them."""
-        for number, child in list(self._children.items()):
+        for child in list(self._children):
             if (status := child.process.poll()) is None:
                 continue
-            child.hear()
-            child.line.close()
-            del self._children[number]
+            child.receive()
+            child.channel.close()
+            self._children.remove(child)
             mark_process_dead(child.process.pid, str(folder))  # type: ignore[no-untyped-call]
             if self._stop_by is None and (self._serving or child.hung):
                 self._plan(child, status)
@@ -185,9 +183,8 @@ class Supervisor:
 
     def _plan(self, child: Child, status: int) -> None:
         steady = time.monotonic() - child.started_at > STEADY_AFTER_S
-        delay = 0.0 if steady else self._delays[child.number]
-        self._delays[child.number] = 1.0 if steady else min(2 * delay, MAX_DELAY_S)
-        self._due[child.number] = time.monotonic() + delay
+        delay, next_delay = (0.0, 1.0) if steady else (child.delay, min(2 * child.delay, MAX_DELAY_S))
+        self._due.append((time.monotonic() + delay, next_delay))
         reason = f"could not start: {child.error}" if child.error else f"exited with status {status}"
         logger.error("process %d %s; replaced in %g s", child.process.pid, reason, delay)
 
@@ -201,7 +198,7 @@ class Supervisor:
         elif number != signal.SIGHUP:
             grace = self._settings.drain_delay_s + self._settings.deadline_s + GRACE_S
             self._stop_by = time.monotonic() + grace
-        for child in self._children.values():
+        for child in self._children:
             if child.ready:
                 child.process.send_signal(number)
             elif number != signal.SIGHUP:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import math
 import re
 import time
+from hashlib import sha256
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -16,13 +16,11 @@ from service.errors import Forbidden, RateLimited, SettingsError, Unauthorized
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
-PUBLIC = frozenset(  # what machines poll, and what a browser opens without any header
-    (
-        *("/", "/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", "/openapi.json"),
-        *("/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/favicon-32x32.png"),
-    )
-)
-STUDIO = "/studio/"  # files of the page at /
+POLLED = frozenset(("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"))  # not logged, not traced
+PUBLIC = POLLED | {  # and what a browser opens without any header
+    *("/", "/openapi.json", "/docs"),
+    *("/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/favicon-32x32.png"),
+}
 VALID_KEY = re.compile(r"[!-+\--~]{16,256}")  # visible ASCII without the comma that separates keys
 BINARY_HEADER = "Inference-Header-Content-Length"  # of the Open Inference Protocol's binary data
 ALLOWED = "Authorization X-API-Key X-Request-Id Traceparent X-Request-Timeout If-None-Match"
@@ -37,7 +35,7 @@ CORS: dict[str, Any] = {
 MAX_BUCKETS = 10_000  # from which on full ones are dropped
 
 
-def load_keys(settings: Settings) -> list[bytes]:
+def _load_keys(settings: Settings) -> list[bytes]:
     """Return the SHA-256 of each key of the settings and of their file; none if neither is set.
 
     Raises SettingsError for an unreadable file, no key, or a weak one; never with the key.
@@ -52,15 +50,12 @@ def load_keys(settings: Settings) -> list[bytes]:
         keys += [line for line in lines if line.strip() and not line.startswith("#")]
         if not keys:
             raise SettingsError(f"COGAN_API_KEYS_FILE = '{file}' holds no key")
+    keys = [key.strip() for key in keys]
     for place, key in enumerate(keys, 1):
-        if not VALID_KEY.fullmatch(key.strip()):
+        if not VALID_KEY.fullmatch(key):
             wanted = "allowed are 16 to 256 visible ASCII characters except the comma"
             raise SettingsError(f"API key {place} of {len(keys)} is not a key: {wanted}")
-    return [_sha256(key.strip().encode()) for key in keys]
-
-
-def _sha256(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+    return [sha256(key.encode()).digest() for key in keys]
 
 
 class RateLimit:
@@ -90,13 +85,14 @@ class RateLimit:
 class AccessControl:
     """Decides by the head of a request, so that nothing is read of rejected ones."""
 
-    def __init__(self, keys: list[bytes], limit: RateLimit | None, metrics: Metrics) -> None:
-        """Take the SHA-256 of all keys; without one, everyone may send requests."""
-        self._keys, self._limit, self._metrics = keys, limit, metrics
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        """Read the keys; without one, everyone may send requests. Raises SettingsError."""
+        self._keys, self._metrics = _load_keys(settings), metrics
+        self._limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
 
     def check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Raise Unauthorized or RateLimited unless the request may pass."""
-        if scope["path"] in PUBLIC or scope["path"].startswith(STUDIO):
+        if scope["path"] in PUBLIC or scope["path"].startswith("/studio/"):
             return
         holder = self._holder(headers) if self._keys else None
         if self._limit is not None:  # wrong keys count for their address: guessing is slow
@@ -113,10 +109,11 @@ class AccessControl:
             raise Unauthorized(f"{detail}; {allowed}", headers={"WWW-Authenticate": challenge})
 
     def _holder(self, headers: dict[bytes, bytes]) -> str | None:
-        """Return an identifier of a request's key; None if it has no valid one. The time taken tells nothing of it."""
+        """Return an identifier of a request's valid key, or None, in a time that does not depend on the key."""
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        digest = _sha256(token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b""))
-        equal = [hmac.compare_digest(digest, key) for key in self._keys]
+        key = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+        digest = sha256(key).digest()
+        equal = [hmac.compare_digest(digest, valid) for valid in self._keys]  # all: any() would stop at the first
         return digest.hex() if any(equal) else None
 
 
@@ -128,18 +125,9 @@ def _client(scope: Scope) -> str:
         address = ip_address(host)
     except ValueError:
         return host
-    if not isinstance(address, IPv6Address):
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ip_network((address, 64), strict=False))
-
-
-def make_access_control(settings: Settings, metrics: Metrics) -> AccessControl | None:
-    """Return the access control of the settings; None if everyone may always. Raises SettingsError."""
-    keys = load_keys(settings)
-    limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
-    return AccessControl(keys, limit, metrics) if keys or limit is not None else None
+    if isinstance(address, IPv6Address):
+        return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
+    return host
 
 
 def refuse_cross_site(scope: Scope) -> None:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.engine.models import ModelRegistry
 from service.errors import NotReady, SlowBody, TooLarge, UnsupportedMediaType
-from service.http.access import AccessControl
+from service.http.access import POLLED, AccessControl
 from service.http.problems import EXPECTED, problem_response
 from service.http.response_cache import ResponseCache
 from service.settings import Settings
@@ -33,7 +33,6 @@ VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 HEADERS = "cogan.headers"  # in the scope: the first of each name
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-POLLED = {"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}  # not logged, not traced
 UPLOADS = {"/translate"}  # whose bodies have a limit of their own
 WATCH_AFTER_S = 0.02  # before this, watching for a disconnect is not worth a task
 CLIENT_LEFT = 499  # as nginx logs it
@@ -50,9 +49,8 @@ def header(request: Request, name: str) -> str | None:
 class ResponseSender:
     """Sends a response with the headers that every response has, and records its status and progress."""
 
-    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]], closing: bool, headless: bool) -> None:
-        self._send, self._headers, self._closing = send, headers, closing
-        self.headless = headless  # HEAD: the headers of GET without the body
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        self._send, self._headers = send, headers
         self.status = CLIENT_LEFT
         self.started = self.ended = False
         self.begun = time.perf_counter()
@@ -66,16 +64,11 @@ class ResponseSender:
         """Send an ASGI message."""
         if message["type"] == "http.response.start":
             self.started, self.status = True, message["status"]
-            extra = self._headers
             if self.status >= 400:
-                extra.append((b"server-timing", b"total;dur=%.3f" % (self.seconds * 1e3)))
-            if self._closing:
-                extra.append((b"connection", b"close"))
-            message = {**message, "headers": [*message.get("headers", ()), *extra]}
+                self._headers.append((b"server-timing", b"total;dur=%.3f" % (self.seconds * 1e3)))
+            message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
         elif message["type"] == "http.response.body":
             self.ended = not message.get("more_body", False)
-            if self.headless:
-                message = {**message, "body": b""}
         await self._send(message)
 
 
@@ -94,16 +87,14 @@ class RequestMiddleware:
         direct: Mapping[tuple[str, str], Route],
     ) -> None:
         """Take the routes that requests go straight to, by method and path."""
-        self._app, self._metrics, self._registry = app, metrics, registry
+        self._app, self._settings, self._metrics, self._registry = app, settings, metrics, registry
         self._access, self._cached, self._direct = access, cached, direct
         self._requests = cache(metrics.requests.labels)  # the library looks labels up under a lock
         self._durations = cache(metrics.request_duration.labels)
-        self._headers = [*SECURITY_HEADERS, *UNFRAMED]
+        self._headers = SECURITY_HEADERS + UNFRAMED
         if settings.frame_origins is not None:
-            ancestors = settings.frame_origins.replace(",", " ")
-            self._headers = [*SECURITY_HEADERS, (b"content-security-policy", b"frame-ancestors " + ancestors.encode())]
-        self._max_body_bytes, self._body_timeout_s = settings.max_body_bytes, settings.body_timeout_s
-        self._max_upload_bytes = settings.max_upload_bytes
+            ancestors = settings.frame_origins.replace(",", " ").encode()
+            self._headers = [*SECURITY_HEADERS, (b"content-security-policy", b"frame-ancestors " + ancestors)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; pass on what is not HTTP."""
@@ -117,8 +108,11 @@ class RequestMiddleware:
         token = REQUEST_ID.set(request_id.decode())
         trace = TRACE_ID.set(current_trace() or _trace_id(headers.get(b"traceparent")))
         own = [(b"x-request-id", request_id), *self._headers]
-        sender = ResponseSender(send, own, self._registry.draining, scope["method"] == "HEAD")
-        inner = dict(scope, method="GET", headless=True) if sender.headless else scope
+        if self._registry.draining:
+            own.append((b"connection", b"close"))
+        sender = ResponseSender(send, own)
+        headless = scope["method"] == "HEAD"  # answered as GET; uvicorn leaves out the body
+        inner = dict(scope, method="GET", headless=True) if headless else scope
         self._metrics.in_flight += 1
         try:
             await self._answer(inner, headers, receive, sender)
@@ -139,13 +133,14 @@ class RequestMiddleware:
         try:
             if self._access is not None:
                 self._access.check(scope, headers)
-            limit = self._max_upload_bytes if scope["path"] in UPLOADS else self._max_body_bytes
-            body = await _read_body(receive, headers, limit, self._body_timeout_s)
-            found = None if body is None or self._cached is None else self._cached.find(scope, headers, body)
-            if found is not None:
+            settings = self._settings
+            limit = settings.max_upload_bytes if scope["path"] in UPLOADS else settings.max_body_bytes
+            if (body := await _read_body(receive, headers, limit, settings.body_timeout_s)) is None:
+                return
+            if self._cached is not None and (found := self._cached.find(scope, headers, body)) is not None:
                 for message in found:
                     await sender(message)
-            elif body is not None:
+            else:
                 await _run_watched(self._find_app(scope), scope, receive, body, sender)
         except asyncio.CancelledError:  # by the server, whose grace period is over
             if sender.started:

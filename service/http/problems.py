@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import reprlib
 from http import HTTPStatus
 from typing import Any
@@ -19,7 +20,6 @@ MEDIA_TYPE = "application/problem+json"
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 MAX_VALUE = 80  # characters of a wrong value that are sent back
 PLAINER = {"missing": "Required", "model_type": "Input should be a JSON object"}
-_shortened = reprlib.Repr()  # short by its own defaults
 
 
 def problem_response(error: Exception, path: str = "") -> Response:
@@ -27,7 +27,7 @@ def problem_response(error: Exception, path: str = "") -> Response:
 
     Below /v2 it has the member `error`, too, which clients of the Open Inference Protocol read.
     """
-    problem = _as_request_error(error)
+    problem = error if isinstance(error, RequestError) else _as_request_error(error)
     if isinstance(problem, UnknownPath) and path.rstrip("/") and path.endswith("/"):
         problem.detail += "; its paths have no slash at the end"
     body: dict[str, Any] = {
@@ -47,15 +47,12 @@ def problem_response(error: Exception, path: str = "") -> Response:
 
 
 def _as_request_error(error: Exception) -> RequestError:
-    if isinstance(error, RequestError):
-        return error
     if isinstance(error, RequestValidationError):
         return _from_validation(error)
     if isinstance(error, HTTPException):
         if error.status_code == HTTPStatus.NOT_FOUND:
-            return UnknownPath(
-                "there is nothing at this path; the page docs at the root of the service lists what there is"
-            )
+            where = "the page docs at the root of the service lists what there is"
+            return UnknownPath(f"there is nothing at this path; {where}")
         return OtherError(error.status_code, str(error.detail), dict(error.headers or {}))
     return InternalError("the service failed; its log has the cause under this request_id")
 
@@ -79,12 +76,7 @@ def _field_error(problem: dict[str, Any]) -> FieldError:
 
 def _shorten(value: Any) -> Any:
     """Return what JSON can carry, at most MAX_VALUE characters long."""
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, str):
         return value if len(value) <= MAX_VALUE else value[:MAX_VALUE] + "…"
-    if isinstance(value, int) and abs(value) < 2**53:
-        return value
-    if isinstance(value, float) and abs(value) < float("inf"):  # NaN is not less
-        return value
-    return _shortened.repr(value)
+    number = (isinstance(value, float) and math.isfinite(value)) or (isinstance(value, int) and abs(value) < 2**53)
+    return value if value is None or number else reprlib.repr(value)

@@ -1,14 +1,6 @@
-"""uvicorn's HTTP/1.1 protocol with the limits that it lacks. The only place that depends on uvicorn's internals.
+"""uvicorn's HTTP/1.1 protocol with the limits that it lacks and cannot be configured to have.
 
-Each override is there for something that uvicorn cannot be configured to do:
-
-- a client that is slow to send the head of a request, or sends too large a one, is disconnected;
-- a client that reads nothing of its response is disconnected, and one that reads slowly is not;
-- requests that are pipelined behind an unanswered one are bounded;
-- a request that offers another protocol (`Upgrade: h2c`, of Java's HttpClient and `curl --http2`) keeps its body;
-- a request without one valid Host gets 400 (RFC 9112, section 3.2);
-- what is not HTTP gets a problem+json, and is counted;
-- a connection that was accepted while the server shuts down has its first request answered.
+The only place that depends on uvicorn's internals.
 """
 
 from __future__ import annotations
@@ -18,7 +10,6 @@ import contextlib
 import fcntl
 import sys
 import termios
-from collections.abc import Callable
 from typing import ClassVar, cast
 
 import httptools
@@ -26,25 +17,27 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import HeadTooLarge, MalformedRequest, RequestError
 from service.http.problems import problem_response
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 MAX_HEAD = 2**16  # bytes of the request line and the headers; other servers take 8 to 64 KiB
+TOO_LARGE = f"the head is larger than {MAX_HEAD} bytes"
 MAX_PIPELINED = 16  # requests behind the one that is being answered
 FIRST_REQUEST_S = 1.0  # for a new connection, when the server shuts down
 OFFERS = (b"upgrade", b"http2-settings")  # headers of an offer, and what `Connection` says of them
 
 
 class Connection(HttpToolsProtocol):
-    """One TCP connection, within limits."""
+    """One TCP connection, which is closed if its client is slow to send a head, or reads nothing of a response."""
 
-    head_timeout_s: ClassVar[float]
-    send_timeout_s: ClassVar[float]
-    record_refusal: ClassVar[Callable[[int], None]]
+    settings: ClassVar[Settings]
+    metrics: ClassVar[Metrics]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to wait for the first head."""
         super().connection_made(cast("asyncio.Transport", transport))  # uvloop's is not registered as one
         self._data = b""
-        self._in_head, self._head_bytes, self._chunk_bytes, self._since_body = False, 0, 0, 0
+        self._in_head, self._head_bytes, self._since_body = False, 0, 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._time_head(True)
@@ -60,14 +53,13 @@ class Connection(HttpToolsProtocol):
         """Parse data, and check how much of a head has arrived."""
         if self.transport.is_closing():
             return
-        self._chunk_bytes = len(data)
         if self._in_head:
-            self._head_bytes += self._chunk_bytes
-        self._since_body += self._chunk_bytes
+            self._head_bytes += len(data)
+        self._since_body += len(data)
         self._parse(data)
         size = self._head_bytes if self._in_head else self._since_body
         if size > MAX_HEAD and not self.transport.is_closing():
-            self._refuse(HeadTooLarge(f"the head is larger than {MAX_HEAD} bytes"))
+            self._refuse(HeadTooLarge(TOO_LARGE))
         answering = self.cycle is not None and not self.cycle.response_complete
         self._time_head(not answering and not self.transport.is_closing())
 
@@ -84,14 +76,14 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start a request, unless its head is refused; an exception ends in `send_400_response`."""
         self._in_head, self._since_body = False, 0
-        if self._head_bytes + self._chunk_bytes > MAX_HEAD:  # perhaps; the chunk may be the body's
+        if self._head_bytes + len(self._data) > MAX_HEAD:  # perhaps; the chunk may be the body's
             self._head_bytes = len(self.url) + sum(len(n) + len(v) + 4 for n, v in self.headers)
             if self._head_bytes > MAX_HEAD:
-                raise HeadTooLarge("the head is too large")
+                raise HeadTooLarge(TOO_LARGE)
         if len(self.pipeline) == MAX_PIPELINED:
             raise MalformedRequest("too many pipelined requests")
         hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):  # RFC 9112, section 3.2
             raise MalformedRequest("the request needs one Host header")
         self._offered = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if not self._offered:
@@ -111,7 +103,7 @@ class Connection(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Parse a request again without its offer; uvicorn calls this when its parser has stopped at one.
 
-        RFC 9110, section 7.8, lets a server ignore `Upgrade`.
+        Java's HttpClient and `curl --http2` offer h2c, even with a body; servers may ignore it (RFC 9110, section 7.8).
         """
         stopped = sys.exception()
         assert isinstance(stopped, httptools.HttpParserUpgrade)
@@ -119,17 +111,20 @@ class Connection(HttpToolsProtocol):
             return
         version = self.parser.get_http_version().encode()
         lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
-        lines += [b"%s: %s" % header for header in map(_without_offer, self.headers) if header[1]]
+        for name, value in self.headers:
+            if name == b"connection":
+                words = [word.strip() for word in value.split(b",")]
+                value = b", ".join(word for word in words if word.lower() not in OFFERS)
+            if value and name not in OFFERS:
+                lines.append(b"%s: %s" % (name, value))
         rest = self._data[stopped.args[0] :]
         self.parser = httptools.HttpRequestParser(self)
         self._parse(b"\r\n".join([*lines, b"", b""]) + rest)
 
     def send_400_response(self, msg: str) -> None:
         """Send a problem, where uvicorn sends plain text."""
-        if self._head_bytes > MAX_HEAD:
-            self._refuse(HeadTooLarge(f"the head is larger than {MAX_HEAD} bytes"))
-        else:
-            self._refuse(MalformedRequest(f"{msg} Allowed is HTTP/1.1 with one Host header."))
+        malformed = MalformedRequest(f"{msg} Allowed is HTTP/1.1 with one Host header.")
+        self._refuse(HeadTooLarge(TOO_LARGE) if self._head_bytes > MAX_HEAD else malformed)
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; one whose last response is still being read is watched instead."""
@@ -138,7 +133,8 @@ class Connection(HttpToolsProtocol):
             return
         if self._send_timer is None:
             self._watch_reader()
-        self.timeout_keep_alive_task = self.loop.call_later(self.send_timeout_s, self.timeout_keep_alive_handler)
+        timer = self.loop.call_later(self.settings.send_timeout_s, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = timer
 
     def on_response_complete(self) -> None:
         """Watch that the last response of a connection is read, as no keep-alive timer does."""
@@ -157,22 +153,19 @@ class Connection(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._stop_watching()
 
-    def _watch_reader(self) -> None:
-        self._stop_watching()
-        self._check_reader()
-
     def _stop_watching(self) -> None:
         if self._send_timer is not None:
             self._send_timer.cancel()
             self._send_timer = None
 
-    def _check_reader(self, before: int | None = None) -> None:
+    def _watch_reader(self, before: int | None = None) -> None:
         """Disconnect if nothing was read since `before` bytes were unsent; otherwise check again later."""
-        unsent, self._send_timer = self._unread(), None
+        self._stop_watching()
+        unsent = self._unread()
         if before is not None and unsent >= before:
             self.transport.abort()
         elif unsent:
-            self._send_timer = self.loop.call_later(self.send_timeout_s, self._check_reader, unsent)
+            self._send_timer = self.loop.call_later(self.settings.send_timeout_s, self._watch_reader, unsent)
 
     def _unread(self) -> int:
         """Return the bytes that the client has not taken, if any wait here; 0 if all are sent.
@@ -197,16 +190,10 @@ class Connection(HttpToolsProtocol):
     def _time_head(self, wanted: bool) -> None:
         """Start or stop the timer of a head."""
         if wanted and self._head_timer is None and self.timeout_keep_alive_task is None:
-            self._head_timer = self.loop.call_later(self.head_timeout_s, self._end_late)
+            self._head_timer = self.loop.call_later(self.settings.head_timeout_s, self.transport.abort)
         elif not wanted and self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-
-    def _end_late(self) -> None:
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-        else:
-            self.transport.close()
 
     def _refuse(self, error: RequestError) -> None:
         """Send a problem and close; if a request before it is being answered, close after that."""
@@ -214,20 +201,9 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
             return
         response = problem_response(error)
-        type(self).record_refusal(error.status)
+        self.metrics.requests.labels("unmatched", "OTHER", error.status).inc()
         head = [b"HTTP/1.1 %d Refused" % response.status_code, b"connection: close"]
         head += [b"%s: %s" % header for header in response.raw_headers]
         self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
         self._watch_reader()
         self.transport.close()
-
-
-def _without_offer(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-    """Return a header without the part of its value that offers a protocol."""
-    name, value = header
-    if name in OFFERS:
-        return name, b""
-    if name == b"connection":
-        words = [word.strip() for word in value.split(b",")]
-        value = b", ".join(word for word in words if word.lower() not in OFFERS)
-    return name, value

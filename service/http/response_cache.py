@@ -19,7 +19,6 @@ SCOPE_KEY = "cogan.cache_key"
 TIMING = (b"server-timing", b"cache;dur=0.000")
 NOT_OF_200 = frozenset((b"server-timing",))  # of the first response
 NOT_OF_304 = NOT_OF_200 | {b"content-length", b"content-type", b"content-disposition"}
-Headers = list[tuple[bytes, bytes]]
 RequestKey = tuple[str, str, bytes, bytes, bytes, bytes]
 
 
@@ -27,7 +26,7 @@ class CachedResponse(NamedTuple):
     """A response: its route, headers, ETag and body. Without an ETag there is no 304; without a body, only that."""
 
     route: Any
-    headers: Headers
+    headers: list[tuple[bytes, bytes]]
     etag: str | None
     body: bytes | None
 

@@ -206,6 +206,15 @@ async def test_a_request_needs_one_host(folder: Path, head: bytes) -> None:
     assert "Host" in problem(answer)["detail"]
 
 
+async def test_head_has_no_body(folder: Path) -> None:
+    """The routes answer as to GET, and what they send as a body is left out."""
+    async with listening(folder) as port:
+        answer, _ = await talk(port, [LAST.replace(b"GET", b"HEAD")])
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"content-length: 18\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n")
+
+
 @pytest.mark.parametrize("host", [b"", b"Host: x\r\n"])
 async def test_http_1_0_needs_no_host(folder: Path, host: bytes) -> None:
     """The header came with HTTP/1.1."""

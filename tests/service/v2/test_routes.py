@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.http.middleware import POLLED
+from service.http.access import POLLED
 
 pytestmark = pytest.mark.anyio
 Connect = Callable[..., httpx.AsyncClient]
