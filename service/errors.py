@@ -1,4 +1,11 @@
-"""Errors of the service, one class a situation: of its start, and of requests, by status."""
+"""Errors of the service, one class a situation.
+
+Exception
+├── StartError            the process exits with status 2 and one line
+│   ├── SettingsError
+│   └── ProviderMissing
+└── RequestError          sent as a problem+json with the class's status and code; below, by status
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""uvicorn's HTTP/1.1 protocol with the limits that it lacks and cannot be configured to have.
+"""uvicorn's HTTP/1.1 protocol with what it lacks and cannot be configured to have.
 
-The only place that depends on uvicorn's internals.
+The only place that depends on uvicorn's internals. It bounds the time and the size of a head, requests that are
+pipelined, and the time in which a client reads nothing; asks for one Host; keeps the body of a request that offers
+another protocol; answers what is not HTTP with a problem+json; and answers a connection accepted while it shuts down.
 """
 
 from __future__ import annotations
