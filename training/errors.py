@@ -1,4 +1,12 @@
-"""Errors of a recipe, its data or its run, each one line for a person to read."""
+"""Errors of a recipe, its data or its run, each one line for a person to read.
+
+TrainingError
+├── ConfigError      a field of the experiment
+├── DataError        a source of images
+├── RunError         a run folder or checkpoint
+├── DivergedError    losses or weights that are no longer finite
+└── ExportError      a file that does not compute what its network computes
+"""
 
 from __future__ import annotations
 
