@@ -95,7 +95,7 @@ def _add_routes(app: FastAPI, settings: Settings, cached: ResponseCache, pools: 
 def _add_middleware(app: FastAPI, settings: Settings, access: AccessControl, cached: ResponseCache) -> FastAPI:
     """Put middleware around an app; return the app for health, the same or one of its own."""
     protect = partial(RequestMiddleware, settings=settings, metrics=app.state.metrics, registry=app.state.registry)
-    app.add_middleware(protect, access=access, cached=cached, direct=direct_routes(app))
+    app.add_middleware(protect, access=access if access.restricts else None, cached=cached, direct=direct_routes(app))
     if settings.cors_origins is not None:  # outermost: pages read errors, too
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(","), **CORS)
     if settings.aliases is not None:  # outside all else, so that a route is the same under each of its paths

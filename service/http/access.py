@@ -90,6 +90,11 @@ class AccessControl:
         self._keys, self._metrics = _load_keys(settings), metrics
         self._limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
 
+    @property
+    def restricts(self) -> bool:
+        """True if keys or a rate limit are set, so that a request may be rejected."""
+        return bool(self._keys) or self._limit is not None
+
     def check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Raise Unauthorized or RateLimited unless the request may pass."""
         if scope["path"] in PUBLIC or scope["path"].startswith("/studio/"):
