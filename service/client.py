@@ -202,7 +202,7 @@ class _Methods(Generic[Http]):
         """
         fields = _fields(options, seed=seed, seeds=seeds, index=index, count=count)
         if latents is not None:
-            return Call(_read_pairs, "generate", fields | {"latents": np.asarray(latents, np.float64).tolist()}, "POST")
+            return Call(_read_pairs, "generate", fields | {"latents": _floats(latents)}, "POST")
         return Call(_read_pairs, "generate", fields)
 
     @_Method
@@ -394,12 +394,16 @@ def _query(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _floats(values: ArrayLike) -> Any:
+    return np.asarray(values, np.float64).tolist()
+
+
 def _keyframe(one: Keyframe) -> dict[str, Any]:
     if isinstance(one, Pair):
         if one.seed is None:
             raise ValueError("a pair of a latent, a frame or a translation has no seed: give its latent [Z] instead")
         return {"seed": one.seed, "index": one.index}
-    return {"seed": int(one)} if isinstance(one, int | np.integer) else {"latent": np.asarray(one, np.float64).tolist()}
+    return {"seed": int(one)} if isinstance(one, int | np.integer) else {"latent": _floats(one)}
 
 
 def _data_url(image: Picture) -> str:

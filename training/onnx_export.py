@@ -50,7 +50,7 @@ PROOF_BATCHES = (1, 2, 7, 64)
 LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 SPREADS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # of a sheet
 DIGITS = 7  # of a value in the metadata
-NOTHING = 1e-6  # of the strongest direction: what moves features less is rounding
+NEGLIGIBLE = 1e-6  # of the strongest direction: what changes features less is rounding
 PAIRS, COLUMNS = 32, 4  # on the sheet
 WRITTEN = "<!-- written anew by each export, unless this line is removed -->"
 CARD = """\
@@ -283,7 +283,7 @@ def find_directions(model: onnx.ModelProto, prior: Prior, names: Sequence[str] =
     """
     weights = first_weights(model, prior.latent_dim)
     left, strengths, _ = np.linalg.svd(weights, full_matrices=False)
-    vectors = left.T[strengths > NOTHING * strengths.max()][:MAX_DIRECTIONS]
+    vectors = left.T[strengths > NEGLIGIBLE * strengths.max()][:MAX_DIRECTIONS]
     spread = 1.0 if prior.distribution == "normal" else math.sqrt(1 / 3)
     directions = []
     for i, vector in enumerate(vectors):
@@ -307,7 +307,7 @@ def first_weights(model: onnx.ModelProto, latent_dim: int) -> NDArray[np.float64
         np.concatenate([found.reshape(latent_dim, -1) for found in session.run(outputs, {LATENT: latents})], axis=1)
         for latents in (points, 2 * points)
     )
-    weights: NDArray[np.float64] = twice.astype(np.float64) - once  # of values that only choose: 0
+    weights: NDArray[np.float64] = twice.astype(np.float64) - once  # 0 for values of a one-hot code
     return weights
 
 

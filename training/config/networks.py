@@ -66,7 +66,7 @@ class GeneratorConfig(NetworkConfig):
     ema: Decay = 0.999
     """Decay of the averaged generator, the EMA that is sampled, measured and exported."""
     choices: Annotated[int, Field(ge=0)] = 0
-    """How many of a latent's first values only choose: the greatest counts, so that nothing lies between clusters."""
+    """How many of a latent's first values become a one-hot code of the greatest: no image lies between two clusters."""
 
     def own_of(self, architecture: Architecture) -> int:
         """Return how many layers are a domain's own, before the one that makes the image."""

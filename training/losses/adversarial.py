@@ -22,7 +22,7 @@ Cost = Callable[[Tensor], Tensor]  # of each logit
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """What each side minimises."""
+    """The objectives of the discriminator and of the generator, which both minimise."""
 
     about: str
     discriminator: Objective

@@ -58,10 +58,10 @@ class CoupledGenerator(nn.Module):
 
 
 def choose(latent: Tensor, choices: int) -> Tensor:
-    """Return latents [B, Z] whose first values, `choices` of them, are all 0 but the greatest, which tells a cluster.
+    """Return latents [B, Z] whose first values, `choices` of them, are replaced by a one-hot code of the greatest.
 
-    A continuous latent draws what lies between two clusters of images, too (Khayatkhoei et al. 2018, section 3). What
-    is chosen has the square root of the number of choices, so that these values have a mean square of 1, as others.
+    From a continuous latent, images between two clusters are generated, too (Khayatkhoei et al. 2018, section 3).
+    The code is scaled by the square root of its length: its mean square is 1, as a normal prior's.
     """
     if not choices:
         return latent
