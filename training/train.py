@@ -38,6 +38,7 @@ from training.pretrained.classifier import prune
 from training.pretrained.features import load_loss_networks
 from training.runs.figures import sheet
 from training.runs.folder import (
+    RESTORED_FROM,
     RunFolder,
     describe_change,
     last_step,
@@ -79,6 +80,8 @@ class TrainOptions:
 def main(target: Path, arguments: list[str]) -> None:
     """Train a recipe, or resume a run folder."""
     resumed = RunFolder.open(target) if target.is_dir() else None
+    if source := resumed and resumed.description().get(RESTORED_FROM):
+        raise ConfigError(f"{target} was restored from {source}, which has no discriminator: train its recipe instead")
     choices = Choices(Machine.from_environment().has_gpu())
     experiment = resumed.experiment() if resumed else load_experiment(target, choices)
     options = parse(TrainOptions(experiment), arguments)

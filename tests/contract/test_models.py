@@ -17,6 +17,7 @@ from training.losses.pixels import transform
 from training.metrics.quality import pixel_agreement
 from training.networks.coupled import latents_of_seeds
 from training.onnx_export import SPREADS
+from training.restore import restore
 
 FILES = model_files("generator")
 LEAST_PIXELS = {"edge": 0.952, "negative": 0.967}  # the figures of Liu & Tuzel 2016, section 4
@@ -53,6 +54,14 @@ def test_a_model_is_small_and_in_its_place(file: Path) -> None:
     assert file.stat().st_size <= MAX_BYTES
     assert (metadata.name, metadata.version) == (file.parts[-3], file.parts[-2])
     assert (file.parents[1] / "config.pbtxt").is_file()
+
+
+@each_generator
+def test_a_model_is_restored(file: Path, tmp_path: Path) -> None:
+    """A run folder is made of it, whose network draws what it does: its own run may be gone."""
+    run, report = restore(file, tmp_path)
+    assert "onnxruntime computes what PyTorch does" in report
+    assert run.quality(METADATA[file].provenance.steps) == METADATA[file].quality
 
 
 @each_generator

@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 
-from training import adapt, evaluate, export, report, sample, sweep, train, train_classifier, train_encoder
+from training import adapt, evaluate, export, report, restore, sample, sweep, train, train_classifier, train_encoder
 from training.cli import quieten_libraries
 from training.config import Described
 from training.config.data import DomainConfig
@@ -26,7 +26,7 @@ from training.losses.adversarial import LOSSES, PENALTIES
 from training.zoo import CLASSIFIERS, DISCRIMINATORS, ENCODERS, GENERATORS
 
 RunVerb = Callable[..., None]
-VERBS = [adapt, train, evaluate, export, report, sample, sweep, train_classifier, train_encoder]
+VERBS = [adapt, train, evaluate, export, report, restore, sample, sweep, train_classifier, train_encoder]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)

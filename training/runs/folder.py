@@ -46,6 +46,7 @@ from training.networks.coupled import AdaptedClassifier, CoupledDiscriminator, C
 METRICS, EVENTS = "metrics.jsonl", "events"
 MAX_CHECKPOINTS = 2  # the last, and the one before it
 LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
+RESTORED_FROM = "restored_from"  # in the description of a run that was made of an exported model
 COMPUTING = ("device", "threads", "processes", "precision")  # facts that results depend on, to the last bit
 MachineFacts = Mapping[str, str | int]
 Snapshot = Literal["best", "last"]
@@ -68,16 +69,16 @@ class RunFolder:
         self._experiment_file = path / "experiment.json"
 
     @classmethod
-    def create(cls, runs: Path, experiment: Experiment) -> RunFolder:
-        """Make the next numbered folder below `runs` and describe the experiment in it."""
+    def create(cls, runs: Path, experiment: Experiment, description: dict[str, Any] | None = None) -> RunFolder:
+        """Make the next numbered folder below `runs` and describe the experiment in it, or as `description` does."""
         runs.mkdir(parents=True, exist_ok=True)
         with FileLock(runs / ".lock"):  # runs created at once get different numbers
             run = cls(runs / f"{_next_number(runs):05d}_{experiment.name}")
             run.path.mkdir()
         for folder in (run.checkpoints, run.samples):
             folder.mkdir()
-        described = EXPERIMENT.dump_python(experiment, mode="json")
-        write_json(run._experiment_file, {"experiment": described, **provenance()})
+        new = {"experiment": EXPERIMENT.dump_python(experiment, mode="json"), **provenance()}
+        write_json(run._experiment_file, description or new)
         return run
 
     @classmethod
@@ -215,7 +216,7 @@ def load_average(run: RunFolder, snapshot: Snapshot = "best") -> tuple[CoupledGe
 
 
 def load_discriminator(run: RunFolder) -> CoupledDiscriminator:
-    """Return the discriminator of a run's last checkpoint. Raises RunError if there is none."""
+    """Return the discriminator of a run's last checkpoint. Raises RunError if there is none, as if it was restored."""
     discriminator = build_discriminator(run.experiment())
     discriminator.load_state_dict(load_checkpoint(run.checkpoints)["discriminator"])
     return discriminator.eval()
@@ -240,12 +241,16 @@ def save_best(run: RunFolder, step: int, average: dict[str, Any], measure: str, 
         old.unlink()
 
 
+def save_restored(run: RunFolder, step: int, average: dict[str, Any]) -> None:
+    """Write the averaged generator of a run that was restored."""
+    run.best.mkdir()
+    save_checkpoint(run.best, step, {"steps_done": step, "average": average})
+
+
 def chosen_by(run: RunFolder) -> dict[str, Any]:
     """Return the measure of a run's best snapshot and its distance; empty if none was measured."""
-    if not list_checkpoints(run.best):
-        return {}
-    state = load_checkpoint(run.best)
-    return {"measure": state["measure"], "distance": state["distance"]}
+    state = load_checkpoint(run.best) if list_checkpoints(run.best) else {}
+    return {name: state[name] for name in ("measure", "distance") if name in state}
 
 
 def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:

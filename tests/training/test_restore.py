@@ -1,0 +1,119 @@
+"""A run made again of an exported model: the same network, for every verb but training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from training import restore as restore_verb
+from training import train, train_encoder
+from training.config.experiment import Experiment
+from training.engine.state import build_generator
+from training.errors import ConfigError, RunError
+from training.export import ExportOptions, export
+from training.files import read_json, write_json
+from training.networks.coupled import generate, latents_of_seeds
+from training.onnx_export import read_metadata
+from training.pretrained.encoder import EncoderRecipe
+from training.restore import restore
+from training.runs.folder import RunFolder, chosen_by, load_average, save_checkpoint
+from training.train_encoder import EncoderFolder, EncoderTrainer
+
+from .conftest import CPU
+
+MakeExperiment = Callable[..., Experiment]
+QUALITY = {"steps": 3, "class_agreement": {"edge": 0.5}}
+TABLES = {  # each with another kind of layer: PReLU, padding, repeated pixels, blocks with skips
+    "digit": {"width": 1 / 128},
+    "digit_mapped": {"width": 1 / 32, "choices": 3},
+    "connected": {"width": 1 / 64},
+    "upsample": {"width": 1 / 4},
+    "modern_32": {"width": 1 / 8},
+}
+
+
+def make_model(experiment: Experiment, folder: Path) -> tuple[RunFolder, Path]:
+    """Return a run whose networks have learned nothing, after three steps, and its exported generator."""
+    run, generator = RunFolder.create(folder / "runs", experiment), build_generator(experiment)
+    latents = torch.randn(64, experiment.latent_dim)
+    for _ in range(3):
+        generator(latents)  # its statistics are no longer those it began with
+    save_checkpoint(run.checkpoints, 3, {"steps_done": 3, "average": generator.state_dict()})
+    write_json(run.quality_file, QUALITY)
+    return run, export(run, ExportOptions(models=folder / "models"))[0]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_restored_run_draws_the_same(make_experiment: MakeExperiment, tmp_path: Path, table: str) -> None:
+    """Its images are those of the run that made the model; what the model says of itself is in the folder."""
+    strided = "digit_strided" if table.startswith("digit") else "upsample"
+    generator = {"table": table, "initialisation": "he", **TABLES[table]}
+    experiment = make_experiment(generator=generator, discriminator={"table": strided})
+    made, file = make_model(experiment, tmp_path)
+    run, report = restore(file, tmp_path / "restored")
+    assert "onnxruntime computes what PyTorch does" in report
+    assert run.experiment() == experiment
+    assert run.quality(3) == QUALITY
+    assert chosen_by(run) == {}
+    description = read_json(run.path / "experiment.json")
+    assert description == {**made.description(), "restored_from": str(file)}
+    latents = latents_of_seeds(experiment.latent_prior, range(20))
+    (was, _), (restored, steps) = load_average(made), load_average(run)
+    assert steps == 3
+    for name, images in generate(was, latents).items():
+        assert images.float().std() > 5
+        assert (images.int() - generate(restored, latents)[name].int()).abs().max() <= 1
+
+
+def test_an_encoder_of_a_restored_run_is_exported(make_experiment: MakeExperiment, tmp_path: Path) -> None:
+    """It is trained without a discriminator, and belongs to the model that was restored."""
+    _, file = make_model(make_experiment(), tmp_path)
+    run, _ = restore(file, tmp_path / "restored")
+    recipe = EncoderRecipe(steps=1, batch_size=4, channels=4, passes=1)
+    with pytest.raises(ConfigError, match=r"recipe.feature_weight = 1.0: .* restored from .* has no discriminator"):
+        EncoderTrainer(run, recipe, CPU.fabric())
+    plain = replace(recipe, feature_weight=0.0)
+    trainer, folder = EncoderTrainer(run, plain, CPU.fabric()), EncoderFolder.open_or_create(run, plain)
+    trainer.step()
+    save_checkpoint(folder.checkpoints, 1, trainer.state_dict())
+    parts = {"edge": {"images": 1, "error": {"mean": 1.0, "quantiles": {"0.5": 1.0}}}}
+    write_json(folder.quality_file, {"steps": 1, "passes": 1, "error_by_passes": [1.0], "domains": parts})
+    encoder, _ = export(run, ExportOptions(models=tmp_path / "models", encoder_of="edge"))
+    assert read_metadata(encoder).kind == "encoder"
+
+
+def test_the_verb_restores_and_training_says_why_not(
+    run_verb: Callable[..., None], make_experiment: MakeExperiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder is printed; a model holds no discriminator to go on with."""
+    _, file = make_model(make_experiment(), tmp_path)
+    run_verb(restore_verb, file, "--runs", tmp_path / "restored")
+    run = tmp_path / "restored" / "00000_tiny"
+    assert f"{run}: onnxruntime computes" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        run_verb(train, run)
+    assert f"{run} was restored from {file}, which has no discriminator" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        run_verb(train_encoder, run, "--recipe.steps", 1)
+    assert "recipe.feature_weight = 1.0" in capsys.readouterr().err
+
+
+def test_what_is_no_generator_is_refused(make_experiment: MakeExperiment, tmp_path: Path) -> None:
+    """Nothing is written for a file of another kind, or whose weights are not those of its experiment."""
+    classifier = Path(__file__).parents[2] / "models/digit_classifier/1/model.onnx"
+    with pytest.raises(ConfigError, match="is a classifier: only a generator is restored"):
+        restore(classifier, tmp_path / "restored")
+    with pytest.raises(RunError, match="does not hold an exported model"):
+        restore(Path(__file__), tmp_path / "restored")
+    _, file = make_model(make_experiment(), tmp_path)
+    model = onnx.load(file)
+    del model.graph.initializer[0]
+    file.write_bytes(model.SerializeToString())
+    with pytest.raises(RunError, match=r"does not hold the weights of its experiment"):
+        restore(file, tmp_path / "restored")
+    assert not list((tmp_path / "restored").glob("*"))
