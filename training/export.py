@@ -132,7 +132,7 @@ def export_encoder(run: RunFolder, domain: str, options: ExportOptions) -> tuple
             experiment={"verb": "train_encoder", "recipe": recipe, "run": run.description()["experiment"]},
             seed=recipe["seed"],
             steps=steps,
-            images_seen=2 * steps * recipe["batch_size"] * len(experiment.domains),
+            images_seen=2 * steps * recipe["batch_size"] * len(encoder.domains),
             commit=description["commit"],
             versions=description["versions"],
         ),

@@ -239,9 +239,8 @@ class EncoderGraph(nn.Module):
 
     def forward(self, images: Tensor, previous: Tensor) -> tuple[Tensor, ...]:
         """Return the latents after one more pass."""
-        name, real = self._domain, from_bytes(images.permute(0, 3, 1, 2), self.encoder.image_range)
-        drawn = self.encoder.reconstruct(name, previous)
-        return (self.encoder.refine({name: real}, {name: drawn}, {name: previous})[name],)
+        real = from_bytes(images.permute(0, 3, 1, 2), self.encoder.image_range)
+        return (self.encoder.improve(self._domain, real, previous),)
 
 
 def make_graph(network: Any, metadata: ModelMetadata) -> Graph:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from pydantic import TypeAdapter
 from torch import Tensor
 from tqdm import tqdm
 
@@ -34,6 +35,7 @@ from training.networks.weights import count_weights
 from training.pretrained.encoder import EncoderLoss, EncoderRecipe, LatentEncoder
 from training.runs.figures import save_sheet
 from training.runs.folder import (
+    RESTORED_FROM,
     MetricsLog,
     RunFolder,
     list_checkpoints,
@@ -46,6 +48,7 @@ from training.runs.folder import (
 from training.runs.recorder import stop_requested
 
 SHEET_ROWS = 16
+RECIPE = TypeAdapter(EncoderRecipe)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,13 @@ class EncoderTrainer:
         generator, self.generator_steps = load_average(run)
         self.encoder = LatentEncoder(generator, experiment, recipe).to(fabric.device)
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
-        self._loss = EncoderLoss(self.encoder, load_discriminator(run).to(fabric.device), recipe)
+        if recipe.feature_weight and RESTORED_FROM in run.description():
+            raise ConfigError(
+                f"recipe.feature_weight = {recipe.feature_weight}: {run.path} was restored from an exported model, "
+                "which has no discriminator: must be 0"
+            )
+        discriminator = load_discriminator(run).to(fabric.device) if recipe.feature_weight else None
+        self._loss = EncoderLoss(self.encoder, discriminator, recipe)
         self.optimiser = torch.optim.Adam(self.encoder.encoder.parameters(), recipe.learning_rate)
         images = {name: images.images for name, images in load_training_sets(run.experiment()).items()}
         self._batches = Batches(experiment, images, {}, fabric)
@@ -149,6 +158,7 @@ def train(trainer: EncoderTrainer, run: RunFolder, folder: EncoderFolder, option
     sheets = {
         domain.name: load_split(domain, "test", experiment.size).images[:: 1000 // SHEET_ROWS][:SHEET_ROWS]
         for domain in experiment.domains
+        if domain.name in trainer.encoder.domains
     }
     with (
         closing(MetricsLog(folder.path, trainer.steps_done)) as log,
@@ -197,7 +207,7 @@ class EncoderFolder:
     @classmethod
     def open_or_create(cls, run: RunFolder, recipe: EncoderRecipe) -> EncoderFolder:
         """Return the folder of a run's encoder. Raises ConfigError if it was started with another recipe."""
-        folder, wanted = cls(run), asdict(recipe)
+        folder, wanted = cls(run), RECIPE.dump_python(recipe, mode="json")
         if folder.recipe_file.is_file():
             started = read_json(folder.recipe_file)["recipe"]
             changed = [name for name in wanted if wanted[name] != started.get(name)]
@@ -220,7 +230,7 @@ def load_encoder(run: RunFolder) -> tuple[LatentEncoder, dict[str, Any], dict[st
     if not folder.quality_file.is_file():
         raise RunError(f"{run.path} has no measured encoder: python -m training.train_encoder {run.path}")
     description, quality = read_json(folder.recipe_file), read_json(folder.quality_file)
-    encoder = LatentEncoder(load_average(run)[0], run.experiment(), EncoderRecipe(**description["recipe"]))
+    encoder = LatentEncoder(load_average(run)[0], run.experiment(), RECIPE.validate_python(description["recipe"]))
     encoder.encoder.load_state_dict(load_checkpoint(folder.checkpoints)["encoder"])
     encoder.passes = quality["passes"]
     return encoder.eval(), description, quality

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -31,17 +33,27 @@ WIDE = {"width": 1 / 32, "initialisation": "he"}  # so that latents show in the 
 
 
 @pytest.fixture(scope="module")
-def run(
+def make_run(
     make_experiment: Callable[..., Experiment],
     make_trainer: Callable[..., Trainer],
     tmp_path_factory: pytest.TempPathFactory,
-) -> RunFolder:
+) -> Callable[..., RunFolder]:
+    """Return what makes a run of one step."""
+
+    def make(**changes: Any) -> RunFolder:
+        experiment = make_experiment(("digit", "edge", "colour"), **changes)
+        run, trainer = RunFolder.create(tmp_path_factory.mktemp("runs"), experiment), make_trainer(experiment)
+        trainer.step()
+        save_checkpoint(run.checkpoints, 1, trainer.state.state_dict())
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def run(make_run: Callable[..., RunFolder]) -> RunFolder:
     """Return a run of one step."""
-    experiment = make_experiment(("digit", "edge", "colour"), generator=WIDE)
-    run, trainer = RunFolder.create(tmp_path_factory.mktemp("runs"), experiment), make_trainer(experiment)
-    trainer.step()
-    save_checkpoint(run.checkpoints, 1, trainer.state.state_dict())
-    return run
+    return make_run(generator=WIDE)
 
 
 def weights(trainer: EncoderTrainer) -> torch.Tensor:
@@ -78,6 +90,19 @@ def test_an_encoder_learns_the_latents_of_generated_images(run: RunFolder) -> No
         assert (found[:, -1] - known).square().mean() < 0.8 * known.square().mean(), name
 
 
+def test_an_encoder_learns_what_a_latent_chooses(make_run: Callable[..., RunFolder]) -> None:
+    """Of generated images it finds the greatest of the first values, which alone counts."""
+    run = make_run(generator=WIDE | {"choices": 4})
+    recipe = EncoderRecipe(steps=150, batch_size=16, channels=8, passes=2, learning_rate=3e-3)
+    trainer = EncoderTrainer(run, recipe, CPU.fabric())
+    for _ in range(recipe.steps):
+        trainer.step()
+    known = latents_of_seeds(trainer.encoder.prior, range(64))
+    found, _ = trainer.encoder.encode("digit", generate(trainer.encoder.generator, known)["digit"])
+    right = found[:, -1, :4].argmax(1) == known[:, :4].argmax(1)
+    assert right.float().mean() > 0.8
+
+
 def test_descent_comes_nearer(run: RunFolder) -> None:
     """Moved latents reconstruct the images better, and those they began with are not changed."""
     encoder = LatentEncoder(load_average(run)[0], run.experiment(), RECIPE)
@@ -95,7 +120,9 @@ def test_descent_comes_nearer(run: RunFolder) -> None:
 @pytest.mark.parametrize("size", [(16, 16), (28, 28), (64, 64), (128, 128)])
 def test_convolutions_end_at_four_pixels_or_less(size: tuple[int, int]) -> None:
     """Images of any size become a few places before the dense layers."""
-    strides = [layer.stride for layer in encoder_architecture(size, 8).layers if layer.operation == "conv"]
+    strides = [
+        layer.stride for layer in encoder_architecture(size, EncoderRecipe()).layers if layer.operation == "conv"
+    ]
     assert 2 <= size[0] / np.prod(strides) <= 4
 
 
@@ -129,6 +156,30 @@ def test_the_verb_trains_measures_and_resumes(
     assert "recipe.passes = 1, and was 3: remove" in capsys.readouterr().err
 
 
+def test_a_pass_tries_the_likeliest_choices(make_run: Callable[..., RunFolder]) -> None:
+    """No pass makes a reconstruction worse, and an image whose choice was not the likeliest is found."""
+    run = make_run(generator=WIDE | {"choices": 4})
+    encoder = LatentEncoder(load_average(run)[0], run.experiment(), RECIPE)
+    known = latents_of_seeds(encoder.prior, range(64))
+    found, errors = encoder.encode("digit", generate(encoder.generator, known)["digit"], passes=3)
+    assert found.shape == (64, 3, encoder.prior.latent_dim)
+    assert (errors.diff(dim=1) <= 1e-4).all()
+    right = found[:, -1, :4].argmax(1) == known[:, :4].argmax(1)
+    assert right.float().mean() > 0.8  # untrained: by reconstruction alone
+
+
+def test_one_domain_alone_is_encoded(run: RunFolder) -> None:
+    """Its images alone are learned from; a domain that is not there is refused by name."""
+    recipe = replace(RECIPE, domains=("edge",), dense=8, dense_layers=3)
+    trainer = EncoderTrainer(run, recipe, CPU.fabric())
+    trainer.step()
+    assert list(trainer.encoder.encoder.stems) == ["edge"]
+    dense = [module for module in trainer.encoder.encoder.modules() if isinstance(module, torch.nn.Linear)]
+    assert [module.out_features for module in dense] == [8, 8, 8, trainer.encoder.prior.latent_dim]
+    with pytest.raises(ConfigError, match=r"recipe.domains = bold: must be of digit, edge, colour"):
+        EncoderTrainer(run, replace(RECIPE, domains=("edge", "bold")), CPU.fabric())
+
+
 def test_an_encoder_belongs_to_the_generator_it_began_with(run: RunFolder) -> None:
     """One whose run has learned on meanwhile would answer with the latents of another generator."""
     trainer = EncoderTrainer(run, RECIPE, CPU.fabric())
@@ -137,8 +188,10 @@ def test_an_encoder_belongs_to_the_generator_it_began_with(run: RunFolder) -> No
         trainer.load_state_dict(state)
 
 
-def test_an_exported_encoder_is_one_pass(run: RunFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("choices", [0, 5])
+def test_an_exported_encoder_is_one_pass(make_run: Callable[..., RunFolder], tmp_path: Path, choices: int) -> None:
     """In onnxruntime each pass refines the latents as PyTorch does, and the file names its generator."""
+    run = make_run(generator=WIDE | {"choices": choices})
     trainer, folder = EncoderTrainer(run, RECIPE, CPU.fabric()), EncoderFolder.open_or_create(run, RECIPE)
     trainer.step()
     save_checkpoint(folder.checkpoints, 1, trainer.state_dict())

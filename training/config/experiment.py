@@ -112,8 +112,10 @@ class Experiment:
                 "generator.equal_heads = true: own layers of grey and of RGB domains cannot be equal; set channels of "
                 "all domains alike, or equal_heads = false"
             )
-        if self.generator.choices > self.latent_dim:
-            raise ValueError(f"generator.choices = {self.generator.choices}: at most latent_dim = {self.latent_dim}")
+        if self.generator.choices >= self.latent_dim:
+            raise ValueError(
+                f"generator.choices = {self.generator.choices}: must be less than latent_dim = {self.latent_dim}"
+            )
         check_couplings(self.couplings, self.generator.own_of(self.architecture("generator")))
         shared_layers = self.discriminator.shared_of(self.architecture("discriminator"))
         check_auxiliary_losses(self.lessons, self.domains, shared_layers, self.discriminator.own_last_layers)

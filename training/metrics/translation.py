@@ -180,6 +180,7 @@ def measure_copies(generated: Prints, training: Prints, test: Prints) -> dict[st
     }
 
 
+MORE = 2  # times as many passes are tried as were trained
 ENOUGH = 1.01  # of the least mean error: the fewest passes within it suffice
 QUANTILES = (0.5, 0.9, 0.99)
 NEAREST_OF = 10_000  # generated pairs
@@ -191,7 +192,8 @@ def measure_encoder(
 ) -> dict[str, Any]:
     """Return every measure of an encoder that the data allow, as JSON; set its passes to the fewest that suffice."""
     tests = RealTests(experiment, classifiers)
-    found = {name: encoder.encode(name, images.images) for name, images in tests.inputs.items()}
+    most = MORE * encoder.passes
+    found = {name: encoder.encode(name, tests.inputs[name].images, most) for name in encoder.domains}
     by_passes = torch.cat([errors for _, errors in found.values()]).mean(0)
     encoder.passes = passes = int((by_passes <= ENOUGH * by_passes.min()).nonzero()[0]) + 1
     generated = generate(encoder.generator, latents_of_seeds(experiment.latent_prior, range(NEAREST_OF)))

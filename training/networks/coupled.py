@@ -33,7 +33,7 @@ class CoupledGenerator(nn.Module):
         choices: int = 0,
     ) -> None:
         super().__init__()
-        self._choices = choices
+        self.choices = choices
         shared, own = architecture.layers[:shared_layers], architecture.layers[shared_layers:]
         image = {"image": next(iter(channels.values()))}  # all domains' alike where every layer is shared
         self.trunk, shape = build(shared, (latent_dim, 1, 1), width, image)
@@ -53,7 +53,7 @@ class CoupledGenerator(nn.Module):
         return images
 
     def _features(self, latent: Tensor) -> Tensor:
-        features: Tensor = self.trunk(choose(latent, self._choices)[:, :, None, None])
+        features: Tensor = self.trunk(choose(latent, self.choices)[:, :, None, None])
         return features
 
 
@@ -61,12 +61,17 @@ def choose(latent: Tensor, choices: int) -> Tensor:
     """Return latents [B, Z] whose first values, `choices` of them, are replaced by a one-hot code of the greatest.
 
     From a continuous latent, images between two clusters are generated, too (Khayatkhoei et al. 2018, section 3).
-    The code is scaled by the square root of its length: its mean square is 1, as a normal prior's.
+    The code is scaled by the square root of its length: its mean square is 1, as a normal prior's. Its gradient is
+    that of the values' softmax (Bengio et al. 2013, section 4: straight-through).
     """
     if not choices:
         return latent
-    chosen = latent[:, :choices].argmax(1, keepdim=True) == torch.arange(choices, device=latent.device)
-    return torch.cat([math.sqrt(choices) * chosen.to(latent.dtype), latent[:, choices:]], 1)
+    values = latent[:, :choices]
+    code = (values.argmax(1, keepdim=True) == torch.arange(choices, device=latent.device)).to(latent.dtype)
+    if latent.requires_grad:
+        soft = values.softmax(1)
+        code = code + (soft - soft.detach())
+    return torch.cat([math.sqrt(choices) * code, latent[:, choices:]], 1)
 
 
 class CoupledEncoder(nn.Module):

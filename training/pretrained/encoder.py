@@ -15,9 +15,12 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
+from service.metadata import Name
 from training.config import Positive, Weight
 from training.config.experiment import Experiment
+from training.errors import ConfigError
 from training.losses.pixels import Images, from_bytes
 from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
 from training.networks.layers import Architecture, Layer
@@ -25,6 +28,7 @@ from training.networks.weights import initialise
 
 SMALLEST = 4  # side of the last convolution's output
 MAX_CHANNELS = 256
+TRIED = 4  # choices of a latent, in each pass
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,14 @@ class EncoderRecipe:
     """Generated and real images of each domain in a step."""
     channels: Positive = 48
     """Channels of the first convolution; each one that halves the sides doubles them, up to 256."""
+    dense: Positive = 512
+    """Values of a dense layer after the convolutions."""
+    dense_layers: Positive = 1
+    """Such layers. To undo a generator's own dense layers takes more than one."""
+    domains: tuple[Name, ...] = ()
+    """Domains whose images are encoded; none for all."""
     passes: Positive = 3
-    """Forward passes that are trained; how many are exported is measured."""
+    """Forward passes that are trained; how many are exported is measured, of up to twice as many."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     """Of Adam; it falls to nothing along half a cosine."""
     latent_weight: Weight = 1.0
@@ -53,13 +63,15 @@ class EncoderRecipe:
     """Fixes weights and batches."""
 
 
-def encoder_architecture(size: tuple[int, int], channels: int) -> Architecture:
-    """Return 3x3 convolutions that halve the sides down to 4 or less, and two dense layers, for images of any size."""
-    layers, side = [Layer("conv", channels, 5, 1, 2, activation="leaky_relu")], max(size)
+def encoder_architecture(size: tuple[int, int], recipe: EncoderRecipe) -> Architecture:
+    """Return 3x3 convolutions that halve the sides down to 4 or less, and dense layers, for images of any size."""
+    channels, side = recipe.channels, max(size)
+    layers = [Layer("conv", channels, 5, 1, 2, activation="leaky_relu")]
     while side > SMALLEST:
         channels, side = min(2 * channels, MAX_CHANNELS), (side + 1) // 2
         layers.append(Layer("conv", channels, 3, 2, "same", activation="leaky_relu"))
-    layers += [Layer("linear", 512, activation="leaky_relu"), Layer("linear", "latent")]
+    layers += [Layer("linear", recipe.dense, activation="leaky_relu")] * recipe.dense_layers
+    layers.append(Layer("linear", "latent"))
     return Architecture("an encoder of images of this size", size, tuple(layers))
 
 
@@ -67,12 +79,19 @@ class LatentEncoder(nn.Module):
     """A coupled encoder and the frozen generator that it inverts."""
 
     def __init__(self, generator: CoupledGenerator, experiment: Experiment, recipe: EncoderRecipe) -> None:
+        """Build the networks. Raises ConfigError if a domain of the recipe is not in the experiment."""
         super().__init__()
+        known = [domain.name for domain in experiment.domains]
+        if unknown := set(recipe.domains) - set(known):
+            raise ConfigError(f"recipe.domains = {', '.join(sorted(unknown))}: must be of {', '.join(known)}")
+        self.domains = [name for name in known if name in recipe.domains or not recipe.domains]
         self.generator = generator.eval().requires_grad_(False)
         self.prior, self.passes = experiment.latent_prior, recipe.passes
         self.image_range = generator.image_range
-        channels = {domain.name: 2 * domain.channels for domain in experiment.domains}  # the image, the reconstruction
-        architecture = encoder_architecture(experiment.size, recipe.channels)
+        channels = {
+            d.name: 2 * d.channels for d in experiment.domains if d.name in self.domains
+        }  # image, reconstruction
+        architecture = encoder_architecture(experiment.size, recipe)
         outputs = {"latent": self.prior.latent_dim}
         self.encoder = CoupledEncoder(architecture, channels, outputs, 1.0, len(architecture.layers) - 1)
         initialise(self.encoder, "he", 0.0, None)
@@ -102,31 +121,67 @@ class LatentEncoder(nn.Module):
         return self.generator.of_domain(domain, latents)
 
     @torch.inference_mode()
-    def encode(self, domain: str, images: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:
+    def encode(self, domain: str, images: Tensor, passes: int | None = None, batch: int = 256) -> tuple[Tensor, Tensor]:
         """Return latents [N, K, Z] and errors [N, K] after each pass, for images uint8 [N, C, H, W] of a domain.
 
         The error is the root of the mean squared difference to the reconstruction, in levels of 0 to 255.
         """
-        device = next(self.encoder.parameters()).device
+        device, (low, high) = next(self.encoder.parameters()).device, self.image_range
         latents, errors = [], []
         for part in images.split(batch):
             real = from_bytes(part.to(device), self.image_range)
-            steps = [step[domain] for step in self.iterates({domain: real})]
-            latents.append(torch.stack([latent for latent, _ in steps], 1).cpu())
-            errors.append(torch.stack([self._error(real, reconstructed) for _, reconstructed in steps], 1).cpu())
+            found = [real.new_zeros(len(real), self.prior.latent_dim)]
+            for _ in range(passes or self.passes):
+                found.append(self.improve(domain, real, found[-1]))
+            latents.append(torch.stack(found[1:], 1).cpu())
+            squares = torch.stack([self._squares(domain, real, latent) for latent in found[1:]], 1)
+            errors.append(squares.sqrt().cpu() * 255 / (high - low))
         return torch.cat(latents), torch.cat(errors)
 
-    def _error(self, real: Tensor, reconstructed: Tensor) -> Tensor:
-        low, high = self.image_range
-        return (real - reconstructed).flatten(1).square().mean(1).sqrt() * 255 / (high - low)
+    def improve(self, domain: str, images: Tensor, latents: Tensor) -> Tensor:
+        """Return the latents [B, Z] of images [B, C, H, W] of a domain after one more pass, as it is exported.
+
+        Where the greatest of the first values alone counts, the likeliest few of them are tried: each is refined once
+        with its choice held, and the latent that reconstructs an image best is taken, that before the pass included.
+        """
+        moved = self._refine_one(domain, images, latents)
+        if not (choices := self.generator.choices):
+            return moved
+        found, least = latents, self._squares(domain, images, latents)
+        for chosen in moved[:, :choices].topk(min(TRIED, choices)).indices.unbind(1):
+            candidate = _hold(moved, chosen, choices)
+            for one in (candidate, _hold(self._refine_one(domain, images, candidate), chosen, choices)):
+                squares = self._squares(domain, images, one)
+                found = torch.where((squares < least)[:, None], one, found)
+                least = torch.minimum(squares, least)
+        return found
+
+    def _refine_one(self, domain: str, images: Tensor, latents: Tensor) -> Tensor:
+        drawn = self.reconstruct(domain, latents)
+        return self.refine({domain: images}, {domain: drawn}, {domain: latents})[domain]
+
+    def _squares(self, domain: str, images: Tensor, latents: Tensor) -> Tensor:
+        """Return the mean squared difference [B] of images to the reconstructions from latents."""
+        return (images - self.reconstruct(domain, latents)).flatten(1).square().mean(1)
+
+
+def _hold(latents: Tensor, chosen: Tensor, choices: int) -> Tensor:
+    """Return latents [B, Z] of which the value `chosen` [B] is the greatest of the first `choices`."""
+    values = latents[:, :choices]
+    raised = values.amax(1, keepdim=True) + 1.0
+    held = chosen[:, None] == torch.arange(choices, device=latents.device)
+    return torch.cat([torch.where(held, raised, values), latents[:, choices:]], 1)
 
 
 class EncoderLoss:
     """The loss of a step, and its parts."""
 
-    def __init__(self, encoder: LatentEncoder, discriminator: CoupledDiscriminator, recipe: EncoderRecipe) -> None:
+    def __init__(
+        self, encoder: LatentEncoder, discriminator: CoupledDiscriminator | None, recipe: EncoderRecipe
+    ) -> None:
+        """Compare features of the discriminator too, if there is one."""
         self._encoder, self._recipe = encoder, recipe
-        self._discriminator = discriminator.eval().requires_grad_(False)
+        self._discriminator = discriminator and discriminator.eval().requires_grad_(False)
         low, high = encoder.image_range
         self._scale = 2.0 / (high - low)
 
@@ -134,13 +189,13 @@ class EncoderLoss:
         """Return the loss of known latents [B, Z] and of real images [B, C, H, W] in the generator's range."""
         with torch.no_grad():
             generated = self._encoder.generator(latents)
-        images = {name: torch.cat([generated[name], real[name]]) for name in real}
+        images = {name: torch.cat([generated[name], real[name]]) for name in self._encoder.domains}
         parts: dict[str, Tensor] = {}
         for step in self._encoder.iterates(images):
             for name, (found, reconstructed) in step.items():
                 known = len(latents)
                 costs = {
-                    "latent": (found[:known] - latents).square().mean(),
+                    "latent": self._latent(found[:known], latents),
                     "pixel": ((reconstructed[known:] - real[name]) * self._scale).square().mean(),
                     "feature": self._feature(name, real[name], reconstructed[known:]),
                     "prior": self._prior(found[known:]),
@@ -149,8 +204,16 @@ class EncoderLoss:
         weighted = (getattr(self._recipe, f"{name}_weight") * part for name, part in parts.items())
         return sum(weighted, latents.new_zeros(())), parts
 
+    def _latent(self, found: Tensor, latents: Tensor) -> Tensor:
+        """Return the squared distance of latents [B, Z]; where the greatest value alone counts, the cross entropy."""
+        choices = self._encoder.generator.choices
+        distance = (found - latents)[:, choices:].square().mean()
+        if not choices:
+            return distance
+        return distance + cross_entropy(found[:, :choices], latents[:, :choices].argmax(1))
+
     def _feature(self, domain: str, real: Tensor, reconstructed: Tensor) -> Tensor:
-        if not self._recipe.feature_weight:
+        if not self._discriminator:
             return reconstructed.new_zeros(())
         with torch.no_grad():
             wanted = self._discriminator.features({domain: real})[domain]
@@ -159,7 +222,8 @@ class EncoderLoss:
 
     def _prior(self, latents: Tensor) -> Tensor:
         variance = 1.0 if self._encoder.prior.distribution == "normal" else 1 / 3
-        return (latents.square().mean(1) / variance - 1).square().mean()
+        values = latents[:, self._encoder.generator.choices :]
+        return (values.square().mean(1) / variance - 1).square().mean()
 
 
 def descend(

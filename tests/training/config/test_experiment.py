@@ -115,7 +115,7 @@ def test_an_experiment_survives_its_run_folder() -> None:
             {"domains": [DIGIT, COLOUR], "generator": {"equal_heads": True}},
             ["generator.equal_heads = true", "grey and of RGB"],
         ),
-        ({"generator": {"choices": 101}}, ["generator.choices = 101", "at most latent_dim = 100"]),
+        ({"generator": {"choices": 100}}, ["generator.choices = 100", "must be less than latent_dim = 100"]),
         ({"generator": {"optimiser": "lion"}}, ["generator.optimiser = 'lion'", "adam, sgd, rmsprop"]),
         ({"generator": {"clip_gradients": -1}}, ["generator.clip_gradients = -1", "greater than 0"]),
         ({"discriminator": {"shared_layers": 5}}, ["discriminator.shared_layers = 5", "has 4 layers"]),

@@ -122,6 +122,16 @@ def test_the_greatest_of_the_first_values_chooses() -> None:
     assert choose(latents, 0) is latents
 
 
+def test_a_choice_is_learned_as_by_a_softmax() -> None:
+    """The value of the code that images want more of rises, that of the greatest too: its own share of the softmax."""
+    latents = torch.tensor([[0.1, 3.0, -2.0, 0.5]], requires_grad=True)
+    code = choose(latents, 3)
+    assert torch.equal(code.detach(), choose(latents.detach(), 3))
+    (gradient,) = torch.autograd.grad(code[0, 0], latents)
+    soft = torch.autograd.grad(3**0.5 * latents[:, :3].softmax(1)[0, 0], latents)[0]
+    torch.testing.assert_close(gradient, soft)
+
+
 def test_a_generator_draws_by_what_is_chosen(make_experiment: MakeExperiment) -> None:
     """Images change with the choice, and not with the values that lost."""
     generator = build_generator(make_experiment(generator={"choices": 4})).eval()
