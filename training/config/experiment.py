@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import json
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -194,6 +195,8 @@ def _errors_in(path: Path) -> Iterator[None]:
         yield
     except (OSError, tomllib.TOMLDecodeError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: lists or tables lie in one another too deeply, and no field needs that") from None
 
 
 def _find_base(base: object, chain: tuple[Path, ...]) -> Path | None:
@@ -259,9 +262,9 @@ def parse_kept(values: Mapping[str, object]) -> Experiment:
 
 
 def parse_experiment(values: object) -> Experiment:
-    """Build an experiment of plain values. Raises ConfigError."""
+    """Build an experiment of plain values, as TOML and JSON have; none is converted. Raises ConfigError."""
     try:
-        return EXPERIMENT.validate_python(values)
+        return EXPERIMENT.validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise ConfigError("; ".join([describe_errors(error), *_remedies(error)])) from error
 

@@ -115,6 +115,9 @@ def test_an_experiment_survives_its_run_folder() -> None:
             {"domains": [DIGIT, COLOUR], "generator": {"equal_heads": True}},
             ["generator.equal_heads = true", "grey and of RGB"],
         ),
+        ({"seed": True}, ["seed = True", "valid integer"]),
+        ({"steps": "100"}, ["steps = '100'", "valid integer"]),
+        ({"steps": 100.5}, ["steps = 100.5", "valid integer"]),
         ({"generator": {"choices": 100}}, ["generator.choices = 100", "must be less than latent_dim = 100"]),
         ({"generator": {"optimiser": "lion"}}, ["generator.optimiser = 'lion'", "adam, sgd, rmsprop"]),
         ({"generator": {"clip_gradients": -1}}, ["generator.clip_gradients = -1", "greater than 0"]),
@@ -254,6 +257,14 @@ def test_another_encoding_is_named(tmp_path: Path, encoding: str, message: str) 
     file = tmp_path / "a.toml"
     file.write_bytes('name = "a"\ndata_license = "für alle"\n'.encode(encoding))
     with pytest.raises(ConfigError, match=rf"a\.toml: {message}"):
+        load_experiment(file)
+
+
+def test_a_recipe_without_end_of_nesting_is_named(tmp_path: Path) -> None:
+    """It is an error like another, not a stack of calls."""
+    file = tmp_path / "a.toml"
+    file.write_text("steps = " + 20_000 * "[")
+    with pytest.raises(ConfigError, match=r"a\.toml: lists or tables lie in one another too deeply"):
         load_experiment(file)
 
 
