@@ -134,7 +134,7 @@ class LatentEncoder(nn.Module):
             for _ in range(passes or self.passes):
                 found.append(self.improve(domain, real, found[-1]))
             latents.append(torch.stack(found[1:], 1).cpu())
-            squares = torch.stack([self._squares(domain, real, latent) for latent in found[1:]], 1)
+            squares = torch.stack([_squares(real, self.reconstruct(domain, latent)) for latent in found[1:]], 1)
             errors.append(squares.sqrt().cpu() * 255 / (high - low))
         return torch.cat(latents), torch.cat(errors)
 
@@ -144,25 +144,30 @@ class LatentEncoder(nn.Module):
         Where the greatest of the first values alone counts, the likeliest few of them are tried: each is refined once
         with its choice held, and the latent that reconstructs an image best is taken, that before the pass included.
         """
-        moved = self._refine_one(domain, images, latents)
+        drawn = self.reconstruct(domain, latents)
+        moved = self._refine_one(domain, images, drawn, latents)
         if not (choices := self.generator.choices):
             return moved
-        found, least = latents, self._squares(domain, images, latents)
-        for chosen in moved[:, :choices].topk(min(TRIED, choices)).indices.unbind(1):
-            candidate = _hold(moved, chosen, choices)
-            for one in (candidate, _hold(self._refine_one(domain, images, candidate), chosen, choices)):
-                squares = self._squares(domain, images, one)
-                found = torch.where((squares < least)[:, None], one, found)
-                least = torch.minimum(squares, least)
-        return found
+        likeliest = moved[:, :choices].topk(min(TRIED, choices)).indices  # [B, T]
+        chosen, times = likeliest.flatten(), likeliest.shape[1]
+        given = images.repeat_interleave(times, 0)
+        held = _hold(moved.repeat_interleave(times, 0), chosen, choices)  # [B * T, Z]
+        held_drawn = self.reconstruct(domain, held)
+        refined = _hold(self._refine_one(domain, given, held_drawn, held), chosen, choices)
+        refined_drawn = self.reconstruct(domain, refined)
+        tried = [(images, drawn, latents), (given, held_drawn, held), (given, refined_drawn, refined)]
+        rows = [images.shape[0], -1]
+        squares = torch.cat([_squares(*pair).unflatten(0, rows) for *pair, _ in tried], 1)
+        found = torch.cat([one.unflatten(0, rows) for *_, one in tried], 1)  # [B, 1 + 2T, Z]
+        return found[torch.arange(len(found)), squares.argmin(1)]
 
-    def _refine_one(self, domain: str, images: Tensor, latents: Tensor) -> Tensor:
-        drawn = self.reconstruct(domain, latents)
+    def _refine_one(self, domain: str, images: Tensor, drawn: Tensor, latents: Tensor) -> Tensor:
         return self.refine({domain: images}, {domain: drawn}, {domain: latents})[domain]
 
-    def _squares(self, domain: str, images: Tensor, latents: Tensor) -> Tensor:
-        """Return the mean squared difference [B] of images to the reconstructions from latents."""
-        return (images - self.reconstruct(domain, latents)).flatten(1).square().mean(1)
+
+def _squares(images: Tensor, reconstructed: Tensor) -> Tensor:
+    """Return the mean squared difference [B] of images and reconstructions, [B, C, H, W]."""
+    return (images - reconstructed).flatten(1).square().mean(1)
 
 
 def _hold(latents: Tensor, chosen: Tensor, choices: int) -> Tensor:
