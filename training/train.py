@@ -206,8 +206,8 @@ def run(trainer: Trainer, record: Recorder) -> None:
                 bar.set_postfix(record.write_metrics(), refresh=False)
             if last or done % experiment.sample_every == 0 or record.preview_is_due():
                 record.save_sheet()
-            if last or done % experiment.measure_every == 0:
-                record.measure()
+            if (last or done % experiment.measure_every == 0) and (measured := record.measure()):
+                bar.write(measured)
             if last or stop() or done % experiment.checkpoint_every == 0:
                 record.save_checkpoint()
             if stop():

@@ -98,17 +98,23 @@ class Recorder:
             sheet = save_sheet(preview(self._trainer), self._folder.samples / f"step_{steps:08d}.png")
             self._log.write_picture(steps, sheet)
 
-    def measure(self) -> None:
-        """Measure the EMA generator, and keep it if it is the best so far; no random numbers are used."""
-        if self._log and self._measure:
-            state = self._trainer.state
-            values = measure_snapshot(self._trainer, self._measure)
-            distance = values[self._measure.name]
-            if distance < self._best:
-                self._best = distance
-                average = state.ema_generator.state_dict()
-                save_best(self._folder, state.steps_done, average, self._measure.name, distance)
-            self._log.write(state.steps_done, values)
+    def measure(self) -> str:
+        """Measure the EMA generator, keep it if it is the best so far, and return the distance in words.
+
+        No random numbers are used. The words are empty where snapshots are not measured.
+        """
+        if not (self._log and self._measure):
+            return ""
+        state = self._trainer.state
+        values = measure_snapshot(self._trainer, self._measure)
+        distance, before = values[self._measure.name], self._best
+        if distance < before:
+            self._best = distance
+            average = state.ema_generator.state_dict()
+            save_best(self._folder, state.steps_done, average, self._measure.name, distance)
+        self._log.write(state.steps_done, values)
+        found = "the best" if distance < before else f"the best was {before:.4g}"
+        return f"step {state.steps_done:,}: {self._measure.name} {distance:.4g}, {found}"
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint. Raises DivergedError."""

@@ -108,16 +108,22 @@ def test_any_measure_may_choose(make_experiment: MakeExperiment, make_trainer: M
     trainer = make_trainer(make_experiment())
     run = RunFolder.create(tmp_path, trainer.experiment)
 
-    def record(name: str, distances: list[float]) -> None:
+    def record(name: str, distances: list[float]) -> list[str]:
         values = iter(distances)
         measure = SnapshotMeasure(name, 2, {domain: lambda _: next(values) for domain in ("digit", "edge")})
         taken = Recorder(run, trainer, Watch(measure=measure))
+        said = []
         for _ in range(len(distances) // 2):
             trainer.step()
-            taken.measure()
+            said.append(taken.measure())
         taken.close()
+        return said
 
-    record("near", [4.0, 6.0, 1.0, 3.0, 8.0, 9.0])
+    assert record("near", [4.0, 6.0, 1.0, 3.0, 8.0, 9.0]) == [
+        "step 1: near 5, the best",
+        "step 2: near 2, the best",
+        "step 3: near 8.5, the best was 2",
+    ]
     assert (chosen_by(run), snapshot_step(run)) == ({"measure": "near", "distance": 2.0}, 2)
     record("near", [2.0, 2.0])  # not less than before
     assert snapshot_step(run) == 2
