@@ -84,13 +84,12 @@ class LatentEncoder(nn.Module):
         known = [domain.name for domain in experiment.domains]
         if unknown := set(recipe.domains) - set(known):
             raise ConfigError(f"recipe.domains = {', '.join(sorted(unknown))}: must be of {', '.join(known)}")
-        self.domains = [name for name in known if name in recipe.domains or not recipe.domains]
+        own = [domain for domain in experiment.domains if domain.name in recipe.domains or not recipe.domains]
+        self.domains = [domain.name for domain in own]
         self.generator = generator.eval().requires_grad_(False)
         self.prior, self.passes = experiment.latent_prior, recipe.passes
         self.image_range = generator.image_range
-        channels = {
-            d.name: 2 * d.channels for d in experiment.domains if d.name in self.domains
-        }  # image, reconstruction
+        channels = {domain.name: 2 * domain.channels for domain in own}  # of the image and its reconstruction
         architecture = encoder_architecture(experiment.size, recipe)
         outputs = {"latent": self.prior.latent_dim}
         self.encoder = CoupledEncoder(architecture, channels, outputs, 1.0, len(architecture.layers) - 1)
@@ -156,7 +155,7 @@ class LatentEncoder(nn.Module):
         refined = _hold(self._refine_one(domain, given, held_drawn, held), chosen, choices)
         refined_drawn = self.reconstruct(domain, refined)
         tried = [(images, drawn, latents), (given, held_drawn, held), (given, refined_drawn, refined)]
-        rows = [images.shape[0], -1]
+        rows = [len(images), -1]
         squares = torch.cat([_squares(*pair).unflatten(0, rows) for *pair, _ in tried], 1)
         found = torch.cat([one.unflatten(0, rows) for *_, one in tried], 1)  # [B, 1 + 2T, Z]
         return found[torch.arange(len(found)), squares.argmin(1)]
