@@ -24,7 +24,7 @@ from training.errors import ConfigError
 from training.files import expecting, write_json
 from training.networks.coupled import CoupledGenerator
 from training.onnx_export import LINEAR, prove, read_metadata
-from training.runs.folder import RESTORED_FROM, RunFolder, save_restored
+from training.runs.folder import RESTORED_FROM, RunFolder, save_checkpoint
 
 NORM = "BatchNormalization"
 OPERATIONS = {*LINEAR, NORM, "PRelu"}  # of the graph
@@ -34,7 +34,7 @@ WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, *NORMS, nn.PReLU)  # of th
 
 @dataclass(frozen=True)
 class RestoreOptions:
-    """Where the run folder is made."""
+    """The folder of runs."""
 
     runs: Path = Path("runs")
     """Folder that the numbered run folder is made in."""
@@ -64,7 +64,7 @@ def restore(file: Path, runs: Path) -> tuple[RunFolder, str]:
     report = prove(generator, metadata, file)
     description = {"commit": made.commit, "versions": made.versions, RESTORED_FROM: str(file)}
     run = RunFolder.create(runs, experiment, {"experiment": made.experiment, **description})
-    save_restored(run, made.steps, generator.state_dict())
+    save_checkpoint(run.checkpoints, made.steps, {"steps_done": made.steps, "average": generator.state_dict()})
     write_json(run.quality_file, metadata.quality)
     return run, report
 

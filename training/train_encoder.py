@@ -74,8 +74,8 @@ def main(target: Path, arguments: list[str]) -> None:
     """Train the encoder of a run to its last step, and measure it on the whole test sets."""
     options = parse(EncoderOptions(), arguments)
     run = RunFolder.open(target)
+    trainer = EncoderTrainer(run, options.recipe, options.machine.fabric())  # checks the recipe before it is kept
     folder = EncoderFolder.open_or_create(run, options.recipe)
-    trainer = EncoderTrainer(run, options.recipe, options.machine.fabric())
     parameters = count_weights(trainer.encoder.encoder)
     print(f"encoder of {run.path.name}: {options.recipe.steps} steps, {parameters:,} parameters; {folder.path}")
     try:

@@ -21,7 +21,7 @@ from training.networks.coupled import generate, latents_of_seeds
 from training.onnx_export import read_metadata
 from training.pretrained.encoder import EncoderRecipe
 from training.restore import restore
-from training.runs.folder import RunFolder, chosen_by, load_average, save_checkpoint
+from training.runs.folder import RunFolder, chosen_by, find_run, load_average, save_checkpoint
 from training.train_encoder import EncoderFolder, EncoderTrainer
 
 from .conftest import CPU
@@ -101,6 +101,8 @@ def test_the_verb_restores_and_training_says_why_not(
     with pytest.raises(SystemExit, match="2"):
         run_verb(train_encoder, run, "--recipe.steps", 1)
     assert "recipe.feature_weight = 1.0" in capsys.readouterr().err
+    assert not (run / "encoder").exists()  # so that the remedy works
+    assert find_run(tmp_path / "restored", RunFolder.open(run).experiment()) is None
 
 
 def test_what_is_no_generator_is_refused(make_experiment: MakeExperiment, tmp_path: Path) -> None:

@@ -143,25 +143,25 @@ class LatentEncoder(nn.Module):
         Where the greatest of the first values alone counts, the likeliest few of them are tried: each is refined once
         with its choice held, and the latent that reconstructs an image best is taken, that before the pass included.
         """
-        drawn = self.reconstruct(domain, latents)
-        moved = self._refine_one(domain, images, drawn, latents)
+        reconstructed = self.reconstruct(domain, latents)
+        moved = self._refine_one(domain, images, reconstructed, latents)
         if not (choices := self.generator.choices):
             return moved
         likeliest = moved[:, :choices].topk(min(TRIED, choices)).indices  # [B, T]
         chosen, times = likeliest.flatten(), likeliest.shape[1]
         given = images.repeat_interleave(times, 0)
         held = _hold(moved.repeat_interleave(times, 0), chosen, choices)  # [B * T, Z]
-        held_drawn = self.reconstruct(domain, held)
-        refined = _hold(self._refine_one(domain, given, held_drawn, held), chosen, choices)
-        refined_drawn = self.reconstruct(domain, refined)
-        tried = [(images, drawn, latents), (given, held_drawn, held), (given, refined_drawn, refined)]
+        held_images = self.reconstruct(domain, held)
+        refined = _hold(self._refine_one(domain, given, held_images, held), chosen, choices)
+        refined_images = self.reconstruct(domain, refined)
+        tried = [(images, reconstructed, latents), (given, held_images, held), (given, refined_images, refined)]
         rows = [len(images), -1]
         squares = torch.cat([_squares(*pair).unflatten(0, rows) for *pair, _ in tried], 1)
         found = torch.cat([one.unflatten(0, rows) for *_, one in tried], 1)  # [B, 1 + 2T, Z]
         return found[torch.arange(len(found)), squares.argmin(1)]
 
-    def _refine_one(self, domain: str, images: Tensor, drawn: Tensor, latents: Tensor) -> Tensor:
-        return self.refine({domain: images}, {domain: drawn}, {domain: latents})[domain]
+    def _refine_one(self, domain: str, images: Tensor, reconstructed: Tensor, latents: Tensor) -> Tensor:
+        return self.refine({domain: images}, {domain: reconstructed}, {domain: latents})[domain]
 
 
 def _squares(images: Tensor, reconstructed: Tensor) -> Tensor:

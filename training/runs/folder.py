@@ -137,12 +137,13 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def find_run(runs: Path, experiment: Experiment) -> RunFolder | None:
-    """Return the run of this experiment with the most steps, of equals the last, if there is one."""
+    """Return the run of this experiment with the most steps, of equals the last, if there is one; none restored."""
     found = []
     for path in sorted(runs.glob("*_*")):
         with suppress(RunError, ConfigError):  # runs of earlier versions may be unreadable
             run = RunFolder.open(path)
-            found += [run] if run.experiment() == experiment else []
+            restored = RESTORED_FROM in run.description()  # it cannot go on
+            found += [run] if run.experiment() == experiment and not restored else []
     return max(reversed(found), key=lambda run: last_step(run.checkpoints), default=None)
 
 
@@ -216,7 +217,7 @@ def load_average(run: RunFolder, snapshot: Snapshot = "best") -> tuple[CoupledGe
 
 
 def load_discriminator(run: RunFolder) -> CoupledDiscriminator:
-    """Return the discriminator of a run's last checkpoint. Raises RunError if there is none, as if it was restored."""
+    """Return the discriminator of a run's last checkpoint. Raises RunError if there is none."""
     discriminator = build_discriminator(run.experiment())
     discriminator.load_state_dict(load_checkpoint(run.checkpoints)["discriminator"])
     return discriminator.eval()
@@ -241,16 +242,12 @@ def save_best(run: RunFolder, step: int, average: dict[str, Any], measure: str, 
         old.unlink()
 
 
-def save_restored(run: RunFolder, step: int, average: dict[str, Any]) -> None:
-    """Write the averaged generator of a run that was restored."""
-    run.best.mkdir()
-    save_checkpoint(run.best, step, {"steps_done": step, "average": average})
-
-
 def chosen_by(run: RunFolder) -> dict[str, Any]:
     """Return the measure of a run's best snapshot and its distance; empty if none was measured."""
-    state = load_checkpoint(run.best) if list_checkpoints(run.best) else {}
-    return {name: state[name] for name in ("measure", "distance") if name in state}
+    if not list_checkpoints(run.best):
+        return {}
+    state = load_checkpoint(run.best)
+    return {"measure": state["measure"], "distance": state["distance"]}
 
 
 def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:
