@@ -13,7 +13,7 @@ from service.metadata import CLASSES
 from service.settings import Settings
 from tests.conftest import describe_model
 from training.networks.coupled import AdaptedClassifier, CoupledDiscriminator
-from training.onnx_export import prove, write_onnx
+from training.onnx_export import make_graph, prove, write_onnx
 from training.zoo import DISCRIMINATORS
 
 
@@ -27,7 +27,7 @@ def test_an_exported_classifier_is_served(tiny_model: Callable[..., Path], model
     file = models_dir / "reader" / "1" / "model.onnx"
     file.parent.mkdir(parents=True)
     write_onnx(classifier, metadata, file)
-    prove(classifier, metadata, file)
+    prove(make_graph(classifier, metadata), file)
     tiny_model(name="tiny")
     registry = create_app(Settings(models_dir=models_dir, threads=1, processes=1)).state.registry
     assert registry.errors == []

@@ -24,7 +24,7 @@ from training.errors import ConfigError, ExportError, RunError
 from training.export import ExportOptions, export, export_classifier
 from training.files import write_json
 from training.networks.coupled import AdaptedClassifier
-from training.onnx_export import prove
+from training.onnx_export import make_graph, prove
 from training.pretrained.classifier import Classifier, accuracy, classifier_file, load_recorded, save_classifier
 from training.runs.folder import RunFolder, load_adapted, save_checkpoint
 
@@ -108,7 +108,7 @@ def test_a_classifier_that_reads_otherwise_is_refused(adapted: RunFolder, tmp_pa
     known = load_adapted(adapted)[0]["known"]
     other = AdaptedClassifier(known.discriminator, "known", (0.0, 1.0), known.classes).eval()
     with pytest.raises(ExportError, match=r"classes, batch 1: values differ by up to 0\.\d+"):
-        prove(other, metadata, file)
+        prove(make_graph(other, metadata), file)
 
 
 def test_what_has_no_classifier_is_refused(

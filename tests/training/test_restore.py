@@ -10,12 +10,13 @@ import onnx
 import pytest
 import torch
 
+from service.metadata import graph_digest
 from training import restore as restore_verb
 from training import train, train_encoder
 from training.config.experiment import Experiment
 from training.engine.state import build_generator
 from training.errors import ConfigError, RunError
-from training.export import ExportOptions, export
+from training.export import ExportOptions, export, export_again
 from training.files import read_json, write_json
 from training.networks.coupled import generate, latents_of_seeds
 from training.onnx_export import read_metadata
@@ -85,6 +86,16 @@ def test_an_encoder_of_a_restored_run_is_exported(make_experiment: MakeExperimen
     write_json(folder.quality_file, {"steps": 1, "passes": 1, "error_by_passes": [1.0], "domains": parts})
     encoder, _ = export(run, ExportOptions(models=tmp_path / "models", encoder_of="edge"))
     assert read_metadata(encoder).kind == "encoder"
+    models = ExportOptions(models=tmp_path / "models")
+    newest, _ = export_again(file, models)  # of the same graph, so of the same digest
+    again, report = export_again(encoder, models)
+    assert again.parent.name == "2"
+    assert report.startswith(f"onnxruntime computes what {encoder} does at batches")
+    assert read_metadata(again).goes_with == (graph_digest(newest.read_bytes()),)
+    for version in (file, newest):
+        version.unlink()
+    with pytest.raises(RunError, match="does not hold the generator of graph digest"):
+        export_again(encoder, models)
 
 
 def test_the_verb_restores_and_training_says_why_not(
