@@ -46,8 +46,8 @@ def rewrite(model: onnx.ModelProto) -> None:
         graph = model.graph
         rewriting = rewriter(model)
         nodes = [new for node in graph.node for new in rewriting.rewrite(node)]
-        used = {name for node in nodes for name in node.input}
-        values = [value for value in rewriting.stored.values() if value.name in used]
+        unused = rewriting.readers.keys() - {name for node in nodes for name in node.input}
+        values = [value for value in rewriting.stored.values() if value.name not in unused]
         for field, entries in ((graph.node, nodes), (graph.initializer, values), (graph.value_info, [])):
             del field[:]
             field.extend(entries)
@@ -78,6 +78,8 @@ class Rewriter:
         for node in model.graph.node:
             for name in node.input:
                 self.readers[name].append(node)
+        for output in model.graph.output:
+            self.readers[output.name].append(onnx.NodeProto())  # what calls the graph reads it, too
 
     def rewrite(self, node: onnx.NodeProto) -> Nodes:
         """Yield what takes the place of a node."""
@@ -173,7 +175,7 @@ class Tiler(Rewriter):
         if len(after) != 1 or after[0].op_type not in POINTWISE:
             return False
         last = self.readers[after[0].output[0]]
-        return bool(last) and all(reader.output[0] in self._sides for reader in last)
+        return bool(last) and all({*reader.output} & self._sides.keys() for reader in last)
 
     def _tile(self, node: onnx.NodeProto) -> Nodes:
         """Yield a convolution that draws tiles, of a map or of its phases, and the node that lays them out."""

@@ -137,7 +137,13 @@ def read_before(network: Network) -> None:
     network.outputs.append(network.layer("Tanh", "map", output="also"))
 
 
-@pytest.mark.parametrize("change", [read_twice, read_before])
+def put_out(network: Network) -> None:
+    """Make it an output, beside another one."""
+    network.outputs.append("bent")
+    network.outputs.append(network.layer("Tanh", "image", output="also"))
+
+
+@pytest.mark.parametrize("change", [read_twice, read_before, put_out])
 def test_a_map_that_others_read_is_laid_out(change: Any) -> None:
     """What is drawn of it is tiled all the same."""
     network = Network(6)
