@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 from tests.running import Service, services
 
@@ -22,6 +22,7 @@ Pixels = NDArray[np.uint8]
 MODELS = Path(__file__).parents[2] / "models"
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 SWITCHES += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+PATIENCE_MS = 20_000  # beside other tests a page may take seconds
 MODEL = "digit_edge_negative"
 DOMAINS = ("digit", "edge", "negative")
 
@@ -36,6 +37,7 @@ def browser() -> Iterator[Browser]:
     """Return a running Chromium; without one, the tests are skipped."""
     if (program := shutil.which("chromium")) is None:
         pytest.skip("no chromium is installed")
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=program, args=SWITCHES)
 
@@ -59,7 +61,7 @@ class Visitor:
         """Open the studio in a context of its own, and wait until it shows pairs."""
         chosen: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
         context = self.browser.new_context(**(chosen | options), accept_downloads=True)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(PATIENCE_MS)
         if init:
             context.add_init_script(init)
         page = context.new_page()
