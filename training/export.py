@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,11 @@ from training.errors import ConfigError, RunError
 from training.files import write_whole, writing
 from training.onnx_export import (
     SPREADS,
-    ExportedGraph,
     Graph,
     Port,
     describe_domain,
     direction_pairs,
+    exported_graph,
     make_graph,
     prove,
     read_metadata,
@@ -207,7 +207,7 @@ def export_again(file: Path, options: ExportOptions) -> tuple[Path, str]:
 
     def fill(aside: Path) -> tuple[str, str]:
         save_onnx(model, written, aside)
-        graph = replace(make_graph(nn.Identity(), written), network=ExportedGraph(file))
+        graph = exported_graph(file, written)
         return prove(graph, aside, computed_by=str(file)), triton_config(written.name, graph)
 
     return place(written, options.models, fill)

@@ -12,7 +12,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,16 +166,14 @@ def prove(graph: Graph, file: Path, computed_by: str = "PyTorch") -> str:
     Raises ExportError if any value differs by more than rounding explains: bytes by more than 1, probabilities by
     more than 0.0001, latents by more than 0.01.
     """
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    exported = ExportedGraph(file, graph.inputs, graph.outputs)
     differing, total, greatest = 0, 0, 0.0
     for batch in PROOF_BATCHES:
         examples = graph.examples(batch)
         with torch.inference_mode():
-            expected = graph.network(*examples)
-        inputs = {port.name: values.numpy() for port, values in zip(graph.inputs, examples, strict=True)}
-        found = session.run([output.name for output in graph.outputs], inputs)
+            expected, found = graph.network(*examples), exported(*examples)
         for output, wanted, got in zip(graph.outputs, expected, found, strict=True):
-            difference = (wanted.double() - torch.from_numpy(got).double()).abs()
+            difference = (wanted.double() - got.double()).abs()
             most = float(difference.max())
             if not most <= graph.tolerance:  # which NaN is not, either
                 raise ExportError(f"{output.name}, batch {batch}: values differ by up to {most:.4g}")
@@ -261,15 +259,15 @@ class EncoderGraph(nn.Module):
 class ExportedGraph(nn.Module):
     """An exported file: the inputs of its graph -> a tuple of its outputs."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
         super().__init__()
         self._session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        self._inputs, self._outputs = ([port.name for port in ports] for ports in (inputs, outputs))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs in onnxruntime."""
-        names = [port.name for port in self._session.get_inputs()]
-        values = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-        return tuple(map(torch.from_numpy, self._session.run(None, values)))
+        values = {name: tensor.numpy() for name, tensor in zip(self._inputs, inputs, strict=True)}
+        return tuple(map(torch.from_numpy, self._session.run(self._outputs, values)))
 
 
 def make_graph(network: Any, metadata: ModelMetadata) -> Graph:
@@ -285,6 +283,12 @@ def make_graph(network: Any, metadata: ModelMetadata) -> Graph:
         return Graph(ClassifierGraph(network).eval(), metadata, images, (classes,), tolerance=1e-4)
     encoder = EncoderGraph(network, metadata.domains[0].name)
     return Graph(encoder.eval(), metadata, (*images, previous), (latent,), tolerance=1e-2)
+
+
+def exported_graph(file: Path, metadata: ModelMetadata) -> Graph:
+    """Return the graph of an exported file, computed by onnxruntime."""
+    graph = make_graph(nn.Identity(), metadata)  # its ports; the network is in the file
+    return replace(graph, network=ExportedGraph(file, graph.inputs, graph.outputs))
 
 
 def _prior(metadata: ModelMetadata) -> Prior:
@@ -362,10 +366,8 @@ def direction_pairs(metadata: ModelMetadata, file: Path, seed: int) -> Images:
 
 def _generate(metadata: ModelMetadata, file: Path, latents: NDArray[np.float32]) -> Images:
     """Generate the pairs of latents [B, Z] by an exported generator: {domain: uint8 [B, C, H, W]}."""
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    names = [domain.name for domain in metadata.domains]
-    images = session.run(names, {LATENT: latents})
-    return {name: torch.from_numpy(batch).permute(0, 3, 1, 2) for name, batch in zip(names, images, strict=True)}
+    images = exported_graph(file, metadata).network(torch.from_numpy(latents))
+    return {d.name: batch.permute(0, 3, 1, 2) for d, batch in zip(metadata.domains, images, strict=True)}
 
 
 def write_card(file: Path, metadata: ModelMetadata) -> str:

@@ -1,10 +1,10 @@
 """An exported graph in a form that onnxruntime computes faster; it computes the same values, but for rounding.
 
 Normalisations become part of the convolutions before them. onnxruntime computes a convolution for blocks of 16 output
-channels, so one that draws a grey image does 16 times its work; in tiles, it draws b x b pixels at each place, as many
-output channels, by a kernel of k + b - 1 and a stride of b (sub-pixel convolution: Shi et al. 2016, section 2.2). Where
-tiled layers alone read a map that a transposed convolution doubled, its four phases, the pixels of even and odd rows
-and columns, stay apart: a 2x2 convolution computes each, and none is laid out.
+channels, so one with a grey image as output does 16 times its work; in tiles, it computes b x b pixels at each place,
+as many output channels, by a kernel of k + b - 1 and a stride of b (sub-pixel convolution: Shi et al. 2016, section
+2.2). If only tiled layers read a map that a transposed convolution doubled, its four phases, the pixels of even and odd
+rows and columns, stay channels of their own: a 2x2 convolution computes each.
 
 Axes of weights: O out, C in, K a kernel's side.
 """
@@ -156,7 +156,7 @@ class Tiler(Rewriter):
             yield node
 
     def _side(self, node: onnx.NodeProto, sizes: Mapping[str, tuple[int, int]]) -> int | None:
-        """Return the side of the tiles that a node can draw, if it is a convolution with few output channels."""
+        """Return the side of a node's tiles, if it is a convolution with few output channels."""
         if node.op_type != "Conv" or node.input[1] not in self.stored or node.output[0] not in sizes:
             return None
         out, _, kernel, wide = self.stored[node.input[1]].dims
@@ -166,7 +166,7 @@ class Tiler(Rewriter):
         return next(fits, None)
 
     def _stays_apart(self, node: onnx.NodeProto) -> bool:
-        """Return whether a node doubles a map which tiled layers alone read, through one pointwise function."""
+        """Return whether a node doubles a map that only tiled layers read, through one pointwise function."""
         if node.op_type != "ConvTranspose" or node.input[1] not in self.stored:
             return False
         if self.stored[node.input[1]].dims[2:] != [4, 4] or not states(node, pads=[1] * 4, strides=[2, 2]):
@@ -178,7 +178,7 @@ class Tiler(Rewriter):
         return bool(last) and all({*reader.output} & self._sides.keys() for reader in last)
 
     def _tile(self, node: onnx.NodeProto) -> Nodes:
-        """Yield a convolution that draws tiles, of a map or of its phases, and the node that lays them out."""
+        """Yield a convolution that computes tiles, of a map or its phases, and the node that makes an image of them."""
         (source, weights, *bias), name, side = node.input, node.output[0], self._sides[node.output[0]]
         pad, stride, tiled = attributes(node)["pads"][0], side, tile_weights(self.array(weights), side)
         if source in self._phases:
@@ -210,7 +210,7 @@ class Tiler(Rewriter):
 
 
 def tile_weights(weights: Weights, side: int) -> Weights:
-    """Return the weights [O side**2, C, K + side - 1, K + side - 1] that draw tiles as [O, C, K, K] draw pixels."""
+    """Return the weights [O side**2, C, K + side - 1, K + side - 1] of tiles, of those of pixels, [O, C, K, K]."""
     out, channels, kernel, _ = weights.shape
     tiled = np.zeros((out, side, side, channels, kernel + side - 1, kernel + side - 1), weights.dtype)
     for row in range(side):

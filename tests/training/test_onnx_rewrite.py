@@ -114,7 +114,7 @@ def test_other_layers_stay_as_they_are(size: int, out: int, attributes: dict[str
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7])
 @pytest.mark.parametrize("pointwise", ["LeakyRelu", "PRelu"])
 def test_the_phases_of_a_doubled_map_stay_apart(pointwise: str, kernel: int) -> None:
-    """Where tiled layers alone read it, of whatever kernel, also with a normalisation between."""
+    """If only tiled layers read it, whatever their kernel is; a normalisation may come between."""
     network = Network(6)
     network.double("x", CHANNELS)
     norm = [network.weights(CHANNELS) for _ in range(3)]
@@ -145,7 +145,7 @@ def put_out(network: Network) -> None:
 
 @pytest.mark.parametrize("change", [read_twice, read_before, put_out])
 def test_a_map_that_others_read_is_laid_out(change: Any) -> None:
-    """What is drawn of it is tiled all the same."""
+    """The layers that read it are still tiled."""
     network = Network(6)
     network.layer("LeakyRelu", network.double("x", CHANNELS), output="bent")
     network.draw("bent")
