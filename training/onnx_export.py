@@ -42,13 +42,12 @@ from training.errors import ExportError
 from training.files import expecting, write_whole
 from training.losses.pixels import Images, from_bytes, to_bytes
 from training.networks.coupled import AdaptedClassifier, CoupledGenerator, latents_of_seeds
-from training.onnx_rewrite import rewrite, store_halves
+from training.onnx_rewrite import LINEAR, rewrite, store_halves
 from training.pretrained.classifier import Classifier
 from training.pretrained.encoder import LatentEncoder
 from training.runs.figures import save_sheet
 
 PROOF_BATCHES = (1, 2, 7, 64)
-LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 SPREADS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # of a sheet
 DIGITS = 7  # of a value in the metadata
 NEGLIGIBLE = 1e-6  # of the strongest direction: what changes features less is rounding

@@ -27,6 +27,7 @@ Nodes = Iterator[onnx.NodeProto]
 BLOCK = 16  # output channels that are computed together
 SIDES = (4, 2)  # of a tile, the first that fits
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of a doubled map: first rows, first columns
+LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 POINTWISE = ("LeakyRelu", "PRelu", "Relu")
 LARGE = 4096  # values, from which on weights are worth a cast
 EPSILON = 1e-5  # of a normalisation that states none

@@ -134,6 +134,8 @@ def prepare(
     images = {name: kept.images for name, kept in sets.items()}
     moved = check_images(run, sets) if run else ""
     trainer = Trainer(experiment, images, fabric, load_loss_networks(experiment), labels)
+    if (start := experiment.generator.start) and not (run and last_step(run.checkpoints)):
+        trainer.state.start_from(Path(start))
     measure, reason = choose_measure(experiment, sets, classifiers, trainer.processes.device)
     print_once(trainer, describe(trainer, images))
     print_once(trainer, f"snapshots: {measure.name}" if measure else f"snapshots are not measured: {reason}")

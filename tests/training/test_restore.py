@@ -1,4 +1,4 @@
-"""A run made again of an exported model: the same network, for every verb but training."""
+"""The weights of an exported generator: a run made again for every verb but training, and the start of a new run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from service.metadata import graph_digest
 from training import restore as restore_verb
 from training import train, train_encoder
 from training.config.experiment import Experiment
-from training.engine.state import build_generator
+from training.engine.state import State, build_generator
+from training.engine.trainer import Trainer
 from training.errors import ConfigError, RunError
 from training.export import ExportOptions, export, export_again
 from training.files import read_json, write_json
+from training.losses.pixels import to_bytes
 from training.networks.coupled import generate, latents_of_seeds
 from training.onnx_export import read_metadata
 from training.pretrained.encoder import EncoderRecipe
@@ -42,7 +44,7 @@ def make_model(experiment: Experiment, folder: Path) -> tuple[RunFolder, Path]:
     """Return a run whose networks have learned nothing, after three steps, and its exported generator."""
     run, generator = RunFolder.create(folder / "runs", experiment), build_generator(experiment)
     latents = torch.randn(64, experiment.latent_dim)
-    for _ in range(3):
+    for _ in range(30):
         generator(latents)  # its statistics are no longer those it began with
     save_checkpoint(run.checkpoints, 3, {"steps_done": 3, "average": generator.state_dict()})
     write_json(run.quality_file, QUALITY)
@@ -130,3 +132,74 @@ def test_what_is_no_generator_is_refused(make_experiment: MakeExperiment, tmp_pa
     with pytest.raises(RunError, match=r"does not hold the weights of its experiment"):
         restore(file, tmp_path / "restored")
     assert not list((tmp_path / "restored").glob("*"))
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_training_starts_from_the_weights_of_a_file(
+    make_experiment: MakeExperiment, tmp_path: Path, table: str
+) -> None:
+    """The EMA draws what the file does, and the network that learns nearly so, by the statistics of a batch.
+
+    A normalisation without weights, as `digit` has, cannot hold others than the statistics of the images.
+    """
+    strided = "digit_strided" if table.startswith("digit") else "upsample"
+    generator = {"table": table, "initialisation": "he", **TABLES[table]}
+    experiment = make_experiment(generator=generator, discriminator={"table": strided})
+    made, file = make_model(experiment, tmp_path)
+    state = State(experiment, CPU.fabric())
+    state.start_from(file)
+    latents = latents_of_seeds(experiment.latent_prior, range(1000))
+    wanted, drawn = generate(load_average(made)[0], latents), generate(state.ema_generator, latents)
+    learning = state.generator.train()(latents)
+    for name, images in wanted.items():
+        differences = (images.int() - drawn[name].int()).abs().float()
+        assert differences.max() <= 1 or (table == "digit" and differences.mean() < 0.2 * images.float().std())
+        learned = to_bytes(learning[name], experiment.image_range).float()
+        assert (images.float() - learned).abs().mean() < 0.2 * images.float().std()
+
+
+def test_the_discriminator_learns_alone_at_first(
+    make_experiment: MakeExperiment, make_trainer: Callable[..., Trainer]
+) -> None:
+    """The generator waits, with all of its updates, until the discriminator has had its steps."""
+    experiment = make_experiment(generator={"updates": 2}, discriminator={"alone": 2})
+    trainer = make_trainer(experiment)
+
+    def weights() -> list[torch.Tensor]:
+        networks = (trainer.state.discriminator, trainer.state.generator, trainer.state.ema_generator)
+        return [torch.cat([weight.flatten() for weight in network.parameters()]) for network in networks]
+
+    for alone in (True, True, False):
+        before = weights()
+        trainer.step()
+        changed = [bool((was != now).any()) for was, now in zip(before, weights(), strict=True)]
+        assert changed == [True, not alone, not alone]
+
+
+def test_a_start_that_does_not_fit_is_named(make_experiment: MakeExperiment, tmp_path: Path) -> None:
+    """The error has the file and what must be the model's: other shapes, fewer domains, no file at all."""
+    _, file = make_model(make_experiment(["digit", "edge", "negative"]), tmp_path)
+    for other in (make_experiment(["digit", "edge"]), make_experiment(["digit", "edge", "negative"], latent_dim=9)):
+        with pytest.raises(RunError, match=r"does not hold weights of this recipe's generator: .* latent_dim and the"):
+            State(other, CPU.fabric()).start_from(file)
+    with pytest.raises(ConfigError, match=r"generator.start = 'missing.onnx': there is no such file, seen from /"):
+        State(make_experiment(), CPU.fabric()).start_from(Path("missing.onnx"))
+
+
+def test_a_resumed_run_needs_its_start_no_more(
+    run_verb: Callable[..., None], write_experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new run begins with the file's weights; one that has a checkpoint goes on from that, without the file."""
+    runs = ("--runs", tmp_path / "runs")
+    run_verb(train, write_experiment, *runs, "--steps", 1)
+    write_json(tmp_path / "runs/00000_tiny/quality.json", QUALITY | {"steps": 1})
+    file, _ = export(RunFolder.open(tmp_path / "runs/00000_tiny"), ExportOptions(models=tmp_path / "models"))
+    start = ("--generator.start", file, "--discriminator.alone", 9)
+    run_verb(train, write_experiment, *runs, *start, "--steps", 2)
+    latents = torch.randn(8, 8)
+    first, second = (load_average(RunFolder.open(tmp_path / "runs" / name))[0] for name in ("00000_tiny", "00001_tiny"))
+    for name, images in generate(first, latents).items():
+        assert (images.int() - generate(second, latents)[name].int()).abs().max() <= 1
+    file.unlink()
+    run_verb(train, tmp_path / "runs/00001_tiny")
+    assert "done: " in capsys.readouterr().out

@@ -61,6 +61,8 @@ class GeneratorConfig(NetworkConfig):
     """Name of the architecture."""
     equal_heads: bool = False
     """Start the domains' own layers from equal weights, so that the images of a pair are equal at first."""
+    start: str | None = None
+    """File of an exported generator of the same layers, whose weights a new run starts from; a path seen from here."""
     updates: Positive = 1
     """Number of updates in a step."""
     ema: Decay = 0.999
@@ -149,6 +151,8 @@ class DiscriminatorConfig(CoupledEncoderConfig):
     """Name of the architecture."""
     updates: Positive = 1
     """Number of updates in a step."""
+    alone: Annotated[int, Field(ge=0)] = 0
+    """First steps in which it learns alone, as a generator that starts from exported weights is ahead of it."""
     real_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
     """Label of real images, in losses that have labels; below 1 is one-sided smoothing (Salimans et al. 2016)."""
     fake_label: Annotated[float, Field(ge=0, lt=0.5)] = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +14,14 @@ from torch import Tensor, nn
 from training.config.experiment import Experiment
 from training.config.networks import NetworkConfig
 from training.engine.machine import Processes, share_statistics
+from training.errors import ConfigError
 from training.losses.adversarial import AdversarialLoss, adversarial_loss
 from training.losses.pixels import Images
-from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator
+from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator, latents_of_seeds
 from training.networks.weights import EMA, OPTIMISERS, initialise, is_finite
+from training.pretrained.generator import load_exported, settle_norms
 
+SETTLED = 2048  # latents by which the normalisations of a loaded generator are settled
 WeightedLosses = Mapping[str, tuple[float, Tensor]]  # by name: the weight, and the loss itself
 
 
@@ -46,6 +50,19 @@ class State:
         loss = adversarial_loss(experiment.loss, config.real_label, config.fake_label)
         self.logits = LogitStatistics([domain.name for domain in experiment.domains], loss, self._processes)
 
+    def start_from(self, file: Path) -> None:
+        """Load the generator's weights, and its EMA's, from an exported file.
+
+        Raises ConfigError if there is no such file, RunError if its weights do not fit.
+        """
+        if not file.is_file():
+            raise ConfigError(f"generator.start = {str(file)!r}: there is no such file, seen from {Path.cwd()}")
+        fields = "table, width, shared_layers, choices of [generator], latent_dim and the domains' channels"
+        load_exported(self.generator, file, "weights of this recipe's generator", f"{fields} must be the model's")
+        latents = latents_of_seeds(self._experiment.latent_prior, range(SETTLED))
+        settle_norms(self.generator, latents.to(self._processes.device))
+        self._emas["average"].network.load_state_dict(self.generator.state_dict())
+
     def begin_step(self) -> None:
         """Set the learning rates: halved every `halve_every` steps, falling linearly over the last share."""
         steps, halve_every = self._experiment.steps, self._experiment.halve_every
@@ -55,10 +72,16 @@ class State:
             learner.set_rate(share * 0.5**halvings)
 
     def end_step(self) -> None:
-        """Count the step and update the EMAs."""
+        """Count the step and update the EMAs of the networks that have learned."""
+        waits = {"average"} if self.discriminator_is_alone else set()
         self.steps_done += 1
-        for ema in self._emas.values():
-            ema.update(self.steps_done)
+        for name in self._emas.keys() - waits:
+            self._emas[name].update(self.steps_done)
+
+    @property
+    def discriminator_is_alone(self) -> bool:
+        """Whether the generator waits in the next step."""
+        return self.steps_done < self._experiment.discriminator.alone
 
     @property
     def share_done(self) -> float:

@@ -58,18 +58,19 @@ class Trainer:
     def step(self) -> None:
         """Update the discriminator, then the generator, each `updates` times, on a batch of each domain.
 
-        The generator's first update uses the same batch as the discriminator's last.
+        The generator's first update uses the same batch as the discriminator's last. In the first steps the
+        discriminator may learn alone.
         """
+        alone = self.state.discriminator_is_alone
         self._batches.begin(self.state.steps_done)
         self.state.begin_step()
         for turns_left in reversed(range(self.experiment.discriminator.updates)):
             real = self._batches.real()
             augmented = self._augment(real, self.state.steps_done)
-            generated = self._generate(with_graph=not turns_left)
+            generated = self._generate(with_graph=not (turns_left or alone))
             self._update_discriminator(augmented, {name: batch.detach() for name, batch in generated.images.items()})
-        self._update_generator(augmented, replace(generated, real=real))
-        for _ in range(self.experiment.generator.updates - 1):
-            self._update_generator(augmented, replace(self._generate(), real=real))
+        for turn in range(0 if alone else self.experiment.generator.updates):
+            self._update_generator(augmented, replace(self._generate() if turn else generated, real=real))
         self.state.end_step()
 
     def _generate(self, with_graph: bool = True) -> GeneratedBatch:

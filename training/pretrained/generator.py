@@ -1,0 +1,111 @@
+"""The weights of an exported generator, loaded into a network of the same layers. Axes: B batch, Z latent, C, H, W."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx.numpy_helper import to_array
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from training.files import expecting
+from training.networks.coupled import CoupledGenerator
+from training.onnx_rewrite import LINEAR, PHASES, Rewrite, doubling_weights, phase_weights, tile_weights, undo
+
+NORM = "BatchNormalization"
+OPERATIONS = {*LINEAR, NORM, "PRelu"}  # of the graph
+WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, _BatchNorm, nn.PReLU)  # of the network
+
+
+@torch.no_grad()
+def load_exported(
+    generator: CoupledGenerator, file: Path, what: str = "the weights of its experiment", remedy: str = ""
+) -> None:
+    """Load the weights of an exported generator, whose operations are in the order of its modules.
+
+    What export rewrote is undone: a normalisation that was folded into the operation before it adds a bias alone.
+    Raises RunError, naming what was expected and the remedy, if the file has other operations, or weights of other
+    shapes.
+    """
+    with expecting(what, file, remedy):
+        graph, bias = onnx.load(file).graph, torch.zeros(1)
+        stored = {entry.name: torch.tensor(to_array(entry)) for entry in graph.initializer}
+        nodes = deque(node for node in graph.node if node.op_type in OPERATIONS)
+        for module in (module for module in generator.modules() if isinstance(module, WEIGHTED)):
+            if isinstance(module, _BatchNorm) and not (nodes and nodes[0].op_type == NORM):
+                _fill(module, [torch.ones(1), torch.zeros(1), -bias, torch.ones(1) - module.eps])
+                continue
+            values = _values(module, nodes, stored)
+            if not isinstance(module, _BatchNorm | nn.PReLU) and module.bias is None:
+                bias = values.pop() if len(values) > 1 else torch.zeros(1)
+            _fill(module, values)
+        if nodes:
+            raise ValueError(f"{len(nodes)} operations are left over")
+
+
+def _values(module: nn.Module, nodes: deque[onnx.NodeProto], stored: Mapping[str, Tensor]) -> list[Tensor]:
+    """Take the nodes of a module; return its weights and the rest, as they were before the graph was rewritten."""
+    node = nodes.popleft()
+    weights, *rest = (stored[name] for name in node.input[1:])
+    if isinstance(module, nn.ConvTranspose2d) and node.op_type == "Conv":
+        phases = [weights, *(stored[nodes.popleft().input[1]] for _ in PHASES[1:])]
+        return [_undo(doubling_weights, torch.stack(phases), module), *rest]
+    if isinstance(module, nn.Conv2d) and weights.shape != module.weight.shape:
+        tile = len(weights) // module.out_channels
+        side, pad = math.isqrt(tile), module.kernel_size[0] // 2
+
+        def made(plain: NDArray[Any]) -> NDArray[Any]:
+            tiled = tile_weights(plain, side)
+            return phase_weights(tiled, pad) if weights.shape[1] > module.in_channels else tiled
+
+        return [_undo(made, weights, module), *(one[::tile] for one in rest)]
+    return [weights, *rest]
+
+
+def _undo(made: Rewrite, values: Tensor, module: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    return torch.from_numpy(undo(made, values.numpy(), tuple(module.weight.shape)))
+
+
+def _fill(module: nn.Module, values: list[Tensor]) -> None:
+    """Set weight and bias of a module, and a normalisation's mean and variance; one value stands for all."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    own = [getattr(module, name, None) for name in names]
+    for weights, stored in zip(own, values, strict=False):
+        if weights is not None:  # as of a normalisation without weights
+            weights.copy_(stored.flatten().expand(weights.numel()).reshape(weights.shape))
+
+
+@torch.no_grad()
+def settle_norms(generator: CoupledGenerator, latents: Tensor) -> None:
+    """Set each normalisation's statistics to those of its input over latents [B, Z], without changing what it computes.
+
+    A file that holds normalisations folded into other operations has no statistics of its own: loaded, they are right
+    where a network computes, and wrong where it learns, which normalises over the batch.
+    """
+
+    def settle(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        assert isinstance(norm, _BatchNorm)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        others = [axis for axis in range(inputs[0].ndim) if axis != 1]
+        variance, mean = torch.var_mean(inputs[0], others, correction=0)
+        if norm.affine:
+            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+            norm.bias.add_(scale * (mean - norm.running_mean))
+            norm.weight.copy_(scale * (variance + norm.eps).sqrt())
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+
+    hooks = [norm.register_forward_pre_hook(settle) for norm in generator.modules() if isinstance(norm, _BatchNorm)]
+    was_training = generator.training
+    generator.eval()(latents)
+    generator.train(was_training)
+    for hook in hooks:
+        hook.remove()
