@@ -54,6 +54,7 @@ LAYOUTS = {
         {"regular": (32, 32), "italic": (32, 32)},
         {"label": "cCkKoOsSuUvVwWxXzZabdefg", "family": ("Serif", "Sans", "Mono", "Slab")},
     ),
+    "printed_digits": Layout({"image": (28, 28)}, {"family": ("Serif", "Sans", "Mono", "Slab")}),
     "drawn_faces": Layout(dict.fromkeys(("plain", "glasses", "blond"), (64, 64, 3))),
     "flwrlabs/celeba": Layout(
         {"image": (218, 178, 3)},
