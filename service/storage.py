@@ -4,36 +4,65 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 from uuid import uuid4
 
+from service.errors import StartError
 from service.generation.shards import METADATA
 
 PART = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # what a run is writing, or was when it was killed
 KEEP_PART_S = 86_400  # without a change; no run writes one part for so long
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")  # of a URL that lacks a slash
+
+
+class StorageError(StartError):
+    """The URL is wrong, or its store cannot be read or written."""
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """Raise StorageError, one line with a remedy, for whatever a store's library raises."""
+    try:
+        yield
+    except Exception as error:  # each has its own
+        missing = isinstance(error, ImportError)
+        remedy = "check the address, credentials, network and free space; the same command goes on"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split()):.500}"
+        raise StorageError(f"{reason}; {'install fsspec and the package it names' if missing else remedy}") from error
 
 
 class Storage:
-    """Files and folders by name, in a folder or at a URL that `fsspec` knows; those with their names are whole."""
+    """Files and folders by name, in a folder or at a URL that `fsspec` knows; those with their names are whole.
+
+    All methods raise StorageError for a URL, and OSError for a folder.
+    """
 
     def __init__(self, url: str) -> None:
-        """`url` is of a folder, or has a scheme. Raises ImportError without fsspec, or the package of the scheme."""
+        """`url` is of a folder, or has a scheme. Raises StorageError for a URL that is wrong or that fsspec rejects."""
         self._fs: Any = None  # of a URL
+        if typo := SCHEME.match(url):
+            raise StorageError(f"it is no URL; write {typo[1]}://…, or ./{typo[1]}:/… for a folder of this name")
         if url.startswith("file://"):
-            url = unquote(url.removeprefix("file://"))
+            host, slash, path = url.removeprefix("file://").partition("/")
+            if host not in ("", "localhost") or not slash:
+                raise StorageError(f"{host!r} is read as a host, allowed is localhost; write file:///… or a folder")
+            url = unquote(f"/{path}")
         self.path = str(Path(url).absolute())
         if "://" in url:
-            import fsspec
+            with _store_errors():
+                import fsspec
 
-            self._fs, self.path = fsspec.core.url_to_fs(url)
+                self._fs, self.path = fsspec.core.url_to_fs(url)
         self._folder = Path(self.path)  # without a file system
 
     def names(self) -> set[str]:
@@ -41,19 +70,23 @@ class Storage:
         if self._fs is None:
             there = self._folder.iterdir() if self._folder.is_dir() else ()
             return {path.name for path in there if not path.name.startswith(".")}
-        self._fs.invalidate_cache()
-        paths = [str(one).removeprefix(self.path).strip("/") for one in self._fs.find(self.path)]
+        with _store_errors():
+            self._fs.invalidate_cache()
+            paths = [str(one).removeprefix(self.path).strip("/") for one in self._fs.find(self.path)]
         return {name for path in paths if "/" not in (name := path.removesuffix(f"/{METADATA}"))}
 
     def read(self, name: str) -> bytes:
         """Return a file."""
-        return bytes(self._fs.cat_file(f"{self.path}/{name}")) if self._fs else (self._folder / name).read_bytes()
+        if self._fs is None:
+            return (self._folder / name).read_bytes()
+        with _store_errors():
+            return bytes(self._fs.cat_file(f"{self.path}/{name}"))
 
     def digest(self, name: str) -> str:
         """Return the digest of a file or folder."""
         if self._fs is None:
             return _digest(self._folder / name)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, _store_errors():
             self._fs.get(f"{self.path}/{name}", str(part := Path(folder, name)), recursive=True)
             return _digest(part)
 
@@ -69,9 +102,10 @@ class Storage:
             write(part := Path(folder, name))
             for file in sorted(_files(part), key=lambda file: file.name == METADATA):
                 target = f"{self.path}/{file.relative_to(folder)}"
-                if target.startswith("/"):  # a file system's: buckets have no folders
-                    self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-                self._fs.put_file(str(file), target)
+                with _store_errors():
+                    if target.startswith("/"):  # a file system's: buckets have no folders
+                        self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+                    self._fs.put_file(str(file), target)
             return _digest(part)
 
     def _put_locally(self, name: str, write: Callable[[Path], object]) -> str:
@@ -79,6 +113,8 @@ class Storage:
         part = self._folder / f".{name}.{uuid4().hex}.part"
         try:
             write(part)
+            with ThreadPoolExecutor(32) as pool:  # one after the other, a thousand files take seconds
+                list(pool.map(_flush, _files(part)))
             digest = _digest(part)
             try:
                 part.replace(self._folder / name)
@@ -101,6 +137,12 @@ class Storage:
 def _files(path: Path) -> list[Path]:
     """Return a file itself, or the files of a folder by name."""
     return sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+def _flush(path: Path) -> None:
+    """Write a file to the disk, so that it is whole after a power failure, too."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def _remove(path: Path) -> None:

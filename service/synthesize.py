@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import cached_property
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -34,7 +35,7 @@ from service.generation.spec import Filters, GenerationSpec
 from service.latents import MAX_SEED, MIN_TRUNCATION
 from service.metadata import describe_errors
 from service.settings import available_cpus
-from service.storage import Storage
+from service.storage import Storage, StorageError
 
 MANIFEST, CARD = "manifest.json", "README.md"
 Row = dict[str, Any]  # `number` of a shard to make; `name`, `digest` and `pairs` of one that is made
@@ -79,7 +80,7 @@ class Synthesis(BaseSettings):
     """Pairs of a shard."""
     shards: Annotated[str, Field(pattern="^[1-9][0-9]*/[1-9][0-9]*$")] = "1/1"
     """Part of the shards to make here: 3/10 is the third of ten."""
-    domains: list[str] | None = None
+    domains: Annotated[list[str], Field(min_length=1)] | None = None
     """Domains, in this order; otherwise all."""
     truncation: float | None = Field(default=None, ge=MIN_TRUNCATION, allow_inf_nan=False)
     """Bound on every value of a latent."""
@@ -142,15 +143,11 @@ class ShardWriter:
 
     @cached_property
     def storage(self) -> Storage:
-        """Storage of the shards. Raises SynthesisError for a URL that nothing installed knows."""
-        try:
-            return Storage(self.synthesis.to)
-        except (ImportError, ValueError) as error:
-            remedy = "install fsspec and the package it names"
-            raise SynthesisError(f"--to {self.synthesis.to}: {error}; {remedy}") from error
+        """Storage of the shards. Raises StorageError for a URL that nothing installed knows."""
+        return Storage(self.synthesis.to)
 
     def __call__(self, row: Row) -> Row:
-        """Make a shard."""
+        """Make a shard. Raises StorageError and OSError if it cannot be written."""
         wanted, name = self.synthesis, self.synthesis.name(row["number"])
         shard = ShardSpec(self.spec, wanted.seeds(row["number"]), "png")
         digest = self.storage.put(name, lambda path: FORMATS[wanted.format].write(shard, path))
@@ -179,6 +176,11 @@ def synthesize(synthesis: Synthesis) -> None:
     """
     try:
         _synthesize(synthesis)
+    except StorageError as error:
+        raise SynthesisError(f"--to {synthesis.to}: {error}") from error
+    except BrokenProcessPool as error:
+        why = "a process was killed, perhaps for want of memory; take fewer; the same command goes on"
+        raise SynthesisError(f"--processes {synthesis.processes}: {why}") from error
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         remedy = "choose a place that can be written and has room; the same command goes on"
@@ -189,9 +191,9 @@ def _synthesize(synthesis: Synthesis) -> None:
     _require_packages(synthesis)
     writer = ShardWriter(synthesis)
     own, storage, plan = synthesis.own, writer.storage, _plan(writer)
-    _check_plan(storage, plan, synthesis)
+    digests = _check_shards(storage, _check_plan(storage, plan, synthesis))
     storage.remove_old_parts()
-    there, digests = storage.names(), dict[str, str]()
+    there = storage.names()
     missing = [number for number in own if synthesis.name(number) not in there]
     make_shards = _run_on_ray if synthesis.engine == "ray" else _run_locally
     total, left = (sum(len(synthesis.seeds(number)) for number in numbers) for numbers in (own, missing))
@@ -200,11 +202,12 @@ def _synthesize(synthesis: Synthesis) -> None:
             digests[made["name"]] = made["digest"]
             bar.update(made["pairs"])
     names = [synthesis.name(number) for number in synthesis.numbers]
-    if storage.names().issuperset(names):
+    if (there := storage.names()).issuperset(names):
         shards = [{"name": name, "digest": digests.get(name) or storage.digest(name)} for name in names]
         _write_manifest(storage, plan | {"shards": shards})
-        card = _write_card(plan, FORMATS[synthesis.format].data_files)
-        storage.put(CARD, lambda path: path.write_text(card, "utf-8"))
+        if CARD not in there:  # one that is there may have notes of its owner's
+            card = _write_card(plan, FORMATS[synthesis.format].data_files)
+            storage.put(CARD, lambda path: path.write_text(card, "utf-8"))
 
 
 def _require_packages(wanted: Synthesis) -> None:
@@ -215,7 +218,9 @@ def _require_packages(wanted: Synthesis) -> None:
             try:
                 importlib.import_module(module)
             except ImportError as error:
-                raise SynthesisError(f"{option} {choice} needs: pip install 'cogan[{extra}]' ({error})") from error
+                raise SynthesisError(
+                    f"{option} {choice} needs, in a checkout: pip install -e '.[cpu,{extra}]' ({error})"
+                ) from error
 
 
 def _plan(writer: ShardWriter) -> dict[str, Any]:
@@ -239,24 +244,47 @@ def _plan(writer: ShardWriter) -> dict[str, Any]:
     }
 
 
-def _check_plan(storage: Storage, plan: dict[str, Any], synthesis: Synthesis) -> None:
-    """Write the plan, or compare it with the one of the shards that are there. Raises SynthesisError."""
+def _check_plan(storage: Storage, plan: dict[str, Any], synthesis: Synthesis) -> dict[str, str]:
+    """Write the plan, or compare it with the one that is there; return the digests of shards that it records.
+
+    Raises SynthesisError for files that this command has not made, and for a plan of other pairs.
+    """
     if MANIFEST not in (there := storage.names()):
-        if unknown := next((name for name in map(synthesis.name, synthesis.numbers) if name in there), None):
+        if unknown := next((name for name in (CARD, *map(synthesis.name, synthesis.numbers)) if name in there), None):
+            remedy = f"choose another place, or move {unknown} to one"
             raise SynthesisError(
-                f"{storage.path} has {unknown} and no {MANIFEST}, so that nobody knows its pairs; choose another place"
+                f"{storage.path} has {unknown} and no {MANIFEST}, so this command did not make it; {remedy}"
             )
         _write_manifest(storage, plan)
-        return
+        return {}
     try:
         found = json.loads(storage.read(MANIFEST))
         if not isinstance(found, dict):
             raise ValueError("it is no JSON object")
-    except (ValueError, IsADirectoryError) as error:
+        if lacking := [name for name in plan if name not in found]:
+            raise ValueError(f"it has no {lacking[0]!r}, so another program or release wrote it")
+        recorded = {shard["name"]: shard["digest"] for shard in found.get("shards", ())}
+    except (ValueError, TypeError, KeyError, IsADirectoryError) as error:
         remedy = "choose another place, or remove it with its shards"
         raise SynthesisError(f"{storage.path}/{MANIFEST} is no manifest of shards ({error}); {remedy}") from error
-    if other := [f"{name} {found.get(name)!r:.80}" for name in plan if found.get(name) != plan[name]]:
-        raise SynthesisError(f"{storage.path} has shards of other pairs: {', '.join(other)}; choose another place")
+    if other := [f"{name} {found[name]!r:.80}" for name in plan if found[name] != plan[name]]:
+        remedy = "choose another place, or remove it with its shards, if there are any"
+        raise SynthesisError(f"{storage.path}/{MANIFEST} is of other pairs: {', '.join(other)}; {remedy}")
+    return recorded
+
+
+def _check_shards(storage: Storage, recorded: dict[str, str]) -> dict[str, str]:
+    """Return the digests of the recorded shards that are there. Raises SynthesisError if any has changed."""
+    digests = {name: storage.digest(name) for name in sorted(storage.names() & recorded.keys())}
+    changed = [
+        f"{name} (recorded {recorded[name]}, found {digest})"
+        for name, digest in digests.items()
+        if digest != recorded[name]
+    ]
+    if changed:
+        remedy = "remove what is damaged; the same command makes it again"
+        raise SynthesisError(f"{storage.path} has damaged shards: {', '.join(changed)}; {remedy}")
+    return digests
 
 
 def _write_manifest(storage: Storage, content: dict[str, Any]) -> None:
@@ -314,12 +342,14 @@ def _run_on_ray(writer: ShardWriter, rows: list[Row]) -> Iterable[Row]:
 def _write_card(plan: dict[str, Any], data_files: str) -> str:
     """Return the card of a data set: licence, size and files for machines, and what it is for people."""
     model, domains = plan["model"], plan["domains"]
-    found = LICENSE.search(plan["data_license"])
+    named = [LICENSE.findall(part) or [None] for part in plan["data_license"].split(";")]  # of each source's data
+    found, *others = {one for part in named for one in part}
+    terms = f"cc-{found[0].lower()}-{found[1]}" if found and not others else "other"
     size = next((name for most, name in SIZES.items() if plan["pairs"] < most), "n>10M")
     front = [
         f"pretty_name: Pairs of {model['name']}",
-        f"license: cc-{found[1].lower()}-{found[2]}" if found else "license: other",
-        *([] if found else [f"license_name: {json.dumps(plan['data_license'])}"]),
+        f"license: {terms}",
+        *([f"license_name: {json.dumps(plan['data_license'])}"] if terms == "other" else []),
         "tags: [synthetic, coupled-gan]",
         f"size_categories: [{size}]",
         f"configs: [{{config_name: default, data_files: {json.dumps(data_files)}}}]",

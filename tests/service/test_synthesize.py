@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -31,7 +33,7 @@ def make(tiny_model: MakeModel, models_dir: Path, tmp_path: Path) -> Callable[..
     tiny_model(("digit",), name="reader", kind="classifier", goes_with=("tiny",))
 
     def make(to: str = "pairs", **options: object) -> dict[str, bytes]:
-        place = to if not to or "://" in to else str(tmp_path / to)
+        place = to if not to or ":/" in to else str(tmp_path / to)
         fields = {"model": "tiny", "to": place, "models": models_dir} | SMALL | options
         synthesize(Synthesis.model_validate(fields))
         return files(tmp_path / to)
@@ -197,10 +199,141 @@ def test_shards_of_other_pairs_are_left_alone(make: Callable[..., dict[str, byte
     assert make() == before
 
 
-def test_a_file_url_is_a_folder(make: Callable[..., dict[str, bytes]], tmp_path: Path) -> None:
+def test_a_plan_without_shards_is_not_called_shards(make: Callable[..., dict[str, bytes]], tmp_path: Path) -> None:
+    """A part may have none of few shards; the error names its manifest, and that it can be removed."""
+    assert list(make(pairs=2, shards="3/3")) == ["manifest.json"]
+    with pytest.raises(SynthesisError, match=r"/manifest\.json is of other pairs: pairs 2; .+ or remove it"):
+        make(pairs=3)
+    (tmp_path / "pairs" / "manifest.json").unlink()
+    assert "README.md" in make(pairs=3)
+
+
+def test_notes_on_a_card_stay(make: Callable[..., dict[str, bytes]], tmp_path: Path) -> None:
+    """Also those in a README.md of one's own that was there before the last shard."""
+    make()
+    card = tmp_path / "pairs" / "README.md"
+    card.write_text(card.read_text() + "my note\n")
+    assert make()["README.md"].endswith(b"my note\n")
+    make("parts", shards="1/2")
+    (tmp_path / "parts" / "README.md").write_text("MY OWN")
+    assert make("parts", shards="2/2")["README.md"] == b"MY OWN"
+
+
+@pytest.mark.parametrize(
+    ("data_license", "name"),
+    [
+        ("drawings, CC BY-NC 4.0", "cc-by-nc-4.0"),
+        ("photos CC BY 4.0, drawings CC BY 4.0", "cc-by-4.0"),
+        ("photos CC BY 4.0, drawings CC BY-NC-ND 4.0", "other"),
+        ("photos CC BY 4.0; drawings, for research alone", "other"),
+    ],
+)
+def test_a_card_names_a_licence_only_if_all_data_have_it(
+    make: Callable[..., dict[str, bytes]], tiny_model: MakeModel, data_license: str, name: str
+) -> None:
+    """Of several licences none holds alone, so the hub gets `other` and the sentence."""
+    tiny_model(("digit", "edge"), name="mixed", data_license=data_license)
+    card = make(model="mixed")["README.md"].decode()
+    assert f"\nlicense: {name}\n" in card
+    assert (f'license_name: "{data_license}"' in card) == (name == "other")
+
+
+@pytest.mark.parametrize("form", ["webdataset", "imagefolder"])
+def test_a_damaged_shard_is_named(make: Callable[..., dict[str, bytes]], tmp_path: Path, form: str) -> None:
+    """Its recorded digest stays, and the error says that removing it is enough."""
+    before = make(format=form)
+    shard = tmp_path / "pairs" / ("000000.tar" if form == "webdataset" else "000000")
+    if form == "webdataset":
+        os.truncate(shard, 0)
+    else:
+        (shard / "3.edge.png").unlink()
+    digest = "sha256:[0-9a-f]{64}"
+    wrong = rf"damaged shards: {shard.name} \(recorded {digest}, found {digest}\); remove .+ the same command makes it"
+    with pytest.raises(SynthesisError, match=wrong):
+        make(format=form)
+    assert (tmp_path / "pairs" / "manifest.json").read_bytes() == before["manifest.json"]
+    shutil.rmtree(shard) if form == "imagefolder" else shard.unlink()
+    assert make(format=form) == before
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    make: Callable[..., dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a power failure could leave an empty file with a name that says it is whole."""
+    flushed, flush, replace = set[int](), os.fsync, Path.replace
+
+    def note(descriptor: int) -> None:
+        flush(descriptor)
+        flushed.add(os.fstat(descriptor).st_ino)
+
+    def check(part: Path, target: Path) -> Path:
+        parts = [path for path in (part, *part.rglob("*")) if path.is_file()]
+        assert parts
+        assert {path.stat().st_ino for path in parts} <= flushed
+        return replace(part, target)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(Path, "replace", check)
+    for form in ("webdataset", "imagefolder"):
+        assert "README.md" in make(form, format=form)
+
+
+@pytest.mark.parametrize("host", ["", "localhost"])
+def test_a_file_url_is_a_folder(make: Callable[..., dict[str, bytes]], tmp_path: Path, host: str) -> None:
     """It has the same files, whole or not at all."""
-    make(to=f"file://{tmp_path}/a%20place")
+    make(to=f"file://{host}{tmp_path}/a%20place")
     assert files(tmp_path / "a place") == make()
+
+
+@pytest.mark.parametrize("call", ["find", "cat_file", "get", "put_file"])
+def test_errors_of_a_store_are_one_line(
+    make: Callable[..., dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Each library has errors of its own, in whichever call, and none is an OSError."""
+    memory = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem
+    make(to=f"memory://{tmp_path}")
+    if call == "put_file":
+        memory().rm(f"{tmp_path}/000001.tar")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no\nroute")
+
+    monkeypatch.setattr(memory, call, fail)
+    with pytest.raises(SynthesisError, match=r"--to memory://\S+: RuntimeError: no route; check .+ goes on$"):
+        make(to=f"memory://{tmp_path}")
+
+
+def test_an_object_store_without_credentials_is_one_line(
+    make: Callable[..., dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line has the name of the error and what to check."""
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'cogan[test-datasets]'")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(SynthesisError, match=r"--to s3://bucket/x: NoCredentialsError: .+; check the .+, credentials"):
+        make(to="s3://bucket/x")
+
+
+def test_a_killed_process_is_one_line(tiny_model: MakeModel, models_dir: Path, tmp_path: Path) -> None:
+    """It says that memory may lack, with status 2, and the same command goes on."""
+    tiny_model(("digit", "edge"), turns=2_000)
+    options = ("--pairs", "400", "--size", "20", "--processes", "2")
+    ran = run(models_dir, tmp_path / "pairs", *options)
+    end = time.monotonic() + 60
+    while not (tmp_path / "pairs" / "000001.tar").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    children = Path(f"/proc/{ran.pid}/task/{ran.pid}/children").read_text().split()
+    worker = next(pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(int(worker), signal.SIGKILL)
+    _, errors = ran.communicate(timeout=60)
+    assert ran.returncode == 2, errors
+    assert "--processes 2: a process was killed, perhaps for want of memory; take fewer" in errors
+    assert "Traceback" not in errors
 
 
 def test_a_store_with_real_folders_gets_them(make: Callable[..., dict[str, bytes]], tmp_path: Path) -> None:
@@ -212,8 +345,12 @@ def test_a_store_with_real_folders_gets_them(make: Callable[..., dict[str, bytes
 @pytest.mark.parametrize(
     ("options", "package", "message"),
     [
-        ({"format": "parquet"}, "pyarrow", r"--format parquet needs: pip install 'cogan\[datasets\]'"),
-        ({"engine": "ray"}, "ray", r"--engine ray needs: pip install 'cogan\[ray\]'"),
+        (
+            {"format": "parquet"},
+            "pyarrow",
+            r"--format parquet needs, in a checkout: pip install -e '\.\[cpu,datasets\]'",
+        ),
+        ({"engine": "ray"}, "ray", r"--engine ray needs, in a checkout: pip install -e '\.\[cpu,ray\]'"),
     ],
 )
 def test_a_missing_package_is_named_first(
@@ -248,7 +385,13 @@ def test_labels_without_classifiers_have_no_column(make: Callable[..., dict[str,
         ("pairs", b"a file", r"--to .+/pairs: (File exists|Not a directory) .+; choose a place that can be written"),
         ("pairs/manifest.json", b"{", r"manifest\.json is no manifest of shards \(.+\); choose another place"),
         ("pairs/manifest.json", b"[]", r"it is no JSON object"),
+        (
+            "pairs/manifest.json",
+            b'{"name": "My app"}',
+            r"it has no 'model', so another program .+; choose another place",
+        ),
         ("pairs/manifest.json/x", b"", r"is no manifest of shards"),
+        ("pairs/README.md", b"MY OWN", r"has README\.md and no manifest\.json, .+, or move README\.md"),
         ("pairs/000001.tar", b"", r"has 000001\.tar and no manifest\.json"),
     ],
 )
@@ -274,7 +417,10 @@ def test_a_place_that_holds_something_else_is_named(
         ({"class_name": "nine"}, InvalidRequest, "those of domain 'digit' are zero, one, two"),
         ({"domains": ["edge"], "agree": True}, InvalidRequest, "no served classifier goes with model 'tiny' in edge"),
         ({"domains": ["dog"]}, InvalidRequest, "are digit, edge"),
-        ({"to": "nowhere://x"}, SynthesisError, "--to nowhere://x"),
+        ({"domains": []}, ValidationError, "at least 1 item"),
+        ({"to": "nowhere://x"}, SynthesisError, "--to nowhere://x: ValueError: Protocol not known"),
+        ({"to": "s3:/bucket/x"}, SynthesisError, "--to s3:/bucket/x: it is no URL; write s3://"),
+        ({"to": "file://pairs/x"}, SynthesisError, "--to file://pairs/x: 'pairs' is read as a host.*write file:///"),
         ({"models": Path("/nowhere")}, SynthesisError, "--models /nowhere: the models folder /nowhere cannot be read"),
     ],
 )
