@@ -16,6 +16,7 @@ from service.api.schemas import ClosedModel, GenerateRequest
 from service.errors import FieldError, InvalidRequest, SettingsError, TooLarge
 from service.generation.generator import Generator
 from service.generation.spec import GenerationSpec
+from service.http.middleware import OUTSIDE_PATH
 from service.settings import Settings
 
 SAGEMAKER_MODELS = Path("/opt/ml/model")  # where SageMaker unpacks a model's archive
@@ -63,7 +64,7 @@ class AliasMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on to the route that its path stands for."""
         if (path := self._aliases.get(scope.get("path", ""))) is not None:
-            scope = {**scope, "path": path, "raw_path": path.encode()}
+            scope = {**scope, "path": path, "raw_path": path.encode(), OUTSIDE_PATH: scope["path"]}
         await self._app(scope, receive, send)
 
 

@@ -23,7 +23,7 @@ from service.errors import FieldError, TooLarge
 from service.generation.encoding import FRAME_FORMATS, PAIR_FORMATS
 from service.generation.generator import Generator, formats
 from service.generation.spec import GenerationSpec, InterpolationPath, LatentSpec
-from service.http.middleware import header
+from service.http.middleware import OUTSIDE_PATH, header
 from service.http.response_cache import ResponseCache, matches
 from service.latents import MAX_SEED, default_method
 from service.settings import Settings
@@ -74,9 +74,9 @@ class ImageRoutes:
         return await self._send_frames(request, await read_json(request, self._frame_body, self._frame_limits), "body")
 
     async def _send_pairs(self, request: Request, wanted: GenerateQuery | GenerateRequest, place: str) -> Response:
-        format_ = choose_format(wanted.format, header(request, "accept"), PAIR_FORMATS)
+        format_ = choose_format(wanted.format, header(request, "accept"), PAIR_FORMATS, wanted.labels)
         spec, random = self.spec(wanted, format_, place)
-        return await self._send(request, spec, place, _url(spec, wanted) if random else None)
+        return await self._send(request, spec, place, _url(spec, wanted, request) if random else None)
 
     def spec(self, wanted: GenerateQuery | GenerateRequest, format_: str, place: str) -> tuple[GenerationSpec, bool]:
         """Return the spec of a request, and True if its seed is random. Raises TooLarge, and as Generator.spec does."""
@@ -124,7 +124,7 @@ class ImageRoutes:
                 for i, one in enumerate(wanted.keyframes)
             ],
             place=place,
-            format_=choose_format(wanted.format, header(request, "accept"), FRAME_FORMATS),
+            format_=choose_format(wanted.format, header(request, "accept"), FRAME_FORMATS, wanted.labels),
             truncation=wanted.truncation,
             path=path,
             labels=wanted.labels,
@@ -158,14 +158,15 @@ class ImageRoutes:
         return response
 
 
-def _url(spec: GenerationSpec, wanted: GenerateQuery | GenerateRequest) -> str:
+def _url(spec: GenerationSpec, wanted: GenerateQuery | GenerateRequest, request: Request) -> str:
     """Return where the response to a random seed is found again, relative to this one: a proxy may add a prefix."""
+    up = "../" * (request.scope.get(OUTSIDE_PATH, "/generate").count("/") - 1)
     chosen = {"model": spec.model.name, "seed": spec.latents[0].seed, "domains": spec.domains, "format": spec.format}
     query = wanted.model_dump(by_alias=True, exclude_defaults=True, exclude={"latents"}) | chosen
     if spec.directions:
         query["directions"] = ",".join(f"{number + 1}:{value}" for number, value in spec.directions)
     words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in query.items()}
-    return "generate?" + urlencode(words, doseq=True)
+    return f"{up}generate?" + urlencode(words, doseq=True)
 
 
 def image_response(

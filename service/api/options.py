@@ -83,7 +83,11 @@ def require_json(request: Request) -> None:
 
 
 def read_query(request: Request, model: type[Model], limits: Mapping[str, int] = NO_LIMITS) -> Model:
-    """Return a request's query as a model. Raises as `read_fields` does."""
+    """Return a request's query as a model. Raises as `read_fields` does, and InvalidRequest for a GET with a body."""
+    size = header(request, "content-length") or header(request, "transfer-encoding") or "0"
+    if size != "0" and request.method == "GET":
+        wrong = FieldError("", f"a body ({size})", "none", "body")
+        raise InvalidRequest("a GET has no body; send its fields in the query, or use POST", [wrong])
     return read_fields(request.query_params.multi_items(), model, "query", limits)
 
 
@@ -92,17 +96,28 @@ def read_fields(
 ) -> Model:
     """Return the fields of a query or a form as a model.
 
-    Raises RequestValidationError, InvalidRequest for a repeated field that is not a list, and TooLarge.
+    Raises RequestValidationError, InvalidRequest for a repeated field that is not a list, or a list that is not
+    repeated, and TooLarge.
     """
     given: dict[str, list[str]] = {}
     for name, value in fields:
         given.setdefault(name, []).append(value)
-    lists = {field.alias or name for name, field in model.model_fields.items() if _is_list(field.annotation)}
-    if repeated := [name for name, values in given.items() if len(values) > 1 and name not in lists]:
+    lists = {field.alias or name: _is_list(field.annotation) for name, field in model.model_fields.items()}
+    _check_counts(given, lists, place)
+    single = {name: values if lists.get(name) else values[0] for name, values in given.items()}
+    return _validate(model, single, place, limits)
+
+
+def _check_counts(given: Mapping[str, list[str]], lists: Mapping[str, bool], place: str) -> None:
+    """Raise InvalidRequest for a list whose values are in one field, and for another known field that is repeated."""
+    for name, values in given.items():
+        if lists.get(name) and (joined := next((value for value in values if "," in value), None)):
+            allowed = "&".join(f"{name}={value}" for value in joined.split(","))
+            detail = f"'{name}' is a list, whose values have a field each: {allowed:.80}"
+            raise InvalidRequest(detail, [FieldError(f"/{name}", joined, "one value", place)])
+    if repeated := [name for name, values in given.items() if len(values) > 1 and lists.get(name) is False]:
         wrong = [FieldError(f"/{name}", given[name], "once", place) for name in repeated[:MAX_WRONG]]
         raise InvalidRequest(f"{', '.join(map(repr, repeated)):.80} is given several times; allowed is once", wrong)
-    single = {name: values if name in lists else values[0] for name, values in given.items()}
-    return _validate(model, single, place, limits)
 
 
 def _is_list(annotation: Any) -> bool:
@@ -155,10 +170,16 @@ def moved(move: Callable[[str], str]) -> Iterator[None]:
         raise
 
 
-def choose_format(requested: str | None, accept: str | None, formats: Mapping[str, Format]) -> str:
-    """Return the name of a format; `requested` wins over the header Accept. Raises NotAcceptable."""
+def choose_format(
+    requested: str | None, accept: str | None, formats: Mapping[str, Format], labels: bool = False
+) -> str:
+    """Return the name of a format; `requested` wins over the header Accept, which chooses one with room for labels.
+
+    Raises NotAcceptable.
+    """
     if requested is not None:
         return requested
+    formats = {name: form for name, form in formats.items() if form.labels or not labels}
     if not accept or accept == "*/*":
         return next(iter(formats))
     ranges = _media_ranges(accept)

@@ -287,6 +287,8 @@ class ModelRegistry:
 
     def generator(self, name: str | None, place: str = "body") -> OnnxModel:
         """Return the generator of this name, or the default one. Raises UnknownModel and NotReady."""
+        if name is not None and name not in self._batchers and (known := [one.name for one in self.generators]):
+            raise unknown_model(name, known, place)
         model = self.model(name, place=place)
         if model.metadata.kind != "generator":
             wrong = FieldError("/model", name, [one.name for one in self.generators], place)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import io
+import re
 import threading
 import time
 import warnings
@@ -31,7 +32,8 @@ MAX_PIXELS = 2**24  # of one image, which take up to 16 bytes each while they ar
 MAX_WAITING = 2**26  # bytes of the files that wait or are decoded
 MAX_METADATA = 2**20  # bytes that may be read before the pixels
 MAX_READS = 2**15  # calls, which tiny parts of a file would multiply
-START_OF_SCAN = b"\xff\xda"
+START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"
+MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # of a JPEG, after any number of fill bytes; none within a scan
 MAX_SCANS = 32  # of a progressive JPEG, each of which takes the time of a whole image
 ORIENTATION = 0x0112  # EXIF's tag
 TILE_SIDES = (0x0142, 0x0143)  # TIFF's tags
@@ -169,20 +171,34 @@ class BoundedFile(io.BytesIO):
             return exif
         parts = [content[:2]]
         for _ in range(MAX_READS):
-            marker, end = content[at : at + 2], at + 2 + int.from_bytes(content[at + 2 : at + 4])
-            if marker[:1] != b"\xff" or marker[1:] < b"\xc0" or end < at + 4:
+            marker = MARKER.match(content, at)
+            kind, start = (marker[1], marker.end()) if marker else (b"", at)
+            end = start + int.from_bytes(content[start : start + 2])
+            if kind < b"\xc0" or end < start + 2:
                 raise ValueError("a segment of the JPEG is damaged")
-            if marker == START_OF_SCAN:
+            if kind == START_OF_SCAN:
                 break
-            if marker == b"\xff\xe1" and not exif and content.startswith(EXIF, at + 4):
-                exif = content[at + 4 : end]
-            if not b"\xe0" <= marker[1:] <= b"\xef" or marker[1:] == b"\xee":
+            if kind == b"\xe1" and not exif and content.startswith(EXIF, start + 2):
+                exif = content[start + 2 : end]
+            if not b"\xe0" <= kind <= b"\xef" or kind == b"\xee":
                 parts.append(content[at:end])
             at = end
-        if not 1 <= content.count(START_OF_SCAN, at) <= MAX_SCANS:
-            raise ValueError(f"a JPEG has 1 to {MAX_SCANS} scans")
+        if not 1 <= (scans := _count_scans(content, at)) <= MAX_SCANS:
+            raise ValueError(f"a JPEG has 1 to {MAX_SCANS} scans, and this one more" if scans else "it has no scan")
         super().__init__(b"".join((*parts, content[at:])))
         return exif
+
+
+def _count_scans(content: bytes, at: int) -> int:
+    """Count the scans of a JPEG, up to one too many; what follows the image, as phones append films, is not of it."""
+    scans = 0
+    for _ in range(MAX_READS):
+        marker = MARKER.search(content, at)
+        if marker is None or marker[1] == END_OF_IMAGE or scans > MAX_SCANS:
+            return scans
+        scans += marker[1] == START_OF_SCAN
+        at = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2])
+    return MAX_SCANS + 1
 
 
 def _check_size(image: Image.Image) -> None:

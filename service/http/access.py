@@ -40,22 +40,28 @@ def _load_keys(settings: Settings) -> list[bytes]:
 
     Raises SettingsError for an unreadable file, no key, or a weak one; never with the key.
     """
-    keys = settings.api_keys.get_secret_value().split(",") if settings.api_keys is not None else []
+    places = dict[str, str]()  # of each key
+    if settings.api_keys is not None:
+        given = enumerate(settings.api_keys.get_secret_value().split(","), 1)
+        places = {key.strip(): f"COGAN_API_KEYS, key {number}" for number, key in given}
     if (file := settings.api_keys_file) is not None:
         try:
             lines = file.read_text("utf-8-sig").splitlines()  # a byte order mark is no part of a key
         except (OSError, UnicodeDecodeError) as error:
             hint = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
             raise SettingsError(f"COGAN_API_KEYS_FILE = '{file}' cannot be read: {error}{hint}") from error
-        keys += [line for line in lines if line.strip() and not line.startswith("#")]
-        if not keys:
+        for number, line in enumerate(map(str.strip, lines), 1):
+            if line and not line.startswith("#"):
+                places[line] = f"COGAN_API_KEYS_FILE = '{file}', line {number}"
+        if not places:
             raise SettingsError(f"COGAN_API_KEYS_FILE = '{file}' holds no key")
-    keys = [key.strip() for key in keys]
-    for place, key in enumerate(keys, 1):
+    for key, place in places.items():
         if not VALID_KEY.fullmatch(key):
-            wanted = "allowed are 16 to 256 visible ASCII characters except the comma"
-            raise SettingsError(f"API key {place} of {len(keys)} is not a key: {wanted}")
-    return [sha256(key.encode()).digest() for key in keys]
+            wanted = (
+                "allowed are 16 to 256 visible ASCII characters except the comma, and a comment on a line of its own"
+            )
+            raise SettingsError(f"{place}: not a key; {wanted}")
+    return [sha256(key.encode()).digest() for key in places]
 
 
 class RateLimit:
@@ -116,10 +122,10 @@ class AccessControl:
     def _holder(self, headers: dict[bytes, bytes]) -> str | None:
         """Return an identifier of a request's valid key, or None, in a time that does not depend on the key."""
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        key = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
-        digest = sha256(key).digest()
-        equal = [hmac.compare_digest(digest, valid) for valid in self._keys]  # all: any() would stop at the first
-        return digest.hex() if any(equal) else None
+        bearer = token.strip() if scheme.lower() == b"bearer" else b""  # may be a proxy's own, beside our key
+        digests = [sha256(key).digest() for key in (bearer, headers.get(b"x-api-key", b""))]
+        found = [one for one in digests for valid in self._keys if hmac.compare_digest(one, valid)]  # tries all of them
+        return found[0].hex() if found else None
 
 
 def _client(scope: Scope) -> str:

@@ -31,7 +31,9 @@ from service.telemetry.tracing import current_trace, trace_route
 logger = logging.getLogger("cogan.requests")
 VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
-HEADERS = "cogan.headers"  # in the scope: the first of each name
+HEADERS = "cogan.headers"  # in the scope: the first of each name, of lists all
+OUTSIDE_PATH = "cogan.outside_path"  # in the scope: the path of a request by an alias
+LISTS = (b"accept", b"if-none-match")  # whose lines are parts of one list (RFC 9110, section 5.3)
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 UPLOADS = {"/translate"}  # whose bodies have a limit of their own
 WATCH_AFTER_S = 0.02  # before this, watching for a disconnect is not worth a task
@@ -102,6 +104,9 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         scope[HEADERS] = headers = dict(reversed(scope["headers"]))  # of several lines the first, as Starlette has it
+        if len(headers) < len(scope["headers"]):
+            lines = {name: [value for key, value in scope["headers"] if key == name] for name in LISTS}
+            headers |= {name: b", ".join(values) for name, values in lines.items() if values}
         request_id = headers.get(b"x-request-id", b"")
         if not VALID_ID.fullmatch(request_id):
             request_id = b"%032x" % random.getrandbits(128)  # it need not be unguessable

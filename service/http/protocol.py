@@ -125,7 +125,8 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Send a problem, where uvicorn sends plain text."""
-        malformed = MalformedRequest(f"{msg} Allowed is HTTP/1.1 with one Host header.")
+        allowed = "HTTP/1.1 with one Host header, and a URL in which all that is not ASCII is percent-encoded"
+        malformed = MalformedRequest(f"{msg} Allowed is {allowed}.")
         self._refuse(HeadTooLarge(TOO_LARGE) if self._head_bytes > MAX_HEAD else malformed)
 
     def timeout_keep_alive_handler(self) -> None:

@@ -233,6 +233,10 @@ async def test_an_alias_is_its_route(
         assert (await client.post("/invocations", json={"seed": 1})).status_code == 401
         given = {"X-API-Key": key}
         assert (await client.post("/invocations", json={"seed": 1}, headers=given)).status_code == 200
+    async with connect(aliases="/api/v1/pairs=/generate") as client:
+        random = await client.post("/api/v1/pairs", json={})
+        again = await client.get(random.url.join(random.headers["content-location"]))
+        assert (again.status_code, again.json()) == (200, random.json())
     async with connect() as client:
         assert (await client.get("/ping")).status_code == 404
         assert (await client.post(PREDICT, json={"instances": [{}]})).status_code == 404

@@ -194,6 +194,24 @@ async def test_a_query_beside_a_body_is_refused(client: httpx.AsyncClient) -> No
     assert [(one["place"], one["pointer"]) for one in wrong] == [("query", "/format"), ("query", "/count")]
 
 
+@pytest.mark.parametrize("path", ["/generate", "/shards/0.tar", "/interpolate?from=1&to=2"])
+async def test_a_get_with_a_body_is_refused(client: httpx.AsyncClient, path: str) -> None:
+    """Its fields would be ignored, and another pair come back; none at all is fine."""
+    response = await client.request("GET", path, json={"seed": 7})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+    assert response.json()["detail"] == "a GET has no body; send its fields in the query, or use POST"
+    assert (await client.request("GET", "/generate?seed=7", headers={"content-length": "0"})).status_code == 200
+
+
+async def test_lines_of_a_header_are_one_list(client: httpx.AsyncClient) -> None:
+    """Accept and If-None-Match may have several lines (RFC 9110, section 5.3), of which each counts."""
+    accepted = [("accept", "text/html"), ("accept", "image/png")]
+    sheet = await client.get("/generate?seed=7", headers=accepted)
+    assert (sheet.status_code, sheet.headers["content-type"]) == (200, "image/png")
+    tags = [("if-none-match", '"another"'), ("if-none-match", sheet.headers["etag"])]
+    assert (await client.get("/generate?seed=7", headers=[*accepted, *tags])).status_code == 304
+
+
 async def test_a_zip_holds_repeated_seeds(client: httpx.AsyncClient) -> None:
     """Every pair of a response has a folder of its own in a zip, also if a seed is given twice."""
     content = (await client.get("/generate?seeds=7&seeds=8&seeds=7&seeds=7&format=zip&domains=digit")).content
@@ -223,6 +241,9 @@ async def test_only_generators_generate(
         assert f"is a {kind}" in problem["detail"]
         wrong = {"place": place, "pointer": "/model", "value": name, "allowed": ["c_maker"]}
         assert problem["errors"] == [wrong]
+    unknown: dict[str, Any] = {"params" if method == "GET" else "json": {"seed": 1, "model": "d"}}
+    (wrong,) = (await client.request(method, "/generate", **unknown)).json()["errors"]
+    assert wrong["allowed"] == ["c_maker"]
     assert (await client.get("/generate?seed=1")).json()["model"] == "c_maker"
 
 

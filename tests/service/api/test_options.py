@@ -12,7 +12,7 @@ import pytest
 
 from service.api.options import choose_format
 from service.errors import NotAcceptable
-from service.generation.encoding import PAIR_FORMATS
+from service.generation.encoding import FRAME_FORMATS, PAIR_FORMATS
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,16 @@ from service.generation.encoding import PAIR_FORMATS
 def test_best_format_is_chosen(requested: str | None, accept: str | None, chosen: str) -> None:
     """The name wins; else the greatest weight, by the most specific range; else the first of equals."""
     assert choose_format(requested, accept, PAIR_FORMATS) == chosen
+
+
+def test_labels_choose_a_format_that_has_room_for_them() -> None:
+    """The Accept of a browser's address bar names pictures before all else, and no picture holds labels."""
+    bar = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8"
+    for formats in (PAIR_FORMATS, FRAME_FORMATS):
+        assert choose_format(None, bar, formats) == "webp"
+        assert choose_format(None, bar, formats, labels=True) == "json"
+    with pytest.raises(NotAcceptable, match="available are application/json, application/zip, application/x-npz"):
+        choose_format(None, "image/png", PAIR_FORMATS, labels=True)
 
 
 @pytest.mark.parametrize("accept", ["image/tiff", "*/*;q=0", ";", "application/json;q=0"])
@@ -73,6 +83,20 @@ async def test_a_repeated_parameter_is_refused_unless_it_is_a_list(client: httpx
     wrong = {"place": "query", "pointer": "/seed", "allowed": "once"}
     assert [{k: v for k, v in one.items() if k != "value"} for one in response.json()["errors"]] == [wrong]
     assert (await client.get("/generate?seeds=1&seeds=2&domains=edge&domains=digit")).status_code == 200
+    unknown = (await client.get("/generate?seeds[]=1&seeds[]=2")).json()
+    assert [(one["pointer"], "seeds" in one["allowed"]) for one in unknown["errors"]] == [("/seeds[]", True)]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("query", ["seed=1&domains=digit,edge", "seeds=1,2", "seeds=3&seeds=1,2"])
+async def test_a_list_joined_by_commas_is_refused_with_the_remedy(client: httpx.AsyncClient, query: str) -> None:
+    """Each value has a field of its own."""
+    response = await client.get(f"/generate?{query}")
+    name, joined = query.rpartition("&")[2].split("=")
+    assert response.status_code == 422
+    assert "&".join(f"{name}={value}" for value in joined.split(",")) in response.json()["detail"]
+    wrong = {"place": "query", "pointer": f"/{name}", "value": joined, "allowed": "one value"}
+    assert response.json()["errors"] == [wrong]
 
 
 @pytest.mark.anyio

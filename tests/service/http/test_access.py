@@ -91,9 +91,28 @@ async def test_the_document_says_which_keys_there_are(connect: Connect) -> None:
 @pytest.mark.parametrize("keys", ["short", f"{ONE},", "with spaces in between", "ü" * 20])
 def test_a_weak_key_stops_the_start_and_is_not_shown(models_dir: Path, keys: str) -> None:
     """The line says which key it is by its place."""
-    with pytest.raises(SettingsError, match=r"API key \d of \d is not a key: allowed are 16") as caught:
+    with pytest.raises(SettingsError, match=r"COGAN_API_KEYS, key \d: not a key; allowed are 16") as caught:
         create_app(Settings(models_dir=models_dir, api_keys=SecretStr(keys)))
     assert keys not in str(caught.value)
+
+
+def test_a_weak_key_of_the_file_is_named_by_its_line(models_dir: Path, tmp_path: Path) -> None:
+    """A comment may be indented; behind a key it is none, and is not shown either."""
+    file = tmp_path / "keys"
+    file.write_text(f"  # laptops\n{ONE}\n\n{TWO} # of the second\n")
+    with pytest.raises(
+        SettingsError, match=r"COGAN_API_KEYS_FILE = '.*keys', line 4: not a key; .*line of its own"
+    ) as caught:
+        create_app(Settings(models_dir=models_dir, api_keys_file=file))
+    assert TWO not in str(caught.value)
+
+
+async def test_a_key_beside_a_proxys_own_authorization_lets_in(connect: Connect) -> None:
+    """What a proxy puts into Authorization does not hide the key of the other header."""
+    client = connect(api_keys=ONE)
+    for own in ("Bearer a.token.of-the-proxy", "Basic dXNlcjpwYXNz"):
+        headers = {"authorization": own, "x-api-key": ONE}
+        assert (await client.get("/generate?seed=1", headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize("content", [None, "# none\n"])

@@ -177,7 +177,10 @@ async def test_a_client_that_sends_too_large_a_body_reads_the_response(folder: P
 # Requests that HTTP does not allow
 
 
-@pytest.mark.parametrize("noise", [b"\x16\x03\x01\x02\x00", b"hello\r\n\r\n", b"GET /a b HTTP/1.1\r\n\r\n"])
+@pytest.mark.parametrize(
+    "noise",
+    [b"\x16\x03\x01\x02\x00", b"hello\r\n\r\n", b"GET /a b HTTP/1.1\r\n\r\n", "GET /größe HTTP/1.1\r\n\r\n".encode()],
+)
 async def test_what_is_not_http_gets_a_problem(folder: Path, noise: bytes) -> None:
     """Even what no route ever sees is answered in the one form of errors."""
     async with listening(folder) as port:
