@@ -44,12 +44,12 @@ from training.onnx_export import (
     exported_graph,
     make_graph,
     prove,
-    read_metadata,
     save_onnx,
     write_card,
     write_onnx,
 )
 from training.pretrained.classifier import load_recorded
+from training.pretrained.exported import read_metadata
 from training.runs.figures import save_sheet
 from training.runs.folder import RunFolder, Snapshot, load_adapted, load_average, snapshot_step
 from training.train_encoder import load_encoder

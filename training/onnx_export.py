@@ -35,11 +35,10 @@ from service.metadata import (
     Domain,
     ModelMetadata,
     Prior,
-    parse_metadata,
 )
 from training.config.data import DomainConfig
 from training.errors import ExportError
-from training.files import expecting, write_whole
+from training.files import write_whole
 from training.losses.pixels import Images, from_bytes, to_bytes
 from training.networks.coupled import AdaptedClassifier, CoupledGenerator, latents_of_seeds
 from training.onnx_rewrite import LINEAR, rewrite, store_halves
@@ -142,13 +141,6 @@ def save_onnx(model: onnx.ModelProto, metadata: ModelMetadata, file: Path) -> No
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)
-
-
-def read_metadata(file: Path) -> ModelMetadata:
-    """Read the metadata of an exported model. Raises RunError if the file holds none of this version."""
-    with expecting("an exported model", file):
-        model = onnx.load(file, load_external_data=False)
-        return parse_metadata({entry.key: entry.value for entry in model.metadata_props})
 
 
 def _rename_inner(graph: Any) -> None:

@@ -43,8 +43,8 @@ from training.metrics.quality import (
     why_not_classified,
 )
 from training.metrics.translation import Examples, compare, fit_translator, join_prints, measure_copies, take_prints
-from training.onnx_export import read_metadata
 from training.pretrained.classifier import Classifier, accuracy, fit, labels_of
+from training.pretrained.exported import read_metadata
 from training.runs.folder import provenance
 from training.runs.proof_page import page, section
 from training.sample import Source, model_file, open_session, open_source

@@ -16,8 +16,8 @@ from training.config.experiment import parse_kept
 from training.engine.state import build_generator
 from training.errors import ConfigError
 from training.files import write_json
-from training.onnx_export import make_graph, prove, read_metadata
-from training.pretrained.generator import load_exported
+from training.onnx_export import make_graph, prove
+from training.pretrained.exported import load_exported, read_metadata
 from training.runs.folder import RESTORED_FROM, RunFolder, save_checkpoint
 
 

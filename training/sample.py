@@ -36,7 +36,7 @@ from training.errors import ConfigError, DataError, RunError
 from training.files import write_json, write_whole
 from training.losses.pixels import Images, from_bytes
 from training.networks.coupled import CoupledGenerator, Inverted, generate, invert
-from training.onnx_export import read_metadata
+from training.pretrained.exported import read_metadata
 from training.runs.figures import enlarge, save_animation, save_sheet, sheet
 from training.runs.folder import RunFolder, load_average
 

@@ -306,8 +306,9 @@ class Cost:
 def measure_cost(trainer: Trainer, watch: Watch) -> Cost:
     """Time some seconds of steps, and the recorder's work beside them; nothing is written.
 
-    Lazy penalties are timed in proportion. The trainer's state changes.
+    Lazy penalties are timed in proportion, and no steps of the discriminator alone. The trainer's state changes.
     """
+    trainer.state.steps_done = max(trainer.state.steps_done, trainer.experiment.discriminator.alone)
     lazy = math.lcm(*(penalty.every for penalty in trainer.experiment.discriminator.all_penalties), 1)
     period = min(lazy * math.ceil(MIN_STEPS / lazy), MAX_PERIOD)
     for _ in range(WARM_UP):

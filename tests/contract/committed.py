@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxruntime
 
 from service.metadata import Kind, ModelMetadata
-from training.onnx_export import read_metadata
+from training.pretrained.exported import read_metadata
 
 MODELS = Path(__file__).parents[2] / "models"
 METADATA: dict[Path, ModelMetadata] = {file: read_metadata(file) for file in sorted(MODELS.glob("*/*/model.onnx"))}

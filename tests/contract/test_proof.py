@@ -13,7 +13,7 @@ from tests.contract.committed import MODELS
 from training import prove
 from training.config.experiment import parse_kept
 from training.engine.machine import Machine
-from training.onnx_export import read_metadata
+from training.pretrained.exported import read_metadata
 from training.prove import ProofOptions, draw_pairs, served_classifiers
 from training.runs import proof_page
 from training.sample import model_file, open_source

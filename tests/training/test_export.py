@@ -25,7 +25,8 @@ from training.errors import ConfigError, ExportError, RunError
 from training.export import ExportOptions, describe, export, next_version
 from training.files import write_json
 from training.networks.coupled import latents_of_seeds
-from training.onnx_export import GeneratorGraph, read_metadata
+from training.onnx_export import GeneratorGraph
+from training.pretrained.exported import read_metadata
 from training.runs.folder import RunFolder, load_average, load_checkpoint, save_checkpoint
 
 MakeExperiment = Callable[..., Experiment]

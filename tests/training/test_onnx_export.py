@@ -14,7 +14,8 @@ from PIL import Image
 
 from service.metadata import Prior, graph_digest
 from training.export import ExportOptions, export_again
-from training.onnx_export import SPREADS, direction_pairs, find_directions, first_weights, read_metadata
+from training.onnx_export import SPREADS, direction_pairs, find_directions, first_weights
+from training.pretrained.exported import read_metadata
 
 LATENT_DIM = 12
 

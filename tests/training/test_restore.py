@@ -21,8 +21,8 @@ from training.export import ExportOptions, export, export_again
 from training.files import read_json, write_json
 from training.losses.pixels import to_bytes
 from training.networks.coupled import generate, latents_of_seeds
-from training.onnx_export import read_metadata
 from training.pretrained.encoder import EncoderRecipe
+from training.pretrained.exported import read_metadata
 from training.restore import restore
 from training.runs.folder import RunFolder, chosen_by, find_run, load_average, save_checkpoint
 from training.train_encoder import EncoderFolder, EncoderTrainer
@@ -177,11 +177,22 @@ def test_the_discriminator_learns_alone_at_first(
 
 
 def test_a_start_that_does_not_fit_is_named(make_experiment: MakeExperiment, tmp_path: Path) -> None:
-    """The error has the file and what must be the model's: other shapes, fewer domains, no file at all."""
-    _, file = make_model(make_experiment(["digit", "edge", "negative"]), tmp_path)
-    for other in (make_experiment(["digit", "edge"]), make_experiment(["digit", "edge", "negative"], latent_dim=9)):
-        with pytest.raises(RunError, match=r"does not hold weights of this recipe's generator: .* latent_dim and the"):
+    """The error has the field, its value and the model's; also where weights of equal shapes would be loaded."""
+    names = ["digit", "edge", "negative"]
+    _, file = make_model(make_experiment(names), tmp_path)
+    for changes, field in (
+        ({"names": names[:2]}, r"channels of domains = \[1, 1\], and the model has \[1, 1, 1\]"),
+        ({"names": [*names[1:], "digit"]}, r"domains = \['edge', 'negative', 'digit'\], and the model has \['digit'"),
+        ({"latent_dim": 9}, "latent_dim = 9, and the model has 8"),
+        ({"prior": "uniform"}, "prior = 'uniform', and the model has 'normal'"),
+        ({"generator": {"choices": 3}}, r"generator.choices = 3, and the model has 0; a recipe"),
+    ):
+        other = make_experiment(**({"names": names} | changes))
+        with pytest.raises(ConfigError, match=rf"generator.start = '.*model.onnx': {field}"):
             State(other, CPU.fabric()).start_from(file)
+    classifier = Path(__file__).parents[2] / "models/digit_classifier/1/model.onnx"
+    with pytest.raises(ConfigError, match=r"model.onnx' is a classifier: name the file of a generator"):
+        State(make_experiment(), CPU.fabric()).start_from(classifier)
     with pytest.raises(ConfigError, match=r"generator.start = 'missing.onnx': there is no such file, seen from /"):
         State(make_experiment(), CPU.fabric()).start_from(Path("missing.onnx"))
 
@@ -194,7 +205,7 @@ def test_a_resumed_run_needs_its_start_no_more(
     run_verb(train, write_experiment, *runs, "--steps", 1)
     write_json(tmp_path / "runs/00000_tiny/quality.json", QUALITY | {"steps": 1})
     file, _ = export(RunFolder.open(tmp_path / "runs/00000_tiny"), ExportOptions(models=tmp_path / "models"))
-    start = ("--generator.start", file, "--discriminator.alone", 9)
+    start = ("--generator.start", file, "--discriminator.alone", 1)
     run_verb(train, write_experiment, *runs, *start, "--steps", 2)
     latents = torch.randn(8, 8)
     first, second = (load_average(RunFolder.open(tmp_path / "runs" / name))[0] for name in ("00000_tiny", "00001_tiny"))

@@ -21,8 +21,8 @@ from training.errors import ConfigError, RunError
 from training.export import ExportOptions, export, exported_generator
 from training.files import write_json
 from training.networks.coupled import generate, latents_of_seeds
-from training.onnx_export import read_metadata
 from training.pretrained.encoder import EncoderRecipe, LatentEncoder, descend, encoder_architecture
+from training.pretrained.exported import read_metadata
 from training.runs.folder import RunFolder, load_average, load_checkpoint, save_checkpoint
 from training.train_encoder import EncoderFolder, EncoderTrainer, load_encoder
 

@@ -113,6 +113,11 @@ class Experiment:
                 "generator.equal_heads = true: own layers of grey and of RGB domains cannot be equal; set channels of "
                 "all domains alike, or equal_heads = false"
             )
+        if self.discriminator.alone >= self.steps:
+            raise ValueError(
+                f"discriminator.alone = {self.discriminator.alone}: must be less than steps = {self.steps}, as the "
+                "generator waits meanwhile"
+            )
         if self.generator.choices >= self.latent_dim:
             raise ValueError(
                 f"generator.choices = {self.generator.choices}: must be less than latent_dim = {self.latent_dim}"

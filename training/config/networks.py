@@ -243,7 +243,7 @@ class AuxiliaryLossConfig:
     """Name of the auxiliary loss."""
     weight: Weight
     """Its weight in the discriminator's loss."""
-    begins: Share = 0.0
+    begins: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the steps that pass before it begins."""
 
 

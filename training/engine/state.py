@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from training.config.experiment import Experiment
 from training.config.networks import NetworkConfig
 from training.engine.machine import Processes, share_statistics
-from training.errors import ConfigError
 from training.losses.adversarial import AdversarialLoss, adversarial_loss
 from training.losses.pixels import Images
 from training.networks.coupled import CoupledDiscriminator, CoupledEncoder, CoupledGenerator, latents_of_seeds
 from training.networks.weights import EMA, OPTIMISERS, initialise, is_finite
-from training.pretrained.generator import load_exported, settle_norms
+from training.pretrained.exported import check_start, load_exported, settle_norms
 
 SETTLED = 2048  # latents by which the normalisations of a loaded generator are settled
 WeightedLosses = Mapping[str, tuple[float, Tensor]]  # by name: the weight, and the loss itself
@@ -53,12 +52,10 @@ class State:
     def start_from(self, file: Path) -> None:
         """Load the generator's weights, and its EMA's, from an exported file.
 
-        Raises ConfigError if there is no such file, RunError if its weights do not fit.
+        Raises ConfigError if the file is of another generator than the recipe's, RunError if it is damaged.
         """
-        if not file.is_file():
-            raise ConfigError(f"generator.start = {str(file)!r}: there is no such file, seen from {Path.cwd()}")
-        fields = "table, width, shared_layers, choices of [generator], latent_dim and the domains' channels"
-        load_exported(self.generator, file, "weights of this recipe's generator", f"{fields} must be the model's")
+        check_start(self._experiment, file)
+        load_exported(self.generator, file)
         latents = latents_of_seeds(self._experiment.latent_prior, range(SETTLED))
         settle_norms(self.generator, latents.to(self._processes.device))
         self._emas["average"].network.load_state_dict(self.generator.state_dict())

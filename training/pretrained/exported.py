@@ -1,4 +1,4 @@
-"""The weights of an exported generator, loaded into a network of the same layers. Axes: B batch, Z latent, C, H, W."""
+"""Exported files, read again: their metadata, and the weights of a generator. Axes: B batch, Z latent, C, H, W."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from onnx.numpy_helper import to_array
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from service.metadata import ModelMetadata, parse_metadata
+from training.config.experiment import Experiment, parse_kept
+from training.errors import ConfigError
 from training.files import expecting
 from training.networks.coupled import CoupledGenerator
 from training.onnx_rewrite import LINEAR, PHASES, Rewrite, doubling_weights, phase_weights, tile_weights, undo
@@ -24,17 +27,55 @@ OPERATIONS = {*LINEAR, NORM, "PRelu"}  # of the graph
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, _BatchNorm, nn.PReLU)  # of the network
 
 
+def read_metadata(file: Path) -> ModelMetadata:
+    """Read the metadata of an exported model. Raises RunError if the file holds none of this version."""
+    with expecting("an exported model", file):
+        model = onnx.load(file, load_external_data=False)
+        return parse_metadata({entry.key: entry.value for entry in model.metadata_props})
+
+
+def check_start(experiment: Experiment, file: Path) -> None:
+    """Check that a recipe's generator can start from a file's weights.
+
+    Raises ConfigError, naming each field that is not the model's, RunError if the file is no exported model.
+    """
+    named = f"generator.start = {str(file)!r}"
+    if not file.is_file():
+        raise ConfigError(f"{named}: there is no such file, seen from {Path.cwd()}")
+    if (metadata := read_metadata(file)).kind != "generator":
+        raise ConfigError(f"{named} is a {metadata.kind}: name the file of a generator")
+    theirs = _layers(made := parse_kept(metadata.provenance.experiment))
+    differ = {name: value for name, value in _layers(experiment).items() if value != theirs[name]}
+    names, its_names = ([domain.name for domain in one.domains] for one in (experiment, made))
+    if names != its_names and sorted(names) == sorted(its_names):
+        differ, theirs = {"domains": names}, {"domains": its_names}
+    if differ:
+        found = "; ".join(f"{name} = {value!r}, and the model has {theirs[name]!r}" for name, value in differ.items())
+        raise ConfigError(f"{named}: {found}; a recipe that starts from it must say the same")
+
+
+def _layers(experiment: Experiment) -> dict[str, object]:
+    """Return all that the weights of an experiment's generator depend on, by the names of fields."""
+    generator = experiment.generator
+    return {
+        "generator.table": generator.table,
+        "generator.width": generator.width,
+        "generator.shared_layers": generator.shared_of(experiment.architecture("generator")),
+        "generator.choices": generator.choices,
+        "latent_dim": experiment.latent_dim,
+        "prior": experiment.prior,
+        "channels of domains": [domain.channels for domain in experiment.domains],
+    }
+
+
 @torch.no_grad()
-def load_exported(
-    generator: CoupledGenerator, file: Path, what: str = "the weights of its experiment", remedy: str = ""
-) -> None:
+def load_exported(generator: CoupledGenerator, file: Path) -> None:
     """Load the weights of an exported generator, whose operations are in the order of its modules.
 
     What export rewrote is undone: a normalisation that was folded into the operation before it adds a bias alone.
-    Raises RunError, naming what was expected and the remedy, if the file has other operations, or weights of other
-    shapes.
+    Raises RunError if the file has other operations, or weights of other shapes.
     """
-    with expecting(what, file, remedy):
+    with expecting("the weights of its experiment", file):
         graph, bias = onnx.load(file).graph, torch.zeros(1)
         stored = {entry.name: torch.tensor(to_array(entry)) for entry in graph.initializer}
         nodes = deque(node for node in graph.node if node.op_type in OPERATIONS)
