@@ -83,7 +83,7 @@ def test_the_proxy_fits_the_service(compose: Document, root: Path) -> None:
     (port,) = re.findall(r"proxy_pass http://\$replicas:(\d+);", text)
     assert port == compose["services"]["service"]["environment"]["COGAN_PORT"]
     (megabytes,) = re.findall(r"client_max_body_size (\d+)m;", text)
-    assert int(megabytes) * 2**20 == Settings.model_fields["max_body_bytes"].default
+    assert int(megabytes) * 2**20 == Settings.model_fields["max_upload_bytes"].default
     (seconds,) = re.findall(r"proxy_read_timeout (\d+)s;", text)
     assert int(seconds) > Settings.model_fields["deadline_s"].default
     assert re.findall(r"^\s*(?:pid|\w+_temp_path) (/\w+)/", text, re.MULTILINE) == ["/tmp"] * 6

@@ -46,10 +46,9 @@ divides USPS; others are divided as their source has it. **Published** is that o
 DISTANCES = """
 ## Distance over the steps
 
-Of snapshots to the images that were learned from, while the run went on, a mean over domains. The best snapshot
-is what was measured above, unless the last is named. The latents, and the images it is chosen by, are others than
-those that measure it. A run is best in its last fifth if it was still getting better. **Pairs**: the first of the run's
-samples, as it went on.
+Distance of snapshots to the training images while the run went on, a mean over domains. The best snapshot is
+measured above, unless the last is named; other latents and images choose it than those that measure it. **Best in the
+last fifth**: if so, the run was still getting better. **Pairs**: the run's first samples, over its steps.
 
 {table}"""
 DETAILS = """

@@ -21,10 +21,10 @@ python -m training.prove models/digit_edge --to docs/proof
 python -m training.prove docs/proof --page docs/proof.md
 ```
 
-- **Classifiers** learn from generated images of one domain. The labels are those of the served classifier of the first
-  domain that has one. Another domain learns from the labels of the first domain's images of the same pairs, which only
-  that classifier filters. Measured by the accuracy on all test images. The floor calls every image the most
-  frequent class; **reached** is the share of the accuracy by real images.
+- **Classifiers** learn from generated images of one domain, labelled by the served classifier of the first domain that
+  has one. Images of another domain get the label of the first domain's image of their pair, and only that classifier
+  filters. Measured by the accuracy on all test images. The floor calls every image the most frequent class; **reached**
+  is this accuracy over that of real images, **to reach** the project's goal for it.
 - **Translations** are those of a small U-Net, trained by the cross entropy of every value. Measured by the mean
   distance to the true counterparts of all test images: the root of the mean squared difference, of 1 between black and
   white. The floor returns the given image; **reached** is the share of the way from there to that by real pairs,
