@@ -43,8 +43,8 @@ TABLES = {  # each with another kind of layer: PReLU, padding, repeated pixels, 
 def make_model(experiment: Experiment, folder: Path) -> tuple[RunFolder, Path]:
     """Return a run whose networks have learned nothing, after three steps, and its exported generator."""
     run, generator = RunFolder.create(folder / "runs", experiment), build_generator(experiment)
-    latents = torch.randn(64, experiment.latent_dim)
-    for _ in range(30):
+    latents = torch.randn(64, experiment.latent_dim, generator=torch.Generator().manual_seed(0))
+    for _ in range(50):
         generator(latents)  # its statistics are no longer those it began with
     save_checkpoint(run.checkpoints, 3, {"steps_done": 3, "average": generator.state_dict()})
     write_json(run.quality_file, QUALITY)
@@ -153,7 +153,7 @@ def test_training_starts_from_the_weights_of_a_file(
     learning = state.generator.train()(latents)
     for name, images in wanted.items():
         differences = (images.int() - drawn[name].int()).abs().float()
-        assert differences.max() <= 1 or (table == "digit" and differences.mean() < 0.2 * images.float().std())
+        assert differences.max() <= 1 or (table == "digit" and differences.mean() < 0.1 * images.float().std())
         learned = to_bytes(learning[name], experiment.image_range).float()
         assert (images.float() - learned).abs().mean() < 0.2 * images.float().std()
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -24,18 +24,19 @@ from training.errors import DataError
 from training.losses.pixels import Images, transform
 
 MAX_CLASSES = 2**16
-MISSING = -1  # the hub's label of images without a class
+MISSING = -1  # of a ClassLabel: an image without a class
 
 
-def read_labels(table: datasets.Dataset, domain: DomainConfig) -> tuple[Tensor | None, tuple[str, ...]]:
+def read_labels(table: Table, domain: DomainConfig) -> tuple[Tensor | None, tuple[str, ...]]:
     """Return classes, int64 [N], or attributes [N, K] of 1 and 0; and the names of the classes.
 
-    None if not every image has a label. Raises DataError if a column holds something else, or attributes are missing.
+    None if not every image has a class; that is logged if some have. Raises DataError if a column holds something
+    else, or attributes are missing.
     """
     if domain.label_columns:
-        return _attributes(table, domain), ()
+        return _attributes(table.rows, domain), ()
     classes = _classes(table, domain)
-    feature = None if classes is None else table.features[domain.label_column]
+    feature = None if classes is None else table.rows.features[domain.label_column]
     return _merge(classes, tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else (), domain)
 
 
@@ -63,19 +64,34 @@ def class_mismatch(names: Mapping[str, tuple[str, ...]]) -> str:
     return ""
 
 
-def _classes(table: datasets.Dataset, domain: DomainConfig) -> Tensor | None:
-    labels = table[domain.label_column][:] if domain.label_column in table.column_names else [None]
-    labels = [int(label) if isinstance(label, str) and _is_number(label) else label for label in labels]
+def _classes(table: Table, domain: DomainConfig) -> Tensor | None:
+    column, feature = domain.label_column, table.rows.features.get(domain.label_column)
+    labels = [] if feature is None else [_class_of(value) for value in table.rows[column][:]]
+    if isinstance(feature, datasets.ClassLabel) or all(label in (None, MISSING) for label in labels):
+        labels = [None if label == MISSING else label for label in labels]
     for label in labels:
-        if not isinstance(label, int | None) or not MISSING <= (label or 0) < MAX_CLASSES:
+        if not isinstance(label, int | None) or not 0 <= (label or 0) < MAX_CLASSES:
             raise DataError(
-                f"label_column {domain.label_column!r} of {domain.source!r} holds {label!r} and is "
-                f"{table.features[domain.label_column]}; classes are whole numbers from 0 to {MAX_CLASSES - 1}: "
-                "number them, or name another column, even one that is not there, to learn without classes"
+                f"label_column {column!r} of {domain.source!r} holds {label!r} and is {feature}; classes are whole "
+                f"numbers from 0 to {MAX_CLASSES - 1}: number them, leave empty what has no class, or name another "
+                "column, even one that is not there, to learn without classes"
             )
-    if {None, MISSING} & set(labels) or len(set(labels)) < 2:  # as images without folders of classes have it
+    missing = [row for row, label in enumerate(labels) if label is None]
+    if 0 < len(missing) < len(labels):
+        which = some([origin.name for origin in _origins(table.select(missing), domain)])
+        of = f"{len(missing)} of {len(labels)} images of {domain.source!r} have no class in column {column!r}"
+        log_once(f"domain {domain.name}: {of}, so that all count as unlabelled: {which}")
+    if missing or len(set(labels)) < 2:  # as images without folders of classes have it
         return None
     return torch.tensor(labels, dtype=torch.int64)
+
+
+def _class_of(value: Any) -> Any:
+    """Return 3 for 3.0 and "3", None for an empty cell, and any other value as it is."""
+    if (isinstance(value, str) and _is_number(value)) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    is_empty = value != value or (isinstance(value, str) and not value.strip())
+    return None if is_empty else value
 
 
 def _merge(
@@ -313,7 +329,7 @@ def _load(
         pixels = decode_rows(table.rows, table.marks, domain, size)
         if rows is not None:  # all are decoded once, for the other domains and other seeds too
             pixels, table = pixels[rows], table.select(rows)
-        labels, names = read_labels(table.rows, domain)
+        labels, names = read_labels(table, domain)
         for patches in domain.patches:
             pixels = blend(pixels, patches, use)
     images = torch.from_numpy(pixels).movedim(-1, 1).contiguous()

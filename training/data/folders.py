@@ -31,12 +31,15 @@ UNREADABLE = frozenset(
     .arw .dng .orf .rw2 .raf .pef .srw .sr2 .srf .rwl .iiq .3fr .fff .x3f .erf .mrw .kdc .dcr .mef .mos .gpr
     .fits .fit .fts .jxr .wdp .bpg .djvu .psb .dpx .cin .nii .avif .avifs .jp2 .j2k .webp""".split()  # noqa: SIM905  # a line a suffix
 )  # of images, where Pillow does not read them
-PARTIAL = frozenset({".part", ".crdownload", ".download", ".partial", ".tmp", ".bak", ".old", ".aria2"})
+BACKUP = re.compile(  # of IMG_0.jpg.part, IMG_0.jpg~ or exiftool's IMG_0.jpg_original: the image's name
+    r"(.+?)((\.~\d+)?~|_original|\.(part|crdownload|download|filepart|partial|te?mp|bak|old|orig|aria2))", re.IGNORECASE
+)
 ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
 SYSTEM = frozenset(
-    """__macosx @eadir #recycle $recycle.bin lost+found .git .ipynb_checkpoints .thumbnails .appledouble
+    """__macosx @eadir lost+found .git .ipynb_checkpoints .thumbnails .appledouble
     .spotlight-v100 .fseventsd .trashes .cache .comments .xvpics""".split()  # noqa: SIM905  # a line a name
 ) | {"system volume information"}
+BINS = re.compile(r"[@#]recycle|\$recycle\.bin|recycler|@recently-snapshot|#snapshot|found\.\d{3}", re.IGNORECASE)
 METADATA = re.compile(r"metadata\.(csv|tsv|jsonl|parquet)", re.IGNORECASE)
 FILE_NAME = "file_name"  # column of a metadata file, as `datasets` names it
 
@@ -61,9 +64,8 @@ def list_images(folder: Path) -> Listing:
         if entry is None:
             listing.leave_out("links to a folder around them", path)
         elif is_hidden(path.name):
-            wanted = path.name.lower() not in SYSTEM and not path.name.startswith("._")
-            if wanted and (is_folder(entry) or path.suffix.lower() in image_suffixes()):
-                listing.leave_out("hidden", path)
+            if reason := _hidden(path, entry):
+                listing.leave_out(reason, path)
         elif METADATA.fullmatch(path.name):
             listing.metadata.append(path)
         elif reason := _unread(path, entry):
@@ -124,6 +126,17 @@ def entries_of(folder: Path) -> list[os.DirEntry[str]]:
         ) from error
 
 
+def _hidden(path: Path, entry: os.DirEntry[str]) -> str:
+    """Return why a hidden folder or image is not read; empty if it is the system's own, or no image."""
+    if BINS.fullmatch(path.name):
+        return "deleted files, snapshots and fragments"
+    if path.name.lower() in SYSTEM or path.name.startswith("._"):
+        return ""
+    if path.suffix.lower() == ".icloud" and Path(path.stem).suffix.lower() in image_suffixes() | UNREADABLE:
+        return "in iCloud alone: download them"
+    return "hidden" if is_folder(entry) or path.suffix.lower() in image_suffixes() else ""
+
+
 def _unread(path: Path, entry: os.DirEntry[str]) -> str:
     """Return why a possible image is not read; empty if it is read, or is no image."""
     suffix = path.suffix.lower()
@@ -132,9 +145,10 @@ def _unread(path: Path, entry: os.DirEntry[str]) -> str:
         return "links to nothing" if named or not suffix else ""
     if named and not entry.is_file():
         return "not regular files"
-    if suffix in PARTIAL or path.name.endswith("~"):
-        inner = Path(path.name.rstrip("~")).with_suffix("") if suffix in PARTIAL else Path(path.name[:-1])
-        return "unfinished files or backups" if inner.suffix.lower() in image_suffixes() else ""
+    if backup := BACKUP.fullmatch(path.name):
+        return "unfinished files or backups" if Path(backup[1]).suffix.lower() in image_suffixes() else ""
+    if suffix == ".thm":
+        return "thumbnails of videos"
     if suffix in ARCHIVES:
         return "archives: unpack them"
     if suffix in UNREADABLE and not named:
@@ -144,7 +158,7 @@ def _unread(path: Path, entry: os.DirEntry[str]) -> str:
 
 def is_hidden(name: str) -> bool:
     """Return whether a name is hidden, or one that operating systems create."""
-    return name.startswith(".") or name.lower() in SYSTEM
+    return name.startswith(".") or name.lower() in SYSTEM or BINS.fullmatch(name) is not None
 
 
 def identity(stat: os.stat_result) -> tuple[int, int]:
@@ -201,6 +215,7 @@ def check_encoding(file: Path) -> None:
 
 def read_metadata(listing: Listing, folder: Path) -> dict[str, list[Any]]:
     """Return the columns of metadata files, a value or None for each image. Raises DataError."""
+    real = cache(os.path.realpath)  # of a file's folder, which paths may reach by links
     rows: dict[Path, Mapping[str, Any]] = {}
     twice = []
     for file in listing.metadata:
@@ -209,17 +224,20 @@ def read_metadata(listing: Listing, folder: Path) -> dict[str, list[Any]]:
             log_once(f"{file} has no column {FILE_NAME!r} but {table.column_names}, and is not read")
             continue
         for row in table.to_pylist():
-            path = Path(os.path.normpath(file.parent / Path(str(row.pop(FILE_NAME)).replace("\\", "/"))))
+            path = file.parent / str(row.pop(FILE_NAME)).replace("\\", "/")
+            path = Path(real(path.parent), path.name)
             if rows.get(path, row) != row:
                 twice.append(str(path))
             rows[path] = row
     if twice:
         log_once(f"{folder}: metadata say different things of {len(twice)} images, the last counts: {some(twice)}")
-    inside = [path for path in rows if path.is_relative_to(folder)]
-    if lost := [str(path) for path in inside if path not in listing.images]:
-        log_once(f"{folder}: metadata name {len(lost)} files that are no images there: {some(lost)}")
-    names = dict.fromkeys(name for path in inside for name in rows[path] if name != "image")
-    return {name: [rows.get(path, {}).get(name) for path in listing.images] for name in names}
+    images = [Path(real(path.parent), path.name) for path in listing.images]
+    others, inside = rows.keys() - set(images), Path(real(folder))
+    if lost := sorted(str(path) for path in others if path.is_relative_to(inside) or not os.path.lexists(path)):
+        start = "paths start at the folder of the metadata file"
+        log_once(f"{folder}: metadata name {len(lost)} files that are no images there; {start}: {some(lost)}")
+    names = dict.fromkeys(name for path in rows if path not in others for name in rows[path] if name != "image")
+    return {name: [rows.get(path, {}).get(name) for path in images] for name in names}
 
 
 def _read_table(file: Path) -> pyarrow.Table:

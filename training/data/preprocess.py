@@ -256,7 +256,10 @@ def _read_fingerprints(paths: list[str]) -> Pixels:
 
 def _states(paths: list[str]) -> bytes:
     try:
-        stats = [(path, (stat := Path(path).stat()).st_size, stat.st_mtime_ns) for path in paths]
+        stats = [  # inode and ctime change also if files swap their names
+            (path, (stat := Path(path).stat()).st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+            for path in paths
+        ]
     except OSError as error:
         raise DataError(f"image {error.filename} cannot be read: {error.strerror}") from error
     return repr(stats).encode()

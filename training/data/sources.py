@@ -20,12 +20,13 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from training.config.data import SourceConfig, Use
-from training.data.folders import ImageFolder, as_called, has_images
+from training.data.folders import ImageFolder, Splits, as_called, has_images, list_images, log_once, reasons, some
 from training.data.tables import (
     archives_of,
     array_splits,
     arrays_named,
     has_configurations,
+    holds_pictures,
     is_table_of,
     list_tables,
     read_saved,
@@ -48,22 +49,23 @@ IMAGE_COLUMNS = {"image", "label"}  # of a folder of images
 
 
 def locate(source: str) -> str:
-    """Return the folder of that path, the source's folder below $COGAN_DATA, or else its hub name."""
+    """Return the folder of that path, for a name also that below $COGAN_DATA by its last part, or else the source."""
     root = os.environ.get(DATA_ROOT)
-    path = Path(source).expanduser()
-    folders = [path, *([Path(root, path.name)] if root and path.name else [])]
-    return next((str(folder.resolve()) for folder in folders if folder.is_dir()), source)
+    path = Path(os.path.expanduser(source))  # noqa: PTH111  # Path's raises an error for ~name of no user
+    folders = [path, *([Path(root, path.name)] if root and (HUB_NAME.fullmatch(source) or path.name == source) else [])]
+    is_folder = os.path.isdir  # Path's raises an error for a name that is too long
+    return next((str(folder.resolve()) for folder in folders if is_folder(folder)), source)
 
 
 def read_hub(config: SourceConfig, split: str) -> datasets.Dataset:
     """Read a split of a set of the hub, or of the library's cache if the hub cannot be reached."""
     root = os.environ.get(DATA_ROOT, "not set")
-    path = Path(config.source).expanduser()
+    path = Path(os.path.expanduser(config.source))  # noqa: PTH111  # as in `locate`
     sought = f"there is no folder {path.absolute()}, and ${DATA_ROOT} is {root}"
     if path.is_file():
         raise DataError(f"{path} is a file, and a source is a folder: unpack it, or name the folder around it")
     if not HUB_NAME.fullmatch(config.source):
-        raise DataError(f"{sought}; neither is it a name of the hub")
+        raise DataError(f"{sought}; neither is it a name of the hub, and a path is read only as it is named")
     if reason := _unreached(config.source):
         sought += f", and the hub is not reached ({reason})"
     try:
@@ -182,36 +184,48 @@ def _read(config: SourceConfig, use: Use) -> datasets.Dataset:
 def _read_folder(root: Path, config: SourceConfig, use: Use) -> datasets.Dataset:
     """Read a split of a folder of images, of arrays, or of tables that `datasets` reads."""
     split = config.split_for(use)
-    names = split_names(split)
     if (root / "dataset_dict.json").is_file() or (root / "state.json").is_file():
         return read_saved(root, split)
     tables = list_tables(root)
-    if not (config.configuration or has_configurations(root)):
-        both = split_names(config.train_split) + ([] if config.held_out else split_names(config.test_split))
-        folder = ImageFolder(root, both)
-        names = [split] if split in folder.folders else names
-        named = any(is_table_of(name, table) for name in names for table in tables)
-        asked = config.needed_columns - IMAGE_COLUMNS
-        found = any(folder.find(name) and folder.find(name) != root for name in names)
-        if found and not (named and asked):
-            other = [] if config.held_out or use == "test" else split_names(config.test_split)
-            return read_splits(folder.splits(names, other), split)
-        zipped = {} if found else archives_of(root, [*names, *both])
-        if zipped and all(name in zipped for name in names):
-            packed = {name: _packed_folder(archive, name) for name, archive in zipped.items()}
-            others = [*packed.values()]
-            return read_splits({name: ImageFolder(packed[name], others=others).read for name in names}, split)
-        if any(arrays_named(root, name) for name in names):
-            return read_splits(array_splits(root), split)
-        if has_images(root) and not named:
-            return read_splits(folder.splits(names, []), split)
+    described = config.configuration or has_configurations(root)
+    if not described and (splits := _image_splits(root, tables, config, use)):
+        return read_splits(splits, split)
     if splits := array_splits(root):
         if config.configuration:
             raise DataError(f"configuration {config.configuration!r}: a folder of arrays has none")
         return read_splits(splits, split)
     if not tables:
-        raise DataError(f"folder {root} holds neither images nor tables nor arrays")
+        found = some([path.name for path in sorted(root.iterdir())]) or "nothing"
+        unread = reasons(list_images(root))
+        raise DataError(f"folder {root} holds neither images nor tables nor arrays but {found}{unread}")
+    if any(map(holds_pictures, tables)) and (loose := list_images(root).images):
+        log_once(f"{root}: its tables are read, and not {len(loose)} images beside them: {some([*map(str, loose)])}")
     return read_tables(root, tables, config, split)
+
+
+def _image_splits(root: Path, tables: list[Path], config: SourceConfig, use: Use) -> Splits:
+    """Return the splits of images in folders and archives, or of arrays; none if the tables are to be read."""
+    split = config.split_for(use)
+    both = split_names(config.train_split) + ([] if config.held_out else split_names(config.test_split))
+    folder = ImageFolder(root, both)
+    names = [split] if split in folder.folders else split_names(split)
+    named = any(is_table_of(name, table) for name in names for table in tables)
+    places = [place for name in names if (place := folder.find(name))]
+    found = any(place != root for place in places)
+    pictured = [table for table in tables if holds_pictures(table)] if has_images(root) else []
+    inside = [table for table in pictured if any(map(table.is_relative_to, places or [root]))]
+    if found and not (inside or (named and config.needed_columns - IMAGE_COLUMNS)):
+        if pictured:
+            log_once(f"{root}: images in folders are read, and not tables of images: {some([*map(str, pictured)])}")
+        other = [] if config.held_out or use == "test" else split_names(config.test_split)
+        return folder.splits(names, other)
+    zipped = {} if found else archives_of(root, [*names, *both])
+    if zipped and all(name in zipped for name in names):
+        packed = {name: _packed_folder(archive, name) for name, archive in zipped.items()}
+        return {name: ImageFolder(packed[name], others=[*packed.values()]).read for name in names}
+    if any(arrays_named(root, name) for name in names):
+        return array_splits(root)
+    return folder.splits(names, []) if has_images(root) and not (named or inside) else {}
 
 
 def _packed_folder(archive: Path, name: str) -> Path:

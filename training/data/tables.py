@@ -40,6 +40,7 @@ TABLES = frozenset(
     """.parquet .arrow .csv .tsv .json .jsonl .ndjson .zip .tar .gz .tgz .bz2 .xz .zst .lz4
     .7z""".split()  # noqa: SIM905  # a line a suffix
 )
+PACKED = TABLES - TEXT_TABLES - {".parquet", ".arrow"}
 
 
 def array_splits(folder: Path) -> Splits:
@@ -171,15 +172,32 @@ def list_tables(root: Path) -> list[Path]:
     """
     found = []
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        folders[:] = sorted(name for name in folders if not (is_hidden(name) or name.startswith("__")))
         if Path(folder).resolve() in Path(folder).absolute().parents:  # a link to a folder around it
             folders.clear()
             continue
         visible = [Path(folder, name) for name in sorted(files) if not name.startswith((".", "__"))]
         if any(path.suffix.lower() in image_suffixes() for path in visible):  # notes on images are no tables
-            visible = [path for path in visible if Path(folder) == root and SPLIT_PART.fullmatch(path.stem)]
+            named = [path for path in visible if Path(folder) == root and SPLIT_PART.fullmatch(path.stem)]
+            visible = [path for path in visible if path in named or holds_pictures(path)]
         found += [path for path in visible if path.suffix.lower() in TABLES or path.name == "README.md"]
     return found if any(path.name not in DESCRIPTIONS for path in found) else []
+
+
+def holds_pictures(file: Path) -> bool:
+    """Return whether a table has images themselves, not their paths or features; so has one that cannot be read."""
+    if file.suffix.lower() != ".parquet":
+        return file.suffix.lower() == ".arrow"
+    try:
+        table = pyarrow.parquet.read_metadata(file)
+    except (OSError, pyarrow.ArrowException):
+        return True
+    kinds = [table.schema.column(i) for i in range(table.num_columns * bool(table.num_row_groups))]
+    binary = [
+        i for i, kind in enumerate(kinds) if (kind.physical_type, kind.logical_type.type) == ("BYTE_ARRAY", "NONE")
+    ]
+    parts = [table.row_group(0).column(i) for i in binary]
+    return any(part.statistics is None or part.statistics.null_count < part.num_values for part in parts)
 
 
 def is_table_of(split: str, file: Path) -> bool:
@@ -211,14 +229,18 @@ def read_tables(root: Path, tables: list[Path], config: SourceConfig, split: str
         with suppress(FileExistsError):
             link.symlink_to(file)
     _report_missing_parts(tables)
+    named = some([str(file.relative_to(root)) for file in tables])
     try:
         table = datasets.load_dataset(
             str(links), config.configuration, split=split, cache_dir=str(links.parent / "cache")
         )
     except Exception as error:
         _check_files(tables)
-        named = some([str(file.relative_to(root)) for file in tables])
-        raise DataError(f"{describe_causes(error).replace(str(links), str(root))}; its tables are {named}") from error
+        packed = f"{packed}; read as a table: " if (packed := _packed(tables)) else ""
+        cause = describe_causes(error).replace(str(links), str(root))
+        raise DataError(f"{packed}{cause}; its tables are {named}") from error
+    if "__key__" in table.features and config.image_column not in table.features:  # WebDataset, or any tar of images
+        raise DataError(f"{named} is an archive of columns {table.column_names}: unpack it, or choose image_column")
     feature = table.features.get(config.image_column)
     if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string"):
         return _with_paths(table, config.image_column, table[config.image_column][:], root, tables)
@@ -297,12 +319,22 @@ def _check_files(tables: Sequence[Path]) -> None:
                 ) from error
 
 
+def _packed(tables: Sequence[Path]) -> str:
+    """Return what to do about an archive that is not called as a split is; empty if there is none."""
+    for file in tables:
+        if file.suffix.lower() in PACKED and not SPLIT_PART.fullmatch(file.stem):
+            return f"{file.name} is an archive: unpack it" + ", or call it train.zip" * (file.suffix.lower() == ".zip")
+    return ""
+
+
 def _with_paths(
     table: datasets.Dataset, column: str, names: list[str | None], root: Path, tables: Sequence[Path]
 ) -> datasets.Dataset:
     """Return a table whose relative paths of images are those from the folder of the table."""
     folders = {one.parent for one in tables}
     if address := next((name for name in names if name and "://" in name), None):
+        if address.startswith("zip://") and (packed := _packed(tables)):
+            raise DataError(packed)
         remedy = "images are not fetched: download them, and write their paths"
         raise DataError(f"column {column!r} holds addresses such as {address!r:.80}, and {remedy}")
     if len(folders) > 1 and any(name and not Path(name).is_absolute() for name in names):
@@ -318,7 +350,7 @@ def _with_paths(
 
 def _path_from(folder: Path, name: str) -> str:
     """Return the file that a table names, also with a Windows path."""
-    path = folder / Path(name).expanduser()
+    path = folder / (Path(name).expanduser() if name.startswith("~/") else name)
     if path.is_file() or "\\" not in name:
         return str(path)
     return str(folder / name.replace("\\", "/"))
@@ -354,6 +386,9 @@ def unzip(archive: Path) -> Path:
 def _links_folder(tables: Sequence[Path], root: Path) -> Path:
     """Return a folder in the cache of `datasets` for a source as it is now: its own confuses folders of one name."""
     state: list[Any] = [os.fsencode(root)]
-    state += [(os.fsencode(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in tables]
+    state += [
+        (os.fsencode(file), (stat := file.stat()).st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        for file in tables
+    ]
     digest = hashlib.blake2b(repr(state).encode(), digest_size=8).hexdigest()
     return Path(datasets.config.HF_DATASETS_CACHE, digest, "files")

@@ -21,6 +21,13 @@ def write(folder: Path, *levels: int, suffix: str = ".png", kind: str | None = N
     return folder
 
 
+def swap(first: Path, second: Path) -> None:
+    """Give each of two files the name of the other."""
+    first.rename(first.with_name("aside"))
+    second.rename(first)
+    first.with_name("aside").rename(second)
+
+
 def load(source: Path, use: Any = "train", **changes: Any) -> ImageSet:
     """Load one use of a folder as a domain in colour."""
     return load_split(DomainConfig("photo", source=str(source), channels=3, **changes), use, SIZE)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.training.data.folders import write
+from tests.training.data.picture_sets import SIZE, pictures, write_split
 from training import train
 from training.config.experiment import Experiment, load_experiment
 from training.data.choices import Choices
@@ -151,6 +156,85 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
     file.write_text(f'[[domains]]\nsource = "{tmp_path / "one"}"\n')
     with pytest.raises(DataError, match=r"'one'.*1\.jpg"):
         load_experiment(file, Choices(on_gpu=False))
+
+
+def complete_source(tmp_path: Path, **fields: Any) -> list[str]:
+    """Return the choices for a recipe of one source, the folder `photos`."""
+    choices = Choices(on_gpu=False)
+    choices(tmp_path / "x.toml", {"domains": [{"source": str(tmp_path / "photos"), **fields}]})
+    return choices.made
+
+
+def damage_encoding(photos: Path) -> None:
+    """Write metadata of the test images as Excel does."""
+    (photos / "test" / "metadata.csv").write_bytes("file_name,ort\n001.png,K\u00f6ln\n".encode("latin-1"))
+
+
+def damage_where(photos: Path) -> None:
+    """Write metadata by which no test image is of the kind that a training image is of."""
+    for split, kind in (("train", "a"), ("test", "b")):
+        (photos / split / "metadata.csv").write_text(f"file_name,kind\n001.png,{kind}\n")
+
+
+def damage_archive(photos: Path) -> None:
+    """Replace the test images by an archive that is cut off."""
+    shutil.rmtree(photos / "test")
+    (photos / "test.zip").write_bytes(b"PK")
+
+
+def damage_link(photos: Path) -> None:
+    """Replace the test images by a link to nothing."""
+    shutil.rmtree(photos / "test")
+    (photos / "test").symlink_to("gone")
+
+
+@pytest.mark.parametrize(
+    ("damage", "fields", "message"),
+    [
+        (damage_encoding, {}, r"split 'test' .+test/metadata\.csv is not UTF-8"),
+        (damage_where, {"where": {"kind": "a"}}, "where: kind = 'a', and .+ has 'b'"),
+        (damage_archive, {}, r"test\.zip cannot be unpacked"),
+        (damage_link, {}, r"there is no folder 'test'; \['test'\] in .+ are links to nothing"),
+    ],
+)
+def test_a_test_split_that_cannot_be_read_is_not_replaced(
+    tmp_path: Path, damage: Callable[[Path], None], fields: dict[str, Any], message: str
+) -> None:
+    """Its error is shown, with the domain; held_out is for a source without test images."""
+    write(tmp_path / "photos" / "train", 1, 2)
+    write(tmp_path / "photos" / "test", 1, 2)
+    damage(tmp_path / "photos")
+    with pytest.raises(DataError, match=f"domain 'photos', images to measure with: .*{message}"):
+        complete_source(tmp_path, **fields)
+
+
+def test_the_error_of_training_images_comes_first(tmp_path: Path) -> None:
+    """What is wrong with both splits is not told of the test images."""
+    write(tmp_path / "photos" / "train", 1)
+    write(tmp_path / "photos" / "test", 1)
+    with pytest.raises(DataError, match=r"^image_column 'img' is not among"):
+        complete_source(tmp_path, image_column="img")
+
+
+@pytest.mark.parametrize("layout", ["flat", "train", "dead link", "zip", "arrays", "table", "saved"])
+def test_a_source_without_a_test_split_has_images_held_out(tmp_path: Path, layout: str) -> None:
+    """However it is laid out."""
+    photos, images = tmp_path / "photos", pictures(*range(20))
+    photos.mkdir()
+    if layout in ("flat", "dead link", "train", "zip"):
+        write(photos / ("train" if layout in ("train", "zip") else ""), *range(20))
+    if layout == "dead link":
+        (photos / "dead.png").symlink_to("gone")
+    elif layout == "zip":
+        shutil.make_archive(str(photos / "train"), "zip", photos / "train")
+        shutil.rmtree(photos / "train")
+    elif layout == "arrays":
+        np.savez(photos / "train.npz", image=np.zeros((20, *SIZE), np.uint8))
+    elif layout == "table":
+        write_split(photos, "train", {"image": images})
+    elif layout == "saved":
+        datasets.Dataset.from_dict({"image": images}).save_to_disk(photos)
+    assert "photos.held_out = 0.1  (it has no test images to measure with)" in complete_source(tmp_path)
 
 
 def test_the_choices_are_printed_and_kept_in_the_run(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -117,7 +119,7 @@ def test_fewer_images_than_domains_are_refused(tmp_path: Path) -> None:
         load_training_sets(coupled(*domains))
 
 
-@pytest.mark.parametrize("labels", [[0.5, 1.0], [-2, 1], [[0, 1], [1, 0]], [1, 10**12], ["1", "7" * 20]])
+@pytest.mark.parametrize("labels", [[0.5, 1.0], [-2, 1], [-1, 1], [[0, 1], [1, 0]], [1, 10**12], ["1", "7" * 20]])
 def test_labels_that_are_no_classes_are_refused(tmp_path: Path, labels: list[Any]) -> None:
     """Shares, signs and vectors are not cut down to whole numbers from 0, which classes are."""
     np.savez(tmp_path / "train.npz", image=np.zeros((2, *SIZE), np.uint8), label=np.array(labels))
@@ -125,11 +127,53 @@ def test_labels_that_are_no_classes_are_refused(tmp_path: Path, labels: list[Any
         load_split(DomainConfig("digit", source=str(tmp_path)), "train", SIZE)
 
 
-@pytest.mark.parametrize("labels", [[-1, -1], [-1, 1]])
-def test_the_hubs_number_of_no_class_is_none(tmp_path: Path, labels: list[int]) -> None:
-    """Images that have no classes, or not all of them, train all the same."""
-    np.savez(tmp_path / "train.npz", image=np.zeros((2, *SIZE), np.uint8), label=np.array(labels))
-    assert load_split(DomainConfig("digit", source=str(tmp_path)), "train", SIZE).labels is None
+NAMED = datasets.ClassLabel(names=["cat", "dog"])  # for which -1 is no class
+NUMBERED = datasets.Value("int64")
+PARTLY = (
+    r"domain pet: 1 of 3 images of .+ have no class in column 'label', so that all count as unlabelled: row 1 of .+"
+)
+
+
+@pytest.mark.parametrize(
+    ("feature", "labels", "line"),
+    [
+        (NUMBERED, [-1, -1, -1], ""),
+        (NUMBERED, [None, None, None], ""),
+        (NAMED, [-1, -1, -1], ""),
+        (NAMED, [0, -1, 1], PARTLY),
+        (NUMBERED, [2, None, 1], PARTLY),
+        (datasets.Value("float64"), [2.0, float("nan"), 1.0], PARTLY),
+        (datasets.Value("string"), ["2", "", "1"], PARTLY),
+    ],
+)
+def test_images_without_classes_train_all_the_same(
+    tmp_path: Path, feature: Any, labels: list[Any], line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If only some have none, the set counts as unlabelled, and which those are is reported."""
+    features = datasets.Features({"image": datasets.Image(), "label": feature})
+    table = datasets.Dataset.from_dict({"image": pictures(1, 2, 3), "label": labels}, features)
+    table.to_parquet(tmp_path / "train.parquet")
+    assert load_split(DomainConfig("pet", source=str(tmp_path)), "train", SIZE).labels is None
+    assert re.fullmatch(line, "".join(caplog.messages))
+
+
+def test_an_image_beside_the_folders_of_classes_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It has no class, and nobody would know why a set has none."""
+    source = folder(tmp_path, "cat", "dog")
+    Image.new("L", SIZE, 9).save(source / "train" / "stray.png")
+    assert load_split(DomainConfig("pet", source=str(source)), "train", SIZE).labels is None
+    (line,) = caplog.messages
+    assert line.startswith("domain pet: 1 of 3 images")
+    assert line.endswith("train/stray.png")
+
+
+def test_whole_numbers_with_a_point_are_classes(tmp_path: Path) -> None:
+    """A table whose last rows are empty holds them so; rows without an image do not count."""
+    Image.new("L", SIZE).save(tmp_path / "0.png")
+    (tmp_path / "train.csv").write_text("image,label\n0.png,3\n0.png,1\n,\n,\n")
+    labels = load_split(DomainConfig("digit", source=str(tmp_path)), "train", SIZE).labels
+    assert labels is not None
+    assert labels.tolist() == [3, 1]
 
 
 def test_an_attribute_is_a_label_too(tmp_path: Path) -> None:

@@ -296,8 +296,13 @@ def test_what_is_no_image_is_passed_over(tmp_path: Path) -> None:
 def test_what_is_left_out_is_reported_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The line has counts, files and reasons: other formats, archives, backups, links to nothing, hidden images."""
     train = write(tmp_path / "train", 1)
-    for name in ("a.heic", "b.HEIC", "c.nef", "more.zip", "d.jpg.part", "e.png~"):
+    backups = ("d.jpg.part", "e.png~", "f.jpg_original", "g.png.orig", "h.JPG.Temp", "i.png.filepart", "j.png.~1~")
+    for name in ("a.heic", "b.HEIC", "c.nef", "more.zip", ".IMG_9.HEIC.icloud", *backups):
         (train / name).write_bytes(b"x")
+    write(train, 8, suffix=".THM", kind="JPEG")
+    bins = ("#snapshot", "$RECYCLE.BIN", "@Recently-Snapshot", "@Recycle", "RECYCLER", "found.000")
+    for name in bins:
+        write(train / name, 9)
     (train / "f.png").symlink_to("gone.png")
     write(train / ".trash", 9)
     shutil.copy(train / "001.png", train / ".001.png")
@@ -313,7 +318,10 @@ def test_what_is_left_out_is_reported_in_one_line(tmp_path: Path, caplog: pytest
         f"2 (.heic cannot be read: convert to PNG or JPEG): {train}/a.heic, {train}/b.HEIC",
         "1 (.nef cannot be read",
         f"1 (archives: unpack them): {train}/more.zip",
-        f"2 (unfinished files or backups): {train}/d.jpg.part, {train}/e.png~",
+        f"7 (unfinished files or backups): {train}/d.jpg.part, {train}/e.png~, ",
+        f"6 (deleted files, snapshots and fragments): {', '.join(f'{train}/{name}' for name in bins[:5])} and 1 more",
+        f"1 (thumbnails of videos): {train}/008.THM",
+        f"1 (in iCloud alone: download them): {train}/.IMG_9.HEIC.icloud",
         f"3 (links to nothing): {train}/f.png, {train}/self, {train}/self.png",
         f"2 (hidden): {train}/.001.png, {train}/.trash",
         f"1 (not regular files): {train}/g.png",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.data.folders import levels, write
+from tests.training.data.folders import levels, swap, write
 from training.config.data import DomainConfig
 from training.data import preprocess
 from training.data.preprocess import fit
@@ -114,6 +115,16 @@ def test_images_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(preprocess, "ROWS_AT_ONCE", 2)
     write(tmp_path / "train", *range(60, 65))
     assert levels(tmp_path) == [60, 61, 62, 63, 64]
+
+
+def test_images_that_swap_their_names_are_read_anew(tmp_path: Path) -> None:
+    """Their paths, sizes and times are as before."""
+    train = write(tmp_path / "train", 1, 2, suffix=".bmp")
+    for file in train.iterdir():
+        os.utime(file, (0, 0))
+    assert levels(tmp_path) == [1, 2]
+    swap(*train.iterdir())
+    assert levels(tmp_path) == [2, 1]
 
 
 def test_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,10 @@ def test_an_existing_folder_comes_before_the_data_root(tmp_path: Path, monkeypat
     for source in ("photos", "./photos", str(tmp_path / "home" / "photos"), "~/photos"):
         assert locate(source) == str(tmp_path / "home" / "photos")
     assert locate("else/photos") == str(tmp_path / "root" / "photos")
+    (tmp_path / "home" / "photos").rmdir()
+    assert locate("photos") == str(tmp_path / "root" / "photos")
+    for source in ("./photos", "a/b/photos", "~/photos", str(tmp_path / "holiday" / "photos"), "~photos", "x" * 300):
+        assert locate(source) == source
 
 
 @pytest.mark.parametrize(
@@ -132,6 +136,8 @@ def test_an_existing_folder_comes_before_the_data_root(tmp_path: Path, monkeypat
     [
         ("no such", "neither is it a name of the hub"),
         ("./no/such", "neither is it a name of the hub"),
+        ("~no-user", "no folder .+/~no-user, .+ and a path is read only as it is named"),
+        ("x" * 300, "File name too long"),
         ("photos.zip", "is a file, and a source is a folder: unpack it"),
     ],
 )

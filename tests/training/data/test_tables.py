@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import io
+import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pyarrow import parquet
 
-from tests.training.data.folders import levels, load, write
+from tests.training.data.folders import levels, load, swap, write
 from tests.training.data.picture_sets import SIZE
 from training.config.data import DomainConfig
 from training.data.dataset import ImageSet, load_split
@@ -35,10 +37,26 @@ def test_metadata_tell_columns(tmp_path: Path) -> None:
     assert levels(tmp_path, "test", where={"Smiling": True}) == [3]
 
 
-@pytest.mark.parametrize("name", ["images/001.png", "images\\001.png", "{folder}/images/001.png"])
+def test_metadata_name_files_through_any_link(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A row is of the file that its path leads to, and paths that lead to none are reported, wherever they point."""
+    source = write(tmp_path / "photos" / "train", 1, 2).parent
+    write(source / "test", 3)
+    (tmp_path / "link").symlink_to(source)
+    rows = (f"{tmp_path}/link/train/001.png,a", "test/003.png,b", "002.png,c", "/home/old/002.png,d")
+    (source / "metadata.csv").write_text("\n".join(["file_name,x", *rows]))
+    assert levels(source, where={"x": "a"}) == [1]
+    assert levels(source, "test", where={"x": "b"}) == [3]
+    lost = f"paths start at the folder of the metadata file: /home/old/002.png, {source}/002.png"
+    assert caplog.messages == [
+        f"{source / split}: metadata name 2 files that are no images there; {lost}" for split in ("train", "test")
+    ]
+
+
+@pytest.mark.parametrize("name", ["images/001.png", "images\\001.png", "{folder}/images/001.png", "~001.png"])
 def test_paths_of_a_table_are_from_its_folder(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From every working directory, and also where Windows wrote them; a missing image is named."""
     write(tmp_path / "table" / "images", 1)
+    write(tmp_path / "table", 1).joinpath("001.png").rename(tmp_path / "table" / "~001.png")
     file = tmp_path / "table" / "train.csv"
     file.write_text(f"image,label\n{name.format(folder=tmp_path / 'table')},0\n", encoding="utf-8-sig")
     for place in (tmp_path, tmp_path / "table"):
@@ -135,10 +153,71 @@ def test_the_name_of_a_table_is_its_split_in_any_case(
     assert (levels(tmp_path, **splits), levels(tmp_path, "test", **splits)) == ([1, 2], [3])
 
 
+@pytest.mark.parametrize(
+    ("tables", "picture"),
+    [
+        (("images.parquet",), "preview.png"),
+        (("train/0.parquet", "test/0.parquet"), "train/preview.png"),
+        (("train/0.parquet", "test/0.parquet"), "assets/logo.png"),
+        (("data/train-00000-of-00001.parquet",), "logo.png"),
+    ],
+)
+def test_images_beside_tables_of_images_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, tables: tuple[str, ...], picture: str
+) -> None:
+    """The tables are read, wherever the images lie; tables of features are none, nor is what was deleted."""
+    for level, name in enumerate(tables, 1):
+        write_parquet(tmp_path / name, level)
+    write_parquet(tmp_path / "@Recycle" / "train.parquet", 90)
+    write((tmp_path / picture).parent, 9).joinpath("009.png").rename(tmp_path / picture)
+    assert levels(tmp_path) == [1]
+    assert caplog.messages == [f"{tmp_path}: its tables are read, and not 1 images beside them: {tmp_path / picture}"]
+    if picture == "preview.png":
+        parquet.write_table(pyarrow.table({"feature": [0.5]}), tmp_path / "images.parquet")
+        assert levels(tmp_path) == [9]
+
+
+@pytest.mark.parametrize(
+    ("name", "folders", "message"),
+    [
+        ("photos.zip", ("",), "photos.zip is an archive: unpack it, or call it train.zip$"),
+        ("photos.zip", ("cat", "dog"), "photos.zip is an archive: unpack it, or call it train.zip; read as a table: "),
+        ("photos.tar", ("",), r"photos.tar is an archive of columns .+: unpack it, or choose image_column"),
+        ("photos.7z", (), "photos.7z is an archive: unpack it; read as a table: "),
+        ("photos.rar", (), r"nor arrays but photos.rar; left out 1 \(archives: unpack them\)"),
+        ("photos.pdf", (), "holds neither images nor tables nor arrays but photos.pdf$"),
+    ],
+)
+def test_an_archive_that_is_no_split_is_named(
+    tmp_path: Path, name: str, folders: tuple[str, ...], message: str
+) -> None:
+    """The error says what is there and what to do with it."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / name).write_bytes(b"x")
+    for folder in folders:
+        write(tmp_path / "packed" / folder, 1)
+    if folders:
+        shutil.make_archive(str(source / "photos"), name[-3:], tmp_path / "packed")
+    with pytest.raises(DataError, match=message):
+        load(source)
+
+
 def test_a_folder_of_tables_and_the_one_around_it_are_two_sources(tmp_path: Path) -> None:
     """Rows read from one folder are not taken for those of the other."""
     write_parquet(tmp_path / "faces" / "train.parquet", 1, 2)
     assert levels(tmp_path) == levels(tmp_path / "faces") == [1, 2]
+
+
+def test_tables_that_swap_their_names_are_read_anew(tmp_path: Path) -> None:
+    """Their paths, sizes and times are as before."""
+    write(tmp_path / "images", 1, 2)
+    for split, name in (("train", "001"), ("test", "002")):
+        (tmp_path / f"{split}.csv").write_text(f"image\nimages/{name}.png\n")
+        os.utime(tmp_path / f"{split}.csv", (0, 0))
+    assert levels(tmp_path) == [1]
+    swap(tmp_path / "train.csv", tmp_path / "test.csv")
+    assert (levels(tmp_path), levels(tmp_path, "test")) == ([2], [1])
 
 
 def test_missing_parts_of_tables_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
