@@ -5,8 +5,8 @@
         pairs["edge"]  # uint8 [1, H, W, C]
         pairs.image("edge").save("edge.png")
 
-Each method of `_Methods` builds a `Call`, a request and how its response is read; `Client` and `AsyncClient` send it.
-Axes: B pairs or frames, H height, W width, C channels (1 grey or 3 RGB), Z latent dimension.
+Each method of `_Methods` builds a `Call`, a request and how its response is read (`client_responses`); `Client` and
+`AsyncClient` send it. Axes: B pairs or frames, H height, W width, C channels (1 grey or 3 RGB), Z latent dimension.
 """
 
 from __future__ import annotations
@@ -15,22 +15,47 @@ import asyncio
 import base64
 import functools
 import io
-import json
 import math
-import tarfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any, Concatenate, Generic, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast, overload
 
 import httpx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+from PIL import Image, ImageMode, ImageOps
 
 from service import __version__
-from service.errors import FieldError, OtherError, RequestError
+from service.client_responses import (
+    MADE_WITH,
+    Fields,
+    Pair,
+    Pairs,
+    Pixels,
+    Translation,
+    as_picture,
+    checked,
+    problem_error,
+    read_models,
+    read_pairs,
+    read_shard,
+    read_translation,
+)
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Keyframe",
+    "Options",
+    "Pair",
+    "PairOptions",
+    "Pairs",
+    "Picture",
+    "ShardOptions",
+    "Translation",
+]
 
 MAX_CACHED, MAX_CACHED_BYTES = 64, 2**20  # responses that are revalidated, and the size of one
 LOCAL = "http://localhost:8000"
@@ -38,9 +63,8 @@ READ_S = 60.0  # longest wait for bytes, if no timeout is given
 GRACE_S = 5.0  # for the service's 504 to arrive, before the client stops waiting itself
 RETRIES, RETRY_S = 3, 0.1  # of connections that are cut or refused; the first wait, which doubles
 CUT = (httpx.NetworkError, httpx.RemoteProtocolError)
-MAX_DETAIL = 200  # characters of an error that is no problem+json
+PNG_MODES = ("1", "L", "LA", "I;16", "I;16B", "P", "RGB", "RGBA")  # of PIL
 
-Pixels = NDArray[np.uint8]
 Numbers = int | np.integer[Any] | Iterable[int] | Iterable[np.integer[Any]]
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,78 +94,26 @@ class ShardOptions(PairOptions, total=False):
 
     size: int  # seeds of a shard, otherwise 1000
     digest: str | None  # of the model; with another one, DigestMismatch is raised
+    format: Literal["png", "webp", "npy"]  # in which images are sent, otherwise png; webp makes grey ones RGB
 
 
-@dataclass(frozen=True)
-class Pair:
-    """The coupled images of one latent: `pair["edge"]` is uint8 [H, W, C], `pair.image("edge")` a PIL image."""
-
-    images: Mapping[str, Pixels]
-    seed: int | None = None  # None of a given latent, and of a frame
-    index: int | None = None  # which image of the seed, or which of the given latents
-    t: float | None = None  # position of a frame: 1.0 is the second key frame
-    labels: Mapping[str, Mapping[str, Any]] | None = None  # `class` and `confidence` by domain, if requested
-    agree: bool | None = None  # whether all classes are equal
-
-    def __getitem__(self, domain: str) -> Pixels:
-        return self.images[domain]
-
-    def image(self, domain: str) -> Image.Image:
-        """Return a domain's image."""
-        pixels = self.images[domain]
-        return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-
-
-Picture = bytes | Image.Image | Pixels  # a file of a listed format, or pixels [H, W, C]
+Picture = bytes | Image.Image | Pixels  # a file of a listed format, or pixels [H, W] or [H, W, C]
 Keyframe = int | np.integer[Any] | Pair | Sequence[float] | NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs of a response, or frames of a walk: `pairs["edge"]` is uint8 [B, H, W, C], `pairs[0]` the first one."""
-
-    model: str
-    version: str
-    digest: str  # sha256 of the model file
-    domains: tuple[str, ...]
-    pairs: tuple[Pair, ...]
-
-    @overload
-    def __getitem__(self, key: str) -> Pixels: ...
-    @overload
-    def __getitem__(self, key: int) -> Pair: ...
-    def __getitem__(self, key: str | int) -> Pixels | Pair:
-        return self.pairs[key] if isinstance(key, int) else np.stack([pair[key] for pair in self.pairs])
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __iter__(self) -> Iterator[Pair]:
-        return iter(self.pairs)
-
-    def image(self, domain: str, number: int = 0) -> Image.Image:
-        """Return a domain's image in one of the pairs."""
-        return self.pairs[number].image(domain)
-
-
-@dataclass(frozen=True)
-class Translation(Pairs):
-    """One pair with the counterparts of an image. Its image in the domain `source` is the reconstruction."""
-
-    source: str  # domain of the image, as given or as found
-    latent: NDArray[np.float32]  # [Z], as `generate` and `interpolate` take it
-    error: float  # root mean squared difference of image and reconstruction, in levels of 0 to 255
-    likeness: str | None  # whether the model knows such images, if that was measured
 
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
     """A request and how its response is read: GET with its fields as query, or POST with them as body."""
 
-    read: Callable[[httpx.Response], T]
+    read: Callable[[httpx.Response, Fields], T]
     path: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Fields = field(default_factory=dict)
     verb: Literal["GET", "POST"] = "GET"
+
+    def result(self, response: httpx.Response) -> T:
+        """Return what a successful response holds. Raises OtherError for one that is not the service's."""
+        with checked(response):
+            return self.read(response, self.fields)
 
 
 class _Method(Generic[P, T]):
@@ -198,12 +170,12 @@ class _Methods(Generic[Http]):
     ) -> Call[Pairs]:
         """Generate `count` pairs, from `index` on, of a seed or of each of several; or pairs of latents [B, Z].
 
-        Without any of them, the seed is random.
+        Without any of them, the seed is random. Raises ValueError for an empty list, and for `format`.
         """
-        fields = _fields(options, seed=seed, seeds=seeds, index=index, count=count)
+        fields = _json_fields(options, seed=seed, seeds=seeds, index=index, count=count)
         if latents is not None:
-            return Call(_read_pairs, "generate", fields | {"latents": _floats(latents)}, "POST")
-        return Call(_read_pairs, "generate", fields)
+            return Call(read_pairs, "generate", fields | {"latents": _floats(latents)}, "POST")
+        return Call(read_pairs, "generate", fields)
 
     @_Method
     def interpolate(
@@ -217,22 +189,26 @@ class _Methods(Generic[Http]):
     ) -> Call[Pairs]:
         """Generate a walk through key frames: seeds, generated pairs or latents [Z].
 
-        It has `steps` frames from one to the next, both counted, and with `loop` returns to the first.
+        It has `steps` frames from one to the next, both counted, and with `loop` returns to the first. Model,
+        truncation and directions are those of the pairs. Raises ValueError if these differ, or others are given; for
+        a pair without a seed; and as `generate`.
         """
-        fields, frames = _fields(options, steps=steps, method=method, loop=loop), list(map(_keyframe, keyframes))
+        fields, keyframes = _json_fields(options, steps=steps, method=method, loop=loop), list(keyframes)
+        frames = [_keyframe(one) for one in keyframes]
+        fields |= _made_with([one for one in keyframes if isinstance(one, Pair)], fields)
         seeds = [one["seed"] for one in frames if one.keys() == {"seed"}]
         if len(frames) == len(seeds) == 2:
-            return Call(_read_pairs, "interpolate", fields | {"from": seeds[0], "to": seeds[1]})
-        return Call(_read_pairs, "interpolate", fields | {"keyframes": frames}, "POST")
+            return Call(read_pairs, "interpolate", fields | {"from": seeds[0], "to": seeds[1]})
+        return Call(read_pairs, "interpolate", fields | {"keyframes": frames}, "POST")
 
     @_Method
     def _shard(self, number: int | np.integer[Any], **options: Unpack[ShardOptions]) -> Call[Iterator[Pair]]:
-        return Call(_read_shard, f"shards/{int(number):06d}.tar", _fields(options))
+        return Call(read_shard, f"shards/{int(number):06d}.tar", _fields(options))
 
     @_Method
     def models(self) -> Call[dict[str, dict[str, Any]]]:
         """Return the cards of the served models by name, the default one first: domains, quality, licence, digest."""
-        return Call(_read_models, "models")
+        return Call(read_models, "models")
 
     @_Method
     def translate(
@@ -248,14 +224,15 @@ class _Methods(Generic[Http]):
         """Find the latent of an image and generate its counterparts in the domains `to`.
 
         Without `source`, its domain is the one that reconstructs it best; `refine` is the number of further passes.
+        Raises ValueError for an array that is not of bytes or not one image, and for a PIL image of other values.
         """
         fields = _fields({"from": source}, to=to, model=model, refine=refine, fit=fit)
-        return Call(_read_translation, "translate", fields | {"image": _data_url(image)}, "POST")
+        return Call(read_translation, "translate", fields | {"image": _data_url(image)}, "POST")
 
     @_Method
     def fetch(self, path: str, query: Mapping[str, Any] | None = None) -> Call[bytes]:
         """Return the body of any GET: `client.fetch("interpolate", {"from": 1, "to": 2, "format": "gif"})`."""
-        return Call(lambda response: response.content, path, query or {})
+        return Call(lambda response, _: response.content, path, query or {})
 
     async def _reply(self, request: httpx.Request, wait_s: float) -> httpx.Response:
         raise NotImplementedError
@@ -264,7 +241,7 @@ class _Methods(Generic[Http]):
         """Send a request, again if it is cut or told to wait, and return its result.
 
         Responses depend on what is sent alone, so any request may be sent again. Raises the RequestError of a problem,
-        and the error of httpx if there is no response.
+        OtherError for a response that is not the service's, and the error of httpx if there is none.
         """
         request = self._request(call)
         cached = self._cached.get(str(request.url)) if call.verb == "GET" else None
@@ -280,14 +257,14 @@ class _Methods(Generic[Http]):
                 wait_s, cuts = RETRY_S * 2**cuts, cuts + 1
                 continue
             if cached is not None and response.status_code == 304:
-                return call.read(cached)
+                return call.result(cached)
             if response.is_success:
                 self._store(response)
-                return call.read(response)
+                return call.result(response)
             wait_s = _retry_after(response)
             waited_s += wait_s
             if waited_s > self._max_wait:
-                raise _problem(response)
+                raise problem_error(response)
 
     def _request(self, call: Call[Any]) -> httpx.Request:
         query, body = (_query(call.fields), None) if call.verb == "GET" else (None, call.fields)
@@ -307,8 +284,8 @@ class _Methods(Generic[Http]):
 class Client(_Methods[httpx.Client]):
     """A client that blocks; threads may share it.
 
-    Its methods raise the class of `service.errors` that has the `code` of the service's problem, and errors of httpx if
-    there is no response.
+    Its methods raise the class of `service.errors` that has the `code` of the service's problem, OtherError for a
+    response that is not the service's, errors of httpx if there is none, and ValueError before anything is sent.
     """
 
     _open = httpx.Client
@@ -386,8 +363,34 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, Iterable) and not isinstance(value, str) else value
 
 
-def _query(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fields as a query has them: directions are 1:2.0,thickness:-1.0."""
+def _json_fields(options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the fields of a request for pairs. Raises ValueError for a format other than JSON."""
+    fields = _fields(options, **more)
+    if fields.get("format", "json") != "json":
+        allowed = "allowed is 'json', which the client reads as pairs; `fetch` returns files of other formats"
+        raise ValueError(f"format is {fields['format']!r}: {allowed}")
+    return fields
+
+
+def _made_with(pairs: Sequence[Pair], fields: Fields) -> dict[str, Any]:
+    """Return the model, truncation and directions of pairs. Raises ValueError if they or `fields` differ."""
+    made = {name: [_plain(getattr(pair, name)) for pair in pairs] for name in MADE_WITH if pairs}
+    for name, values in made.items():
+        found = [*values, fields.get(name, values[0])]
+        if any(value != found[0] for value in found):
+            different = " and ".join(sorted({repr(value) for value in found}))
+            raise ValueError(
+                f"{name} of the pairs and the walk is {different}: allowed is one; leave {name} out of the walk, "
+                "generate all pairs with the same, or give latents instead of pairs"
+            )
+    return _fields({name: values[0] for name, values in made.items()})
+
+
+def _query(fields: Fields) -> dict[str, Any]:
+    """Return fields as a query has them: directions are 1:2.0,thickness:-1.0. Raises ValueError for an empty list."""
+    for name, value in fields.items():
+        if isinstance(value, list | tuple) and not value:  # which httpx would leave out
+            raise ValueError(f"{name} is {value}: allowed is at least one; leave {name} out for the default")
     return {
         name: ",".join(f"{key}:{one}" for key, one in value.items()) if isinstance(value, Mapping) else value
         for name, value in fields.items()
@@ -407,71 +410,39 @@ def _keyframe(one: Keyframe) -> dict[str, Any]:
 
 
 def _data_url(image: Picture) -> str:
+    """Return an image as a data URL. Raises ValueError as `_from_array` and `_png`."""
     if isinstance(image, np.ndarray):
-        image = Pair({"": image}).image("")
-    if isinstance(image, Image.Image):
-        image.save(file := io.BytesIO(), "PNG")
-        image = file.getvalue()
-    return f"data:image/png;base64,{base64.b64encode(image).decode()}"  # the service reads the format from the file
+        image = _from_array(image)
+    content = _png(image) if isinstance(image, Image.Image) else image
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"  # the service reads the format from the file
 
 
-def _pixels(content: bytes) -> Pixels:
-    """Decode a picture: uint8 [H, W, C]."""
-    pixels = np.array(Image.open(io.BytesIO(content)))
-    return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+def _from_array(pixels: NDArray[Any]) -> Image.Image:
+    """Return an array as a PIL image. Raises ValueError if it is not uint8 [H, W] or [H, W, C]."""
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or not 1 <= channels <= 4 or not pixels.size:
+        raise ValueError(
+            f"image is an array of {pixels.dtype} {list(pixels.shape)}: allowed is uint8 [H, W] or [H, W, 1 to 4]; "
+            "give one image, scaled to levels of 0 to 255 and converted by `.astype(np.uint8)`"
+        )
+    return as_picture(pixels)
 
 
-def _pair(images: Mapping[str, Pixels], facts: Mapping[str, Any]) -> Pair:
-    return Pair(images, **{name: facts.get(name) for name in ("seed", "index", "t", "labels", "agree")})
-
-
-def _read_pairs(response: httpx.Response) -> Pairs:
-    answer, pairs = response.json(), list[Pair]()
-    for one in answer.get("pairs") or answer["frames"]:
-        urls: dict[str, str] = one["images"]
-        pairs.append(_pair({name: _pixels(base64.b64decode(url.partition(",")[2])) for name, url in urls.items()}, one))
-    return Pairs(answer["model"], answer["version"], answer["digest"], tuple(answer["domains"]), tuple(pairs))
-
-
-def _read_shard(response: httpx.Response) -> Iterator[Pair]:
-    """Yield the pairs of a tar: of each come first the images, <seed>.<domain>.png, last <seed>.json."""
-    images: dict[str, Pixels] = {}
-    with tarfile.open(fileobj=io.BytesIO(response.content)) as archive:
-        for member in archive:
-            content = cast("IO[bytes]", archive.extractfile(member)).read()
-            _, _, kind = member.name.partition(".")
-            if kind.endswith(".png"):
-                images[kind.removesuffix(".png")] = _pixels(content)
-            elif kind == "json":
-                yield _pair(images, json.loads(content))
-                images = {}
-
-
-def _read_models(response: httpx.Response) -> dict[str, dict[str, Any]]:
-    answer = response.json()
-    cards = sorted(answer["models"], key=lambda card: bool(card["name"] != answer["default"]))  # stable
-    return {card["name"]: card for card in cards}
-
-
-def _read_translation(response: httpx.Response) -> Translation:
-    answer, pairs = response.json(), _read_pairs(response)
-    found = {name: answer[name] for name in ("error", "likeness")}
-    return Translation(**vars(pairs), **found, source=answer["from"], latent=np.array(answer["latent"], np.float32))
+def _png(image: Image.Image) -> bytes:
+    """Return an image as PNG, upright, as RGB(A) if PNG lacks its mode. Raises ValueError for values of other types."""
+    image = ImageOps.exif_transpose(image)  # PNG files of PIL have no orientation
+    if image.mode not in PNG_MODES:
+        if ImageMode.getmode(image.mode).typestr != "|u1":
+            raise ValueError(
+                f"image is a PIL image of mode {image.mode}: allowed are modes of bytes, and {', '.join(PNG_MODES)}; "
+                "scale it to levels of 0 to 255 and convert it to L or RGB"
+            )
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    image.save(file := io.BytesIO(), "PNG", icc_profile=None)
+    return file.getvalue()
 
 
 def _retry_after(response: httpx.Response) -> float:
     """Return the seconds after which to send a refused request again; infinite if the service gives none."""
     value = response.headers.get("Retry-After", "")
     return float(value) if response.status_code in (429, 503) and value.isdecimal() else math.inf
-
-
-def _problem(response: httpx.Response) -> RequestError:
-    """Return a problem as the error that the service raised; of an unknown code, or without one, as OtherError."""
-    headers, known = dict(response.headers), {error.code: error for error in RequestError.__subclasses__()}
-    try:
-        problem = response.json()
-        if problem["code"] == OtherError.code:
-            return OtherError(response.status_code, problem["detail"], headers)
-        return known[problem["code"]](problem["detail"], [FieldError(**one) for one in problem["errors"]], headers)
-    except (ValueError, KeyError, TypeError):  # a proxy's, or of a newer service
-        return OtherError(response.status_code, response.text[:MAX_DETAIL] or response.reason_phrase, headers)

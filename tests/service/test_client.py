@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import itertools
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.client import MAX_CACHED, AsyncClient, Client, PairOptions
 from service.errors import DigestMismatch, InvalidRequest
@@ -115,6 +117,47 @@ def test_key_frames_are_seeds_pairs_and_latents(served: Service, client: Client)
     assert np.array_equal(walk["digit"][::2], kept["digit"][[0, 2, 1]])
 
 
+def test_a_walk_has_model_truncation_and_directions_of_its_pairs(
+    start: Start, tiny_model: Callable[..., Path], connect_to: Open
+) -> None:
+    """The frame of a pair has its images, and that of a seed beside it is made likewise."""
+    tiny_model()
+    tiny_model(name="moved", directions=DIRECTIONS)
+    client = connect_to(start(default_model="tiny").url)
+    made: Any = {"model": "moved", "truncation": 0.5, "directions": {2: 1.5}}
+    beside = client.generate(seed=5, **made)["edge"][0]
+    for pair in (client.generate(seed=7, count=3, **made)[2], *client.shards(7, size=1, **made)):
+        walk = client.interpolate([pair, 5], steps=2)
+        assert (walk.model, walk[1].model, walk[1].truncation, walk[1].directions) == (
+            "moved",
+            "moved",
+            0.5,
+            {"2": 1.5},
+        )
+        assert np.array_equal(walk["edge"], [pair["edge"], beside])
+    assert [pair.model for pair in client.shards(0, size=1)] == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("pair", "walk", "error"),
+    [
+        ({"model": "all"}, {}, "model of the pairs and the walk is 'all' and 'tiny'"),
+        ({"truncation": 0.5}, {}, "truncation of the pairs and the walk is 0.5 and None"),
+        ({}, {"model": "all"}, "model of the pairs and the walk is 'all' and 'tiny'"),
+        ({}, {"truncation": 0.5}, "truncation of the pairs and the walk is 0.5 and None"),
+        ({}, {"directions": {1: 2}}, "directions of the pairs and the walk is None and {'1': 2.0}"),
+    ],
+)
+def test_pairs_that_differ_are_no_key_frames(
+    client: Client, pair: dict[str, Any], walk: dict[str, Any], error: str
+) -> None:
+    """A walk in which one of them would have other images is refused, and one with the same options is not."""
+    with pytest.raises(ValueError, match=re.escape(error)):
+        client.interpolate([client.generate(seed=7)[0], client.generate(seed=8, **pair)[0]], **walk)
+    pairs = [client.generate(seed=seed, model="all", truncation=0.5)[0] for seed in (7, 8)]
+    assert len(client.interpolate(pairs, steps=3, model="all", truncation=0.5)) == 3
+
+
 def test_numbers_of_numpy_are_numbers(served: Service, client: Client) -> None:
     """As seeds, key frames and options, in queries and in bodies."""
     expected = client.interpolate([1, 2], steps=3)
@@ -207,6 +250,18 @@ def test_shards_are_pairs_of_their_seeds(served: Service, client: Client) -> Non
     assert len(list(client.shards(5, size=40))) == 40
 
 
+@pytest.mark.parametrize("kind", ["png", "npy", "webp"])
+def test_shards_have_images_of_every_format(client: Client, kind: Any) -> None:
+    """All of them have the same pixels, in WebP as RGB."""
+    expected = client.generate(seeds=[0, 1])
+    pairs = list(client.shards(0, size=2, format=kind))
+    for domain in expected.domains:
+        pixels = (
+            expected[domain] if kind != "webp" else np.broadcast_to(expected[domain], (*expected[domain].shape[:3], 3))
+        )
+        assert np.array_equal([pair[domain] for pair in pairs], pixels)
+
+
 def test_shards_take_options_and_filters(client: Client) -> None:
     """Seeds without a pair that passes are left out, and the list of them is no pair."""
     options: PairOptions = {"domains": ["digit"], "labels": True, "class_name": "two", "min_confidence": 0.99}
@@ -259,10 +314,20 @@ def test_images_are_arrays_pictures_or_files(translator: Client) -> None:
     """The same pixels give the same answer, whatever holds them; without a domain it is found."""
     pair, file = translator.generate(seed=7)[0], io.BytesIO()
     pair.image("digit").save(file, "BMP")
-    ways = pair["digit"], pair.image("digit"), file.getvalue()
+    ways = pair["digit"], pair["digit"][..., 0], pair.image("digit"), file.getvalue()
     first, *others = [translator.translate(image) for image in ways]
     assert first.source == "digit"
     assert all(np.array_equal(one["edge"], first["edge"]) for one in others)
+
+
+def test_a_photo_is_upright(translator: Client) -> None:
+    """A JPEG that is stored sideways gives the same answer as a file and as a PIL image."""
+    photo, file, exif = translator.generate(seed=7)[0].image("digit"), io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6  # turn it by 90 degrees
+    photo.save(file, "JPEG", exif=exif)
+    as_file, as_image = translator.translate(file.getvalue()), translator.translate(Image.open(file))
+    assert as_file.error == as_image.error
+    assert np.array_equal(as_file["edge"], as_image["edge"])
 
 
 def test_what_is_no_image_is_refused(translator: Client) -> None:

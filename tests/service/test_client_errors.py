@@ -63,7 +63,7 @@ def arrays(served: Service, path: str) -> dict[str, Any]:
         (
             lambda client: client.generate(model="nothing"),
             UnknownModel,
-            FieldError("/model", "nothing", ["all", "reader", "tiny"], "query"),
+            FieldError("/model", "nothing", ["all", "tiny"], "query"),
         ),
         (
             lambda client: client.generate(seed=1, count=0),
@@ -127,6 +127,63 @@ def test_other_errors_keep_their_status(
     with pytest.raises(OtherError, match=f"^{re.escape(detail)}") as caught:
         connect_to("http://service").models()
     assert caught.value.status == response.status_code
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(200, html="<h1>Please log in</h1>"),
+        httpx.Response(200, json={"message": "another service"}),
+        httpx.Response(200, json=["another service"]),
+        httpx.Response(204),
+    ],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.generate(seed=7),
+        lambda client: client.interpolate([1, 2]),
+        lambda client: client.translate(b"an image"),
+        lambda client: client.models(),
+        lambda client: list(client.shards(0)),
+    ],
+)
+def test_what_is_not_of_the_service_is_an_error(
+    answering: Callable[..., list[httpx.Request]],
+    connect_to: Open,
+    response: httpx.Response,
+    call: Callable[[Client], object],
+) -> None:
+    """A successful response of a proxy or another service is OtherError, which has its address and its beginning."""
+    answering(response)
+    with pytest.raises(OtherError, match=r"^http://service/.* cannot read; check the address") as caught:
+        call(connect_to("http://service"))
+    assert caught.value.status == response.status_code
+    assert caught.value.detail.endswith(response.text)
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda client: client.generate(seeds=[]), r"seeds is \[\]: allowed is at least one"),
+        (lambda client: client.generate(seeds=np.array([], int)), "seeds"),
+        (lambda client: client.generate(seed=7, domains=()), "domains"),
+        (lambda client: client.interpolate([1, 2], domains=[]), "domains"),
+        (lambda client: list(client.shards(0, domains=[])), "domains"),
+        (lambda client: client.fetch("generate", {"seeds": []}), "seeds"),
+        (lambda client: client.generate(seed=1, format="png"), "format is 'png': allowed is 'json'"),
+        (lambda client: client.generate(latents=[[0.0]], format="npz"), "format"),
+        (lambda client: client.interpolate([1, 2], format="gif"), "format"),
+    ],
+)
+def test_requests_that_would_mean_something_else_are_not_sent(
+    answering: Callable[..., list[httpx.Request]], connect_to: Open, call: Callable[[Any], object], error: str
+) -> None:
+    """An empty list, which a query cannot hold, and a format that the client does not read, are errors."""
+    requests = answering()
+    with pytest.raises(ValueError, match=error):
+        call(connect_to("http://service"))
+    assert not requests
 
 
 def test_a_key_is_sent(start: Start, tiny_model: Callable[..., Path], connect_to: Open) -> None:
