@@ -83,7 +83,9 @@ class ExportOptions:
     encoder_of: Name | None = None
     """Domain whose images are encoded, of a run with an encoder; the exported generator is found by its weights."""
     goes_with: tuple[Name, ...] = ()
-    """Generators in the repository whose images a classifier is for."""
+    """Generators in the repository whose images a classifier is for; of an exported one, those it had if left out."""
+    halves: bool = False
+    """Store weights in half precision, as encoders always do: half the size; a byte of an image may differ by 1."""
     snapshot: Snapshot = "best"
     """The generator of the least distance while the run went on, or of the last checkpoint."""
 
@@ -110,7 +112,7 @@ def export(run: RunFolder, options: ExportOptions) -> tuple[Path, str]:
     if options.encoder_of is not None:
         return export_encoder(run, options.encoder_of, options)
     network, steps = load(run, options)
-    return write(network, describe(run, options, steps), options.models)
+    return write(network, describe(run, options, steps), options)
 
 
 def export_encoder(run: RunFolder, domain: str, options: ExportOptions) -> tuple[Path, str]:
@@ -141,7 +143,7 @@ def export_encoder(run: RunFolder, domain: str, options: ExportOptions) -> tuple
         quality={key: quality[key] for key in ("steps", "passes", "error_by_passes")} | quality["domains"][domain],
         data_license=experiment.data_license,
     )
-    return write(encoder, metadata, options.models)
+    return write(encoder, metadata, options)
 
 
 def exported_generator(run: RunFolder, models: Path) -> str:
@@ -190,7 +192,7 @@ def export_classifier(file: Path, options: ExportOptions) -> tuple[Path, str]:
         quality=record.quality,
         data_license=record.data_license,
     )
-    return write(classifier, metadata, options.models)
+    return write(classifier, metadata, options)
 
 
 def export_again(file: Path, options: ExportOptions) -> tuple[Path, str]:
@@ -203,10 +205,12 @@ def export_again(file: Path, options: ExportOptions) -> tuple[Path, str]:
     changes = name_and_version(options, metadata.name)
     if metadata.kind == "encoder":
         changes["goes_with"] = tuple(newest_of(digest, options.models) for digest in metadata.goes_with)
+    elif options.goes_with:
+        changes["goes_with"] = options.goes_with
     written = metadata.model_copy(update=changes)
 
     def fill(aside: Path) -> tuple[str, str]:
-        save_onnx(model, written, aside)
+        save_onnx(model, written, aside, options.halves)
         graph = exported_graph(file, written)
         return prove(graph, aside, computed_by=str(file)), triton_config(written.name, graph)
 
@@ -225,18 +229,18 @@ def newest_of(digest: str, models: Path) -> str:
     )
 
 
-def write(network: nn.Module, metadata: ModelMetadata, models: Path) -> tuple[Path, str]:
+def write(network: nn.Module, metadata: ModelMetadata, options: ExportOptions) -> tuple[Path, str]:
     """Write a model, its digest, config.pbtxt and its card into the repository.
 
     Nothing appears under the model's name before onnxruntime computes what PyTorch does.
     """
 
     def fill(aside: Path) -> tuple[str, str]:
-        write_onnx(network, metadata, aside)
+        write_onnx(network, metadata, aside, options.halves)
         graph = make_graph(network, metadata)
         return prove(graph, aside), triton_config(metadata.name, graph)
 
-    return place(metadata, models, fill)
+    return place(metadata, options.models, fill)
 
 
 def place(metadata: ModelMetadata, models: Path, fill: Callable[[Path], tuple[str, str]]) -> tuple[Path, str]:

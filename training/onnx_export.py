@@ -99,9 +99,9 @@ SUMMARIES = {
 }
 
 
-def write_onnx(network: nn.Module, metadata: ModelMetadata, file: Path) -> None:
-    """Write the graph of a network of the metadata's kind, with the metadata in it, a generator's with directions."""
-    save_onnx(trace(make_graph(network, metadata)), metadata, file)
+def write_onnx(network: nn.Module, metadata: ModelMetadata, file: Path, halves: bool = False) -> None:
+    """Write the graph of a network of the metadata's kind, as `save_onnx` does."""
+    save_onnx(trace(make_graph(network, metadata)), metadata, file, halves)
 
 
 def trace(graph: Graph) -> onnx.ModelProto:
@@ -128,13 +128,13 @@ def trace(graph: Graph) -> onnx.ModelProto:
     return model
 
 
-def save_onnx(model: onnx.ModelProto, metadata: ModelMetadata, file: Path) -> None:
-    """Save a model in a form that is computed faster, with its metadata.
+def save_onnx(model: onnx.ModelProto, metadata: ModelMetadata, file: Path, halves: bool = False) -> None:
+    """Save a model in a form that is computed faster, with its metadata; `halves`: weights in half precision.
 
-    A generator's file has its directions; an encoder's, which holds its generator too, weights in half precision.
+    A generator's file has its directions; an encoder's, which holds its generator too, always has halves.
     """
     rewrite(model)
-    if metadata.kind == "encoder":
+    if halves or metadata.kind == "encoder":
         store_halves(model)
     if metadata.kind == "generator":
         metadata = with_directions(model, metadata)

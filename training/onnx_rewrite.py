@@ -70,6 +70,14 @@ def store_halves(model: onnx.ModelProto) -> None:
     graph.node.extend(nodes)
 
 
+def weights_read(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
+    """Return the weights of a graph by the names that its operations read, halves as the floats they become."""
+    weights = {value.name: to_array(value) for value in graph.initializer}
+    halves = {name for name, value in weights.items() if value.dtype == np.float16}
+    casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in halves]
+    return weights | {node.output[0]: weights[node.input[0]].astype(np.float32) for node in casts}
+
+
 class Rewriter:
     """Rewrites the nodes of a graph, one after another, and keeps the weights that they need, each once."""
 

@@ -214,3 +214,21 @@ def test_a_resumed_run_needs_its_start_no_more(
     file.unlink()
     run_verb(train, tmp_path / "runs/00001_tiny")
     assert "done: " in capsys.readouterr().out
+
+
+def test_a_file_of_halves_draws_the_same_and_is_restored(make_experiment: MakeExperiment, tmp_path: Path) -> None:
+    """Its weights take half the bytes, a byte of an image differs by 1 at most, and it may be written again."""
+    experiment = make_experiment(generator={"table": "digit_mapped", "width": 1 / 4, "initialisation": "he"})
+    run, whole = make_model(experiment, tmp_path)
+    models = ExportOptions(models=tmp_path / "models", halves=True)
+    half, report = export(run, models)
+    assert report.startswith("onnxruntime computes what PyTorch does")
+    assert half.stat().st_size < 0.65 * whole.stat().st_size
+    assert read_metadata(half).directions
+    restored, _ = restore(half, tmp_path / "restored")
+    latents = latents_of_seeds(experiment.latent_prior, range(20))
+    (was, _), (now, _) = load_average(run), load_average(restored)
+    for name, images in generate(was, latents).items():
+        assert (images.int() - generate(now, latents)[name].int()).abs().max() <= 1
+    again, _ = export_again(half, models)
+    assert again.stat().st_size == pytest.approx(half.stat().st_size, rel=0.01)

@@ -11,7 +11,6 @@ from typing import Any
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx.numpy_helper import to_array
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -20,7 +19,16 @@ from training.config.experiment import Experiment, parse_kept
 from training.errors import ConfigError
 from training.files import expecting
 from training.networks.coupled import CoupledGenerator
-from training.onnx_rewrite import LINEAR, PHASES, Rewrite, doubling_weights, phase_weights, tile_weights, undo
+from training.onnx_rewrite import (
+    LINEAR,
+    PHASES,
+    Rewrite,
+    doubling_weights,
+    phase_weights,
+    tile_weights,
+    undo,
+    weights_read,
+)
 
 NORM = "BatchNormalization"
 OPERATIONS = {*LINEAR, NORM, "PRelu"}  # of the graph
@@ -77,7 +85,7 @@ def load_exported(generator: CoupledGenerator, file: Path) -> None:
     """
     with expecting("the weights of its experiment", file):
         graph, bias = onnx.load(file).graph, torch.zeros(1)
-        stored = {entry.name: torch.tensor(to_array(entry)) for entry in graph.initializer}
+        stored = {name: torch.tensor(values) for name, values in weights_read(graph).items()}
         nodes = deque(node for node in graph.node if node.op_type in OPERATIONS)
         for module in (module for module in generator.modules() if isinstance(module, WEIGHTED)):
             if isinstance(module, _BatchNorm) and not (nodes and nodes[0].op_type == NORM):
