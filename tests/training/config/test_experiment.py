@@ -358,11 +358,13 @@ def test_options_go_over_the_merged_recipe(tmp_path: Path) -> None:
     assert (parsed.steps, parsed.generator.width, parsed.generator.learning_rate) == (9, 0.1, 1e-3)
 
 
-def test_the_manual_s_recipe_builds_on_another(tmp_path: Path) -> None:
-    """The example of docs/training.md is a recipe beside the committed ones."""
-    (example,) = re.findall(r"```toml\n(base = .*?)```", MANUAL.read_text(), re.DOTALL)
-    experiment = load(tmp_path, digit_edge=FILES[0].with_stem("digit_edge").read_text(), mine=example)
-    assert (experiment.name, experiment.domains[1].count) == ("digit_edge_mine", 5000)
+def test_the_manual_s_recipes_build_on_another(tmp_path: Path) -> None:
+    """The examples of docs/training.md are recipes beside the committed ones."""
+    examples = re.findall(r"```toml\n(base = .*?)```", MANUAL.read_text(), re.DOTALL)
+    digit_edge = FILES[0].with_stem("digit_edge").read_text()
+    started, mine = (load(tmp_path, digit_edge=digit_edge, mine=example) for example in examples)
+    assert (mine.name, mine.domains[1].count) == ("digit_edge_mine", 5000)
+    assert (started.name, started.generator.start) == ("usps_edge", "models/digit_edge/6/model.onnx")
 
 
 def test_a_run_keeps_the_whole_recipe(tmp_path: Path) -> None:
