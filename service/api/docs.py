@@ -53,9 +53,10 @@ def image_responses(model: type[BaseModel], formats: Mapping[str, Format]) -> Re
     }
 
 
-def json_body(model: type[BaseModel], required: bool = True) -> dict[str, Any]:
+def json_body(model: type[BaseModel], required: bool = True, about: str = "") -> dict[str, Any]:
     """Describe a JSON body that the route reads itself."""
-    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema_of(model)}}}}
+    body = {"required": required, "content": {"application/json": {"schema": schema_of(model)}}}
+    return {"requestBody": body | ({"description": about} if about else {})}
 
 
 def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:

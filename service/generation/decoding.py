@@ -183,8 +183,8 @@ class BoundedFile(io.BytesIO):
             if not b"\xe0" <= kind <= b"\xef" or kind == b"\xee":
                 parts.append(content[at:end])
             at = end
-        if not 1 <= (scans := _count_scans(content, at)) <= MAX_SCANS:
-            raise ValueError(f"a JPEG has 1 to {MAX_SCANS} scans, and this one more" if scans else "it has no scan")
+        if not 1 <= _count_scans(content, at) <= MAX_SCANS:
+            raise ValueError(f"a JPEG has 1 to {MAX_SCANS} scans")
         super().__init__(b"".join((*parts, content[at:])))
         return exif
 

@@ -31,18 +31,10 @@ TAGS: list[str | Enum] = ["inference protocol"]
 MODEL_PATH = "/v2/models/{name}"
 OCTETS = "application/octet-stream"
 EXTENSIONS = ["binary_tensor_data", "parameters", "statistics", "model_configuration"]
-BINARY_PARAMETER: dict[str, Any] = {
-    "name": BINARY_HEADER,
-    "in": "header",
-    "description": "Bytes of JSON before the binary data of the tensors; without it such a body is JSON alone.",
-    "schema": {"type": "integer", "minimum": 0},
-}
-INFER_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": json_body(schemas.InferRequest)["requestBody"]["content"] | {OCTETS: BINARY},
-    }
-}
+BINARY_BODY = (
+    f"JSON, or as {OCTETS} JSON, of as many bytes as the header {BINARY_HEADER} says, and behind it the binary data of "
+    "the tensors."
+)
 VERSION_PARAMETER = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
 REQUESTS, QUEUE, RUNS = "cogan_model_request_seconds", "cogan_queue_wait_seconds", "cogan_model_run_seconds"
 LAST_RUN = "cogan_model_last_run_timestamp_seconds"
@@ -52,7 +44,7 @@ INFER_OPTIONS: dict[str, Any] = {
         200: {"model": schemas.InferResponse, "content": {OCTETS: BINARY}, "description": "The outputs"},
         **problems(400, 404, 408, 413, 415, 422, 429, 500, 501, 503, 504),
     },
-    "openapi_extra": {**INFER_BODY, "parameters": [TIMEOUT_PARAMETER, BINARY_PARAMETER]},
+    "openapi_extra": {**json_body(schemas.InferRequest, about=BINARY_BODY), "parameters": [TIMEOUT_PARAMETER]},
 }
 
 

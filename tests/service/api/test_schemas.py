@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from service.api.options import parse_body, read_query
 from service.api.schemas import GenerateQuery, GenerateRequest, InterpolateRequest, limited
 from service.errors import RequestError, TooLarge
+from service.http.middleware import HEADERS
 from service.http.problems import problem_response
 from service.latents import MAX_SEED
 from service.metadata import MAX_LATENT_DIM
@@ -145,7 +146,7 @@ def test_a_long_query_is_refused_quickly(query: str) -> None:
     """A query of the length of a head is refused within 20 ms of CPU time, or little more than splitting it takes."""
 
     def refused() -> Exception:
-        request = Request({"type": "http", "query_string": query.encode(), "headers": []})
+        request = Request({"type": "http", "method": "GET", "query_string": query.encode(), "headers": [], HEADERS: {}})
         with pytest.raises((RequestError, RequestValidationError)) as caught:
             read_query(request, PairQuery, PAIRS)
         return caught.value

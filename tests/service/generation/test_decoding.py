@@ -268,10 +268,6 @@ def test_what_follows_a_jpeg_is_not_of_it() -> None:
     film, filled = plain + b"\xff\xda" * 1000, plain.replace(b"\xff\xdb", b"\xff\xff\xff\xdb", 1)
     for file in (film, filled):
         assert np.array_equal(np.asarray(read_image(file)), np.asarray(read_image(plain)))
-    scan = plain.index(b"\xff\xda")
-    for wrong, why in (
-        (plain[:scan] + b"\xff\xda\x00\x02" * 40, "1 to 32 scans, and this one more"),
-        (plain[:scan] + b"\xff\xd9", "it has no scan"),
-    ):
-        with pytest.raises(InvalidRequest, match=why):
-            read_image(wrong)
+    many = plain[: plain.index(b"\xff\xda")] + b"\xff\xda\x00\x02" * 40
+    with pytest.raises(InvalidRequest, match="a JPEG has 1 to 32 scans"):
+        read_image(many)
