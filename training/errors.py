@@ -23,6 +23,10 @@ class DataError(TrainingError):
     """Images that cannot be used: names the source and what is wrong with it."""
 
 
+class MissingSplitError(DataError):
+    """A source that has no split of that name."""
+
+
 class RunError(TrainingError):
     """A run folder, checkpoint or classifier that is missing, damaged or does not fit."""
 

@@ -23,7 +23,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from training.data.preprocess import image_suffixes, is_image
-from training.errors import DataError
+from training.errors import DataError, MissingSplitError
 
 log = logging.getLogger(__name__)
 UNREADABLE = frozenset(
@@ -337,7 +337,8 @@ class ImageFolder:
         folders = {name: self.find(name) for name in names}
         for name, folder in folders.items():
             if folder is None:
-                raise DataError(self.missing(name))
+                kind = DataError if name in self._broken else MissingSplitError
+                raise kind(self.missing(name))
         found = {name: folder for name, folder in folders.items() if folder}
         self._report_others(found)
         against = {folder for name in other if (folder := self.find(name)) and folder not in found.values()}

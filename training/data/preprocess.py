@@ -254,12 +254,15 @@ def _read_fingerprints(paths: list[str]) -> Pixels:
     return np.frombuffer(b"".join(found), np.uint8).reshape(-1, WIDTH)
 
 
+def file_state(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file does, or swaps its name with another: inode and ctime as well."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
 def _states(paths: list[str]) -> bytes:
     try:
-        stats = [  # inode and ctime change also if files swap their names
-            (path, (stat := Path(path).stat()).st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-            for path in paths
-        ]
+        stats = [(path, file_state(Path(path))) for path in paths]
     except OSError as error:
         raise DataError(f"image {error.filename} cannot be read: {error.strerror}") from error
     return repr(stats).encode()

@@ -35,7 +35,7 @@ from training.data.tables import (
     split_names,
     unzip,
 )
-from training.errors import DataError, describe_causes
+from training.errors import DataError, MissingSplitError, describe_causes
 
 DATA_ROOT = "COGAN_DATA"
 HUB_NAME = re.compile(r"(?!.*(--|\.\.))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
@@ -51,16 +51,20 @@ IMAGE_COLUMNS = {"image", "label"}  # of a folder of images
 def locate(source: str) -> str:
     """Return the folder of that path, for a name also that below $COGAN_DATA by its last part, or else the source."""
     root = os.environ.get(DATA_ROOT)
-    path = Path(os.path.expanduser(source))  # noqa: PTH111  # Path's raises an error for ~name of no user
+    path = _path(source)
     folders = [path, *([Path(root, path.name)] if root and (HUB_NAME.fullmatch(source) or path.name == source) else [])]
     is_folder = os.path.isdir  # Path's raises an error for a name that is too long
     return next((str(folder.resolve()) for folder in folders if is_folder(folder)), source)
 
 
+def _path(source: str) -> Path:
+    return Path(os.path.expanduser(source))  # noqa: PTH111  # Path's raises an error for ~name of no user
+
+
 def read_hub(config: SourceConfig, split: str) -> datasets.Dataset:
     """Read a split of a set of the hub, or of the library's cache if the hub cannot be reached."""
     root = os.environ.get(DATA_ROOT, "not set")
-    path = Path(os.path.expanduser(config.source))  # noqa: PTH111  # as in `locate`
+    path = _path(config.source)
     sought = f"there is no folder {path.absolute()}, and ${DATA_ROOT} is {root}"
     if path.is_file():
         raise DataError(f"{path} is a file, and a source is a folder: unpack it, or name the folder around it")
@@ -178,7 +182,8 @@ def _read(config: SourceConfig, use: Use) -> datasets.Dataset:
             message += (
                 "; without a split to measure against, held_out = 0.1 takes a tenth of the training images for it"
             )
-        raise DataError(message) from error
+        missing = isinstance(error, MissingSplitError) or "Unknown split" in message  # as `datasets` says it
+        raise (MissingSplitError if missing else DataError)(message) from error
 
 
 def _read_folder(root: Path, config: SourceConfig, use: Use) -> datasets.Dataset:

@@ -25,8 +25,8 @@ from PIL import Image
 
 from training.config.data import SourceConfig
 from training.data.folders import ALIASES, SPLIT_NAMES, Splits, check_encoding, is_hidden, log_once, meant, some
-from training.data.preprocess import holds_images, image_suffixes
-from training.errors import DataError, describe_causes
+from training.data.preprocess import file_state, holds_images, image_suffixes
+from training.errors import DataError, MissingSplitError, describe_causes
 
 HDF5 = (".hdf5", ".h5", ".hy")
 TEXT_TABLES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson"}
@@ -76,7 +76,7 @@ def read_splits(splits: Splits, split: str) -> datasets.Dataset:
     if split in splits:  # whatever its name means
         return splits[split]()
     if unknown := set(split_names(split)) - splits.keys():
-        raise DataError(f"there is no split {sorted(unknown)}; there are {sorted(splits)}")
+        raise MissingSplitError(f"there is no split {sorted(unknown)}; there are {sorted(splits)}")
     tables = []
     for name, rows in map(_parts_of, split.split("+")):
         table = splits[name]()
@@ -386,9 +386,6 @@ def unzip(archive: Path) -> Path:
 def _links_folder(tables: Sequence[Path], root: Path) -> Path:
     """Return a folder in the cache of `datasets` for a source as it is now: its own confuses folders of one name."""
     state: list[Any] = [os.fsencode(root)]
-    state += [
-        (os.fsencode(file), (stat := file.stat()).st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-        for file in tables
-    ]
+    state += [(os.fsencode(file), file_state(file)) for file in tables]
     digest = hashlib.blake2b(repr(state).encode(), digest_size=8).hexdigest()
     return Path(datasets.config.HF_DATASETS_CACHE, digest, "files")
