@@ -92,7 +92,7 @@ def test_other_modes_become_rgb(sent: Send, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["PA", "RGBa"])
 def test_transparency_stays(sent: Send, mode: str) -> None:
-    """What cannot be seen is not shown by the way to PNG."""
+    """Transparent pixels stay transparent when an image becomes a PNG."""
     image = Image.fromarray(COLOURS)
     image.putalpha(Image.fromarray(COLOURS[..., 0]))
     image = image.convert("P").convert("PA") if mode == "PA" else image.convert(mode)

@@ -108,7 +108,7 @@ def test_a_weak_key_of_the_file_is_named_by_its_line(models_dir: Path, tmp_path:
 
 
 async def test_a_key_beside_a_proxys_own_authorization_lets_in(connect: Connect) -> None:
-    """What a proxy puts into Authorization does not hide the key of the other header."""
+    """A token that a proxy adds as Authorization does not hide the key in X-API-Key."""
     client = connect(api_keys=ONE)
     for own in ("Bearer a.token.of-the-proxy", "Basic dXNlcjpwYXNz"):
         headers = {"authorization": own, "x-api-key": ONE}

@@ -113,7 +113,7 @@ async def test_another_accept_path_or_query_is_another_request(client: httpx.Asy
 
 
 async def test_all_lines_of_a_header_count(client: httpx.AsyncClient) -> None:
-    """What was answered by two lines is no repeat for a client that sends only the second."""
+    """The cached response to two lines is not sent to a client that sends only the second."""
     both = httpx.Headers([("accept", "image/png"), ("accept", "application/json;q=0.5")])
     for headers, kind in ((both, "image/png"), ({"accept": "application/json"}, "application/json")):
         for _ in range(2):

@@ -209,7 +209,7 @@ def test_a_test_split_that_cannot_be_read_is_not_replaced(
 
 
 def test_the_error_of_training_images_comes_first(tmp_path: Path) -> None:
-    """What is wrong with both splits is not told of the test images."""
+    """An error of both splits is reported for the training images."""
     write(tmp_path / "photos" / "train", 1)
     write(tmp_path / "photos" / "test", 1)
     with pytest.raises(DataError, match=r"^image_column 'img' is not among"):
