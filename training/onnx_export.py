@@ -41,7 +41,7 @@ from training.errors import ExportError
 from training.files import write_whole
 from training.losses.pixels import Images, from_bytes, to_bytes
 from training.networks.coupled import AdaptedClassifier, CoupledGenerator, latents_of_seeds
-from training.onnx_rewrite import LINEAR, rewrite, store_halves
+from training.onnx_rewrite import LINEAR, read_halves, rewrite, store_halves
 from training.pretrained.classifier import Classifier
 from training.pretrained.encoder import LatentEncoder
 from training.runs.figures import save_sheet
@@ -131,10 +131,12 @@ def trace(graph: Graph) -> onnx.ModelProto:
 def save_onnx(model: onnx.ModelProto, metadata: ModelMetadata, file: Path, halves: bool = False) -> None:
     """Save a model in a form that is computed faster, with its metadata; `halves`: weights in half precision.
 
-    A generator's file has its directions; an encoder's, which holds its generator too, always has halves.
+    A generator's file has its directions; an encoder's, which holds its generator too, always has halves. What has been
+    exported with halves keeps them.
     """
+    halves |= read_halves(model) or metadata.kind == "encoder"
     rewrite(model)
-    if halves or metadata.kind == "encoder":
+    if halves:
         store_halves(model)
     if metadata.kind == "generator":
         metadata = with_directions(model, metadata)

@@ -3,8 +3,9 @@
 Normalisations become part of the convolutions before them. onnxruntime computes a convolution for blocks of 16 output
 channels, so one with a grey image as output does 16 times its work; in tiles, it computes b x b pixels at each place,
 as many output channels, by a kernel of k + b - 1 and a stride of b (sub-pixel convolution: Shi et al. 2016, section
-2.2). If only tiled layers read a map that a transposed convolution doubled, its four phases, the pixels of even and odd
-rows and columns, stay channels of their own: a 2x2 convolution computes each.
+2.2). Of a map that a transposed convolution doubles, a 2x2 convolution computes each of the four phases, the pixels of
+even and odd rows and columns; if only tiled layers read the map, its phases stay channels of their own. Convolutions
+that draw tiles of one map, as those of the domains, become one.
 
 Axes of weights: O out, C in, K a kernel's side.
 """
@@ -27,6 +28,7 @@ Nodes = Iterator[onnx.NodeProto]
 BLOCK = 16  # output channels that are computed together
 SIDES = (4, 2)  # of a tile, the first that fits
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of a doubled map: first rows, first columns
+LAID_OUT = 16  # pixels of a doubled map's sides up to which laying out its phases takes less than they save
 LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 POINTWISE = ("LeakyRelu", "PRelu", "Relu")
 LARGE = 4096  # values, from which on weights are worth a cast
@@ -42,8 +44,8 @@ UNSTATED: dict[str, Any] = {
 
 
 def rewrite(model: onnx.ModelProto) -> None:
-    """Rewrite a graph in place: normalisations folded, layers with few output channels in tiles."""
-    for rewriter in (NormFolder, Tiler):
+    """Rewrite a graph in place: normalisations folded, few output channels in tiles, convolutions of one map joined."""
+    for rewriter in (NormFolder, Tiler, Joiner):
         graph = model.graph
         rewriting = rewriter(model)
         nodes = [new for node in graph.node for new in rewriting.rewrite(node)]
@@ -68,6 +70,20 @@ def store_halves(model: onnx.ModelProto) -> None:
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def read_halves(model: onnx.ModelProto) -> bool:
+    """Store as floats what `store_halves` stored as halves, in place; return whether there was any."""
+    graph, nodes = model.graph, list[onnx.NodeProto]()
+    halves = {value.name: value for value in graph.initializer if value.data_type == onnx.TensorProto.FLOAT16}
+    for node in graph.node:
+        if node.op_type == "Cast" and (value := halves.get(node.input[0])) is not None:
+            value.CopyFrom(from_array(to_array(value).astype(np.float32), node.output[0]))
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return bool(halves)
 
 
 def weights_read(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
@@ -144,13 +160,14 @@ class NormFolder(Rewriter):
 
 
 class Tiler(Rewriter):
-    """Tiles the convolutions that have few output channels."""
+    """Tiles the convolutions that have few output channels, and computes the phases of doubled maps."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         super().__init__(model)
         sizes, nodes = sizes_of(model), model.graph.node
         self._sides = {node.output[0]: side for node in nodes if (side := self._side(node, sizes))}
         self._apart = {node.output[0] for node in nodes if self._stays_apart(node)}
+        self._small = {name for name, sides in sizes.items() if max(sides) <= LAID_OUT}
         self._phases: dict[str, list[str]] = {}  # of a map, once they are computed
 
     def rewrite(self, node: onnx.NodeProto) -> Nodes:
@@ -159,6 +176,9 @@ class Tiler(Rewriter):
             yield from self._tile(node)
         elif node.output[0] in self._apart:
             yield from self._double(node)
+        elif node.output[0] in self._small and self._doubles(node):
+            yield from self._double(node)
+            yield from self._lay_out(node)
         elif node.op_type in POINTWISE and node.input[0] in self._apart:
             yield from self._apply(node)
         else:
@@ -174,14 +194,17 @@ class Tiler(Rewriter):
         fits = (side for side in SIDES if side**2 * out <= BLOCK and not any(n % side for n in sizes[node.output[0]]))
         return next(fits, None)
 
-    def _stays_apart(self, node: onnx.NodeProto) -> bool:
-        """Return whether a node doubles a map that only tiled layers read, through one pointwise function."""
+    def _doubles(self, node: onnx.NodeProto) -> bool:
+        """Return whether a node is a transposed convolution whose phases 2x2 convolutions compute."""
         if node.op_type != "ConvTranspose" or node.input[1] not in self.stored:
             return False
-        if self.stored[node.input[1]].dims[2:] != [4, 4] or not states(node, pads=[1] * 4, strides=[2, 2]):
-            return False
+        sides = self.stored[node.input[1]].dims[2:]
+        return sides == [4, 4] and states(node, pads=[1] * 4, strides=[2, 2])
+
+    def _stays_apart(self, node: onnx.NodeProto) -> bool:
+        """Return whether a node doubles a map that only tiled layers read, through one pointwise function."""
         after = self.readers[node.output[0]]
-        if len(after) != 1 or after[0].op_type not in POINTWISE:
+        if not self._doubles(node) or len(after) != 1 or after[0].op_type not in POINTWISE:
             return False
         last = self.readers[after[0].output[0]]
         return bool(last) and all({*reader.output} & self._sides.keys() for reader in last)
@@ -190,9 +213,10 @@ class Tiler(Rewriter):
         """Yield a convolution that computes tiles, of a map or its phases, and the node that makes an image of them."""
         (source, weights, *bias), name, side = node.input, node.output[0], self._sides[node.output[0]]
         pad, stride, tiled = attributes(node)["pads"][0], side, tile_weights(self.array(weights), side)
+        made = f"{weights}.tiles"
         if source in self._phases:
-            tiled, pad, stride = phase_weights(tiled, pad), -(-pad // 2), side // 2
-        inputs = [source, self.add(f"{weights}.of.{source}.tiles", tiled)]
+            made, tiled, pad, stride = f"{weights}.of_phases.tiles", phase_weights(tiled, pad), -(-pad // 2), side // 2
+        inputs = [source, self.add(made, tiled)]
         inputs += [self.add(f"{one}.tiles", np.repeat(self.array(one), side**2)) for one in bias]
         yield helper.make_node("Conv", inputs, [f"{name}.tiles"], strides=[stride] * 2, pads=[pad] * 4)
         yield helper.make_node("DepthToSpace", [f"{name}.tiles"], [name], blocksize=side, mode="CRD")
@@ -206,6 +230,12 @@ class Tiler(Rewriter):
             inputs = [source, self.add(f"{weights}.phase{row}{column}", phase), *bias]
             yield helper.make_node("Conv", inputs, [output], pads=[1 - row, 1 - column, row, column])
 
+    def _lay_out(self, node: onnx.NodeProto) -> Nodes:
+        """Yield what makes a map of its phases."""
+        name = node.output[0]
+        yield helper.make_node("Concat", self._phases.pop(name), [f"{name}.phases"], axis=1)
+        yield helper.make_node("DepthToSpace", [f"{name}.phases"], [name], blocksize=2, mode="DCR")
+
     def _apply(self, node: onnx.NodeProto) -> Nodes:
         """Yield a pointwise function of each phase, and all phases as the channels of one map."""
         name, phases = node.output[0], self._phases[node.input[0]]
@@ -216,6 +246,51 @@ class Tiler(Rewriter):
             one.name, one.input[0], one.output[0] = "", phase, output
             yield one
         yield helper.make_node("Concat", self._phases[name], [name], axis=1)
+
+
+class Joiner(Rewriter):
+    """Makes one convolution of several that draw tiles of one map, which is then read once."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        super().__init__(model)
+        self._joined = defaultdict[Any, list[onnx.NodeProto]](list)  # by what such convolutions have in common
+        for node in model.graph.node:
+            if (form := self._form(node)) is not None:
+                self._joined[form].append(node)
+        drawn = {node.output[0] for nodes in self._joined.values() if len(nodes) > 1 for node in nodes}
+        self._images = {name: self.readers[name][0].output[0] for name in drawn}
+
+    def rewrite(self, node: onnx.NodeProto) -> Nodes:
+        """Yield the joined convolution in place of the first, nothing for the others, other nodes as they are."""
+        if node.output[0] in self._images:
+            nodes = self._joined[self._form(node)]
+            if node.output[0] == nodes[0].output[0]:
+                yield from self._join(nodes)
+        elif node.op_type != "DepthToSpace" or node.input[0] not in self._images:
+            yield node
+
+    def _form(self, node: onnx.NodeProto) -> Any:
+        """Return what a convolution that draws tiles must have in common with another; None of any other node."""
+        if node.op_type != "Conv" or not self.stored.keys() >= {*node.input[1:]}:
+            return None
+        after = self.readers[node.output[0]]
+        if len(after) != 1 or after[0].op_type != "DepthToSpace":
+            return None
+        values = [str(attributes(one)) for one in (node, after[0])]
+        return (node.input[0], len(node.input), *self.stored[node.input[1]].dims, *values)
+
+    def _join(self, nodes: list[onnx.NodeProto]) -> Nodes:
+        """Yield the convolution of all their weights, whose tiles make all images, and what parts these."""
+        first, name = nodes[0], ".".join(node.output[0] for node in nodes)
+        inputs = [first.input[0]]
+        for same in zip(*(node.input[1:] for node in nodes), strict=True):  # weights, then biases
+            inputs.append(f"{name}.{len(inputs)}")
+            yield helper.make_node("Concat", same, inputs[-1:], axis=0)
+        yield helper.make_node("Conv", inputs, [name], **stated(first))
+        (drawn,) = self.readers[first.output[0]]
+        yield helper.make_node("DepthToSpace", [name], [f"{name}.images"], **stated(drawn))
+        images = [self._images[node.output[0]] for node in nodes]
+        yield helper.make_node("Split", [f"{name}.images"], images, axis=1, num_outputs=len(images))
 
 
 def tile_weights(weights: Weights, side: int) -> Weights:
@@ -252,7 +327,12 @@ def undo(made: Rewrite, values: Weights, shape: tuple[int, ...]) -> Weights:
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """Return the attributes of a node, and those of a convolution that are not stated."""
-    return UNSTATED | {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+    return UNSTATED | stated(node)
+
+
+def stated(node: onnx.NodeProto) -> dict[str, Any]:
+    """Return the attributes that a node states."""
+    return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
 
 
 def states(node: onnx.NodeProto, **wanted: Any) -> bool:

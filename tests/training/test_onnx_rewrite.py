@@ -13,7 +13,15 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from training.onnx_rewrite import doubling_weights, phase_weights, rewrite, store_halves, tile_weights, undo
+from training.onnx_rewrite import (
+    doubling_weights,
+    phase_weights,
+    read_halves,
+    rewrite,
+    store_halves,
+    tile_weights,
+    undo,
+)
 
 RNG = np.random.default_rng(0)
 CHANNELS = 6
@@ -122,9 +130,9 @@ def test_the_phases_of_a_doubled_map_stay_apart(pointwise: str, kernel: int) -> 
     network.layer("BatchNormalization", "map", *norm, "variance", output="even", epsilon=0.1)
     slope = [network.weights(CHANNELS, 1, 1)] if pointwise == "PRelu" else []
     network.layer(pointwise, "even", *slope, output="bent")
-    for name, out in (("grey", 1), ("other", 1), ("colour", 3)):
+    for name, out in (("grey", 1), ("colour", 3)):
         network.draw("bent", out, kernel, name)
-    assert rewritten(network.model(), 6) == {"Conv": 7, pointwise: 4, "Concat": 1, "DepthToSpace": 3}
+    assert rewritten(network.model(), 6) == {"Conv": 6, pointwise: 4, "Concat": 1, "DepthToSpace": 2}
 
 
 def read_twice(network: Network) -> None:
@@ -144,24 +152,42 @@ def put_out(network: Network) -> None:
 
 
 @pytest.mark.parametrize("change", [read_twice, read_before, put_out])
-def test_a_map_that_others_read_is_laid_out(change: Any) -> None:
-    """The layers that read it are still tiled."""
+def test_a_small_map_that_others_read_is_laid_out(change: Any) -> None:
+    """Its phases are still computed one by one, and the layers that read it are tiled."""
     network = Network(6)
     network.layer("LeakyRelu", network.double("x", CHANNELS), output="bent")
     network.draw("bent")
     change(network)
-    operations = {"ConvTranspose": 1, "LeakyRelu": 1, "Conv": 1, "DepthToSpace": 1, "Tanh": 1}
+    operations = {"LeakyRelu": 1, "Conv": 5, "Concat": 1, "DepthToSpace": 2, "Tanh": 1}
     assert rewritten(network.model(), 6) == operations
+
+
+def test_a_large_map_that_others_read_is_doubled_as_it_was() -> None:
+    """To lay it out would take more time than its phases save."""
+    network = Network(10)
+    network.outputs.append(network.layer("Tanh", network.double("x", CHANNELS), output="also"))
+    assert rewritten(network.model(), 10) == {"ConvTranspose": 1, "Tanh": 1}
+
+
+@pytest.mark.parametrize("out", [1, 3])
+def test_layers_that_draw_alike_become_one(out: int) -> None:
+    """Of each map, and of each kernel, one; the images are parted behind it."""
+    network = Network(8)
+    network.layer("Tanh", "x", output="bent")
+    for number, (source, kernel) in enumerate([("x", 5), ("bent", 5), ("x", 3), ("x", 5), ("bent", 5), ("x", 5)]):
+        network.draw(source, out, kernel, f"image{number}")
+    operations = {"Tanh": 1, "Conv": 3, "DepthToSpace": 3, "Concat": 4, "Split": 2}
+    assert rewritten(network.model(), 8) == operations
 
 
 def test_weights_that_several_layers_share_are_stored_once() -> None:
     """As in an encoder, which generates once a pass."""
     network = Network(8)
     network.weights(1, CHANNELS, 5, 5, name="shared")
-    for name in ("first", "second"):
-        network.outputs.append(network.layer("Conv", "x", "shared", output=name, pads=[2] * 4))
+    for name, source in (("first", "x"), ("second", network.layer("Tanh", "x", output="bent"))):
+        network.outputs.append(network.layer("Conv", source, "shared", output=name, pads=[2] * 4))
     model = network.model()
-    assert rewritten(model, 8) == {"Conv": 2, "DepthToSpace": 2}
+    assert rewritten(model, 8) == {"Conv": 2, "DepthToSpace": 2, "Tanh": 1}
     rewrite(model)
     assert len(model.graph.initializer) == 1
 
@@ -182,6 +208,11 @@ def test_large_weights_are_stored_in_half_precision() -> None:
     again = copy.deepcopy(small)
     store_halves(again)
     assert again == small
+    assert read_halves(again)
+    assert all(value.data_type == TensorProto.FLOAT for value in again.graph.initializer)
+    store_halves(again)
+    assert again == small
+    assert not read_halves(model)
 
 
 def test_weights_are_found_again() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import helper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -86,7 +87,7 @@ def load_exported(generator: CoupledGenerator, file: Path) -> None:
     with expecting("the weights of its experiment", file):
         graph, bias = onnx.load(file).graph, torch.zeros(1)
         stored = {name: torch.tensor(values) for name, values in weights_read(graph).items()}
-        nodes = deque(node for node in graph.node if node.op_type in OPERATIONS)
+        nodes = deque(one for node in graph.node if node.op_type in OPERATIONS for one in _apart(node, graph))
         for module in (module for module in generator.modules() if isinstance(module, WEIGHTED)):
             if isinstance(module, _BatchNorm) and not (nodes and nodes[0].op_type == NORM):
                 _fill(module, [torch.ones(1), torch.zeros(1), -bias, torch.ones(1) - module.eps])
@@ -97,6 +98,15 @@ def load_exported(generator: CoupledGenerator, file: Path) -> None:
             _fill(module, values)
         if nodes:
             raise ValueError(f"{len(nodes)} operations are left over")
+
+
+def _apart(node: onnx.NodeProto, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Return the convolutions that were joined into one, whose weights are put together of theirs."""
+    made = {one.output[0]: one.input for one in graph.node if one.op_type == "Concat"}
+    if node.input[1] not in made:
+        return [node]
+    parts = zip(*(made[name] for name in node.input[1:]), strict=True)
+    return [helper.make_node(node.op_type, [node.input[0], *names], []) for names in parts]
 
 
 def _values(module: nn.Module, nodes: deque[onnx.NodeProto], stored: Mapping[str, Tensor]) -> list[Tensor]:
