@@ -29,7 +29,7 @@ from service.latents import MAX_SEED, MIN_TRUNCATION, default_method, draw_laten
 from service.metadata import LATENT, Prior
 from training.cli import parse, verb
 from training.config import Positive
-from training.data.folders import Listing, list_images, reasons, report
+from training.data.listing import Listing, list_images, reasons, report
 from training.data.preprocess import decode, fit
 from training.engine.machine import Machine
 from training.errors import ConfigError, DataError, RunError

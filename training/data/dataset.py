@@ -17,7 +17,7 @@ from torch import Tensor
 
 from training.config.data import DomainConfig, PatchesConfig, Use
 from training.config.experiment import Experiment
-from training.data.folders import as_called, log_once, some
+from training.data.listing import as_called, log_once, some
 from training.data.preprocess import Fingerprints, decode, decode_rows, fingerprints, holds_images, in_mode, read_cells
 from training.data.sources import group_of_rows, join_rows, locate, number_rows, open_rows, share_out, share_out_images
 from training.errors import DataError

@@ -20,7 +20,8 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from training.config.data import SourceConfig, Use
-from training.data.folders import ImageFolder, Splits, as_called, has_images, list_images, log_once, reasons, some
+from training.data.folders import ImageFolder, Splits
+from training.data.listing import as_called, has_images, list_images, log_once, reasons, some
 from training.data.tables import (
     archives_of,
     array_splits,

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.config.data import SourceConfig
-from training.data.folders import ALIASES, SPLIT_NAMES, Splits, check_encoding, is_hidden, log_once, meant, some
+from training.data.folders import ALIASES, SPLIT_NAMES, Splits, meant
+from training.data.listing import check_encoding, is_hidden, log_once, some
 from training.data.preprocess import file_state, holds_images, image_suffixes
 from training.errors import DataError, MissingSplitError, describe_causes
 

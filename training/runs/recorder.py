@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from training.data.dataset import ImageSet, digest
-from training.data.folders import some
+from training.data.listing import some
 from training.engine.batches import HeldOutImages
 from training.engine.machine import describe_machine
 from training.engine.trainer import Trainer
