@@ -21,13 +21,17 @@ from training.networks.coupled import latents_of_seeds
 GENERATORS = {METADATA[file].name: METADATA[file] for file in model_files("generator")}
 CLASSIFIED = {name: metadata for name, metadata in GENERATORS.items() if "class_agreement" in metadata.quality}
 CLASSIFIERS = {METADATA[file].name: file for file in model_files("classifier")}
-MIN_ACCURACY = {"digit": 0.99, "edge": 0.985, "negative": 0.99, "print": 0.99, "upright": 0.985, "italic": 0.985}
+MIN_ACCURACY = {"mnistm": 0.96, "edge": 0.985, "upright": 0.985, "italic": 0.985}  # else 0.99
 DIGITS = tuple("0123456789")
 LETTERS = tuple("ABDEFGHIJLMNPQRTYabcdefghijklmnopqrstuvwxyz")  # nine capitals look like small letters
 TEST_IMAGES = {"print": 740, "upright": 1_508, "italic": 1_508}  # else the 10,000 of MNIST
 FONTS, MNIST = "OFL", "CC BY-SA 3.0"  # licences
 MISSED = {DIGITS: 0, LETTERS: 4}  # classes that are not among 500 pairs: the model of letters draws no A, and few m
-LEAST_AGREEMENT = {"digit_print": 0.85, "letters": 0.75}  # of pairs that are not filtered; else 0.9
+LEAST_AGREEMENT = {
+    "digit_mnistm": 0.8,
+    "digit_print": 0.85,
+    "letters": 0.75,
+}  # of pairs that are not filtered; else 0.9
 MAX_BYTES = 1_000_000
 EVALUATION_SEED, LOSS_SEED = 0, 1  # of the classifiers in classifiers/ and couplers/, which stay out of models/
 DATA = Path(os.environ.get("COGAN_DATA", "/nowhere"))
@@ -73,7 +77,7 @@ def test_a_classifier_is_small_and_in_its_place(name: str) -> None:
     assert (METADATA[file].name, METADATA[file].version) == (file.parts[-3], file.parts[-2])
     (domain,) = METADATA[file].domains
     config = (file.parents[1] / "config.pbtxt").read_text()
-    assert f'name: "{domain.name}" data_type: TYPE_UINT8 dims: [ 28, 28, 1 ]' in config
+    assert f'name: "{domain.name}" data_type: TYPE_UINT8 dims: [ 28, 28, {domain.channels} ]' in config
     assert f'name: "classes" data_type: TYPE_FP32 dims: [ {len(METADATA[file].classes)} ]' in config
 
 
@@ -84,7 +88,7 @@ def test_a_classifier_states_classes_accuracy_and_training(name: str) -> None:
     quality: Any = metadata.quality
     (domain,) = (domain.name for domain in metadata.domains)
     assert quality["images"] == TEST_IMAGES.get(domain, 10_000)
-    assert quality["accuracy"] >= MIN_ACCURACY[domain]
+    assert quality["accuracy"] >= MIN_ACCURACY.get(domain, 0.99)
     assert list(quality["accuracy_by_class"]) == list(metadata.classes)
     assert (FONTS if domain in TEST_IMAGES else MNIST) in metadata.data_license
     assert len(metadata.provenance.commit) == 40  # of a clean checkout
@@ -135,7 +139,9 @@ async def test_the_service_infers_on_every_classifier() -> None:
         assert listed["refused"] == []
         cards = {card["name"]: card for card in listed["models"] if card["kind"] == "classifier"}
         assert cards.keys() == CLASSIFIERS.keys()
-        pairs = generate("digit_print", 3) | generate("digit_edge_negative", 3) | generate("letters", 3)
+        pairs = {}
+        for generator in CLASSIFIED:
+            pairs |= generate(generator, 3)
         for name, card in cards.items():
             assert tuple(card["classes"]) == METADATA[CLASSIFIERS[name]].classes
             (domain,) = card["domains"]

@@ -30,6 +30,7 @@ from training.train_encoder import EncoderFolder, EncoderTrainer
 from .conftest import CPU
 
 MakeExperiment = Callable[..., Experiment]
+CLASSIFIER = Path(__file__).parents[2] / "models/digit_classifier"
 QUALITY = {"steps": 3, "class_agreement": {"edge": 0.5}}
 TABLES = {  # each with another kind of layer: PReLU, padding, repeated pixels, blocks with skips
     "digit": {"width": 1 / 128},
@@ -120,7 +121,7 @@ def test_the_verb_restores_and_training_says_why_not(
 
 def test_what_is_no_generator_is_refused(make_experiment: MakeExperiment, tmp_path: Path) -> None:
     """Nothing is written for a file of another kind, or whose weights are not those of its experiment."""
-    classifier = Path(__file__).parents[2] / "models/digit_classifier/2/model.onnx"
+    (classifier,) = CLASSIFIER.glob("*/model.onnx")
     with pytest.raises(ConfigError, match="is a classifier: only a generator is restored"):
         restore(classifier, tmp_path / "restored")
     with pytest.raises(RunError, match="does not hold an exported model"):
@@ -190,7 +191,7 @@ def test_a_start_that_does_not_fit_is_named(make_experiment: MakeExperiment, tmp
         other = make_experiment(**({"names": names} | changes))
         with pytest.raises(ConfigError, match=rf"generator.start = '.*model.onnx': {field}"):
             State(other, CPU.fabric()).start_from(file)
-    classifier = Path(__file__).parents[2] / "models/digit_classifier/2/model.onnx"
+    (classifier,) = CLASSIFIER.glob("*/model.onnx")
     with pytest.raises(ConfigError, match=r"model.onnx' is a classifier: name the file of a generator"):
         State(make_experiment(), CPU.fabric()).start_from(classifier)
     with pytest.raises(ConfigError, match=r"generator.start = 'missing.onnx': there is no such file, seen from /"):
