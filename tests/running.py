@@ -20,7 +20,7 @@ from service.app import create_app
 from service.server import Server
 from service.settings import Settings
 
-START = 30.0  # seconds, for a busy machine
+START = 60.0  # seconds, for a busy machine
 NOTHING_ELSE: Mapping[str, str] = {}
 ALONE = {"COGAN_PORT": "0", "COGAN_PROCESSES": "1"}
 
@@ -40,7 +40,12 @@ class Service:
         self.lines: list[dict[str, Any]] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        self.url: str = self.wait_for(lambda line: "url" in line, times=int(variables.get("COGAN_PROCESSES", 1)))["url"]
+        times = int(variables.get("COGAN_PROCESSES", 1))
+        try:
+            self.url: str = self.wait_for(lambda line: "url" in line, times)["url"]
+        except BaseException:
+            self.stop()
+            raise
         self.port = int(self.url.rpartition(":")[2])
 
     def _read(self) -> None:

@@ -112,6 +112,8 @@ export class Latest {
     this.next = null;
     this.abort = new AbortController();
     this.busy = false;
+    /** @type {Promise<void>} */
+    this.ended = Promise.resolve();
   }
 
   /** Drop everything. */
@@ -120,14 +122,20 @@ export class Latest {
     this.abort.abort();
   }
 
-  /** @param {(signal: AbortSignal) => Promise<void>} task */
+  /** Run a task, or a newer one in its place; return when nothing is left to do.
+   * @param {(signal: AbortSignal) => Promise<void>} task */
   async run(task) {
     this.next = task;
     if (this.busy) {
       const { abort } = this;
       setTimeout(() => this.next && abort.abort(), PATIENCE_MS);
-      return;
+    } else {
+      this.ended = this.#work();
     }
+    await this.ended;
+  }
+
+  async #work() {
     this.busy = true;
     while (this.next) {
       const now = this.next;

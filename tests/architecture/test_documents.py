@@ -100,7 +100,7 @@ def test_the_readme_trains_on_two_folders_of_images(tmp_path: Path) -> None:
             for number in range(8):
                 Image.fromarray(random.integers(0, 255, (30, 40, 3), np.uint8)).save(folder / f"{number}.png")
     (tmp_path / "pictures.toml").write_text(_blocks("toml")[0])
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "hub"), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hub"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     commands = [command for command in _commands("python") if "pictures" in command]
     assert [command.split()[2] for command in commands] == [
         f"training.{verb}" for verb in ("train", "evaluate", "export")

@@ -148,7 +148,7 @@ def pairs(service: Service) -> Callable[..., list[dict[str, Any]]]:
     """Return what asks the service for pairs, by the fields of a body."""
 
     def ask(**body: Any) -> list[dict[str, Any]]:
-        answer = httpx.post(f"{service.url}/generate", json={"model": MODEL} | body)
+        answer = httpx.post(f"{service.url}/generate", json={"model": MODEL} | body, timeout=60)
         found: list[dict[str, Any]] = answer.raise_for_status().json()["pairs"]
         return found
 

@@ -26,7 +26,9 @@ def test_the_page_shows_every_operation(tiny_model: Callable[..., Path], models_
     tiny_model()
     with services(models_dir) as start:
         url = start().url
-        operations = [method for path in httpx.get(f"{url}/openapi.json").json()["paths"].values() for method in path]
+        operations = [
+            method for path in httpx.get(f"{url}/openapi.json", timeout=60).json()["paths"].values() for method in path
+        ]
         page = render(f"{url}/docs", tmp_path / "profile")
     assert len(operations) > 20
     assert page.count('class="opblock opblock-') == len(operations)

@@ -41,6 +41,7 @@ KINDS: dict[str, dict[str, object]] = {
 def _one_thread() -> None:
     torch.set_num_threads(1)
     label_free.MEASURING_SIDE = 32  # pixels, to save time
+    label_free.RECOGNISER_STEPS = 50  # more where the recogniser itself is tested
     os.environ["COGAN_PRECISION"] = "32-true"  # whatever this machine is good at, in other processes too
 
 

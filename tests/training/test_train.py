@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,16 +56,25 @@ def assert_same(a: object, b: object, where: str = "") -> None:
         assert a == b, where
 
 
-def begin_and_kill(arguments: list[str], run: Path) -> None:
-    """Train in a process of its own, and kill it with SIGKILL soon after its second checkpoint."""
-    command = [sys.executable, "-m", "training.train", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            while process.poll() is None and len(list_checkpoints(run / "checkpoints")) < 2:
-                time.sleep(0.002)
-        finally:
-            process.kill()
-    assert process.returncode == -signal.SIGKILL
+KILLED = """
+import os, signal
+from training import train
+from training.engine.trainer import Trainer
+step = Trainer.step
+def killed(trainer):
+    if trainer.state.steps_done == 43:
+        os.kill(os.getpid(), signal.SIGKILL)
+    step(trainer)
+Trainer.step = killed
+train.main()
+"""
+
+
+def begin_and_kill(arguments: list[str]) -> None:
+    """Train in a process of its own, which SIGKILL ends between two checkpoints."""
+    command = [sys.executable, "-c", KILLED, *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    assert done.returncode == -signal.SIGKILL
 
 
 @pytest.mark.timeout(300)  # three trainings, two of them in processes of their own
@@ -75,8 +83,8 @@ def test_a_killed_run_goes_on_exactly(run_verb: RunVerb, write_experiment: Path,
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run_verb(train, write_experiment, "--runs", whole, *LONG)
     run = killed / "00000_tiny"
-    begin_and_kill([str(write_experiment), "--runs", str(killed), *map(str, LONG)], run)
-    assert load_checkpoint(run / "checkpoints")["steps_done"] < STEPS
+    begin_and_kill([str(write_experiment), "--runs", str(killed), *map(str, LONG)])
+    assert 0 < load_checkpoint(run / "checkpoints")["steps_done"] < 43
     resume = [sys.executable, "-m", "training.train", str(run), "--machine.threads", "1"]
     subprocess.run(resume, cwd=ROOT, check=True, capture_output=True)
 

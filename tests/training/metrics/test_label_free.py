@@ -13,6 +13,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from training.config.experiment import Experiment
 from training.data.dataset import load_split
 from training.errors import DataError
+from training.metrics import label_free
 from training.metrics.label_free import (
     Compared,
     extract,
@@ -146,8 +147,9 @@ def test_two_images_are_needed(make_experiment: MakeExperiment) -> None:
         measure_without_labels(experiment, {"digit": torch.zeros(1, 1, 28, 28, dtype=torch.uint8)}, 300, CPU)
 
 
-def test_domains_are_recognised_by_what_sets_them_apart() -> None:
+def test_domains_are_recognised_by_what_sets_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Generated images of the right kind are taken for their own domain's, and those of the other's kind are not."""
+    monkeypatch.setattr(label_free, "RECOGNISER_STEPS", 1000)
     random = torch.Generator().manual_seed(0)
 
     def dark(count: int, channels: int = 1) -> Tensor:

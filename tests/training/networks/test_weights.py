@@ -86,7 +86,7 @@ def test_a_spectral_row_has_singular_value_one(make_experiment: MakeExperiment, 
     tiny = {"table": "digit_spectral", "initialisation": name, "width": 1 / 16}
     discriminator = build_discriminator(make_experiment(["digit"], discriminator=tiny))
     images = torch.randn(2, 1, 28, 28)
-    for _ in range(30):
+    for _ in range(200):
         discriminator({"digit": images})
     operations = [m for m in discriminator.modules() if isinstance(m, OPERATIONS)]
     assert len(operations) == 4
