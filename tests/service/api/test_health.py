@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from service.app import create_app
 from service.errors import SettingsError
 from service.settings import Settings
-from tests.running import Service
+from tests.running import START, Service
 
 pytestmark = pytest.mark.anyio
 
@@ -25,18 +26,22 @@ async def test_ready_with_a_model(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_batch_that_hangs_fails_livez(
-    tiny_model: Callable[..., Path], connect: Callable[..., httpx.AsyncClient]
+    tiny_model: Callable[..., Path], connect: Callable[..., httpx.AsyncClient], held: Callable[[], threading.Event]
 ) -> None:
     """/livez fails while a batch takes longer than the setting, and no longer; /readyz does not."""
-    tiny_model(turns=400_000)
+    tiny_model()
     client = connect(stuck_after_s=0.05)
+    gate = held()
     pending = asyncio.create_task(client.get("/generate?seed=1"))
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(START):
+        while (await client.get("/livez")).status_code == 200:
+            await asyncio.sleep(0.01)
     for path in ("/livez", "/v2/health/live"):
         response = await client.get(path)
         assert (response.status_code, response.json()["code"]) == (503, "stuck")
         assert response.json()["detail"].startswith("a batch has been running for ")
     assert (await client.get("/readyz")).status_code == 200
+    gate.set()
     assert (await pending).status_code == 200
     assert (await client.get("/livez")).status_code == 200
 

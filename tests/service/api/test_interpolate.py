@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
-import math
-import re
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.running import listening
+from service.generation import images
+from service.generation.images import Encoding, Pixels
+from tests.running import START, listening
 
 pytestmark = pytest.mark.anyio
 LARGE = {"day": (256, 256, 3), "night": (256, 256, 3)}
@@ -124,12 +125,11 @@ async def test_only_generators_interpolate(
 
 
 async def computed(client: httpx.AsyncClient) -> dict[str, float]:
-    """Return the counts of images computed, and of GIFs encoded with their seconds."""
+    """Return the counts of images computed, and of GIFs encoded, also of those that were stopped."""
     lines = [line.rpartition(" ") for line in (await client.get("/metrics")).text.splitlines()]
     wanted = {
         "images": 'cogan_samples_total{model="large"}',
         "gifs": 'cogan_encode_duration_seconds_count{format="gif"}',
-        "seconds": 'cogan_encode_duration_seconds_sum{format="gif"}',
     }
     values = {name: float(value) for name, _, value in lines if name in wanted.values()}
     return {short: values.get(name, 0.0) for short, name in wanted.items()}
@@ -147,7 +147,7 @@ async def test_a_costly_animation_is_refused_before_work_starts(large: httpx.Asy
     """An animation over the bound on pixels is 413 at once, which names the bound and the cheaper formats."""
     begun = time.monotonic()
     response = await large.get("/interpolate?from=1&to=2&steps=256&format=gif")
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
     problem = response.json()
     assert (problem["status"], problem["code"], problem["errors"][0]["pointer"]) == (413, "too_large", "/format")
     assert str(2**25) in problem["detail"]
@@ -173,48 +173,70 @@ async def test_others_are_answered_while_an_animation_is_encoded(large: httpx.As
         assert (await large.get(f"/generate?model=small&seed={seed}")).status_code == 200
         waits.append(time.monotonic() - begun)
         during += not encoding.done()
-    assert during > 10
+    assert during > 2
     assert sorted(waits)[len(waits) // 2] < 0.3
-    assert max(waits) < 3
+    assert max(waits) < 10
     response = await encoding
     assert response.status_code == 200
     assert getattr(Image.open(io.BytesIO(response.content)), "n_frames", 1) == 20
 
 
-async def test_a_short_timeout_stops_the_encoding(large: httpx.AsyncClient) -> None:
+class HaltedGif:
+    """Encodes GIFs, halts in the second frame until `go_on` is set, and counts the frames."""
+
+    def __init__(self, encode: Callable[[Iterable[Pixels]], Encoding]) -> None:
+        self.frames, self.go_on, self._encode = 0, threading.Event(), encode
+
+    def __call__(self, frames: Iterable[Pixels]) -> Encoding:
+        """Encode frames as `encode` does."""
+        return self._encode(map(self._count, frames))
+
+    def _count(self, frame: Pixels) -> Pixels:
+        self.frames += 1
+        assert self.frames != 2 or self.go_on.wait(START)
+        return frame
+
+
+@pytest.fixture
+def halted_gif(monkeypatch: pytest.MonkeyPatch) -> Iterator[HaltedGif]:
+    """Return what halts the first GIF that is encoded."""
+    halted = HaltedGif(images.gif)
+    monkeypatch.setattr(images, "gif", halted)
+    yield halted
+    halted.go_on.set()
+
+
+async def frames_encoded(client: httpx.AsyncClient, gif: HaltedGif) -> int:
+    """Let the encoding go on, and return of how many frames it was when it has ended."""
+    gif.go_on.set()
+    async with asyncio.timeout(START):
+        while not (await computed(client))["gifs"]:
+            await asyncio.sleep(0.02)
+    return gif.frames
+
+
+async def test_a_short_timeout_stops_the_encoding(large: httpx.AsyncClient, halted_gif: HaltedGif) -> None:
     """A request that is late gets 504, and what it had encoded is all that is encoded of it."""
-
-    async def request() -> None:
-        response = await large.get(LONG, headers={"X-Request-Timeout": "0.4"})
-        assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
-
-    assert await shortest_encoding(large, request) < 1.5
+    response = await large.get(LONG, headers={"X-Request-Timeout": "2"})
+    assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+    assert await frames_encoded(large, halted_gif) == 2
 
 
-async def shortest_encoding(client: httpx.AsyncClient, request: Callable[[], Awaitable[None]]) -> float:
-    """Return the seconds of the shortest of some stopped encodings, as a busy machine may halt one at any time."""
-    taken = [math.inf]
-    while min(taken) >= 1.5 and len(taken) < 6:
-        before = await computed(client)
-        await request()
-        while (found := await computed(client))["gifs"] == before["gifs"]:
-            await asyncio.sleep(0.05)
-        taken.append(found["seconds"] - before["seconds"])
-    return min(taken)
-
-
-async def test_a_client_that_leaves_stops_the_encoding(sized_model: Callable[..., Path], models_dir: Path) -> None:
+async def test_a_client_that_leaves_stops_the_encoding(
+    sized_model: Callable[..., Path], models_dir: Path, halted_gif: HaltedGif
+) -> None:
     """When the connection is closed, the animation of its request is not encoded to the end."""
     sized_model(LARGE, "large")
-    async with listening(models_dir) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-
-        async def leave() -> None:
-            drawn = (await computed(client))["images"]
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(f"GET {LONG} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            while (await computed(client))["images"] == drawn:
-                await asyncio.sleep(0.02)
-            writer.close()
-
-        assert await shortest_encoding(client, leave) < 1.5
-        assert re.search(r'cogan_rejected_total{reason="cancelled"} [1-9]', (await client.get("/metrics")).text)
+    async with (
+        listening(models_dir, deadline_s=START) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=START) as client,
+        asyncio.timeout(START),
+    ):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET {LONG} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        while halted_gif.frames < 2:
+            await asyncio.sleep(0.02)
+        writer.close()
+        while 'cogan_rejected_total{reason="cancelled"} 1.0' not in (await client.get("/metrics")).text:
+            await asyncio.sleep(0.02)
+        assert await frames_encoded(client, halted_gif) == 2

@@ -237,9 +237,9 @@ async def test_decoding_ends_at_the_deadline(threads: ThreadPoolExecutor, monkey
     file = saved(picture(), "GIF", comment=b"c" * 250_000)  # of a thousand parts
     begun = loop.time()
     with pytest.raises(DeadlineExceeded):
-        await decoder.decode(file, [Fitting(domain())], begun + 0.2)
+        await decoder.decode(file, [Fitting(domain())], begun + 2)
     assert reading.is_set()
-    assert loop.time() - begun < 5
+    assert loop.time() - begun < 10  # to read it all takes 20
     assert await asyncio.to_thread(ended.wait, 10)
     assert value(metrics, "cogan_rejected_total", reason="deadline") == 1
 

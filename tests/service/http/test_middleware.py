@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from service.app import create_app
 from service.http.middleware import RequestMiddleware
 from service.settings import Settings
 from service.telemetry.logs import configure_logs
+from tests.running import START
 
 pytestmark = pytest.mark.anyio
 ReadLines = Callable[[], list[dict[str, Any]]]
@@ -185,15 +187,15 @@ async def test_every_response_has_security_headers(
     assert not any(name in str(answer.headers).lower() for name in ("uvicorn", "fastapi", "starlette"))
 
 
-async def ask_and_leave(app: FastAPI, after: float) -> list[dict[str, Any]]:
-    """Ask for an image by bare ASGI, and disconnect after so many seconds; return what was sent."""
+async def ask_and_leave(app: FastAPI, leave: asyncio.Event) -> list[dict[str, Any]]:
+    """Ask for an image by bare ASGI, and disconnect at an event; return what was sent."""
     sent: list[dict[str, Any]] = []
     unread = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive() -> dict[str, Any]:
         if unread:
             return unread.pop()
-        await asyncio.sleep(after)
+        await leave.wait()
         return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
@@ -212,13 +214,25 @@ async def ask_and_leave(app: FastAPI, after: float) -> list[dict[str, Any]]:
     return sent
 
 
-async def test_a_client_that_leaves_is_dropped(tiny_model: Callable[..., Path], models_dir: Path) -> None:
+async def test_a_client_that_leaves_is_dropped(
+    tiny_model: Callable[..., Path], models_dir: Path, held: Callable[[], threading.Event]
+) -> None:
     """What nobody waits for is not computed: of ten requests whose clients leave, only those in a run are."""
-    tiny_model(turns=200_000)
+    tiny_model()
     app = create_app(Settings(models_dir=models_dir, threads=1, max_batch=1))
-    answers = await asyncio.gather(*(ask_and_leave(app, 0.05) for _ in range(10)))
-    assert answers == [[]] * 10
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+    gate, leave = held(), asyncio.Event()
+    asking = [asyncio.create_task(ask_and_leave(app, leave)) for _ in range(10)]
+    async with (
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client,
+        asyncio.timeout(START),
+    ):
+        while 'cogan_queue_depth{model="tiny"} 9.0' not in (await client.get("/metrics")).text:
+            await asyncio.sleep(0.01)
+        leave.set()
+        assert await asyncio.gather(*asking) == [[]] * 10
+        gate.set()
+        while app.state.registry.busy:
+            await asyncio.sleep(0.01)
         text = (await client.get("/metrics")).text
     assert 'cogan_queue_depth{model="tiny"} 0.0' in text
     assert 'cogan_rejected_total{reason="cancelled"} 10.0' in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from service.app import create_app
+from service.engine.onnx_model import OnnxModel
 from service.http.middleware import RequestMiddleware
 from service.http.response_cache import MAX_KEY, OVERHEAD, ResponseCache, matches
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+from tests.running import START
 
 pytestmark = pytest.mark.anyio
 PATHS = ["/generate?seed=7", "/generate?seeds=1&seeds=2&format=npz", "/interpolate?from=1&to=2&format=gif"]
@@ -143,18 +146,24 @@ async def test_new_models_empty_the_cache(
     assert (await client.get(PATHS[0])).status_code == 503
 
 
-async def test_what_an_old_model_computes_late_is_not_cached(tiny_model: Callable[..., Path], models_dir: Path) -> None:
+async def test_what_an_old_model_computes_late_is_not_cached(
+    app: FastAPI, client: httpx.AsyncClient, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A request that was accepted before a change is answered by the old model, its repeats by the new one."""
-    tiny_model(turns=400_000)
-    app = create_app(Settings(models_dir=models_dir, processes=1))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service", timeout=30) as client:
-        slow = asyncio.create_task(client.get(PATHS[0]))
-        await asyncio.sleep(0.05)
+    old, gate = app.state.registry.model("tiny"), threading.Event()
+    monkeypatch.setattr(old, "run", lambda inputs: gate.wait(START) and OnnxModel.run(old, inputs))
+    slow = asyncio.create_task(client.get(PATHS[0]))
+    try:
+        async with asyncio.timeout(START):
+            while not app.state.registry.busy:
+                await asyncio.sleep(0.01)
         tiny_model(version="2")
         await app.state.loader.refresh()
         assert not slow.done()
-        assert (await slow).json()["version"] == "1"
-        assert (await client.get(PATHS[0])).json()["version"] == "2"
+    finally:
+        gate.set()
+    assert (await slow).json()["version"] == "1"
+    assert (await client.get(PATHS[0])).json()["version"] == "2"
 
 
 async def test_keys_are_checked_every_time(tiny_model: Callable[..., Path], connect: Connect) -> None:
