@@ -1,8 +1,9 @@
-"""`python -m service` before and after it serves: early signals, unknown settings, a full disk, threads that hang."""
+"""`python -m service` before and after it serves: refused starts, early signals, a full disk, threads that hang."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.running import ALONE, START, Service, killed
+from tests.running import ALONE, START, Service, killed, tcp_at, wait_until
 
 COMMAND = [sys.executable, "-m", "service"]
 
@@ -111,3 +112,71 @@ def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=START)
     assert (ended.returncode, ended.stderr) == (1, "exiting although these threads still run: worker_0\n")
+
+
+# Starts that are refused
+
+
+def run_service(models_dir: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a service that cannot start."""
+    environment = os.environ | {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PORT": "0"} | variables
+    return subprocess.run(COMMAND, env=environment, capture_output=True, text=True, timeout=START, check=False)
+
+
+@pytest.mark.parametrize("first", ["1", "2"])
+def test_a_second_service_at_an_address_is_refused(
+    tiny_model: Callable[..., Path], models_dir: Path, start: Callable[..., Service], first: str
+) -> None:
+    """One line that names the address, and status 2, of however many processes; the first goes on."""
+    tiny_model()
+    service = start(processes=first, threads=1)
+    wanted = rf"cogan-serve: COGAN_HOST = '127\.0\.0\.1', COGAN_PORT = {service.port}: Address already in use\n"
+    for second in ("1", "2"):
+        refused = run_service(models_dir, COGAN_PORT=str(service.port), COGAN_PROCESSES=second)
+        assert (refused.returncode, bool(re.fullmatch(wanted, refused.stderr))) == (2, True), refused.stderr
+        assert httpx.get(f"{service.url}/livez").status_code == 200
+
+
+def test_a_second_service_is_refused_while_the_first_starts(tiny_model: Callable[..., Path], models_dir: Path) -> None:
+    """The supervisor holds the address before any of its processes listens there."""
+    tiny_model(turns=3_000_000)  # seconds, for the warm-up
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PORT": str(port), "COGAN_PROCESSES": "2"}
+    with killed(subprocess.Popen(COMMAND, env=os.environ | variables, stderr=subprocess.PIPE, text=True)) as first:
+        pid = first.pid
+        wait_until(lambda: len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) == 2)
+        assert not tcp_at(port)  # they do not listen yet
+        refused = [run_service(models_dir, COGAN_PORT=str(port), COGAN_PROCESSES=n) for n in ("1", "2")]
+        assert not tcp_at(port)
+        first.terminate()
+        _, lines = first.communicate(timeout=START)
+    assert [one.returncode for one in refused] == [2, 2]
+    assert all("in use" in one.stderr for one in refused)
+    assert first.returncode == 0, lines
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"COGAN_PORT": "http"}, "COGAN_PORT = 'http': Input should be a valid integer"),
+        ({"COGAN_TRUSTED_PROXIES": "10.0.0.0/8,*"}, "'*' allows all, so it must stand alone"),
+        ({"COGAN_PROVIDER": "cuda"}, "COGAN_PROVIDER = 'cuda' needs onnxruntime's CUDAExecutionProvider"),
+        ({"COGAN_DEFAULT_MODEL": "nobody"}, "COGAN_DEFAULT_MODEL = 'nobody' is not served; generators are tiny"),
+        ({"COGAN_API_KEYS_FILE": "/nowhere"}, "COGAN_API_KEYS_FILE = '/nowhere' cannot be read"),
+        ({"COGAN_HOST": "no.such.host.invalid"}, "COGAN_HOST = 'no.such.host.invalid', COGAN_PORT = 0"),
+    ],
+    ids=["port", "proxies", "provider", "default model", "keys", "host"],
+)
+def test_a_wrong_setting_ends_in_one_line(
+    tiny_model: Callable[..., Path], models_dir: Path, settings: dict[str, str], complaint: str, processes: str
+) -> None:
+    """No traceback: one line that says what is wrong, once for all processes, and exit status 2."""
+    tiny_model()
+    ended = run_service(models_dir, COGAN_PROCESSES=processes, **settings)
+    lines = [line for line in ended.stderr.splitlines() if '"message": "model served' not in line]
+    assert (ended.returncode, len(lines)) == (2, 1), ended.stderr
+    assert lines[0].startswith("cogan-serve: ")
+    assert complaint in lines[0]
