@@ -86,14 +86,6 @@ def read_halves(model: onnx.ModelProto) -> bool:
     return bool(halves)
 
 
-def weights_read(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
-    """Return the weights of a graph by the names that its operations read, halves as the floats they become."""
-    weights = {value.name: to_array(value) for value in graph.initializer}
-    halves = {name for name, value in weights.items() if value.dtype == np.float16}
-    casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in halves]
-    return weights | {node.output[0]: weights[node.input[0]].astype(np.float32) for node in casts}
-
-
 class Rewriter:
     """Rewrites the nodes of a graph, one after another, and keeps the weights that they need, each once."""
 
@@ -253,20 +245,20 @@ class Joiner(Rewriter):
 
     def __init__(self, model: onnx.ModelProto) -> None:
         super().__init__(model)
-        self._joined = defaultdict[Any, list[onnx.NodeProto]](list)  # by what such convolutions have in common
+        alike = defaultdict[Any, list[onnx.NodeProto]](list)  # by what such convolutions have in common
         for node in model.graph.node:
             if (form := self._form(node)) is not None:
-                self._joined[form].append(node)
-        drawn = {node.output[0] for nodes in self._joined.values() if len(nodes) > 1 for node in nodes}
+                alike[form].append(node)
+        self._joined = {nodes[0].output[0]: nodes for nodes in alike.values() if len(nodes) > 1}
+        drawn = [node.output[0] for nodes in self._joined.values() for node in nodes]
         self._images = {name: self.readers[name][0].output[0] for name in drawn}
 
     def rewrite(self, node: onnx.NodeProto) -> Nodes:
         """Yield the joined convolution in place of the first, nothing for the others, other nodes as they are."""
-        if node.output[0] in self._images:
-            nodes = self._joined[self._form(node)]
-            if node.output[0] == nodes[0].output[0]:
-                yield from self._join(nodes)
-        elif node.op_type != "DepthToSpace" or node.input[0] not in self._images:
+        name = node.output[0]
+        if nodes := self._joined.get(name):
+            yield from self._join(nodes)
+        elif name not in self._images and not (node.op_type == "DepthToSpace" and node.input[0] in self._images):
             yield node
 
     def _form(self, node: onnx.NodeProto) -> Any:

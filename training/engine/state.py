@@ -77,7 +77,7 @@ class State:
 
     @property
     def discriminator_is_alone(self) -> bool:
-        """Whether the discriminator alone learns in the next step."""
+        """True if only the discriminator learns in the next step."""
         return self.steps_done < self._experiment.discriminator.alone
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import helper
+from onnx.numpy_helper import to_array
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -26,9 +27,9 @@ from training.onnx_rewrite import (
     Rewrite,
     doubling_weights,
     phase_weights,
+    read_halves,
     tile_weights,
     undo,
-    weights_read,
 )
 
 NORM = "BatchNormalization"
@@ -85,9 +86,10 @@ def load_exported(generator: CoupledGenerator, file: Path) -> None:
     Raises RunError if the file has other operations, or weights of other shapes.
     """
     with expecting("the weights of its experiment", file):
-        graph, bias = onnx.load(file).graph, torch.zeros(1)
-        stored = {name: torch.tensor(values) for name, values in weights_read(graph).items()}
-        nodes = deque(one for node in graph.node if node.op_type in OPERATIONS for one in _apart(node, graph))
+        model, bias = onnx.load(file), torch.zeros(1)
+        read_halves(model)
+        stored = {value.name: torch.tensor(to_array(value)) for value in model.graph.initializer}
+        nodes = deque(_operations(model.graph))
         for module in (module for module in generator.modules() if isinstance(module, WEIGHTED)):
             if isinstance(module, _BatchNorm) and not (nodes and nodes[0].op_type == NORM):
                 _fill(module, [torch.ones(1), torch.zeros(1), -bias, torch.ones(1) - module.eps])
@@ -100,13 +102,17 @@ def load_exported(generator: CoupledGenerator, file: Path) -> None:
             raise ValueError(f"{len(nodes)} operations are left over")
 
 
-def _apart(node: onnx.NodeProto, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Return the convolutions that were joined into one, whose weights are put together of theirs."""
-    made = {one.output[0]: one.input for one in graph.node if one.op_type == "Concat"}
-    if node.input[1] not in made:
-        return [node]
-    parts = zip(*(made[name] for name in node.input[1:]), strict=True)
-    return [helper.make_node(node.op_type, [node.input[0], *names], []) for names in parts]
+def _operations(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield the operations that have weights; of a convolution that export joined, those that it was joined of."""
+    joined = {node.output[0]: node.input for node in graph.node if node.op_type == "Concat"}
+    for node in graph.node:
+        if node.op_type not in OPERATIONS:
+            continue
+        if node.input[1] not in joined:
+            yield node
+            continue
+        for names in zip(*(joined[name] for name in node.input[1:]), strict=True):
+            yield helper.make_node(node.op_type, [node.input[0], *names], [])
 
 
 def _values(module: nn.Module, nodes: deque[onnx.NodeProto], stored: Mapping[str, Tensor]) -> list[Tensor]:
