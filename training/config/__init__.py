@@ -45,4 +45,5 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Positive = Annotated[int, Field(ge=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+PartOfSteps = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]

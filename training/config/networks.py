@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from training.config import STRICT, Decay, Positive, Share, Weight, check_unique, listed, one_of
+from training.config import STRICT, Decay, PartOfSteps, Positive, Share, Weight, check_unique, listed, one_of
 from training.config.data import DomainConfig
 from training.losses.adversarial import LOSSES, PENALTIES
 from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS
@@ -135,11 +135,13 @@ class PenaltyConfig:
     every: Positive = 1
     """Steps between computations; the weight is multiplied by it."""
     remains: Share = 1.0
-    """Share of its weight at the last step, to which it falls along half a cosine (Huang et al. 2024, R3GAN)."""
+    """Share of its weight to which it falls along half a cosine (Huang et al. 2024, R3GAN)."""
+    until: PartOfSteps = 1.0
+    """Share of the steps over which it falls."""
 
     def weight_after(self, done: float) -> float:
         """Return the weight of one computation once a share of the steps is done."""
-        fallen = (1.0 - math.cos(math.pi * done)) / 2.0
+        fallen = (1.0 - math.cos(math.pi * min(done / self.until, 1.0))) / 2.0
         return self.every * self.weight * (1.0 - fallen * (1.0 - self.remains))
 
 
@@ -164,14 +166,16 @@ class DiscriminatorConfig(CoupledEncoderConfig):
     penalty_every: Positive = 8
     """Steps between computations; the weight is multiplied by it (Karras et al. 2020)."""
     penalty_remains: Share = 1.0
-    """Share of its weight at the last step, to which it falls along half a cosine (Huang et al. 2024, R3GAN)."""
+    """Share of its weight to which it falls along half a cosine (Huang et al. 2024, R3GAN)."""
+    penalty_until: PartOfSteps = 1.0
+    """Share of the steps over which it falls."""
     penalties: tuple[PenaltyConfig, ...] = ()
     """Penalties beside that one, each with a weight of its own."""
     augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
     """Augmentations of its inputs, real and generated alike (Zhao et al. 2020); domains can forbid some."""
     noise: Weight = 0.0
     """Standard deviation of the noise on its inputs, at the first step (Arjovsky & Bottou 2017)."""
-    noise_until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    noise_until: PartOfSteps = 1.0
     """Share of the steps over which the noise falls linearly to nothing."""
     clip_weights: Annotated[float, Field(gt=0)] | None = None
     """Greatest absolute value of its weights, kept after every update (Arjovsky et al. 2017)."""
@@ -186,8 +190,8 @@ class DiscriminatorConfig(CoupledEncoderConfig):
         """All penalties of the experiment."""
         if self.penalty == "none":
             return self.penalties
-        first = PenaltyConfig(self.penalty, self.penalty_weight, self.penalty_every, self.penalty_remains)
-        return (first, *self.penalties)
+        schedule = self.penalty_every, self.penalty_remains, self.penalty_until
+        return (PenaltyConfig(self.penalty, self.penalty_weight, *schedule), *self.penalties)
 
     def check_labels(self, loss: str) -> None:
         """Raise ValueError if labels are set for a loss that has none."""
@@ -214,9 +218,9 @@ class CouplingConfig:
     """Of `content` and `style`: efficientnet_lite0, efficientnet_lite2, or VGG19 by a hub name or a file."""
     layers: Positive = 1
     """Number of the domains' own generator layers that `weights` and `features` compare, from the first on."""
-    until: Annotated[float, Field(gt=0, le=1)] | None = None
+    until: PartOfSteps | None = None
     """Share of the steps over which the weight falls linearly to nothing; constant if unset."""
-    remains: Annotated[float, Field(ge=0, le=1)] = 0.0
+    remains: Share = 0.0
     """Share of the weight below which it does not fall."""
 
     def weight_after(self, done: float) -> float:

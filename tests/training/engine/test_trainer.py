@@ -112,12 +112,17 @@ def test_the_penalty_comes_every_so_many_steps(make_experiment: MakeExperiment, 
     assert penalised == [True, False, False, True, False, False, True]
 
 
+@pytest.mark.parametrize(("until", "done"), [(1.0, (0.0, 0.25, 0.5, 0.75)), (0.5, (0.0, 0.5, 1.0, 1.0))])
 def test_a_penalty_falls_along_half_a_cosine(
-    make_experiment: MakeExperiment, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+    until: float,
+    done: tuple[float, ...],
+    make_experiment: MakeExperiment,
+    make_trainer: MakeTrainer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From its weight at the first step towards what remains at the last; a lazy one counts for the steps between."""
-    falling = {"penalty": "r1", "penalty_weight": 2.0, "penalty_every": 2, "penalty_remains": 0.1}
-    trainer = make_trainer(make_experiment(discriminator=falling, steps=8))
+    """From its weight to what remains, over its share of the steps; a lazy one counts for the steps between."""
+    falling = {"penalty_weight": 2.0, "penalty_every": 2, "penalty_remains": 0.1, "penalty_until": until}
+    trainer = make_trainer(make_experiment(discriminator={"penalty": "r1", **falling}, steps=8))
     means, weights = trainer.state.means, list[float]()
     weigh = means.weigh
 
@@ -128,7 +133,7 @@ def test_a_penalty_falls_along_half_a_cosine(
     monkeypatch.setattr(means, "weigh", record)
     for _ in range(8):
         trainer.step()
-    falls = [(1 - math.cos(math.pi * done)) / 2 for done in (0.0, 0.25, 0.5, 0.75)]
+    falls = [(1 - math.cos(math.pi * share)) / 2 for share in done]
     assert weights == pytest.approx([4.0 * (1 - 0.9 * fall) for fall in falls])
 
 
