@@ -10,7 +10,7 @@ import { ModelCard } from "./card.js";
 import { Api, Problem } from "./api.js";
 import { h, listed, rowsOf, size, wholeScale } from "./dom.js";
 import { readTexts } from "./files.js";
-import { readState, Store } from "./state.js";
+import { pointOf, readState, Store } from "./state.js";
 import { Studio } from "./studio.js";
 
 const GREETING_MS = 2500;
@@ -144,13 +144,14 @@ async function openPicture(file) {
     : `${file.name} was made by another file of ${model}: ${digest.slice(0, 19)}, and ${other.digest.slice(0, 19)} is served now. The pictures may differ.`);
 }
 
-/** Show the counterparts of a picture of one's own, or what they need. @param {File} file */
+/** Show the counterparts of a picture of one's own and keep them in the lens, or tell what they need. @param {File} file */
 async function translate(file) {
   const { name: model, domains } = studio.card;
   if (!studio.companions("encoder").length) {
     return notify("drop", `${file.name} was not saved here, and ${model} has no encoder, which would find its counterparts.`);
   }
   const found = await api.json(api.url("translate", { model, format: "json" }), { body: file });
+  if (studio.card.name === model) store.set({ pin: pointOf(found.latent) });
   const figures = domains.map((domain) => h("figure", {},
     size(h("img", { src: found.pairs[0].images[domain.name], alt: `${domain.name} of ${file.name}` }), domain, wholeScale(domain.width, 84)),
     h("figcaption", {}, domain.name)));
@@ -160,7 +161,7 @@ async function translate(file) {
     unusual: " and is unusual for the model",
     unlike: " but is unlike anything the model knows, so its counterparts mean little",
   };
-  notify("drop", `${file.name} was read as ${found.from}${likeness[found.likeness] ?? ""}.`, h("div", { className: "counterparts" }, ...figures));
+  notify("drop", `${file.name} was read as ${found.from}${likeness[found.likeness] ?? ""}. The lens keeps it: directions move it, and it can be added to the walk.`, h("div", { className: "counterparts" }, ...figures));
 }
 
 for (const part of [strip, steer, lens, walk, plane, take]) part.start(studio);

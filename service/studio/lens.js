@@ -2,6 +2,7 @@
 
 import { h, save, size, wholeScale, widest } from "./dom.js";
 import { addTexts, dataBytes } from "./files.js";
+import { kindOf } from "./state.js";
 import { Part } from "./studio.js";
 
 /** @typedef {import("./studio.js").Pair} Pair */
@@ -94,7 +95,8 @@ export class PairLens extends Part {
   save(domain) {
     const { point, images } = this.shown;
     const texts = this.studio.texts(point, { Domain: domain });
-    save(addTexts(dataBytes(images[domain]), texts), `${this.studio.card.name}-${point}-${domain}.png`);
+    const kind = kindOf(point);
+    save(addTexts(dataBytes(images[domain]), texts), `${this.studio.card.name}-${kind === "given" ? kind : point}-${domain}.png`);
   }
 }
 customElements.define("pair-lens", PairLens);

@@ -1,8 +1,12 @@
-/** What the page shows, all of it in the URL. A point is `seed`, `seed.index`, or `pA,B,C,D@u,v` between four corners. */
+/**
+ * What the page shows, all of it in the URL. A point is `seed`, `seed.index`, `pA,B,C,D@u,v` between four corners, or `l`
+ * and a latent, as its header X-Latent has it, in letters that a URL takes.
+ */
 
 export const MAX_SEED = Number.MAX_SAFE_INTEGER;
 const SEED = String.raw`\d{1,16}(?:\.\d{1,10})?`;
-const POINT = new RegExp(`^(?:${SEED}|p${SEED}(?:,${SEED}){3}@[\\d.e-]+,[\\d.e-]+)$`);
+const LATENT = String.raw`l(?:[\w-]{16})*(?:[\w-]{6}|[\w-]{11}|[\w-]{16})`; // three float32 are 16 letters
+const POINT = new RegExp(`^(?:${SEED}|p${SEED}(?:,${SEED}){3}@[\\d.e-]+,[\\d.e-]+|${LATENT})$`);
 
 /**
  * @typedef {object} State
@@ -77,6 +81,23 @@ export function writeState(state) {
     .filter(([, text, normal]) => text !== normal)
     .map(([name, text]) => `${name}=${encodeURIComponent(text).replace(/%(2C|3A|40)/g, decodeURIComponent)}`)
     .join("&");
+}
+
+/** Return what a point is of: a seed, the plane, or a latent that was given. @param {string} point */
+export function kindOf(point) {
+  return { p: "plane", l: "given" }[point[0]] ?? "seed";
+}
+
+/** Return the point of a latent. @param {number[]} latent */
+export function pointOf(latent) {
+  const bytes = new Uint8Array(Float32Array.from(latent).buffer);
+  return `l${btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
+}
+
+/** Return the latent of a point that has one. @param {string} point @returns {number[]} */
+export function latentOf(point) {
+  const text = atob(point.slice(1).replaceAll("-", "+").replaceAll("_", "/"));
+  return [...new Float32Array(Uint8Array.from(text, (char) => char.charCodeAt(0)).buffer)];
 }
 
 /** The state, which tells of its changes and keeps the URL. */

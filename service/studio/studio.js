@@ -3,7 +3,7 @@
 import { Latest } from "./api.js";
 import { save } from "./dom.js";
 import { readRows } from "./files.js";
-import { write, writeState } from "./state.js";
+import { kindOf, latentOf, write, writeState } from "./state.js";
 
 /** @typedef {Record<string, string>} Images  data URLs by domain */
 /** @typedef {{point: string, title: string, images: Images}} Pair */
@@ -125,7 +125,9 @@ export class Studio {
 
   /** @param {string} point @param {AbortSignal} signal */
   async #keyframe(point, signal) {
-    if (!point.startsWith("p")) return seedOf(point);
+    const kind = kindOf(point);
+    if (kind === "seed") return seedOf(point);
+    if (kind === "given") return { latent: latentOf(point) };
     const [corners, place] = point.slice(1).split("@");
     const [latent] = await this.plane(corners.split(","), [place.split(",").map(Number)], signal);
     return { latent };
@@ -164,13 +166,13 @@ export class Studio {
   /** Return what a point is called. @param {string} point */
   title(point) {
     const { seed, index } = seedOf(point);
-    return point.startsWith("p") ? "a point of the plane" : `seed ${seed}${index ? `, image ${index}` : ""}`;
+    return { plane: "a point of the plane", given: "a picture of one's own" }[kindOf(point)] ?? `seed ${seed}${index ? `, image ${index}` : ""}`;
   }
 
   /** Return what a saved picture says of itself. @param {string} point @param {Record<string, string>} more */
   texts(point, more) {
     const { truncation, directions } = this.state;
-    const { seed, index } = point.startsWith("p") ? { seed: "", index: "" } : seedOf(point);
+    const { seed, index } = kindOf(point) === "seed" ? seedOf(point) : { seed: "", index: "" };
     const texts = {
       Software: "CoGAN studio", Model: this.card.name, Digest: this.card.digest, Seed: `${seed}`, Index: `${index}`,
       Directions: JSON.stringify(directions), Truncation: write(truncation), ...more,

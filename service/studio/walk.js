@@ -1,6 +1,7 @@
 /** The walk: key frames in an order of one's own, and the path through them: scrubbed, played, saved. */
 
 import { h, size, wholeScale } from "./dom.js";
+import { kindOf } from "./state.js";
 import { Part } from "./studio.js";
 
 const FRAME_MS = 100; // as saved animations have it
@@ -60,8 +61,9 @@ export class PairWalk extends Part {
     const [domain] = this.studio.card.domains;
     const image = size(h("img", { alt: "", src: images[domain.name], draggable: false }), domain, wholeScale(domain.width, 56));
     const title = this.studio.title(point);
+    const kind = kindOf(point);
     const away = h("button", { className: "away", "aria-label": `Remove ${title} from the walk`, onclick: () => this.leaveOut(point) }, "×");
-    const item = h("li", { tabIndex: 0, "aria-label": `${title}; arrow keys move it, Delete removes it` }, image, h("span", {}, point.startsWith("p") ? "plane" : point), away);
+    const item = h("li", { tabIndex: 0, "aria-label": `${title}; arrow keys move it, Delete removes it` }, image, h("span", {}, kind === "seed" ? point : kind), away);
     item.dataset.point = point;
     return item;
   }

@@ -355,7 +355,7 @@ def test_a_picture_of_ones_own_is_told_what_it_needs(visit: Visitor) -> None:
 
 
 def test_a_picture_of_ones_own_gets_its_counterparts(browser: Browser, models_dir: Path) -> None:
-    """With an encoder beside the model, the page shows what the service makes of the picture."""
+    """With an encoder, the page shows what the service makes of the picture, and keeps it in its URL."""
     write_model(models_dir)
     write_model(models_dir, ("digit",), "reader", kind="encoder", goes_with=("tiny",))
     mine = io.BytesIO()
@@ -372,7 +372,17 @@ def test_a_picture_of_ones_own_gets_its_counterparts(browser: Browser, models_di
         ).json()
         for place, image in enumerate(found["pairs"][0]["images"].values()):
             expect(page.locator(".counterparts img").nth(place)).to_have_attribute("src", image)
-        page.context.close()
+        expect(page.locator("pair-lens h2")).to_have_text("A picture of one's own, closely")
+        page.get_by_role("button", name="Add to the walk").click()
+        expect(page.locator(".keys li")).to_contain_text("given")
+        expect_in_url(page, "keys", "l[\\w-]+")
+        for other in (Visitor(browser, url).open(url=page.url), page):
+            for place, image in enumerate(found["pairs"][0]["images"].values()):
+                expect(other.locator(".thumbs img").nth(place)).to_have_attribute("src", image)
+            other.context.close()
+        cut = Visitor(browser, url).open(f"?pin={'l' + 'A' * 7}")  # no latent: left out, as all that is wrong
+        expect(cut.locator("pair-lens h2")).to_have_text(re.compile(r"^Seed \d+, closely$"))
+        cut.context.close()
 
 
 def test_a_digest_in_a_url_that_differs_is_told(visit: Visitor) -> None:
