@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.errors import SettingsError
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+OF_TRAINING = {"COGAN_ACCELERATOR", "COGAN_DATA", "COGAN_PRECISION"}  # COGAN_THREADS is of both
 ALIAS = TypeAdapter(Annotated[str, Field(pattern=r"^/[^\s,=]*=/[^\s,=]*$")])
 ORIGIN = TypeAdapter(Annotated[str, Field(pattern=r"^https?://[^/\s,]+$")])
 PAGE_ORIGIN = TypeAdapter(Annotated[str, Field(pattern=r"^https?://[^/\s,*]+$")])  # compared as it is
@@ -108,7 +109,7 @@ class Settings(BaseSettings):
     health_port: int | None = Field(default=None, ge=0, le=65535)
     """Serve /livez, /readyz and /metrics on this port only."""
     api_keys: SecretStr | None = None
-    """API keys, separated by commas; if set, all but health and docs need one."""
+    """API keys, separated by commas; if set, all but health, metrics, docs and the studio's page need one."""
     api_keys_file: Path | None = None
     """File with more API keys, one a line, read at the start; # begins a comment."""
     rate_limit: float = Field(default=0.0, ge=0)
@@ -163,8 +164,8 @@ def load_settings() -> Settings:
 
 
 def unknown_variables() -> list[str]:
-    """Return variables that look like a setting and are none; COGAN_DATA belongs to training."""
-    known = {f"COGAN_{name.upper()}" for name in Settings.model_fields} | {"COGAN_DATA"}
+    """Return variables that look like a setting and are none."""
+    known = {f"COGAN_{name.upper()}" for name in Settings.model_fields} | OF_TRAINING
     return sorted(name for name in os.environ if name.startswith("COGAN_") and name not in known)
 
 

@@ -131,7 +131,8 @@ def test_the_health_port_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_settings_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt variable would set nothing; COGAN_DATA belongs to training."""
+    """A misspelt variable would set nothing; those of training are set for the whole machine."""
     monkeypatch.setenv("COGAN_RATE_LIMITS", "5")
-    monkeypatch.setenv("COGAN_DATA", "data")
+    for name, value in (("DATA", "data"), ("ACCELERATOR", "cpu"), ("PRECISION", "32-true")):
+        monkeypatch.setenv(f"COGAN_{name}", value)
     assert unknown_variables() == ["COGAN_RATE_LIMITS"]

@@ -107,7 +107,7 @@ class DomainConfig(SourceConfig):
     balanced: bool = False
     """Whether classes are sampled equally often, of a labelled domain; otherwise images are."""
     forbidden_augmentations: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = ()
-    """Augmentations that would turn these images into another domain's, such as color for a negative."""
+    """Augmentations that would turn these images into another domain's, such as color for day and night."""
 
     @property
     def needed_columns(self) -> set[str]:

@@ -13,11 +13,12 @@ from training.runs.figures import Row, markdown, spread
 PAGE = f"""\
 # Proof of use
 
-How well networks do on real test images that learned from generated pairs alone. Written by
+How well networks that learned from generated pairs alone do on real test images. Written by
 `python -m training.prove` from the files in [proof](proof): no figure here is typed.
 
 ```sh
-python -m training.prove models/digit_edge --to docs/proof
+python -m training.prove models/digit_edge --pairs 15000 --to docs/proof
+python -m training.prove models/letters --pairs 10000 --to docs/proof
 python -m training.prove docs/proof --page docs/proof.md
 ```
 
@@ -34,9 +35,10 @@ python -m training.prove docs/proof --page docs/proof.md
 - **What the filters give** is measured by the classifiers that evaluate the model, others than those that filter: pairs
   that pass, in brackets as many without filters, then real images and true pairs.
 - **Precision and recall** (Kynkäänniemi et al. 2019), on features of a public network; in brackets of training images.
-- **Copies** are searched among pairs without filters, by images averaged to {SIDE} x {SIDE} cells. **Near** is what
-  is nearer than all but {NEAR:.0%} of the test images are to their nearest training image. In brackets the same of
+- **Copies** are searched for among pairs without filters, by images averaged to {SIDE} x {SIDE} cells. **Near**
+  means as close to a training image as the closest {NEAR:.0%} of test images are to theirs. In brackets the same of
   test images, and of training images among one another.
+- **Versions**: models were exported again since, in a form that is computed faster, so their numbers are higher now.
 
 """
 
