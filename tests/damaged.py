@@ -34,6 +34,18 @@ def saved(image: Image.Image, format_: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def white_png(bits: int, transparent: int) -> bytes:
+    """Return a white PNG of 8x8 grey pixels of so many bits, of which one level is transparent."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", 8, 8, bits, 0, 0, 0, 0)
+    level, pixels = struct.pack(">H", transparent), zlib.compress((b"\0" + b"\xff" * bits) * 8)
+    parts = [(b"IHDR", head), (b"tRNS", level), (b"IDAT", pixels), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, content) for kind, content in parts)
+
+
 def whole_files() -> list[bytes]:
     """Return a file of every format and way to save it."""
     return [saved(picture(), name, **options) for name, ways in SAVED.items() for options in ways]

@@ -49,7 +49,7 @@ def verb(run: Callable[[Path, list[str]], None]) -> Callable[[], None]:
             else:
                 run(Path(target), options)
         except TrainingError as error:
-            print("error:", *str(error).split(), file=sys.stderr)  # libraries' own errors have many lines
+            print("error:", *map(str.strip, str(error).splitlines()), file=sys.stderr)  # libraries' have many lines
             sys.exit(2)
         except (ValidationError, OSError) as error:  # OSError: of the disk, as when it is full
             print("error:", describe_errors(error) if isinstance(error, ValidationError) else error, file=sys.stderr)

@@ -284,8 +284,9 @@ def _remedies(error: ValidationError) -> list[str]:
             remedies.append(f"did you mean {close[0]}?" if close else f"fields there are {', '.join(known)}")
         elif problem["type"] == "tuple_type":
             named = f"{name} = [...], a list" if isinstance(name, str) else "a list of lists, [[...]]"
+            table = ".".join(str(one) for one in (*place, name) if isinstance(one, str))
             remedies.append(
-                f"write [[{name}]], a list of tables" if isinstance(problem["input"], dict) else f"write {named}"
+                f"write [[{table}]], a list of tables" if isinstance(problem["input"], dict) else f"write {named}"
             )
     return list(dict.fromkeys(remedies))
 

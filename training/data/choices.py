@@ -19,7 +19,7 @@ from training.config.data import DOMAIN, DomainConfig
 from training.config.experiment import Values
 from training.data.preprocess import decode, in_mode
 from training.data.sources import open_rows
-from training.errors import DataError, MissingSplitError
+from training.errors import ConfigError, DataError, MissingSplitError
 from training.zoo import GENERATORS
 from training.zoo.modern import SIDES
 
@@ -40,10 +40,15 @@ class Choices:
     def __call__(self, path: Path, values: Values) -> Values:
         """Return a recipe's values, completed if it names no architecture. Raises DataError for unreadable images."""
         networks = [values.get(name, {}) for name in ("generator", "discriminator")]
-        if any("table" in network for network in networks if isinstance(network, dict)) or not _have_sources(values):
+        plain = all(isinstance(network, dict) for network in networks) and _have_sources(values)
+        if not plain or any("table" in network for network in networks):
             return values
+        if "pixels" in values and not (type(values["pixels"]) is int and values["pixels"] in SIDES):
+            allowed = ", ".join(map(str, SIDES))
+            raise ConfigError(f"pixels = {_written(values['pixels'])}: allowed are {allowed}, or name a table")
         values = {**values, "domains": [dict(domain) for domain in values["domains"]]}
         self._set(values, "name", _name_of(path.stem), "the recipe's file")
+        self._name(values["domains"])
         self._set(values, "data_license", "not stated", "no field says it")
         try:
             seen = [self._choose_for(domain) for domain in values["domains"]]
@@ -53,12 +58,18 @@ class Choices:
         self._choose_networks(values, side, min(one.count for one in seen))
         return values
 
+    def _name(self, domains: list[Values]) -> None:
+        """Name domains by their folders, or the folders around these if they have equal names, such as train."""
+        sources = [Path(domain["source"]) for domain in domains]
+        names = [_name_of(source.name) for source in sources]
+        for domain, source, name in zip(domains, sources, names, strict=True):
+            longer = _name_of(f"{source.parent.name}_{source.name}") if names.count(name) > 1 else name
+            self._set(domain, "name", longer, "its folder", f"{source}: ")
+
     def _choose_for(self, domain: Values) -> _Properties:
         """Choose the fields of one domain, and return the properties of its images."""
-        source = Path(domain["source"])
-        self._set(domain, "name", _name_of(source.name), "its folder", f"{source}: ")
         config, where = DOMAIN.validate_python(domain), f"{domain['name']}."
-        if "held_out" not in domain and not _has_test_images(config):
+        if not domain.keys() & {"held_out", "test_split"} and not _has_test_images(config):
             self._set(domain, "held_out", HELD_OUT, f"it has no {config.test_split} images to measure with", where)
             config = DOMAIN.validate_python(domain)
         seen = _inspect(config)
@@ -111,7 +122,9 @@ def _have_sources(values: Values) -> bool:
 
 
 def _name_of(file: str) -> str:
-    return re.sub(r"[^a-z0-9_]+", "_", file.lower()).strip("_")
+    """Return a name as domains and experiments have it, which begins with a letter: 2023 is images_2023."""
+    name = re.sub(r"[^a-z0-9_]+", "_", file.lower()).strip("_")
+    return name if name[:1].isalpha() else f"images_{name}".strip("_")
 
 
 def _written(value: object) -> str:

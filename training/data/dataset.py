@@ -232,7 +232,7 @@ def _keys(table: Table, domain: DomainConfig, columns: set[str]) -> list[list[Ha
     tied = [table.marks, *(fingerprints(table.rows, column) for column in others if domain.paired_columns)]
     keys: list[list[Hashable]] = [[key for key in row if key is not None] for row in zip(*tied, strict=True)]
     if domain.paired_columns:
-        place = locate(domain.source), domain.configuration, domain.train_split
+        place = locate(domain.source), domain.configuration, domain.train_split, *sorted(table.rows.column_names)
         for row, number in zip(keys, table.numbers, strict=True):
             row.append((place, number))
     if domain.group is not None:

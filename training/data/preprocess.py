@@ -72,6 +72,8 @@ def _formats() -> tuple[str, ...]:
 
 MODES = {1: "L", 3: "RGB"}
 BYTES = ("|u1", "|b1")  # numpy's names of the values of a mode: bytes and bits
+PHOTOMETRIC = 0x0106  # TIFF's tag
+FEW_BITS = {"L;2": 85, "L;4": 17}  # of a grey PNG, whose levels Pillow multiplies, but not the transparent one
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -85,7 +87,11 @@ def in_mode(image: Image.Image, channels: int) -> Image.Image:
     Raises DataError for floats and whole numbers of 32 bits, whose range is unknown.
     """
     if is_deep(image):
-        image = Image.fromarray(np.rint(np.asarray(image, np.float32) * (255 / 65535)).astype(np.uint8))
+        levels = np.asarray(image, np.float32)
+        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:  # white is 0, which Pillow inverts at 8 bits alone
+            levels = 65535 - levels
+        seen = levels * (levels != image.info.get("transparency", -1))
+        image = Image.fromarray(np.rint(seen * (255 / 65535)).astype(np.uint8))
     if image.mode == "LAB":  # which becomes grey by way of RGB alone
         image = image.convert("RGB")
     if ImageMode.getmode(image.mode).typestr not in BYTES:
@@ -116,7 +122,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Scalar = TypeVar("Scalar", bound=np.generic)
 CACHE_LIMIT = 20 * 2**30  # bytes; beyond it the least recently used files are removed
-LAYOUT = 1  # increased when the same images give other pixels
+LAYOUT = 2  # increased when the same images give other pixels
 WIDTH = 16  # bytes of a fingerprint
 
 
@@ -146,8 +152,13 @@ def decode(cell: dict[str, Any]) -> Image.Image:
     """Return the image of a row, upright. Raises DataError, which does not name the image."""
     Image.MAX_IMAGE_PIXELS = None  # scans may be larger than Pillow's limit against attacks
     try:
-        with Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])) as image:
+        content = Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
+        with Image.open(
+            io.BytesIO(content)
+        ) as image:  # by name, Pillow maps a turned TIFF wrongly
             pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+            if "transparency" in image.info and (bits := image.tile[0][3]) in FEW_BITS:
+                image.info["transparency"] *= FEW_BITS[bits]
             image.load()
             upright = _upright(image)
             upright.info[PAGES] = pages

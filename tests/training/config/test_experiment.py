@@ -216,6 +216,7 @@ def test_what_a_wrong_part_makes_wrong_is_not_told() -> None:
         ({"domains": [DIGIT | {"prune": {"bellow": 0.1}}]}, "did you mean below?"),
         ({"domains": [DIGIT | {"prune": {"x": 0.1}}]}, "fields there are below, classifiers"),
         ({"domains": DIGIT}, "write [[domains]], a list of tables"),
+        ({"domains": [DIGIT | {"patches": {"source": "x"}}]}, "write [[domains.patches]], a list of tables"),
         ({"domains": [DIGIT | {"label_columns": "Smiling"}]}, "write label_columns = [...], a list"),
         ({"domains": [DIGIT | {"merged_classes": ["c", "C"]}]}, "write a list of lists, [[...]]"),
     ],

@@ -130,6 +130,34 @@ def test_what_is_named_holds(tmp_path: Path, text: str, field: str, value: Any) 
     assert experiment == value
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "names"),
+    [
+        ("2023", "2024", ["images_2023", "images_2024"]),
+        ("horses/train", "zebras/train", ["horses_train", "zebras_train"]),
+        ("\u65e5", "Day & Night", ["images", "day_night"]),
+    ],
+)
+def test_folders_name_domains(tmp_path: Path, first: str, second: str, names: list[str]) -> None:
+    """By letters, digits and underscores, a letter first; folders of one name by those around them, too."""
+    experiment = complete(tmp_path, **{first: SQUARE, second: SQUARE})
+    assert [domain.name for domain in experiment.domains] == names
+
+
+@pytest.mark.parametrize("pixels", ["48", '"32"', "64.0", "true", "[16]", "nan"])
+def test_a_size_that_no_architecture_has_is_an_error(tmp_path: Path, pixels: str) -> None:
+    """The message has what is allowed; of other types, too."""
+    with pytest.raises(ConfigError, match=r"pixels = .+: allowed are 16, 28, 32, 64, 128, 256, or name a table"):
+        complete(tmp_path, f"pixels = {pixels}", one=SQUARE)
+
+
+@pytest.mark.parametrize("text", ['generator = "modern_64"', "generator = 5", "discriminator = []"])
+def test_a_network_that_is_no_table_is_an_error(tmp_path: Path, text: str) -> None:
+    """It is named, and nothing is made of it."""
+    with pytest.raises(ConfigError, match=text.partition(" ")[0]):
+        complete(tmp_path, text, one=SQUARE)
+
+
 def test_a_named_architecture_leaves_nothing_to_choose(tmp_path: Path) -> None:
     """The recipe is then taken as it is, and all that is missing is an error."""
     with pytest.raises(ConfigError, match="data_license: Field required"):
@@ -163,6 +191,13 @@ def complete_source(tmp_path: Path, **fields: Any) -> list[str]:
     choices = Choices(on_gpu=False)
     choices(tmp_path / "x.toml", {"domains": [{"source": str(tmp_path / "photos"), **fields}]})
     return choices.made
+
+
+def test_a_test_split_that_is_named_holds(tmp_path: Path) -> None:
+    """Where there is none of its name, nothing is held out in its place: that it is missing is an error later."""
+    write_pictures(tmp_path / "photos" / "train", (64, 64), "RGB")
+    assert any("held_out" in line for line in complete_source(tmp_path))
+    assert not any("held_out" in line for line in complete_source(tmp_path, test_split="tesst"))
 
 
 def damage_encoding(photos: Path) -> None:

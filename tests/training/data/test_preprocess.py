@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.damaged import white_png
 from tests.training.data.folders import levels, swap, write
 from training.config.data import DomainConfig
 from training.data import preprocess
@@ -62,6 +63,37 @@ def test_a_colour_that_stands_for_nothing_is_black() -> None:
     image = Image.new("RGB", (3, 3), (255, 0, 255))
     image.info["transparency"] = (255, 0, 255)
     assert fit(image, (3, 3), domain(channels=3)).max() == 0
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_grey_that_is_transparent_is_black(bits: int) -> None:
+    """At every depth of a PNG; another level that is transparent leaves white as it is."""
+    seen, unseen = ({"bytes": white_png(bits, level), "path": "a.png"} for level in (0, 2**bits - 1))
+    assert fit(preprocess.decode(seen), (8, 8), domain()).min() == 255
+    assert fit(preprocess.decode(unseen), (8, 8), domain()).max() == 0
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "RGBA", "I;16"])
+def test_a_turned_tiff_is_upright(tmp_path: Path, mode: str) -> None:
+    """By its name and by its bytes: without compression, Pillow maps a file into memory."""
+    grey = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20)
+    picture = Image.fromarray(np.asarray(grey, np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+    picture.save(tmp_path / "a.tif", tiffinfo={274: 6})  # to be turned clockwise
+    for content in (None, (tmp_path / "a.tif").read_bytes()):
+        turned = preprocess.decode({"path": str(tmp_path / "a.tif"), "bytes": content})
+        found = fit(turned, (4, 3), domain())[..., 0]
+        assert np.abs(found.astype(int) - np.rot90(np.asarray(grey), -1)).max() <= 1
+
+
+def test_white_may_be_zero_in_a_tiff(tmp_path: Path) -> None:
+    """At 16 bits, too: scanners write either."""
+    levels = Image.fromarray(np.array([[0, 40_000, 65_535]], np.uint16))
+    levels.save(tmp_path / "a.tif", tiffinfo={262: 0})
+    content = (tmp_path / "a.tif").read_bytes()
+    entry = content.index(b"\x06\x01\x03\x00\x01\x00\x00\x00")  # the tag, of one short: Pillow writes its own value
+    for value, expected in ((0, [255, 99, 0]), (1, [0, 156, 255])):
+        file = content[: entry + 8] + bytes([value]) + content[entry + 9 :]
+        assert fit(preprocess.decode({"path": "a.tif", "bytes": file}), (1, 3), domain())[0, :, 0].tolist() == expected
 
 
 def test_an_image_of_the_right_size_keeps_its_bytes() -> None:
