@@ -63,6 +63,7 @@ READ_S = 60.0  # longest wait for bytes, if no timeout is given
 GRACE_S = 5.0  # for the service's 504 to arrive, before the client stops waiting itself
 RETRIES, RETRY_S = 3, 0.1  # of connections that are cut or refused; the first wait, which doubles
 CUT = (httpx.NetworkError, httpx.RemoteProtocolError)
+LISTS = ("domains", "to")  # of names, of which one may be given by itself
 PNG_MODES = ("1", "L", "LA", "I;16", "I;16B", "P", "RGB", "RGBA")  # of PIL
 
 Numbers = int | np.integer[Any] | Iterable[int] | Iterable[np.integer[Any]]
@@ -203,6 +204,8 @@ class _Methods(Generic[Http]):
 
     @_Method
     def _shard(self, number: int | np.integer[Any], **options: Unpack[ShardOptions]) -> Call[Iterator[Pair]]:
+        if not isinstance(number, int | np.integer):
+            raise ValueError(f"number of a shard is {number!r}: allowed are whole numbers from 0")
         return Call(read_shard, f"shards/{int(number):06d}.tar", _fields(options))
 
     @_Method
@@ -269,7 +272,8 @@ class _Methods(Generic[Http]):
     def _request(self, call: Call[Any]) -> httpx.Request:
         query, body = (_query(call.fields), None) if call.verb == "GET" else (None, call.fields)
         url, wait = f"{self._url}/{call.path.lstrip('/')}", {"timeout": self._timeout.as_dict()}
-        return httpx.Request(call.verb, url, params=query or None, json=body, headers=self._headers, extensions=wait)
+        address = httpx.URL(url).copy_merge_params(query) if query else url  # `fetch` takes a path that has a query
+        return httpx.Request(call.verb, address, json=body, headers=self._headers, extensions=wait)
 
     def _store(self, response: httpx.Response) -> None:
         """Store a response that can be revalidated, and drop the oldest."""
@@ -352,7 +356,8 @@ class AsyncClient(_Methods[httpx.AsyncClient]):
 def _fields(options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """Return the fields that are given, by the names and in the types of JSON."""
     renamed = {"class" if name == "class_name" else name: _plain(value) for name, value in {**more, **options}.items()}
-    return {name: value for name, value in renamed.items() if value is not None and value != {}}
+    given = {name: value for name, value in renamed.items() if value is not None and value != {}}
+    return given | {name: [given[name]] for name in LISTS if isinstance(given.get(name), str)}
 
 
 def _plain(value: Any) -> Any:
@@ -398,7 +403,11 @@ def _query(fields: Fields) -> dict[str, Any]:
 
 
 def _floats(values: ArrayLike) -> Any:
-    return np.asarray(values, np.float64).tolist()
+    """Return latents as JSON has them. Raises ValueError for what is no finite number."""
+    latents = np.asarray(values, np.float64)
+    if not np.isfinite(latents).all():
+        raise ValueError("a latent holds NaN or infinity: allowed are finite numbers")
+    return latents.tolist()
 
 
 def _keyframe(one: Keyframe) -> dict[str, Any]:
@@ -413,6 +422,9 @@ def _data_url(image: Picture) -> str:
     """Return an image as a data URL. Raises ValueError as `_from_array` and `_png`."""
     if isinstance(image, np.ndarray):
         image = _from_array(image)
+    if not isinstance(image, bytes | bytearray | memoryview | Image.Image):
+        allowed = "the bytes of a file (`Path(...).read_bytes()`), a PIL image or an array uint8 [H, W] or [H, W, C]"
+        raise ValueError(f"image is {image!r:.80}: allowed are {allowed}")
     content = _png(image) if isinstance(image, Image.Image) else image
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"  # the service reads the format from the file
 

@@ -31,7 +31,7 @@ Fields = Mapping[str, Any]
 Pixels = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth
 class Pair:
     """The coupled images of one latent: `pair["edge"]` is uint8 [H, W, C], `pair.image("edge")` a PIL image."""
 
@@ -53,7 +53,7 @@ class Pair:
         return as_picture(self.images[domain])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth
 class Pairs:
     """Pairs of a response, or frames of a walk: `pairs["edge"]` is uint8 [B, H, W, C], `pairs[0]` the first one."""
 
@@ -68,7 +68,7 @@ class Pairs:
     @overload
     def __getitem__(self, key: int) -> Pair: ...
     def __getitem__(self, key: str | int) -> Pixels | Pair:
-        return self.pairs[key] if isinstance(key, int) else np.stack([pair[key] for pair in self.pairs])
+        return np.stack([pair[key] for pair in self.pairs]) if isinstance(key, str) else self.pairs[key]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -81,7 +81,7 @@ class Pairs:
         return self.pairs[number].image(domain)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Translation(Pairs):
     """One pair with the counterparts of an image. Its image in the domain `source` is the reconstruction."""
 

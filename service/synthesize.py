@@ -372,7 +372,10 @@ def main() -> None:
     try:
         synthesize(CliApp.run(Synthesis, sys.argv[1:]))
     except (StartError, RequestError, ValidationError) as error:
-        reason = describe_errors(error) if isinstance(error, ValidationError) else error
+        reason = describe_errors(error) if isinstance(error, ValidationError) else str(error)
+        if isinstance(error, RequestError) and error.errors:  # fields of a request are options here
+            wrong = error.errors[0]
+            reason = f"--{wrong.pointer[1:].replace('_', '-')} {wrong.value}: {reason}"
         print(f"cogan-synthesize: {reason}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

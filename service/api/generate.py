@@ -162,7 +162,7 @@ def _url(spec: GenerationSpec, wanted: GenerateQuery | GenerateRequest, request:
     """Return where the response to a random seed is found again, relative to this one: a proxy may add a prefix."""
     up = "../" * (request.scope.get(OUTSIDE_PATH, "/generate").count("/") - 1)
     chosen = {"model": spec.model.name, "seed": spec.latents[0].seed, "domains": spec.domains, "format": spec.format}
-    query = wanted.model_dump(by_alias=True, exclude_defaults=True, exclude={"latents"}) | chosen
+    query = wanted.model_dump(by_alias=True, exclude_defaults=True, exclude={"latents", "directions"}) | chosen
     if spec.directions:
         query["directions"] = ",".join(f"{number + 1}:{value}" for number, value in spec.directions)
     words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in query.items()}

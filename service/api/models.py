@@ -9,6 +9,7 @@ from service.api.docs import problems
 from service.api.schemas import Health, ModelCard, ModelList, RefusedModel
 from service.engine.models import ModelRegistry
 from service.engine.onnx_model import OnnxModel
+from service.http.middleware import header
 from service.telemetry.metrics import Metrics
 
 
@@ -51,5 +52,5 @@ def add_health(app: FastAPI, registry: ModelRegistry, metrics: Metrics) -> None:
     @app.get("/metrics", tags=["health"], response_class=Response)
     def expose(request: Request) -> Response:
         """Return the metrics of all processes together, in the text format that `Accept` prefers."""
-        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        encode, media_type = choose_encoder(header(request, "accept") or "")
         return Response(encode(metrics), media_type=media_type)

@@ -26,7 +26,7 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.generation.encoding import Format
-from service.http.middleware import header
+from service.http.middleware import BODY_SIZE, header
 
 TIMEOUT = "X-Request-Timeout"
 MAX_WRONG = 20  # wrong fields that a response lists
@@ -79,14 +79,14 @@ def require_json(request: Request) -> None:
     media_type = (header(request, "content-type") or "").partition(";")[0].strip().lower()
     kind, _, subtype = media_type.partition("/")
     if kind != "application" or not (subtype == "json" or subtype.endswith("+json")):
-        raise UnsupportedMediaType("the body must be JSON; send the header 'Content-Type: application/json'")
+        wrong = FieldError("/content-type", media_type, "application/json", "header")
+        raise UnsupportedMediaType("the body must be JSON; send the header 'Content-Type: application/json'", [wrong])
 
 
 def read_query(request: Request, model: type[Model], limits: Mapping[str, int] = NO_LIMITS) -> Model:
     """Return a request's query as a model. Raises as `read_fields` does, and InvalidRequest for a GET with a body."""
-    size = header(request, "content-length") or header(request, "transfer-encoding") or "0"
-    if size != "0" and request.method == "GET":
-        wrong = FieldError("", f"a body ({size})", "none", "body")
+    if request.method == "GET" and (size := request.scope.get(BODY_SIZE)):
+        wrong = FieldError("", f"a body of {size} bytes", "none", "body")
         raise InvalidRequest("a GET has no body; send its fields in the query, or use POST", [wrong])
     return read_fields(request.query_params.multi_items(), model, "query", limits)
 

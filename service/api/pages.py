@@ -13,6 +13,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import FileResponse, JSONResponse
 
 from service.errors import UnknownPath
+from service.http.middleware import header
 from service.http.response_cache import matches
 
 STUDIO = Path(__file__).parents[1] / "studio"
@@ -59,7 +60,7 @@ def _file(request: Request, name: str, content: bytes) -> Response:
     etag = sha256(content).hexdigest()[:32]
     cached = f"max-age={DAY_S}" if name.endswith(".svg") else "no-cache"
     headers = {"Cache-Control": cached, "ETag": f'"{etag}"', "Content-Security-Policy": POLICY}
-    if matches(request.headers.get("if-none-match", ""), etag):
+    if matches(header(request, "if-none-match") or "", etag):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=MEDIA_TYPES[Path(name).suffix], headers=headers)
 

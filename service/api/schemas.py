@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from annotated_types import Le, MaxLen
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model, model_validator
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from service.generation.spec import Filters
@@ -33,6 +34,7 @@ LatentValues = Annotated[list[LatentValue], Field(min_length=1, max_length=MAX_L
 DomainNames = Annotated[
     list[str], Field(min_length=1, max_length=MAX_DOMAINS, fail_fast=True, json_schema_extra={"uniqueItems": True})
 ]
+OF_A_SEED: JsonDict = {"required": ["seed"], "properties": {"seed": {"type": "integer"}}}
 OF_SEEDS = ("seed", "seeds", "index", "count", "truncation", "class", "min_confidence", "agree")  # not of latents
 Step = Annotated[float, Field(ge=-MAX_STEP, le=MAX_STEP, allow_inf_nan=False)]
 Steps = Annotated[dict[str, Step], Field(max_length=2 * MAX_DIRECTIONS)]
@@ -219,10 +221,23 @@ class InterpolateRequest(_FrameRequest):
     """Body of POST /interpolate."""
 
     model_config = ConfigDict(
-        strict=True, json_schema_extra={"examples": [{"keyframes": [{"seed": 1}, {"seed": 2}], "steps": 8}]}
+        strict=True,
+        json_schema_extra={
+            "examples": [{"keyframes": [{"seed": 1}, {"seed": 2}], "steps": 8}],
+            "anyOf": [
+                {"properties": {"truncation": {"type": "null"}}},
+                {"properties": {"keyframes": {"contains": OF_A_SEED}}},
+            ],
+        },
     )
 
     keyframes: list[Keyframe] = Field(min_length=2, fail_fast=True)
+
+    @model_validator(mode="after")
+    def _truncates_seeds(self) -> Self:
+        if self.truncation is not None and all(one.seed is None for one in self.keyframes):
+            raise PydanticCustomError("no_seed", "'truncation' bounds latents of seeds, and no key frame has a seed")
+        return self
 
 
 class ShardQuery(_QueryDirections, _ImageRequest, FilterFields):

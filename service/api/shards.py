@@ -20,6 +20,7 @@ from service.api.schemas import ShardQuery
 from service.errors import DeadlineExceeded, DigestMismatch, FieldError, InvalidRequest
 from service.generation.generator import Generator
 from service.generation.shards import ShardSpec, tar
+from service.http.middleware import header
 from service.http.response_cache import matches
 from service.latents import MAX_SEED
 from service.telemetry.metrics import Metrics
@@ -71,7 +72,7 @@ class ShardRoutes:
         shard = self._spec(query, request.path_params["number"])
         name = f"{shard.pairs.model.name}-{shard.seeds.start // query.size:06d}.tar"
         headers = {"ETag": f'"{shard.key}"', "Cache-Control": "no-cache"}
-        if matches(request.headers.get("if-none-match", ""), shard.key):
+        if matches(header(request, "if-none-match") or "", shard.key):
             return Response(status_code=304, headers=headers)
         headers["Content-Disposition"] = f'attachment; filename="{name}"'
         if request.scope.get("headless"):

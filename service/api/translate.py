@@ -22,6 +22,7 @@ from service.generation.encoding import PAIR_FORMATS
 from service.generation.generator import Generator
 from service.generation.spec import LatentSpec
 from service.generation.translation import MAX_REFINE, Found, Likeness, MeasuredError, TranslationSpec, Translator
+from service.http.middleware import header
 from service.telemetry.metrics import Metrics
 
 IMAGE_TYPES = [f"image/{name.lower()}" for name in FORMATS]
@@ -131,7 +132,7 @@ class TranslateRoutes:
                 domains=fields.to,
                 latents=[LatentSpec(0, values=(0.0,) * model.prior.latent_dim)],
                 place=place,
-                format_=options.choose_format(fields.format, request.headers.get("accept"), PAIR_FORMATS),
+                format_=options.choose_format(fields.format, header(request, "accept"), PAIR_FORMATS),
             )
         return TranslationSpec(spec, encoders, fields.refine, fields.fit)
 
@@ -141,12 +142,13 @@ def read_upload(request: Request, content: bytes) -> Upload:
 
     Raises UnsupportedMediaType, MalformedBody, and InvalidRequest or RequestValidationError for what is in it.
     """
-    kind, parameters = parse_options_header(request.headers.get("content-type", ""))
+    kind, parameters = parse_options_header(header(request, "content-type") or "")
     media_type = kind.decode("latin-1").lower()
     if media_type.startswith("image/"):
         return Upload(options.read_query(request, TranslateFields), content, "query")
     if media_type not in (FORM, JSON):
-        raise UnsupportedMediaType(f"the body must be {FORM}, an image ({', '.join(IMAGE_TYPES)}) or {JSON}")
+        wrong = FieldError("/content-type", media_type, [FORM, JSON, *IMAGE_TYPES], "header")
+        raise UnsupportedMediaType(f"the body must be {FORM}, an image ({', '.join(IMAGE_TYPES)}) or {JSON}", [wrong])
     options.require_no_query(request)
     if media_type == JSON:
         body = options.parse_body(TranslateRequest, content)
@@ -178,6 +180,8 @@ def _read_form(content: bytes, boundary: bytes | None) -> list[tuple[str, bytes]
         parser = FormParser(FORM, add, add, boundary=boundary, config=FORM_LIMITS)
         parser.write(content)
         parser.finalize()
+        if b"--%s--" % (boundary or b"") not in content:
+            raise ValueError("it ends before its last boundary")
     except Exception as error:  # the library's errors, and its assertions
         raise MalformedBody(f"the body is not {FORM}: {error or 'it ends early'}") from error
     return parts

@@ -293,7 +293,9 @@ class Batcher:
 
     def _expire(self, entry: Entry[Any]) -> None:
         if not entry.done.done():
-            entry.done.set_exception(DeadlineExceeded(f"{entry.job.size} images were not computed before the deadline"))
+            waited = time.perf_counter() - entry.queued_at
+            late = f"{entry.job.size} images were not computed within {waited:.1f} s: request fewer, or later"
+            entry.done.set_exception(DeadlineExceeded(late))
             self._metrics.rejected.labels("deadline").inc()
 
     def _start_batches(self) -> None:

@@ -174,8 +174,8 @@ def require_provider(provider: Provider) -> None:
     name = PROVIDERS[provider][0]
     if name not in (available := ort.get_available_providers()):
         raise ProviderMissing(
-            f"COGAN_PROVIDER = {provider!r} needs onnxruntime's {name}, but only {available} are available; "
-            "install the package with the extra 'gpu' and without 'cpu'"
+            f"COGAN_PROVIDER = {provider!r} (--provider) needs onnxruntime's {name}, but only {available} are "
+            "available; install the package with the extra 'gpu' and without 'cpu'"
         )
 
 

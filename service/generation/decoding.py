@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import io
+import math
 import re
 import threading
 import time
@@ -36,8 +37,9 @@ START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"
 MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # of a JPEG, after any number of fill bytes; none within a scan
 MAX_SCANS = 32  # of a progressive JPEG, each of which takes the time of a whole image
 ORIENTATION = 0x0112  # EXIF's tag
-TILE_SIDES = (0x0142, 0x0143)  # TIFF's tags
+PHOTOMETRIC, *TILE_SIDES = 0x0106, 0x0142, 0x0143  # TIFF's tags
 EXIF = b"Exif\0\0"
+FEW_BITS = {"L;2": 85, "L;4": 17}  # of a grey PNG, whose levels Pillow multiplies, but not the transparent one
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -119,10 +121,13 @@ def read_image(file: bytes, stopped: Stopped = lambda: False) -> Image.Image:
     bounded = BoundedFile(file, stopped)
     try:
         exif = bounded.strip_jpeg()
-        image: Image.Image = Image.open(bounded, formats=FORMATS)
-        _check_size(image)
+        opened = Image.open(bounded, formats=FORMATS)
+        _check_size(opened)
         bounded.left = len(file) + MAX_METADATA
-        image.load()
+        if "transparency" in opened.info and (bits := opened.tile[0][3]) in FEW_BITS:
+            opened.info["transparency"] *= FEW_BITS[bits]
+        opened.load()
+        image: Image.Image = opened
         if image.mode == "LAB":  # which becomes grey by way of RGB alone
             image = image.convert("RGB")
         turn = TURNS.get(_orientation(exif or image.info.get("exif", b"")))
@@ -220,10 +225,14 @@ def _unreadable(file: bytes, why: str) -> InvalidRequest:
 
 
 def _as_8_bits(image: Image.Image) -> Image.Image:
-    """Return grey of 16 bits, 0 to 65535, as grey of 8 bits."""
+    """Return grey of 16 bits, 0 to 65535, as grey of 8 bits; a level that is transparent becomes black."""
     if not (image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")):
         return image
-    return Image.fromarray(np.rint(np.asarray(image, np.float32) * (255 / 65535)).astype(np.uint8))
+    levels = np.asarray(image, np.float32)
+    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:  # white is 0, which Pillow inverts at 8 bits alone
+        levels = 65535 - levels
+    seen = levels * (levels != image.info.get("transparency", -1))
+    return Image.fromarray(np.rint(seen * (255 / 65535)).astype(np.uint8))
 
 
 def _orientation(exif: bytes) -> int:
@@ -245,6 +254,8 @@ def fit(image: Image.Image, fitting: Fitting) -> Pixels:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     image = ImageOps.expand(image.convert(MODES[domain.channels]), fitting.margin)
     if fitting.pad:
+        least = max(image.width, math.ceil(image.height / size[1])), max(image.height, math.ceil(image.width / size[0]))
+        image = image.resize(least, Image.Resampling.BICUBIC)  # of a narrower strip nothing would be left
         image = ImageOps.pad(image, size, Image.Resampling.BICUBIC)
     elif fitting.crop is not None:
         image = ImageOps.fit(image, size, Image.Resampling.BICUBIC, (1 - fitting.crop) / 2)

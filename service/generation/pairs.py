@@ -97,8 +97,7 @@ def add_classifiers(spec: GenerationSpec, models: Sequence[OnnxModel], place: st
         return spec
     chosen = filters.class_name
     if not spec.classifiers:
-        given = {"class": chosen, "min_confidence": filters.min_confidence or None, "agree": True}
-        name, value = next((name, value) for name, value in given.items() if value is not None)
+        name, value = next(iter(filters.given.items()))
         wrong = FieldError(f"/{name}", value, "no filter, or a domain that has a classifier", place)
         detail = f"no served classifier goes with model '{spec.model.name}' in {', '.join(spec.domains)}"
         raise InvalidRequest(f"{detail}; /models lists what classifiers go with", [wrong])
@@ -176,8 +175,10 @@ def _filter(spec: GenerationSpec, filters: Filters, place: str | None) -> Steps[
         if place is not None and (failed := [seed for seed in pending if seed.missing and not seed.open]):
             few, count = len(failed[0].passed), spec.count
             detail = f"{few} of {MAX_CANDIDATES} candidates of seed {failed[0].first.seed} pass the filters"
-            wrong = FieldError("/count", count, f"at most {few}, or wider filters", place)
-            raise InvalidRequest(f"{detail}, fewer than the count of {count}", [wrong])
+            given = {"count": count} if few else filters.given
+            allowed = f"at most {few}, or wider filters" if few else "a wider filter"
+            wrong = [FieldError(f"/{name}", value, allowed, place) for name, value in given.items()]
+            raise InvalidRequest(f"{detail}, fewer than the count of {count}", wrong)
     rows = [row for seed in seeds for row in seed.passed]
     if not rows:
         return GeneratedImages(replace(spec, latents=(), count=1), {}, {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,12 @@ class Filters:
 
     def __bool__(self) -> bool:
         return self != Filters()
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Those that are set, as fields of a request."""
+        fields = {"class": self.class_name, "min_confidence": self.min_confidence, "agree": self.agree}
+        return {name: value for name, value in fields.items() if value}
 
 
 @dataclass(frozen=True)

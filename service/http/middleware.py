@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.engine.models import ModelRegistry
-from service.errors import NotReady, SlowBody, TooLarge, UnsupportedMediaType
+from service.errors import FieldError, NotReady, SlowBody, TooLarge, UnsupportedMediaType
 from service.http.access import POLLED, AccessControl
 from service.http.problems import EXPECTED, problem_response
 from service.http.response_cache import ResponseCache
@@ -33,6 +33,7 @@ VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 HEADERS = "cogan.headers"  # in the scope: the first of each name, of lists all
 OUTSIDE_PATH = "cogan.outside_path"  # in the scope: the path of a request by an alias
+BODY_SIZE = "cogan.body_size"  # in the scope: bytes of the request's body
 LISTS = (b"accept", b"if-none-match")  # whose lines are parts of one list (RFC 9110, section 5.3)
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 UPLOADS = {"/translate"}  # whose bodies have a limit of their own
@@ -142,6 +143,7 @@ class RequestMiddleware:
             limit = settings.max_upload_bytes if scope["path"] in UPLOADS else settings.max_body_bytes
             if (body := await _read_body(receive, headers, limit, settings.body_timeout_s)) is None:
                 return
+            scope[BODY_SIZE] = len(body)
             if self._cached is not None and (found := self._cached.find(scope, headers, body)) is not None:
                 for message in found:
                     await sender(message)
@@ -191,7 +193,8 @@ async def _read_body(receive: Receive, headers: dict[bytes, bytes], limit: int, 
     except TimeoutError:
         detail = f"the body did not arrive within {timeout_s:g} seconds"
         raise SlowBody(detail, headers={"Connection": "close"}) from None
-    raise TooLarge(f"the body is larger than {limit} bytes")  # the rest of it is discarded
+    wrong = FieldError("", f"{max(size, len(body))} bytes or more", f"at most {limit} bytes")  # the rest is discarded
+    raise TooLarge(f"the body is larger than {limit} bytes; send less", [wrong])
 
 
 async def _run_watched(app: ASGIApp, scope: Scope, receive: Receive, body: bytes, sender: ResponseSender) -> None:

@@ -106,7 +106,9 @@ export class Studio {
    */
   async path(points, { steps = 2, loop = false, format = "json", signal }) {
     const keyframes = await Promise.all(points.map((point) => this.#keyframe(point, signal)));
-    const body = { ...this.common, keyframes, steps, loop, format };
+    const { truncation, ...common } = this.common;
+    const bounded = keyframes.some((one) => "seed" in one) ? { truncation } : {}; // of seeds alone
+    const body = { ...common, ...bounded, keyframes, steps, loop, format };
     return this.api.fetch(this.api.url("interpolate"), { body, signal });
   }
 

@@ -105,7 +105,7 @@ class Metrics:
         self.queue_wait = histogram("queue_wait_seconds", "Wait of a request's first image.", *version)
         self.inference_duration = histogram("inference_duration_seconds", "Time of one run.", "model", "provider")
         self.encode_duration = histogram("encode_duration_seconds", "Time to encode one response.", "format")
-        about = "Time of a request in queue, run and encoding."
+        about = "Time in queue, run and encoding of what a request asks of a model, perhaps several times."
         self.model_requests = summary("model_request_seconds", about, (*version, "outcome"))
         self.model_runs = summary("model_run_seconds", "Time of a run, by its rows.", (*version, "rows"))
         about = "When a model last ran, since 1970."

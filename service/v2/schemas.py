@@ -204,7 +204,7 @@ class BatchStatistics(ResponseModel):
 
 
 class ModelStatistics(ResponseModel):
-    """Counts of all processes for a version of a model, of requests of every kind."""
+    """Counts of all processes for a version of a model, which one request may ask for several times."""
 
     name: str
     version: str

@@ -169,6 +169,15 @@ def test_numbers_of_numpy_are_numbers(served: Service, client: Client) -> None:
     assert np.array_equal(pairs["edge"], arrays(served, "/generate?seeds=1&seeds=2&count=2")["edge"])
     assert [pair.seed for pair in client.shards(np.int64(0), size=np.int64(2))] == [0, 1]  # type: ignore[arg-type]
     assert [pair.seed for pair in client.shards(numbers, size=1)] == [1, 2]
+    assert pairs[np.int64(1)] is pairs[1]  # type: ignore[call-overload]
+
+
+def test_one_domain_may_be_a_name(client: Client) -> None:
+    """In queries and in bodies; and pairs are compared as objects, as arrays have no single truth."""
+    by_query, by_body = client.generate(seed=1, domains="edge"), client.interpolate([1, 2, 3], domains="edge")
+    assert by_query.domains == by_body.domains == ("edge",)
+    assert by_query == by_query
+    assert by_query != client.generate(seed=1, domains="edge")
 
 
 def test_a_pair_without_a_seed_is_no_key_frame(client: Client) -> None:
@@ -189,6 +198,7 @@ def test_fetch_returns_files_as_they_are(served: Service, client: Client) -> Non
     """Any GET of the service, such as an animation."""
     query: dict[str, str | int] = {"from": 1, "to": 2, "format": "gif"}
     assert client.fetch("/interpolate", query) == httpx.get(f"{served.url}/interpolate", params=query).content
+    assert client.fetch("/interpolate?from=1&to=2", {"format": "gif"}) == client.fetch("/interpolate", query)
 
 
 @pytest.mark.parametrize("path", ["/pairs", "/pairs/"])

@@ -174,12 +174,17 @@ def test_what_is_not_of_the_service_is_an_error(
         (lambda client: client.generate(seed=1, format="png"), "format is 'png': allowed is 'json'"),
         (lambda client: client.generate(latents=[[0.0]], format="npz"), "format"),
         (lambda client: client.interpolate([1, 2], format="gif"), "format"),
+        (lambda client: client.generate(latents=[[np.nan]]), "a latent holds NaN"),
+        (lambda client: client.interpolate([[np.inf], 1]), "a latent holds NaN"),
+        (lambda client: client.translate("digit.png"), "image is 'digit.png': allowed are the bytes"),
+        (lambda client: client.translate(io.BytesIO(b"")), "image is <_io.BytesIO"),
+        (lambda client: list(client.shards([1.5])), "number of a shard is 1.5: allowed are whole numbers"),
     ],
 )
 def test_requests_that_would_mean_something_else_are_not_sent(
     answering: Callable[..., list[httpx.Request]], connect_to: Open, call: Callable[[Any], object], error: str
 ) -> None:
-    """An empty list, which a query cannot hold, and a format that the client does not read, are errors."""
+    """An empty list, a format that the client does not read, and values of other types, are errors."""
     requests = answering()
     with pytest.raises(ValueError, match=error):
         call(connect_to("http://service"))

@@ -163,7 +163,7 @@ def test_a_second_service_is_refused_while_the_first_starts(tiny_model: Callable
     [
         ({"COGAN_PORT": "http"}, "COGAN_PORT = 'http': Input should be a valid integer"),
         ({"COGAN_TRUSTED_PROXIES": "10.0.0.0/8,*"}, "'*' allows all, so it must stand alone"),
-        ({"COGAN_PROVIDER": "cuda"}, "COGAN_PROVIDER = 'cuda' needs onnxruntime's CUDAExecutionProvider"),
+        ({"COGAN_PROVIDER": "cuda"}, "COGAN_PROVIDER = 'cuda' (--provider) needs onnxruntime's CUDAExecutionProvider"),
         ({"COGAN_DEFAULT_MODEL": "nobody"}, "COGAN_DEFAULT_MODEL = 'nobody' is not served; generators are tiny"),
         ({"COGAN_API_KEYS_FILE": "/nowhere"}, "COGAN_API_KEYS_FILE = '/nowhere' cannot be read"),
         ({"COGAN_HOST": "no.such.host.invalid"}, "COGAN_HOST = 'no.such.host.invalid', COGAN_PORT = 0"),

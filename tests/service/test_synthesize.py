@@ -443,6 +443,14 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, option: str, value: str)
     assert "Traceback" not in errors
 
 
+def test_the_command_names_its_own_options(models_dir: Path, tiny_model: MakeModel, tmp_path: Path) -> None:
+    """What does not fit the model, too, and not the fields of a request."""
+    tiny_model(("digit",))
+    for option, value in (("--domains", "nope"), ("--class", "one")):
+        _, errors = run(models_dir, tmp_path / "pairs", "--pairs", "5", option, value).communicate(timeout=60)
+        assert f"cogan-synthesize: {option} {value}: " in errors
+
+
 def test_its_memory_is_bounded(tiny_model: MakeModel, models_dir: Path, tmp_path: Path) -> None:
     """The resident memory of one process stays below 400 MB, also with large shards."""
     tiny_model(("digit", "edge"))

@@ -153,9 +153,7 @@ def decode(cell: dict[str, Any]) -> Image.Image:
     Image.MAX_IMAGE_PIXELS = None  # scans may be larger than Pillow's limit against attacks
     try:
         content = Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
-        with Image.open(
-            io.BytesIO(content)
-        ) as image:  # by name, Pillow maps a turned TIFF wrongly
+        with Image.open(io.BytesIO(content)) as image:  # by name, Pillow maps a turned TIFF wrongly
             pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
             if "transparency" in image.info and (bits := image.tile[0][3]) in FEW_BITS:
                 image.info["transparency"] *= FEW_BITS[bits]

@@ -84,10 +84,11 @@ async def test_bytes_do_not_depend_on_the_batch(client: httpx.AsyncClient) -> No
 
 
 async def test_a_random_response_is_found_again(client: httpx.AsyncClient) -> None:
-    """Content-Location names the directions."""
-    response = await client.post("/generate", json={"directions": {"thickness": 0.5}})
-    again = await client.get("/" + response.headers["content-location"])
-    assert again.content == response.content
+    """Content-Location names the directions, unless they move nothing."""
+    for directions in ({"thickness": 0.5}, {"thickness": 0}):
+        response = await client.post("/generate", json={"directions": directions})
+        again = await client.get("/" + response.headers["content-location"])
+        assert again.content == response.content
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,15 @@ async def test_key_frames_may_be_many_and_latents(client: httpx.AsyncClient) -> 
     assert [found[0]["images"], found[2]["images"]] == [first["images"], second["images"]]
 
 
+async def test_truncation_is_of_seeds(client: httpx.AsyncClient) -> None:
+    """Given latents stay as they are: with them alone it would be ignored, so it is refused."""
+    given, body = {"latent": [0.0] * 8}, {"steps": 2, "truncation": 0.5}
+    refused = await client.post("/interpolate", json=body | {"keyframes": [given, given]})
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    assert "no key frame has a seed" in refused.text
+    assert (await client.post("/interpolate", json=body | {"keyframes": [given, {"seed": 1}]})).status_code == 200
+
+
 async def test_methods_differ_and_the_prior_chooses(client: httpx.AsyncClient) -> None:
     """A normal prior is interpolated spherically unless a method is given."""
     ways = {}

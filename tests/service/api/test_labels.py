@@ -115,10 +115,20 @@ async def test_the_etag_covers_the_classifier(
 
 async def test_too_few_that_pass_are_422(labelled: httpx.AsyncClient) -> None:
     """The response says how many of how many passed."""
-    refused = await labelled.get("/generate?seed=7&count=64&class=zero&min_confidence=0.99")
+    first = await pairs(labelled, "seed=7&count=64&labels=true")
+    surest = max(pair["labels"]["digit"]["confidence"] for pair in first)
+    refused = await labelled.get(f"/generate?seed=7&count=64&min_confidence={surest}")
     assert refused.status_code == 422
     assert "of 1000 candidates of seed 7 pass the filters" in refused.json()["detail"]
     assert refused.json()["errors"][0]["pointer"] == "/count"
+
+
+async def test_filters_that_nothing_passes_are_named(labelled: httpx.AsyncClient) -> None:
+    """A smaller count would not help."""
+    refused = await labelled.get("/generate?seed=7&class=zero&min_confidence=1")
+    assert (refused.status_code, refused.json()["detail"][:9]) == (422, "0 of 1000")
+    wrong = [(one["pointer"], one["value"]) for one in refused.json()["errors"]]
+    assert wrong == [("/class", "zero"), ("/min_confidence", 1)]
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,8 @@ async def test_a_client_that_has_a_shard_gets_304_and_head_generates_nothing(cli
     tag = head.headers["etag"]
     known = await client.get("/shards/3.tar?size=100000", headers={"if-none-match": tag})
     assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", tag)
+    lines = [("if-none-match", '"another"'), ("if-none-match", tag)]
+    assert (await client.get("/shards/3.tar?size=100000", headers=lines)).status_code == 304
     assert "cogan_shard_pairs_total 0.0" in (await client.get("/metrics")).text
     small = await client.get("/shards/3.tar?size=2")
     assert small.headers["etag"] == (await client.head("/shards/3.tar?size=2&format=png&model=tiny")).headers["etag"]

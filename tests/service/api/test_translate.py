@@ -132,6 +132,20 @@ async def test_the_accept_header_chooses_the_format(connect: Connect) -> None:
     response = await client.post("/translate", files={"image": FILE}, headers={"accept": "image/webp"})
     assert response.headers["content-type"] == "image/webp"
     check(await client.post("/translate", files={"image": FILE}, headers={"accept": "text/html"}), 406, "/accept")
+    lines = [("accept", "text/html"), ("accept", "image/png")]
+    response = await client.post("/translate", files={"image": FILE}, headers=lines)
+    assert response.headers["content-type"] == "image/png"
+
+
+@pytest.mark.usefixtures("encoded")
+async def test_a_form_that_is_cut_off_is_refused(connect: Connect) -> None:
+    """Wherever it ends: a field that came in part, or not at all, would be left out silently."""
+    client = connect()
+    whole = client.build_request("POST", "/translate", files={"image": FILE}, data={"format": "png"})
+    form, headers = whole.read(), {"content-type": whole.headers["content-type"]}
+    assert (await client.post("/translate", content=form, headers=headers)).headers["content-type"] == "image/png"
+    for end in range(len(form) // 8, len(form) - 4, len(form) // 8):
+        check(await client.post("/translate", content=form[:end], headers=headers), 400)
 
 
 @pytest.mark.usefixtures("encoded")
@@ -230,9 +244,9 @@ async def test_a_model_needs_an_encoder(tiny_model: Callable[..., Path], connect
 @pytest.mark.parametrize(
     ("request_", "status", "pointer"),
     [
-        ({"content": FILE, "headers": {"content-type": "text/plain"}}, 415, ""),
-        ({"content": FILE}, 415, ""),
-        ({"data": {"from": "digit"}}, 415, ""),
+        ({"content": FILE, "headers": {"content-type": "text/plain"}}, 415, "/content-type"),
+        ({"content": FILE}, 415, "/content-type"),
+        ({"data": {"from": "digit"}}, 415, "/content-type"),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, ""),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=y"}}, 400, ""),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, ""),

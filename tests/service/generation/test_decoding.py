@@ -20,7 +20,7 @@ from service.generation import decoding
 from service.generation.decoding import FORMATS, Fitting, ImageDecoder, fit, fit_all, read_image
 from service.metadata import Domain
 from service.telemetry.metrics import Metrics
-from tests.damaged import SAVED, damaged_files, greedy_files, metadata_bomb, picture, saved, tiff
+from tests.damaged import SAVED, damaged_files, greedy_files, metadata_bomb, picture, saved, tiff, white_png
 from tests.service.engine.conftest import value
 
 pytestmark = pytest.mark.anyio
@@ -94,6 +94,21 @@ def test_what_can_be_seen_through_lies_on_black() -> None:
     palette.putpixel((0, 0), 0)
     found = fit(read_image(saved(palette, "GIF", transparency=0)), Fitting(domain(1, 2, 3)))
     assert found[0].tolist() == [[0, 0, 0], [10, 20, 30]]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_grey_that_is_transparent_is_black(bits: int) -> None:
+    """At every depth of a PNG; another level that is transparent leaves white as it is."""
+    white = 2**bits - 1
+    assert fit(read_image(white_png(bits, white)), Fitting(domain(8, 8))).max() == 0
+    assert fit(read_image(white_png(bits, 0)), Fitting(domain(8, 8))).min() == 255
+
+
+@pytest.mark.parametrize("size", [(2000, 20), (20, 2000), (10_000, 1), (56, 1)])
+def test_a_padded_strip_is_seen(size: tuple[int, int]) -> None:
+    """Of the narrowest image, a line of pixels is left between the black."""
+    found = fit(read_image(saved(Image.new("L", size, 255), "PNG")), Fitting(domain(28, 28), pad=True))
+    assert (found > 0).sum() == 28
 
 
 def test_grey_of_16_bits_is_scaled() -> None:

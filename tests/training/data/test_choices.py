@@ -140,8 +140,8 @@ def test_what_is_named_holds(tmp_path: Path, text: str, field: str, value: Any) 
 )
 def test_folders_name_domains(tmp_path: Path, first: str, second: str, names: list[str]) -> None:
     """By letters, digits and underscores, a letter first; folders of one name by those around them, too."""
-    experiment = complete(tmp_path, **{first: SQUARE, second: SQUARE})
-    assert [domain.name for domain in experiment.domains] == names
+    folders: dict[str, Any] = {first: SQUARE, second: SQUARE}
+    assert [domain.name for domain in complete(tmp_path, **folders).domains] == names
 
 
 @pytest.mark.parametrize("pixels", ["48", '"32"', "64.0", "true", "[16]", "nan"])
