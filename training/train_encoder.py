@@ -29,7 +29,7 @@ from training.engine.state import RunningMeans
 from training.errors import ConfigError, DivergedError, RunError
 from training.files import read_json, write_json
 from training.losses.pixels import Images
-from training.metrics.translation import measure_encoder
+from training.metrics.translation import RealTests, measure_encoder
 from training.networks.coupled import generate
 from training.networks.weights import count_weights
 from training.pretrained.encoder import EncoderLoss, EncoderRecipe, LatentEncoder
@@ -75,6 +75,7 @@ def main(target: Path, arguments: list[str]) -> None:
     options = parse(EncoderOptions(), arguments)
     run = RunFolder.open(target)
     trainer = EncoderTrainer(run, options.recipe, options.machine.fabric())  # checks the recipe before it is kept
+    tests = RealTests(run.experiment(), options.classifiers)  # what is missing at the end is an error at the start
     folder = EncoderFolder.open_or_create(run, options.recipe)
     parameters = count_weights(trainer.encoder.encoder)
     print(f"encoder of {run.path.name}: {options.recipe.steps} steps, {parameters:,} parameters; {folder.path}")
@@ -83,7 +84,8 @@ def main(target: Path, arguments: list[str]) -> None:
     except KeyboardInterrupt:
         print(f"stopped; resume with: python -m training.train_encoder {target}")
         raise
-    quality = measure_encoder(trainer.encoder.eval(), run.experiment(), options.classifiers, options.descent_images)
+    prior = run.experiment().latent_prior
+    quality = measure_encoder(trainer.encoder.eval(), tests, prior, options.descent_images)
     steps = {"steps": options.recipe.steps, "generator_steps": trainer.generator_steps}
     write_json(folder.quality_file, steps | quality)
     print(f"done; export it with: python -m training.export {target} --encoder-of {next(iter(quality['domains']))}")

@@ -134,6 +134,10 @@ def test_the_verb_trains_measures_and_resumes(
     run_verb(train_classifier, write_experiment, *classifiers, "--epochs", 1)
     run_verb(train, write_experiment, "--runs", tmp_path)
     options = ["--recipe.steps", 4, "--recipe.channels", 4, "--recipe.batch-size", 4, "--descent-images", 3]
+    with pytest.raises(SystemExit):  # before anything is trained
+        run_verb(train_encoder, run, "--classifiers", tmp_path / "none", *options)
+    assert "none/digits_identity" in capsys.readouterr().err
+    assert not (run / "encoder").exists()
     run_verb(train_encoder, run, *classifiers, *options)
     assert "--encoder-of digit" in capsys.readouterr().out
     quality = json.loads((run / "encoder/quality.json").read_text())

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy, relu
 
+from service.metadata import Prior
 from training.config.experiment import Experiment
 from training.data.dataset import load_pairs
 from training.data.sources import share_out
@@ -187,16 +188,13 @@ NEAREST_OF = 10_000  # generated pairs
 DESCENT_STEPS = 200
 
 
-def measure_encoder(
-    encoder: LatentEncoder, experiment: Experiment, classifiers: Path, descent_images: int
-) -> dict[str, Any]:
+def measure_encoder(encoder: LatentEncoder, tests: RealTests, prior: Prior, descent_images: int) -> dict[str, Any]:
     """Return every measure of an encoder that the data allow, as JSON; set its passes to the fewest that suffice."""
-    tests = RealTests(experiment, classifiers)
     most = MORE * encoder.passes
     found = {name: encoder.encode(name, tests.inputs[name].images, most) for name in encoder.domains}
     by_passes = torch.cat([errors for _, errors in found.values()]).mean(0)
     encoder.passes = passes = int((by_passes <= ENOUGH * by_passes.min()).nonzero()[0]) + 1
-    generated = generate(encoder.generator, latents_of_seeds(experiment.latent_prior, range(NEAREST_OF)))
+    generated = generate(encoder.generator, latents_of_seeds(prior, range(NEAREST_OF)))
     measured = {}
     for name, (latents, errors) in found.items():
         own = errors[:, passes - 1]
