@@ -1,6 +1,6 @@
 """Make a run folder of an exported generator whose own run is gone, for what needs its network in PyTorch.
 
-    python -m training.restore models/digit_edge/7/model.onnx
+    python -m training.restore models/digit_edge/8/model.onnx
 
 `sample`, `evaluate`, `train_encoder` and `export --encoder-of` then work as on the run that made the model. It cannot
 be trained further, as a model has no discriminator: `generator.start` of a recipe begins a new run with its weights.

@@ -13,7 +13,7 @@ from training.config.experiment import load_experiment, parse_kept
 
 ROOT = Path(__file__).parents[2]
 PAPER = {"edge": 0.952, "negative": 0.967}  # pixel agreement, Liu & Tuzel 2016
-LEAST_KEPT = {"digit": 0.89}  # of print, which no pixel couples to a hand; else 0.95
+LEAST_KEPT = {"digit": 0.875}  # of print, which no pixel couples to a hand; else 0.95
 FILES = model_files("generator")
 EARLIER = {"digit_edge_negative"}  # as models/README.md says
 OF_EARLIER = pytest.mark.xfail(strict=True, reason="made by an earlier recipe of its name")

@@ -38,7 +38,7 @@ python -m training.prove docs/proof --page docs/proof.md
 - **Copies** are searched for among pairs without filters, by images averaged to {SIDE} x {SIDE} cells. **Near**
   means as close to a training image as the closest {NEAR:.0%} of test images are to theirs. In brackets the same of
   test images, and of training images among one another.
-- **Versions**: models were exported again since, in a form that is computed faster, so their numbers are higher now.
+- **Versions** are those that were measured; newer ones may be served now.
 
 """
 

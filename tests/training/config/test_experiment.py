@@ -365,7 +365,7 @@ def test_the_manual_s_recipes_build_on_another(tmp_path: Path) -> None:
     digit_edge = FILES[0].with_stem("digit_edge").read_text()
     started, mine = (load(tmp_path, digit_edge=digit_edge, mine=example) for example in examples)
     assert (mine.name, mine.domains[1].count) == ("digit_edge_mine", 5000)
-    assert (started.name, started.generator.start) == ("usps_edge", "models/digit_edge/7/model.onnx")
+    assert (started.name, started.generator.start) == ("usps_edge", "models/digit_edge/8/model.onnx")
 
 
 def test_a_run_keeps_the_whole_recipe(tmp_path: Path) -> None:
