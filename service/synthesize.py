@@ -373,9 +373,9 @@ def main() -> None:
         synthesize(CliApp.run(Synthesis, sys.argv[1:]))
     except (StartError, RequestError, ValidationError) as error:
         reason = describe_errors(error) if isinstance(error, ValidationError) else str(error)
-        if isinstance(error, RequestError) and error.errors:  # fields of a request are options here
-            wrong = error.errors[0]
-            reason = f"--{wrong.pointer[1:].replace('_', '-')} {wrong.value}: {reason}"
+        for wrong in error.errors[:1] if isinstance(error, RequestError) else ():  # fields of a request are options
+            if wrong.pointer != "/model":  # which is none, and in the message
+                reason = f"--{wrong.pointer[1:].replace('_', '-')} {wrong.value}: {reason}"
         print(f"cogan-synthesize: {reason}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import io
-import math
 import re
 import threading
 import time
@@ -254,9 +253,9 @@ def fit(image: Image.Image, fitting: Fitting) -> Pixels:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     image = ImageOps.expand(image.convert(MODES[domain.channels]), fitting.margin)
     if fitting.pad:
-        least = max(image.width, math.ceil(image.height / size[1])), max(image.height, math.ceil(image.width / size[0]))
-        image = image.resize(least, Image.Resampling.BICUBIC)  # of a narrower strip nothing would be left
-        image = ImageOps.pad(image, size, Image.Resampling.BICUBIC)
+        factor = max(image.width / size[0], image.height / size[1])
+        inner = max(1, round(image.width / factor)), max(1, round(image.height / factor))  # of a strip, too, a line
+        image = ImageOps.pad(image.resize(inner, Image.Resampling.BICUBIC), size)
     elif fitting.crop is not None:
         image = ImageOps.fit(image, size, Image.Resampling.BICUBIC, (1 - fitting.crop) / 2)
     else:

@@ -104,7 +104,7 @@ def test_a_grey_that_is_transparent_is_black(bits: int) -> None:
     assert fit(read_image(white_png(bits, 0)), Fitting(domain(8, 8))).min() == 255
 
 
-@pytest.mark.parametrize("size", [(2000, 20), (20, 2000), (10_000, 1), (56, 1)])
+@pytest.mark.parametrize("size", [(2000, 20), (20, 2000), (10_000, 1), (56, 1), (1, 2**24)])
 def test_a_padded_strip_is_seen(size: tuple[int, int]) -> None:
     """Of the narrowest image, a line of pixels is left between the black."""
     found = fit(read_image(saved(Image.new("L", size, 255), "PNG")), Fitting(domain(28, 28), pad=True))
