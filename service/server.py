@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 import time
@@ -135,7 +136,7 @@ class Server(uvicorn.Server):
         """Bind the addresses; `supervisor` is the socket of a supervisor, if there is one. Raises SettingsError."""
         own = {"forwarded_allow_ips": settings.trusted_proxies, "timeout_keep_alive": KEEP_ALIVE_S}
         super().__init__(_config(app, settings, timeout_graceful_shutdown=int(settings.deadline_s) + 5, **own))
-        self._drain_delay_s, self._supervisor = settings.drain_delay_s, supervisor
+        self._drain_delay_s, self._supervisor, self._parent = settings.drain_delay_s, supervisor, os.getppid()
         self._registry: ModelRegistry = app.state.registry
         self._loader: ModelLoader = app.state.loader
         self._metrics: Metrics = app.state.metrics
@@ -213,9 +214,15 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Return whether to stop listening; called ten times a second."""
+        """Return whether to stop listening; called ten times a second.
+
+        An answer that a killed supervisor has not read makes its socket an error, of which libuv tells no reader: so
+        the parent's number is looked at, too.
+        """
         drained = self._close_at is not None and time.monotonic() >= self._close_at
-        return await super().on_tick(counter) or drained
+        orphaned = self._supervisor is not None and os.getppid() != self._parent
+        self._registry.draining |= orphaned
+        return await super().on_tick(counter) or drained or orphaned
 
     def _answer_ping(self) -> None:
         """Answer the supervisor, unless a batch hangs; stop if the supervisor is gone."""

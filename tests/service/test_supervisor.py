@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -442,3 +442,35 @@ def test_ctrl_c_or_a_second_signal_skips_the_delay(pair: Start, numbers: list[in
         wait_until(lambda: are_unready(service))  # or two signals become one
     service.process.send_signal(numbers[-1])
     assert service.process.wait(15) == 0
+
+
+UNREAD = """
+import os, socket, subprocess, sys, time
+
+ours, theirs = socket.socketpair()
+command = [sys.executable, "-m", "service", "--child", str(theirs.fileno()), sys.argv[1]]
+child = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+theirs.close()
+print(child.pid, ours.recv(1).decode(), flush=True)
+ours.send(b"?")
+while not ours.recv(1, socket.MSG_PEEK):
+    time.sleep(0.01)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_process_ends_with_a_supervisor_that_has_not_read_its_answer(
+    tiny_model: Callable[..., Path], models_dir: Path, tmp_path: Path
+) -> None:
+    """The socket then has an error in place of an end, and the process would serve on as an orphan."""
+    tiny_model()
+    environment = os.environ | {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PORT": "0", "COGAN_HOST": "127.0.0.1"}
+    command = [sys.executable, "-c", UNREAD, str(tmp_path)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=START, check=False)
+    pid, ready = done.stdout.split()
+    try:
+        assert ready == "r"
+        wait_until(lambda: has_ended(int(pid)))
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
