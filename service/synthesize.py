@@ -374,8 +374,9 @@ def main() -> None:
     except (StartError, RequestError, ValidationError) as error:
         reason = describe_errors(error) if isinstance(error, ValidationError) else str(error)
         for wrong in error.errors[:1] if isinstance(error, RequestError) else ():  # fields of a request are options
-            if wrong.pointer != "/model":  # which is none, and in the message
-                reason = f"--{wrong.pointer[1:].replace('_', '-')} {wrong.value}: {reason}"
+            option = wrong.pointer[1:].partition("/")[0].replace("_", "-")
+            if option not in ("", "model"):  # which is none, and in the message
+                reason = f"--{option} {wrong.value}: {reason}"
         print(f"cogan-synthesize: {reason}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
