@@ -444,7 +444,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, option: str, value: str)
 
 
 def test_the_command_names_its_own_options(models_dir: Path, tiny_model: MakeModel, tmp_path: Path) -> None:
-    """What does not fit the model, too, and not the fields of a request."""
+    """An option that does not fit the model is named as it was typed, not as a field of a request."""
     tiny_model(("digit",))
     for option, value in (("--domains", "nope"), ("--class", "one")):
         _, errors = run(models_dir, tmp_path / "pairs", "--pairs", "5", option, value).communicate(timeout=60)

@@ -194,7 +194,7 @@ def complete_source(tmp_path: Path, **fields: Any) -> list[str]:
 
 
 def test_a_test_split_that_is_named_holds(tmp_path: Path) -> None:
-    """Where there is none of its name, nothing is held out in its place: that it is missing is an error later."""
+    """For a misspelt test_split nothing is held out: loading it reports the missing split."""
     write_pictures(tmp_path / "photos" / "train", (64, 64), "RGB")
     assert any("held_out" in line for line in complete_source(tmp_path))
     assert not any("held_out" in line for line in complete_source(tmp_path, test_split="tesst"))
