@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TypeVar
@@ -68,3 +69,14 @@ def parse(defaults: Options, arguments: list[str]) -> Options:
         return TypeAdapter(type(options)).validate_python(vars(options))  # for tyro a type alone is right
     except ValidationError as error:
         raise ConfigError(describe_errors(error)) from error
+
+
+def size_asked_for(arguments: list[str]) -> int | None:
+    """Return the size that `--pixels` asks for among the options of a verb, as a recipe is completed by it."""
+    asked, _ = tyro.cli(_Size, args=arguments, return_unknown_args=True, add_help=False)
+    return asked.pixels
+
+
+@dataclass(frozen=True)
+class _Size:
+    pixels: int | None = None

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import torch
 from tyro.conf import UseAppendAction, arg
 
-from training.cli import parse, verb
+from training.cli import parse, size_asked_for, verb
 from training.config.experiment import EXPERIMENT, Experiment, load_experiment, parse_experiment
 from training.data.choices import Choices
 from training.engine.machine import Machine
@@ -54,7 +54,8 @@ class SweepOptions:
 @verb
 def main(target: Path, arguments: list[str]) -> None:
     """Sweep over the fields of a recipe."""
-    options = parse(SweepOptions(load_experiment(target, Choices(Machine.from_environment().has_gpu()))), arguments)
+    choices = Choices(Machine.from_environment().has_gpu(), size_asked_for(arguments))
+    options = parse(SweepOptions(load_experiment(target, choices)), arguments)
     device = options.machine.device("a sweep")
     points = read_points(options.over)
     experiments = [move(options.experiment, point) for point in points]

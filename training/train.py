@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tyro.conf import arg
 
-from training.cli import parse, verb
+from training.cli import parse, size_asked_for, verb
 from training.config.experiment import Experiment, load_experiment
 from training.data.choices import Choices
 from training.data.dataset import ImageSet, load_held_out, load_training_sets, report_learned
@@ -82,7 +82,7 @@ def main(target: Path, arguments: list[str]) -> None:
     resumed = RunFolder.open(target) if target.is_dir() else None
     if source := resumed and resumed.description().get(RESTORED_FROM):
         raise ConfigError(f"{target} was restored from {source}, which has no discriminator: train its recipe instead")
-    choices = Choices(Machine.from_environment().has_gpu())
+    choices = Choices(Machine.from_environment().has_gpu(), size_asked_for(arguments))
     experiment = resumed.experiment() if resumed else load_experiment(target, choices)
     options = parse(TrainOptions(experiment), arguments)
     if resumed and options.experiment != experiment:

@@ -188,7 +188,7 @@ def _load(path: Path, children: tuple[Path, ...], complete: Complete | None = No
             raise ConfigError(f"{name} belongs to the machine: --machine.{name} {values[name]} sets it")
         base = _find_base(values.pop("base", None), (*children, path))
     if base:
-        values = _merge_recipes(_load(base, (*children, path))[0], values)
+        values = _merge_recipes(_load(base, (*children, path), complete)[0], values)
     with _errors_in(path):
         return values, parse_experiment(complete(path, values) if complete else values)
 
@@ -236,8 +236,8 @@ def _merge_recipes(base: Values, child: Values) -> Values:
 
 def _domain_like(domain: object, base: Values) -> Any:
     """Return the domain of the base that has the same name, or None."""
-    name = domain.get("name") if isinstance(domain, dict) else None
-    return next((known for known in base["domains"] if known["name"] == name), None)
+    name = domain.get("name", "") if isinstance(domain, dict) else ""
+    return next((known for known in base["domains"] if known.get("name") == name), None)
 
 
 def _merge(base: Any, child: Any) -> Any:

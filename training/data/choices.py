@@ -35,14 +35,19 @@ class Choices:
     """Fills the unset fields of a recipe; `made` lists each choice and its reason, a line each."""
 
     on_gpu: bool
+    pixels: int | None = None
+    """Size of the images that the command line asks for; it counts before the recipe's."""
     made: list[str] = field(default_factory=list)
 
     def __call__(self, path: Path, values: Values) -> Values:
         """Return a recipe's values, completed if it names no architecture. Raises DataError for unreadable images."""
+        self.made.clear()  # a base is completed before the recipe that builds on it
         networks = [values.get(name, {}) for name in ("generator", "discriminator")]
         plain = all(isinstance(network, dict) for network in networks) and _have_sources(values)
         if not plain or any("table" in network for network in networks):
             return values
+        if self.pixels is not None:
+            values = {**values, "pixels": self.pixels}
         if "pixels" in values and not (type(values["pixels"]) is int and values["pixels"] in SIDES):
             allowed = ", ".join(map(str, SIDES))
             raise ConfigError(f"pixels = {_written(values['pixels'])}: allowed are {allowed}, or name a table")

@@ -289,3 +289,27 @@ def test_the_choices_are_printed_and_kept_in_the_run(
     assert (kept.generator.table, kept.steps, kept.domains[1].channels) == ("modern_16", 1, 1)
     run_verb(verb, run, "--machine.accelerator", "cpu")
     assert "chosen" not in capsys.readouterr().out
+
+
+def test_the_size_of_the_command_line_chooses_the_rest(
+    tmp_path: Path, run_verb: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--pixels` counts as if the recipe said it: the architecture is chosen for it, not for the images' own."""
+    complete(tmp_path, "generator.width = 0.05\ndiscriminator.width = 0.05", day=SQUARE, night=SQUARE)
+    verb: ModuleType = train
+    options = ("--pixels", "16", "--batch-size", "2", "--steps", "1", "--dry-run", "--machine.accelerator", "cpu")
+    run_verb(verb, tmp_path / "My pictures.toml", *options)
+    printed = capsys.readouterr().out
+    assert 'generator.table = "modern_16"  (no architecture is named, and images have 16)' in printed
+    assert "images, 16x16 RGB" in printed
+
+
+def test_a_recipe_that_is_completed_is_a_base(tmp_path: Path) -> None:
+    """What it leaves to be chosen is chosen for the recipe that builds on it, and told once."""
+    complete(tmp_path, "steps = 7", day=SQUARE, night=SQUARE)
+    child = tmp_path / "Smaller.toml"
+    child.write_text('base = "My pictures.toml"\npixels = 32\n')
+    choices = Choices(on_gpu=False)
+    experiment = load_experiment(child, choices)
+    assert (experiment.name, experiment.steps, experiment.generator.table) == ("smaller", 7, "modern_32")
+    assert sum("generator.table" in line for line in choices.made) == 1
