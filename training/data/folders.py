@@ -69,9 +69,12 @@ class ImageFolder:
 
     @property
     def split_folders(self) -> list[str]:
-        """Folders that are called as splits are: train, or train_images beside test_images."""
+        """Folders that are called as splits are: train, or train_images, 1_train, beside their test folders."""
         parts = {name: match for name in self.folders if (match := SPLIT_IN_NAME.search(name))}
-        rests = {name: (name[: one.start()].casefold(), name[one.end() :].casefold()) for name, one in parts.items()}
+        rests = {
+            name: (name[: one.start()].casefold().lstrip("0123456789"), name[one.end() :].casefold())
+            for name, one in parts.items()
+        }
         learned = {rests[name] for name, one in parts.items() if one[0].casefold().startswith("train")}
         measured = {rests[name] for name, one in parts.items() if not one[0].casefold().startswith("train")}
         twins = [name for name in rests if rests[name] in learned & measured]

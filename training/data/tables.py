@@ -42,6 +42,7 @@ TABLES = frozenset(
     .7z""".split()  # noqa: SIM905  # a line a suffix
 )
 PACKED = TABLES - TEXT_TABLES - {".parquet", ".arrow"}
+FORMATS = {".tsv": "csv", ".jsonl": "json", ".ndjson": "json"}  # as the library calls them, if not as their suffix
 
 
 def array_splits(folder: Path) -> Splits:
@@ -240,6 +241,7 @@ def read_tables(root: Path, tables: list[Path], config: SourceConfig, split: str
         packed = f"{packed}; read as a table: " if (packed := _packed(tables)) else ""
         cause = describe_causes(error).replace(str(links), str(root))
         raise DataError(f"{packed}{cause}; its tables are {named}") from error
+    _report_other_formats(tables, table.info.builder_name or "")
     if "__key__" in table.features and config.image_column not in table.features:  # WebDataset, or any tar of images
         raise DataError(f"{named} is an archive of columns {table.column_names}: unpack it, or choose image_column")
     feature = table.features.get(config.image_column)
@@ -302,6 +304,15 @@ def _report_missing_parts(tables: Sequence[Path]) -> None:
         if missing := sorted(set(range(int(count))) - numbers):
             names = some([f"{name}-{number:05d}-of-{count}{suffix}" for number in missing])
             log_once(f"of {int(count)} parts {len(missing)} are missing, and their images are not read: {names}")
+
+
+def _report_other_formats(tables: Sequence[Path], read: str) -> None:
+    """Log the tables that the library left out, as it reads one format: the csv beside a parquet of the same rows."""
+    formats = {file: FORMATS.get(file.suffix.lower(), file.suffix.lower()[1:]) for file in tables}
+    if read in formats.values():
+        left = [file for file, kind in formats.items() if kind != read and file.name not in DESCRIPTIONS]
+        if left:
+            log_once(f"{read} is read, and not tables of other formats: {some([*map(str, left)])}")
 
 
 def _check_files(tables: Sequence[Path]) -> None:

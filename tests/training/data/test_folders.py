@@ -85,6 +85,7 @@ def test_a_folder_without_splits_is_one(tmp_path: Path) -> None:
         ("Real-Train", "real-test"),
         ("trainset", "testset"),
         ("training data", "val data"),
+        ("01_train", "02_test"),
     ],
 )
 def test_folders_that_differ_by_the_split_alone_are_splits(tmp_path: Path, train: str, test: str) -> None:

@@ -220,6 +220,18 @@ def test_tables_that_swap_their_names_are_read_anew(tmp_path: Path) -> None:
     assert (levels(tmp_path), levels(tmp_path, "test")) == ([2], [1])
 
 
+def test_tables_of_another_format_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One format is read of the same split: what it leaves out is said, with its path."""
+    write(tmp_path / "images", 1, 2)
+    (tmp_path / "train.csv").write_text("image\nimages/001.png\n")
+    assert levels(tmp_path) == [1]
+    assert "other formats" not in caplog.text
+    write_parquet(tmp_path / "train.parquet", 3)
+    write_parquet(tmp_path / "train_2.parquet", 4)
+    assert levels(tmp_path) == [3, 4]
+    assert f"parquet is read, and not tables of other formats: {tmp_path / 'train.csv'}" in caplog.text
+
+
 def test_missing_parts_of_tables_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A download that was stopped is not taken for the whole set without a word."""
     write_parquet(tmp_path / "data" / "train-00000-of-00003.parquet", 1)
