@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -63,12 +65,28 @@ def verb(run: Callable[[Path, list[str]], None]) -> Callable[[], None]:
 
 def parse(defaults: Options, arguments: list[str]) -> Options:
     """Read the options of a verb over its defaults. Raises ConfigError, naming the field."""
+    prog, printed = f"{Path(sys.argv[0]).stem} TARGET", io.StringIO()
     try:
-        prog = f"{Path(sys.argv[0]).stem} TARGET"
-        options = tyro.cli(type(defaults), args=arguments, default=defaults, prog=prog)
+        with redirect_stderr(printed):
+            options = tyro.cli(type(defaults), args=arguments, default=defaults, prog=prog)
         return TypeAdapter(type(options)).validate_python(vars(options))  # for tyro a type alone is right
     except ValidationError as error:
         raise ConfigError(describe_errors(error)) from error
+    except SystemExit as end:
+        if wrong := _refused_part(end):
+            raise ConfigError(wrong) from end
+        sys.stderr.write(printed.getvalue())
+        raise
+
+
+def _refused_part(end: SystemExit) -> str:
+    """Return what is wrong with a part of the options, which tyro builds and reports itself; else nothing."""
+    failure = end.__context__
+    error = failure and failure.__context__
+    if not isinstance(error, ValidationError):
+        return ""
+    part = str(getattr(failure, "arg", "")).removeprefix("experiment.")
+    return f"{part}.{describe_errors(error)}"
 
 
 def size_asked_for(arguments: list[str]) -> int | None:

@@ -43,18 +43,21 @@ class Choices:
         """Return a recipe's values, completed if it names no architecture. Raises DataError for unreadable images."""
         self.made.clear()  # a base is completed before the recipe that builds on it
         networks = [values.get(name, {}) for name in ("generator", "discriminator")]
-        plain = all(isinstance(network, dict) for network in networks) and _have_sources(values)
-        if not plain or any("table" in network for network in networks):
+        plain = all(isinstance(network, dict) for network in networks)
+        if any("table" in network for network in networks if isinstance(network, dict)):
             return values
-        if self.pixels is not None:
-            values = {**values, "pixels": self.pixels}
+        values = {**values, "pixels": self.pixels} if self.pixels is not None else {**values}
+        self._set(values, "name", _name_of(path.stem), "the recipe's file")
+        self._set(values, "data_license", "not stated", "no field says it")
+        if not _have_sources(values):
+            return values
+        values["domains"] = [dict(domain) for domain in values["domains"]]
+        self._name(values["domains"])
+        if not plain:
+            return values
         if "pixels" in values and not (type(values["pixels"]) is int and values["pixels"] in SIDES):
             allowed = ", ".join(map(str, SIDES))
             raise ConfigError(f"pixels = {_written(values['pixels'])}: allowed are {allowed}, or name a table")
-        values = {**values, "domains": [dict(domain) for domain in values["domains"]]}
-        self._set(values, "name", _name_of(path.stem), "the recipe's file")
-        self._name(values["domains"])
-        self._set(values, "data_license", "not stated", "no field says it")
         try:
             seen = [self._choose_for(domain) for domain in values["domains"]]
         except ValidationError:  # of a wrong field, which is found by its place when all are parsed

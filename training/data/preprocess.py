@@ -299,9 +299,15 @@ def cached(kind: str, key: bytes, make: Callable[[], NDArray[Scalar]]) -> NDArra
             write_whole(file, lambda aside: _save(made, aside))
             _trim(folder)
         except Exception as error:
-            log.warning("decoded images or features are not kept: %s", error)
+            _warn(f"decoded images or features are not kept: {error}")
         return made
     return kept
+
+
+@cache
+def _warn(line: str) -> None:
+    """Log a warning, once."""
+    log.warning(line)
 
 
 def _save(array: NDArray[Any], file: Path) -> None:

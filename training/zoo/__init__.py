@@ -27,4 +27,5 @@ def size_mismatch(architectures: Mapping[str, Architecture], name: str, size: tu
     if architectures[name].size == size:
         return ""
     fitting = [other for other, one in architectures.items() if one.size == size]
-    return f"it is for {architectures[name].size} pixels and images have {size}: take {', '.join(fitting) or 'none'}"
+    remedy = f"take {', '.join(fitting)}" if fitting else "none is for this size, without which pairs are measured, too"
+    return f"it is for {architectures[name].size} pixels and images have {size}: {remedy}"

@@ -154,8 +154,15 @@ def test_a_size_that_no_architecture_has_is_an_error(tmp_path: Path, pixels: str
 @pytest.mark.parametrize("text", ['generator = "modern_64"', "generator = 5", "discriminator = []"])
 def test_a_network_that_is_no_table_is_an_error(tmp_path: Path, text: str) -> None:
     """It is named, and nothing is made of it."""
-    with pytest.raises(ConfigError, match=text.partition(" ")[0]):
+    with pytest.raises(ConfigError, match=text.partition(" ")[0]) as error:
         complete(tmp_path, text, one=SQUARE)
+    assert "Field required" not in str(error.value)  # what else is missing is chosen
+
+
+def test_domains_alone_are_required(tmp_path: Path) -> None:
+    """A recipe without any is not told to say what is chosen for it."""
+    with pytest.raises(ConfigError, match=r"My pictures.toml: domains: Field required$"):
+        complete(tmp_path, "steps = 6")
 
 
 def test_a_named_architecture_leaves_nothing_to_choose(tmp_path: Path) -> None:
