@@ -19,7 +19,8 @@ from pydantic import Field
 
 from training.cli import parse, verb
 from training.engine.machine import Machine
-from training.files import write_json
+from training.files import check_writable, write_json
+from training.losses.pixels import Images
 from training.metrics.label_free import measure_without_labels
 from training.metrics.quality import measure
 from training.networks.coupled import generate, latents_of_seeds
@@ -61,18 +62,20 @@ def evaluate(run: RunFolder, options: MeasureOptions, device: torch.device) -> d
 
     The last checkpoint is the best one of a run whose snapshots were not measured.
     """
+    check_writable(run.path)
     experiment = run.experiment()
     generator, steps = load_average(run, options.snapshot)
     pairs = generate(generator.to(device), latents_of_seeds(experiment.latent_prior, range(options.pairs)))
     quality = {"steps": steps, **measure(experiment, pairs, options.classifiers, device)}
+    closest: dict[str, Images] = {}
     unclassified = {name: pairs[name] for name in quality.get("without_classes", ())}
     if unclassified:
         quality["without_labels"], closest = measure_without_labels(experiment, unclassified, options.images, device)
-        for name, images in closest.items():
-            save_sheet(images, run.path / f"nearest_{name}.png", 4, 2)
     if options.snapshot == "best" and (choice := chosen_by(run)):
         quality["chosen_by"] = choice
     write_json(run.quality_file, quality)
+    for name, images in closest.items():
+        save_sheet(images, run.path / f"nearest_{name}.png", 4, 2)
     save_sheet({name: images[:128] for name, images in pairs.items()}, run.path / "sheet.png", 8, 2)
     return quality
 

@@ -49,7 +49,7 @@ from training.onnx_export import (
     write_onnx,
 )
 from training.pretrained.classifier import load_recorded
-from training.pretrained.exported import read_metadata
+from training.pretrained.exported import model_file, read_metadata
 from training.runs.figures import save_sheet
 from training.runs.folder import RunFolder, Snapshot, load_adapted, load_average, snapshot_step
 from training.train_encoder import load_encoder
@@ -96,8 +96,8 @@ def main(target: Path, arguments: list[str]) -> None:
     options = parse(ExportOptions(), arguments)
     if target.suffix == ".pt":
         file, report = export_classifier(target, options)
-    elif target.suffix == ".onnx":
-        file, report = export_again(target, options)
+    elif target.suffix == ".onnx" or not (target / "experiment.json").is_file():
+        file, report = export_again(model_file(target), options)
     else:
         file, report = export(RunFolder.open(target), options)
     print(f"{file}: {file.stat().st_size / 1e6:.2f} MB; {report}")

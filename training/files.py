@@ -6,10 +6,11 @@ import errno
 import json
 import os
 import pickle
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, TypeVar, cast
 
 import torch
 
@@ -17,6 +18,8 @@ from training.errors import RunError, describe_causes
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+NO_FOLDER = {errno.EEXIST, errno.ENOTDIR, errno.ENOENT}
+Json = TypeVar("Json", dict[str, Any], list[Any])
 
 
 def write_whole(file: Path, write: Callable[[Path], object]) -> None:
@@ -35,6 +38,19 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
             aside.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> Path:
+    """Make a folder, and those around it, if it is not there. Raises RunError, naming it."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def check_writable(folder: Path) -> None:
+    """Raise RunError if nothing can be written into a folder, before there is something to lose."""
+    with writing(folder / "a file"), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 @contextmanager
 def writing(file: Path) -> Iterator[None]:
     """Raise RunError if the disk fails within, naming the file that is written, the cause and a remedy."""
@@ -46,6 +62,8 @@ def writing(file: Path) -> Iterator[None]:
             remedy = "; make room, and run the same command again"
         elif error.errno in FORBIDDEN:
             remedy = f"; allow it to write in {file.parent}, or name another folder"
+        elif error.errno in NO_FOLDER:
+            remedy = "; name a folder, or a place where one can be made"
         raise RunError(f"{file} cannot be written: {error.strerror or error}{remedy}") from error
 
 
@@ -98,10 +116,13 @@ def write_json(file: Path, value: object) -> None:
     write_lines(file, [json.dumps(value, indent=2)])
 
 
-def read_json(file: Path) -> Any:
-    """Read a file of JSON. Raises RunError if it is damaged."""
+def read_json(file: Path, kind: type[Json]) -> Json:
+    """Read a file of JSON. Raises RunError if it is damaged, or holds another kind of value."""
     with expecting("JSON", file):
-        return json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(value, kind):
+            raise TypeError(f"it is of type {type(value).__name__}, not {kind.__name__}")
+    return value
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from training.config.experiment import Experiment, parse_kept
 from training.data.dataset import ImageSet, class_mismatch, load_split
 from training.engine.machine import Machine
 from training.errors import ConfigError, DataError
-from training.files import write_json, write_lines
+from training.files import check_writable, make_folder, write_json, write_lines
 from training.losses.pixels import Images
 from training.metrics.label_free import measure_without_labels
 from training.metrics.quality import (
@@ -44,10 +44,10 @@ from training.metrics.quality import (
 )
 from training.metrics.translation import Examples, compare, fit_translator, join_prints, measure_copies, take_prints
 from training.pretrained.classifier import Classifier, accuracy, fit, labels_of
-from training.pretrained.exported import read_metadata
+from training.pretrained.exported import model_file, read_metadata
 from training.runs.folder import provenance
 from training.runs.proof_page import page, section
-from training.sample import Source, model_file, open_session, open_source
+from training.sample import Source, open_session, open_source
 from training.zoo import CLASSIFIERS, size_mismatch
 
 MAX_CANDIDATES = 1000  # of a seed, as the service has it
@@ -94,12 +94,14 @@ class ProofOptions:
 def main(target: Path, arguments: list[str]) -> None:
     """Prove a model, or write the page of a folder of results."""
     options = parse(ProofOptions(), arguments)
+    if (target / "experiment.json").is_file():
+        raise ConfigError(f"{target} is a run: export it, and prove the model, models/NAME")
     if any(target.glob("*.json")):
         write_lines(options.page, page(target).splitlines())
         print(options.page)
         return
+    check_writable(make_folder(options.to))
     result = prove(target, options)
-    options.to.mkdir(parents=True, exist_ok=True)
     file = options.to / f"{result['model']}.json"
     write_json(file, result)
     print(f"{section(result)}\n{file}")

@@ -22,7 +22,7 @@ from training.config.data import DomainConfig
 from training.config.experiment import EXPERIMENT, Experiment, load_experiment
 from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
-from training.files import read_json, write_json, write_lines
+from training.files import make_folder, read_json, write_json, write_lines
 from training.metrics.label_free import SNAPSHOT_MEASURES
 from training.networks.coupled import generate, latents_of_seeds
 from training.networks.weights import count_weights
@@ -103,7 +103,7 @@ def write_comparison(runs: Sequence[RunFolder], folder: Path) -> None:
     rows, curves = compare(runs), {str(run.path): run.curves() for run in runs}
     if not any(curves.values()):
         raise RunError(f"{', '.join(curves)}: no metrics yet; they come every experiment.log_every steps")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     save_report(rows, folder)
     save_curves(by_metric(curves), "step", folder / "metrics.png")
     print(markdown(rows) + f"\n{folder}")
@@ -117,7 +117,7 @@ def compare(runs: Sequence[RunFolder]) -> Rows:
     fields = {str(run.path): flat(_run_fields(run)) for run in runs}
     lasts = {str(run.path): {name: kept[-1] for name, (_, kept) in run.curves().items()} for run in runs}
     files = {str(run.path): run.quality_file for run in runs}
-    qualities = {name: flat(read_json(file) if file.is_file() else {}, "quality") for name, file in files.items()}
+    qualities = {name: flat(read_json(file, dict) if file.is_file() else {}, "quality") for name, file in files.items()}
     differing = [row for row in _turned(fields) if len({row[str(run.path)] for run in runs}) > 1]
     return [*differing, *_turned(lasts), *_turned(qualities)]
 
@@ -149,7 +149,7 @@ def document(runs: Sequence[RunFolder], options: ReportOptions) -> None:
         if run.quality_file.is_file():
             save_pictures(run, folder / _name(run))
     for name, kept in results.items():
-        (file := result_file(folder, name)).parent.mkdir(parents=True, exist_ok=True)
+        make_folder((file := result_file(folder, name)).parent)
         write_json(file, kept)
     write_lines(options.to, page(folder, recipe_steps(options.recipes)).splitlines())
     for path, text in shorter.items():

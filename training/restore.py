@@ -17,7 +17,7 @@ from training.engine.state import build_generator
 from training.errors import ConfigError
 from training.files import write_json
 from training.onnx_export import make_graph, prove
-from training.pretrained.exported import load_exported, read_metadata
+from training.pretrained.exported import load_exported, model_file, read_metadata
 from training.runs.folder import RESTORED_FROM, RunFolder, save_checkpoint
 
 
@@ -38,12 +38,12 @@ def main(target: Path, arguments: list[str]) -> None:
 
 
 def restore(file: Path, runs: Path) -> tuple[RunFolder, str]:
-    """Make a run folder of an exported generator; return it and the result of the proof.
+    """Make a run folder of an exported generator, of its file or its folder; return it and the result of the proof.
 
     Raises RunError if the file is no exported model or its weights do not fit its experiment, ConfigError if it is no
     generator or its experiment cannot be read, ExportError if the restored network computes something else.
     """
-    metadata = read_metadata(file)
+    metadata = read_metadata(file := model_file(file))
     if metadata.kind != "generator":
         raise ConfigError(f"{file} is a {metadata.kind}: only a generator is restored")
     made = metadata.provenance

@@ -33,10 +33,10 @@ from training.data.listing import Listing, list_images, reasons, report
 from training.data.preprocess import decode, fit
 from training.engine.machine import Machine
 from training.errors import ConfigError, DataError, RunError
-from training.files import write_json, write_whole
+from training.files import make_folder, write_json, write_whole
 from training.losses.pixels import Images, from_bytes
 from training.networks.coupled import CoupledGenerator, Inverted, generate, invert
-from training.pretrained.exported import read_metadata
+from training.pretrained.exported import model_file, read_metadata
 from training.runs.figures import enlarge, save_animation, save_sheet, sheet
 from training.runs.folder import RunFolder, load_average
 
@@ -61,7 +61,7 @@ class SampleOptions:
     """Greatest absolute value within a latent: less variety, fewer failures; unlimited if unset."""
     columns: Positive = 4
     """Pairs beside one another on the grid."""
-    scale: Positive = 1
+    scale: Annotated[int, Field(ge=1, le=64)] = 1
     """Times that pixels of grid and walk are enlarged."""
     walk: tuple[Seed, ...] = ()
     """Seeds whose latents an animation passes through, two or more."""
@@ -106,7 +106,7 @@ def sample(source: Source, options: SampleOptions) -> list[Path]:
     if walks == 1:
         raise ConfigError(f"walk = {options.walk}: name two seeds or more")
     given = list(read_images(options.translate))
-    options.to.mkdir(parents=True, exist_ok=True)
+    make_folder(options.to)
     formats = options.formats or (() if walks or given else ("grid",))
     files = save_pairs(source, options, formats) if formats else []
     if walks:
@@ -142,16 +142,6 @@ def open_session(file: Path, machine: Machine) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = machine.threads
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-
-
-def model_file(target: Path) -> Path:
-    """Return the file of a model, of its version's folder, or of its folder with versions. Raises RunError."""
-    versions = [path for path in target.glob("[0-9]*") if path.name.isdecimal()]
-    versions.sort(key=lambda path: int(path.name), reverse=True)
-    for file in (target, *(path / "model.onnx" for path in (target, *versions))):
-        if file.is_file():
-            return file
-    raise RunError(f"{target} is neither a run folder nor an exported model: name runs/00000_name or models/name")
 
 
 def latents_of_seed(prior: Prior, seed: int, count: int, truncation: float | None = None) -> Tensor:

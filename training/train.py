@@ -29,7 +29,8 @@ from training.data.dataset import ImageSet, load_held_out, load_training_sets, r
 from training.engine.batches import HeldOutImages
 from training.engine.machine import Machine, describe_machine
 from training.engine.trainer import Trainer, check_labels
-from training.errors import ConfigError
+from training.errors import ConfigError, RunError
+from training.files import make_folder
 from training.losses.pixels import Images
 from training.metrics.label_free import choose_measure
 from training.networks.layers import Layers
@@ -41,11 +42,13 @@ from training.runs.folder import (
     RESTORED_FROM,
     RunFolder,
     describe_change,
+    fitting,
     last_step,
     list_checkpoints,
     load_checkpoint,
     locked,
     machines,
+    read_metrics,
 )
 from training.runs.recorder import (
     Recorder,
@@ -96,7 +99,8 @@ def main(target: Path, arguments: list[str]) -> None:
         print_once(trainer, describe_cost(measure_cost(trainer, prepared.watch), trainer.experiment))
     else:
         folder = resumed or begin(prepared, options.runs)
-        print_once(trainer, f"run folder: {folder.path}")
+        ended = last_step(folder.checkpoints) == trainer.experiment.steps
+        print_once(trainer, f"run folder: {folder.path}" + ", which has no step left to train" * ended)
         try:
             train(trainer, folder, prepared.watch)
         except KeyboardInterrupt:
@@ -176,11 +180,25 @@ def complete(
 def train(trainer: Trainer, folder: RunFolder, watch: Watch | None = None) -> None:
     """Train a run from its last checkpoint, if any. Raises RunError if it is being trained already, DivergedError."""
     with locked(folder, trainer.processes):
+        require_checkpoints(folder, trainer.experiment.checkpoint_every)
         if list_checkpoints(folder.checkpoints):  # a run killed before its first one starts over
-            trainer.state.load_state_dict(load_checkpoint(folder.checkpoints))
+            kept = load_checkpoint(folder.checkpoints)
+            with fitting(folder.checkpoints):
+                trainer.state.load_state_dict(kept)
         with closing(Recorder(folder, trainer, watch)) as record:
             run(trainer, record)
         record.sum_up()
+
+
+def require_checkpoints(folder: RunFolder, every: int) -> None:
+    """Make the folder of a run's checkpoints, one `every` so many steps. Raises RunError if all of them are lost."""
+    steps = max((line.get("step", 0) for line in read_metrics(folder.path)), default=0)
+    if steps > every and not list_checkpoints(folder.checkpoints):
+        raise RunError(
+            f"{folder.path} has metrics of {steps:.0f} steps and no checkpoint: restore its folder "
+            f"{folder.checkpoints.name}, or train its recipe anew"
+        )
+    make_folder(folder.checkpoints)
 
 
 def print_once(trainer: Trainer, text: str) -> None:

@@ -211,7 +211,7 @@ class EncoderFolder:
         """Return the folder of a run's encoder. Raises ConfigError if it was started with another recipe."""
         folder, wanted = cls(run), RECIPE.dump_python(recipe, mode="json")
         if folder.recipe_file.is_file():
-            started = read_json(folder.recipe_file)["recipe"]
+            started = read_json(folder.recipe_file, dict)["recipe"]
             changed = [name for name in wanted if wanted[name] != started.get(name)]
             if changed:
                 listed = "; ".join(f"recipe.{name} = {wanted[name]}, and was {started.get(name)}" for name in changed)
@@ -231,7 +231,7 @@ def load_encoder(run: RunFolder) -> tuple[LatentEncoder, dict[str, Any], dict[st
     folder = EncoderFolder(run)
     if not folder.quality_file.is_file():
         raise RunError(f"{run.path} has no measured encoder: python -m training.train_encoder {run.path}")
-    description, quality = read_json(folder.recipe_file), read_json(folder.quality_file)
+    description, quality = read_json(folder.recipe_file, dict), read_json(folder.quality_file, dict)
     encoder = LatentEncoder(load_average(run)[0], run.experiment(), RECIPE.validate_python(description["recipe"]))
     encoder.encoder.load_state_dict(load_checkpoint(folder.checkpoints)["encoder"])
     encoder.passes = quality["passes"]

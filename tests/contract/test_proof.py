@@ -13,10 +13,10 @@ from tests.contract.committed import MODELS
 from training import prove
 from training.config.experiment import parse_kept
 from training.engine.machine import Machine
-from training.pretrained.exported import read_metadata
+from training.pretrained.exported import model_file, read_metadata
 from training.prove import ProofOptions, draw_pairs, served_classifiers
 from training.runs import proof_page
-from training.sample import model_file, open_source
+from training.sample import open_source
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -185,3 +185,7 @@ def test_a_file_that_is_no_result_is_named(
         run_verb(prove, tmp_path, "--page", tmp_path / "page.md")
     assert "notes.json does not hold a proof" in capsys.readouterr().err
     assert not (tmp_path / "page.md").exists()
+    (tmp_path / "experiment.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        run_verb(prove, tmp_path)
+    assert f"{tmp_path} is a run: export it, and prove the model" in capsys.readouterr().err

@@ -64,7 +64,7 @@ def test_a_restored_run_draws_the_same(make_experiment: MakeExperiment, tmp_path
     assert run.experiment() == experiment
     assert run.quality(3) == QUALITY
     assert chosen_by(run) == {}
-    description = read_json(run.path / "experiment.json")
+    description = read_json(run.path / "experiment.json", dict)
     assert description == {**made.description(), "restored_from": str(file)}
     latents = latents_of_seeds(experiment.latent_prior, range(20))
     (was, _), (restored, steps) = load_average(made), load_average(run)
@@ -106,7 +106,7 @@ def test_the_verb_restores_and_training_says_why_not(
 ) -> None:
     """The folder is printed; a model holds no discriminator to go on with."""
     _, file = make_model(make_experiment(), tmp_path)
-    run_verb(restore_verb, file, "--runs", tmp_path / "restored")
+    run_verb(restore_verb, file.parents[1], "--runs", tmp_path / "restored")  # a model's folder stands for its newest
     run = tmp_path / "restored" / "00000_tiny"
     assert f"{run}: onnxruntime computes" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):

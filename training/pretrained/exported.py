@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from service.metadata import ModelMetadata, parse_metadata
 from training.config.experiment import Experiment, parse_kept
-from training.errors import ConfigError
+from training.errors import ConfigError, RunError
 from training.files import expecting
 from training.networks.coupled import CoupledGenerator
 from training.onnx_rewrite import (
@@ -35,6 +35,16 @@ from training.onnx_rewrite import (
 NORM = "BatchNormalization"
 OPERATIONS = {*LINEAR, NORM, "PRelu"}  # of the graph
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, _BatchNorm, nn.PReLU)  # of the network
+
+
+def model_file(target: Path) -> Path:
+    """Return the file of a model, of its version's folder, or of its folder with versions. Raises RunError."""
+    versions = [path for path in target.glob("[0-9]*") if path.name.isdecimal()]
+    versions.sort(key=lambda path: int(path.name), reverse=True)
+    for file in (target, *(path / "model.onnx" for path in (target, *versions))):
+        if file.is_file():
+            return file
+    raise RunError(f"{target} is neither a run folder nor an exported model: name runs/00000_name or models/name")
 
 
 def read_metadata(file: Path) -> ModelMetadata:

@@ -40,7 +40,7 @@ from training.config.experiment import EXPERIMENT, Experiment, parse_kept
 from training.engine.machine import Processes
 from training.engine.state import build_discriminator, build_generator
 from training.errors import ConfigError, RunError
-from training.files import expecting, read_json, write_json, write_lines, write_tensors, writing
+from training.files import expecting, make_folder, read_json, write_json, write_lines, write_tensors, writing
 from training.networks.coupled import AdaptedClassifier, CoupledDiscriminator, CoupledGenerator
 
 METRICS, EVENTS = "metrics.jsonl", "events"
@@ -48,6 +48,8 @@ MAX_CHECKPOINTS = 2  # the last, and the one before it
 LIBRARIES = ("torch", "numpy", "lightning-fabric", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 RESTORED_FROM = "restored_from"  # in the description of a run that was made of an exported model
 COMPUTING = ("device", "threads", "processes", "precision")  # facts that results depend on, to the last bit
+DESCRIBED = {"experiment": dict, "commit": str, "versions": dict}
+CHECKPOINT = re.compile(r"step_(\d{8,})")  # others are a person's copies
 MachineFacts = Mapping[str, str | int]
 Snapshot = Literal["best", "last"]
 
@@ -71,8 +73,8 @@ class RunFolder:
     @classmethod
     def create(cls, runs: Path, experiment: Experiment, description: dict[str, Any] | None = None) -> RunFolder:
         """Make the next numbered folder below `runs` and describe the experiment in it, or as `description` does."""
-        runs.mkdir(parents=True, exist_ok=True)
-        with FileLock(runs / ".lock"):  # runs created at once get different numbers
+        make_folder(runs)
+        with writing(runs / ".lock"), FileLock(runs / ".lock"):  # runs created at once get different numbers
             run = cls(runs / f"{_next_number(runs):05d}_{experiment.name}")
             run.path.mkdir()
         for folder in (run.checkpoints, run.samples):
@@ -90,9 +92,12 @@ class RunFolder:
         return run
 
     def description(self) -> dict[str, Any]:
-        """Return the experiment as plain values, the commit and the library versions."""
-        description: dict[str, Any] = read_json(self._experiment_file)
-        return description
+        """Return the experiment as plain values, the commit and the library versions. Raises RunError."""
+        described: dict[str, Any] = read_json(self._experiment_file, dict)
+        for name, kind in DESCRIBED.items():
+            if not isinstance(described.get(name), kind):
+                raise RunError(f"{self._experiment_file} does not describe a run: it has no {name}; restore the file")
+        return described
 
     def experiment(self) -> Experiment:
         """Return the experiment of the run. Raises ConfigError if it cannot be read by this version."""
@@ -120,7 +125,7 @@ class RunFolder:
         return self._measured(self.accuracy_file, (steps,), "adapt")
 
     def _measured(self, file: Path, steps: Sequence[int], verb: str) -> dict[str, Any]:
-        measured: dict[str, Any] = read_json(file) if file.is_file() else {}
+        measured: dict[str, Any] = read_json(file, dict) if file.is_file() else {}
         if measured.get("steps") not in steps:
             after = " or ".join(map(str, dict.fromkeys(steps)))
             raise RunError(f"{self.path} is not measured after step {after}: python -m training.{verb} {self.path}")
@@ -130,9 +135,9 @@ class RunFolder:
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """Return the lines of metrics in a folder, without one that was cut short; empty if there are none."""
     file, lines = folder / METRICS, []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
         with suppress(json.JSONDecodeError):
-            lines.append(json.loads(line))
+            lines += [kept] if isinstance(kept := json.loads(line), dict) else []
     return lines
 
 
@@ -168,7 +173,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, the last one last."""
-    return sorted(folder.glob("step_*.pt"))
+    return sorted(file for file in folder.glob("step_*.pt") if CHECKPOINT.fullmatch(file.stem))
 
 
 def last_step(folder: Path) -> int:
@@ -189,6 +194,14 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Raise RunError if the last checkpoint in a folder, which is loaded in the block, is of other networks."""
+    file = list_checkpoints(folder)[-1]
+    with expecting("the networks of its run's experiment.json", file, "restore both files, or train the recipe anew"):
+        yield
+
+
+@contextmanager
 def locked(run: RunFolder, processes: Processes) -> Iterator[None]:
     """Lock a run for the processes that train it, until they exit.
 
@@ -196,7 +209,7 @@ def locked(run: RunFolder, processes: Processes) -> Iterator[None]:
     """
     lock = FileLock(run.lock_file)
     if processes.leads:
-        with suppress(Timeout):
+        with suppress(Timeout), writing(run.lock_file):
             lock.acquire(blocking=False)
     if not processes.broadcast(lock.is_locked):
         raise RunError(f"{run.path} is being trained by another process: wait for its end, or stop it first")
@@ -211,15 +224,19 @@ def load_average(run: RunFolder, snapshot: Snapshot = "best") -> tuple[CoupledGe
 
     Raises RunError if there is none.
     """
-    generator, state = build_generator(run.experiment()), load_checkpoint(_snapshots(run, snapshot))
-    generator.load_state_dict(state["average"])
+    generator, folder = build_generator(run.experiment()), _snapshots(run, snapshot)
+    state = load_checkpoint(folder)
+    with fitting(folder):
+        generator.load_state_dict(state["average"])
     return generator.eval(), state["steps_done"]
 
 
 def load_discriminator(run: RunFolder) -> CoupledDiscriminator:
     """Return the discriminator of a run's last checkpoint. Raises RunError if there is none."""
     discriminator = build_discriminator(run.experiment())
-    discriminator.load_state_dict(load_checkpoint(run.checkpoints)["discriminator"])
+    state = load_checkpoint(run.checkpoints)
+    with fitting(run.checkpoints):
+        discriminator.load_state_dict(state["discriminator"])
     return discriminator.eval()
 
 
@@ -259,7 +276,8 @@ def load_adapted(run: RunFolder) -> tuple[dict[str, AdaptedClassifier], int]:
     if "teacher" not in state:
         raise RunError(f"{run.path} has no classifier: its experiment has no auxiliary losses (lessons)")
     network, image_range, classes = build_discriminator(experiment), experiment.image_range, experiment.classes
-    network.load_state_dict(state["teacher"])
+    with fitting(run.checkpoints):
+        network.load_state_dict(state["teacher"])
     names = [domain.name for domain in experiment.domains]
     return {name: AdaptedClassifier(network, name, image_range, classes).eval() for name in names}, state["steps_done"]
 
@@ -286,7 +304,7 @@ def note_machine(run: RunFolder, machine: MachineFacts) -> None:
 
 def machines(run: RunFolder) -> list[MachineFacts]:
     """Return the machines that trained a run, the first one first."""
-    known: list[MachineFacts] = read_json(run.machines_file) if run.machines_file.is_file() else []
+    known: list[MachineFacts] = read_json(run.machines_file, list) if run.machines_file.is_file() else []
     return known
 
 

@@ -91,7 +91,7 @@ def page(folder: Path, recipes: Mapping[str, int]) -> str:
 
 def _read(file: Path) -> Mapping[str, Any]:
     with expecting("a result", file, "python -m training.report RUN makes it anew"):
-        result: Mapping[str, Any] = read_json(file)
+        result: Mapping[str, Any] = read_json(file, dict)
         if missing := {"latents", *(name for name, _ in TABLES)} - set(result):
             raise KeyError(", ".join(sorted(missing)))
     return result

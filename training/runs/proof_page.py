@@ -48,7 +48,7 @@ def page(folder: Path) -> str:
     sections = []
     for file in sorted(folder.glob("*.json")):
         with expecting("a proof", file, f"python -m training.prove models/{file.stem} makes it anew"):
-            sections.append(section(read_json(file)))
+            sections.append(section(read_json(file, dict)))
     return PAGE + "\n".join(sections)
 
 

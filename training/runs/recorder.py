@@ -137,7 +137,8 @@ class Recorder:
         """Plot the metrics of a run that has ended, and make a film of its sheets."""
         if self._log:
             folder, curves = self._folder.path, self._folder.curves()
-            save_curves(by_metric({folder.name: curves}), "step", folder / "losses.png")
+            if curves:
+                save_curves(by_metric({folder.name: curves}), "step", folder / "losses.png")
             save_film(list_samples(self._folder), folder / "training.gif")
 
     def close(self) -> None:
@@ -203,7 +204,7 @@ def check_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> str:
     """
     if not run.images_file.is_file():
         return ""
-    record: dict[str, Any] = read_json(run.images_file)
+    record: dict[str, Any] = read_json(run.images_file, dict)
     if changes := _image_changes(record, sets):
         raise RunError(
             f"{run.path} cannot go on: its images have changed, and a domain would learn from others than it "

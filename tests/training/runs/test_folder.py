@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -22,16 +23,18 @@ from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.summary.writer import event_file_writer
 
-from training import train
+from training import sample, train
 from training.config.experiment import Experiment
 from training.data.dataset import ImageSet, Origin
 from training.engine.machine import Processes, describe_machine
 from training.errors import ConfigError, RunError
+from training.evaluate import MeasureOptions, evaluate
 from training.files import write_json
 from training.runs.folder import (
     MAX_CHECKPOINTS,
     MetricsLog,
     RunFolder,
+    last_step,
     list_checkpoints,
     load_checkpoint,
     locked,
@@ -138,6 +141,31 @@ def test_an_unreadable_experiment_is_named_by_its_run(make_experiment: MakeExper
         run.experiment()
 
 
+@pytest.mark.parametrize("name", ["experiment", "commit", "versions"])
+def test_a_description_that_lacks_something_is_named(
+    make_experiment: MakeExperiment, tmp_path: Path, name: str
+) -> None:
+    """Before anything is loaded; so is one that is no object, and a measured quality that is none."""
+    run = RunFolder.create(tmp_path, make_experiment())
+    file = run.path / "experiment.json"
+    write_json(file, {key: value for key, value in run.description().items() if key != name})
+    with pytest.raises(RunError, match=rf"{file} does not describe a run: it has no {name}; restore the file"):
+        run.experiment()
+    for other in (file, run.quality_file):
+        other.write_text("[1]")
+    for read in (run.experiment, lambda: run.quality(1)):
+        with pytest.raises(RunError, match=r"does not hold JSON: it is of type list, not dict"):
+            read()
+
+
+def test_a_run_that_cannot_be_written_is_not_measured(make_experiment: MakeExperiment, as_a_user: Path) -> None:
+    """The error comes before the minutes that measuring takes."""
+    run = RunFolder.create(as_a_user, make_experiment())
+    run.path.chmod(0o500)
+    with pytest.raises(RunError, match=f"cannot be written: Permission denied; allow it to write in {run.path}"):
+        evaluate(run, MeasureOptions(), torch.device("cpu"))
+
+
 def test_quality_belongs_to_a_step(make_experiment: MakeExperiment, tmp_path: Path) -> None:
     """What was measured before the last checkpoint does not count, and the command to run is named."""
     run = RunFolder.create(tmp_path, make_experiment())
@@ -177,6 +205,17 @@ def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path: Path) -> No
         with pytest.raises(RunError, match=rf"{file.name} does not hold a checkpoint: .+; {message}"):
             load_checkpoint(tmp_path)
         file.unlink()
+
+
+def test_a_copy_of_a_checkpoint_is_a_persons(tmp_path: Path) -> None:
+    """It is neither taken for the last one nor removed with the oldest."""
+    copies = [tmp_path / "step_final.pt", tmp_path / "step_00000001_copy.pt"]
+    for copy in copies:
+        copy.write_bytes(b"mine")
+    for step in (5, 10, 20):
+        save_checkpoint(tmp_path, step, {"steps_done": step})
+    assert last_step(tmp_path) == load_checkpoint(tmp_path)["steps_done"] == 20
+    assert all(copy.exists() for copy in copies)
 
 
 RunVerb = Callable[..., None]
@@ -286,6 +325,37 @@ def begun(run_verb: RunVerb, write_experiment: Path, tmp_path: Path) -> Path:
     run = RunFolder.open(tmp_path / "runs" / "00000_tiny")
     list_checkpoints(run.checkpoints)[-1].unlink()
     return run.path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latent_dim": 7}, "step_00000002.pt does not hold the networks of its run's experiment.json: "),
+        ({"checkpoint_every": 2}, ""),
+        ({"lost": True}, "has metrics of 3 steps and no checkpoint: restore its folder checkpoints"),
+    ],
+)
+def test_a_run_that_lost_something_goes_on_or_says_what(
+    run_verb: RunVerb, begun: Path, capsys: pytest.CaptureFixture[str], change: dict[str, int], message: str
+) -> None:
+    """In one line; a run that is whole ends with its pictures, even if its metrics are gone."""
+    description = RunFolder.open(begun).description()
+    write_json(begun / "experiment.json", description | {"experiment": description["experiment"] | change})
+    if "lost" in change:
+        write_json(begun / "experiment.json", description)
+        shutil.rmtree(begun / "checkpoints")
+    if not message:
+        run_verb(train, begun)
+        (begun / "metrics.jsonl").unlink()
+        run_verb(train, begun)
+        assert "which has no step left to train" in capsys.readouterr().out
+        return
+    for verb in (train, sample) if "lost" not in change else (train,):
+        with pytest.raises(SystemExit, match="2"):
+            run_verb(verb, begun)
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
 
 
 def test_a_run_of_other_images_is_refused(

@@ -70,7 +70,7 @@ def test_snapshots_are_measured_and_the_best_is_kept(
     assert [event.step for event in events.Scalars("frechet_distance/edge")] == [2, 4, 6]
     for options, step in (([], best), (["--snapshot", "last"], 6)):
         run_verb(evaluate, run.path, "--classifiers", classifiers, "--pairs", 20, *options)
-        quality = read_json(run.quality_file)
+        quality = read_json(run.quality_file, dict)
         assert quality["steps"] == step
         assert ("chosen_by" in quality) == (not options)
         run_verb(export, run.path, "--models", tmp_path / "models", *options)
