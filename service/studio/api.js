@@ -105,9 +105,10 @@ export class Api extends EventTarget {
 
 /** Runs the newest of its tasks: one at a time, those between are left out, and a slow one is aborted. */
 export class Latest {
-  /** @param {(error: any) => void} report */
+  /** @param {(error: any) => void} report called with null when a task succeeds after one that failed */
   constructor(report) {
     this.report = report;
+    this.failed = false;
     /** @type {((signal: AbortSignal) => Promise<void>) | null} */
     this.next = null;
     this.abort = new AbortController();
@@ -141,8 +142,14 @@ export class Latest {
       const now = this.next;
       this.next = null;
       this.abort = new AbortController();
-      await now(this.abort.signal).catch((error) => error.name === "AbortError" || this.report(error));
+      await now(this.abort.signal).then(() => this.#tell(null), (error) => error.name === "AbortError" || this.#tell(error));
     }
     this.busy = false;
+  }
+
+  /** @param {any} error */
+  #tell(error) {
+    if (error || this.failed) this.report(error);
+    this.failed = Boolean(error);
   }
 }

@@ -1,7 +1,7 @@
 /** The page: a model is chosen, its parts are opened, notices are shown, and pictures may be dropped. */
 
 import { PairStrip } from "./strip.js";
-import { PairSteer } from "./steer.js";
+import { MOST_SPREADS, mostVaried, PairSteer } from "./steer.js";
 import { PairLens } from "./lens.js";
 import { PairWalk } from "./walk.js";
 import { PairPlane } from "./plane.js";
@@ -14,6 +14,8 @@ import { pointOf, readState, Store } from "./state.js";
 import { Studio } from "./studio.js";
 
 const GREETING_MS = 2500;
+const REFUSED = [413, 415, 422]; // which the same request stays
+const PICTURES = "PNG, JPEG, WebP, GIF, BMP or TIFF";
 
 /** @type {<T extends Element>(selector: string) => T} */
 const find = (selector) => document.querySelector(selector);
@@ -42,15 +44,22 @@ function notify(name, ...content) {
   find("#notices").append(notice);
 }
 
-/** Show an error as what it is. @param {any} error */
+/** Show an error as what it is; null takes it away. @param {any} error */
 function report(error) {
+  if (!error) return notify("error");
   if (!(error instanceof Problem)) {
     console.error(error);
     return notify("error", `The page failed: ${error.message}`);
   }
   const fields = error.errors.map((/** @type {any} */ one) => `${one.pointer} = ${one.value}: ${[one.allowed].flat().join(", ")}`);
   const small = h("small", {}, [error.status || "", error.code, error.requestId && `request ${error.requestId}`].filter(Boolean).join(" · "));
-  notify("error", `The service says: ${error.message}.`, ...fields, small, again());
+  const details = h("details", {}, h("summary", {}, "Details"), ...fields.map((/** @type {string} */ text) => h("p", {}, text)), small);
+  notify("error", told(error), details, ...(REFUSED.includes(error.status) ? [] : [again()]));
+}
+
+/** Return a problem as a sentence. @param {Problem} problem */
+function told(problem) {
+  return problem.status ? `The service says: ${problem.message}.` : "The service does not answer.";
 }
 
 function again() {
@@ -64,7 +73,7 @@ api.addEventListener("wait", (event) => {
   const tick = () => (left.textContent = `Trying again in ${Math.max(0, Math.ceil((until - Date.now()) / 1000))} s.`);
   tick();
   const timer = setInterval(() => (left.isConnected && Date.now() < until ? tick() : clearInterval(timer)), 250);
-  notify("wait", `The service says: ${problem.message}.`, left, h("small", {}, `${problem.status || ""} ${problem.code}`));
+  notify("wait", told(problem), left, h("small", {}, `${problem.status || ""} ${problem.code}`));
 });
 api.addEventListener("fine", () => notify("wait"));
 
@@ -103,7 +112,8 @@ async function openModel() {
   if (digest && !studio.digest.startsWith(digest) && model === name) {
     notify("digest", `This was made by another file of ${name} (${digest}); the one served now is ${studio.digest}. The pictures may differ.`);
   }
-  store.set({ model: name, digest: studio.digest }, true);
+  store.set({ model: name, digest: studio.digest, ...fitting() }, true);
+  notify("error");
   picker.value = name;
   const { domains } = studio;
   find("#headline").textContent = domains.length > 1
@@ -122,6 +132,17 @@ async function openModel() {
   await Promise.all([walk.open(), plane.open()]);
 }
 
+/** Return what of the state fits the model, of a URL that was made for another one, and say what does not. */
+function fitting() {
+  const { truncation, directions } = store.state;
+  const known = studio.card.directions.map(({ name }, i) => name ?? String(i + 1));
+  const kept = Object.entries(directions).filter(([name]) => known.includes(name));
+  const gone = Object.keys(directions).filter((name) => !known.includes(name));
+  if (gone.length) notify("model", `${studio.card.name} has no direction ${listed(gone)}, so it is left out.`);
+  const within = kept.map(([name, spreads]) => [name, Math.max(-MOST_SPREADS, Math.min(MOST_SPREADS, spreads))]);
+  return { directions: Object.fromEntries(within), truncation: truncation !== null && truncation >= mostVaried(studio.normal) ? null : truncation };
+}
+
 /** Light one column up for a moment, so that one sees what belongs together. */
 function greet() {
   if (store.state.pin || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
@@ -132,11 +153,13 @@ function greet() {
 /** Restore the view of a picture saved here; show the counterparts of any other. @param {File | undefined} file */
 async function openPicture(file) {
   if (!file) return;
+  if (!file.type.startsWith("image/")) return notify("drop", `${file.name} is no picture. Choose a ${PICTURES}.`);
   const { View: view, Model: model, Digest: digest } = readTexts(await file.arrayBuffer());
   if (!view) return translate(file);
   const other = studio.cards.find(({ name }) => name === model);
   if (!other) return notify("drop", `${file.name} was made by the model ${model}, which is not served here.`);
   studio.card = other;
+  store.enter();
   store.set({ ...readState(view), digest: null, model: null }, true);
   await openModel();
   notify("drop", other.digest === digest
@@ -150,7 +173,14 @@ async function translate(file) {
   if (!studio.companions("encoder").length) {
     return notify("drop", `${file.name} was not saved here, and ${model} has no encoder, which would find its counterparts.`);
   }
-  const found = await api.json(api.url("translate", { model, format: "json" }), { body: file });
+  notify("drop");
+  let found;
+  try {
+    found = await api.json(api.url("translate", { model, format: "json" }), { body: file });
+  } catch (error) {
+    if (!REFUSED.includes(error.status)) throw error;
+    return notify("drop", `${file.name} was not read: ${error.message}. Choose a ${PICTURES}.`);
+  }
   if (studio.card.name === model) store.set({ pin: pointOf(found.latent) });
   const figures = domains.map((domain) => h("figure", {},
     size(h("img", { src: found.pairs[0].images[domain.name], alt: `${domain.name} of ${file.name}` }), domain, wholeScale(domain.width, 84)),
@@ -167,6 +197,7 @@ async function translate(file) {
 for (const part of [strip, steer, lens, walk, plane, take]) part.start(studio);
 picker.addEventListener("change", () => {
   studio.card = studio.cards.find(({ name }) => name === picker.value);
+  store.enter();
   store.set({ model: picker.value, digest: studio.digest, pin: null, keys: [], frame: 0, directions: {}, class: null, left: null, right: null }, true);
   openModel().catch(report);
 });
@@ -177,6 +208,15 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   openPicture(event.dataTransfer?.files[0]).catch(report);
 });
-own.addEventListener("change", () => openPicture(own.files[0]).catch(report));
+own.addEventListener("change", () => {
+  openPicture(own.files[0]).catch(report);
+  own.value = ""; // so that the same file can be chosen again
+});
+addEventListener("popstate", () => {
+  const { model } = store.state;
+  const next = readState(location.search);
+  store.set(next, next.model !== model);
+  if (next.model !== model) open();
+});
 addEventListener("resize", () => strip.columns.length && strip.redraw());
 open();

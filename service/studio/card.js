@@ -2,23 +2,26 @@
 
 import { h, listed } from "./dom.js";
 
+const VALUES = ["drawn", "generated", "value"]; // what the figure itself is called
+
 export class ModelCard extends HTMLElement {
   /** @param {import("./studio.js").Card} card */
   show(card) {
     /** @type {Map<string, Record<string, string>>} */
     const rows = new Map();
-    /** @type {string[]} */
-    const told = [];
-    for (const [name, part] of Object.entries(card.quality)) read(name.replaceAll("_", " "), "", part, rows, told);
-    const domains = card.domains.map(({ name }) => name).filter((name) => [...rows.values()].some((row) => name in row));
+    /** @type {Set<string>} */
+    const told = new Set();
+    const names = card.domains.map(({ name }) => name);
+    for (const [name, part] of Object.entries(card.quality)) read(words(name), part, names, rows, told);
+    const domains = names.filter((name) => [...rows.values()].some((row) => name in row));
     const facts = {
       draws: listed(card.domains.map((one) => `${one.name} (${one.width} × ${one.height}${one.channels === 3 ? ", colour" : ""})`)),
       latent: `${card.prior.latent_dim} values, ${card.prior.distribution}`,
-      licence: card.data_license, credit: card.credit, version: card.version, digest: card.digest, measured: told.join(", "),
+      licence: card.data_license, credit: card.credit, version: card.version, digest: card.digest, measured: [...told].join(", "),
     };
     const cells = (/** @type {"th" | "td"} */ tag, /** @type {string[]} */ texts) => texts.map((text) => h(tag, tag === "th" ? { scope: "col" } : {}, text));
     const body = [...rows].map(([what, row]) => h("tr", {}, h("th", { scope: "row" }, what), ...cells("td", domains.map((name) => row[name] ?? "–"))));
-    const caption = "Measured quality; in brackets the floor: what unrelated pictures reach, or for distances the best there is";
+    const caption = "Measured quality; in brackets what real pictures reach, or for pixels what unrelated ones do";
     this.replaceChildren(
       h("h2", {}, `The model ${card.name}`),
       h("dl", {}, ...Object.entries(facts).flatMap(([name, text]) => (text ? [h("dt", {}, name), h("dd", {}, text)] : []))),
@@ -29,27 +32,40 @@ export class ModelCard extends HTMLElement {
 customElements.define("model-card", ModelCard);
 
 /**
- * Collect the figures of a part of the measured quality by measure and domain, floors beside them in brackets.
- * @param {string} what @param {string} domain @param {any} part @param {Map<string, Record<string, string>>} rows @param {string[]} told
+ * Collect a part of the measured quality: figures by measure and domain, and what is said of all domains at once.
+ * @param {string} what @param {any} part @param {string[]} names of domains
+ * @param {Map<string, Record<string, string>>} rows @param {Set<string>} told
  */
-function read(what, domain, part, rows, told) {
-  if (part === null || typeof part !== "object") {
-    if (domain) rows.set(what, { ...rows.get(what), [domain]: short(part) });
-    else told.push(`${what} ${short(part)}`);
-    return;
+function read(what, part, names, rows, told) {
+  if (part === null || typeof part !== "object") return told.add(`${what} ${short(part)}`);
+  if (part.domains) return names.forEach((name) => Object.entries(part.domains[name] ?? {}).forEach(([measure, figures]) => add(words(measure), name, figures, rows)));
+  const known = names.filter((name) => name in part);
+  const texts = known.filter((name) => typeof part[name] === "string");
+  for (const name of texts) told.add(`${what}: ${part[name]}`);
+  for (const name of known) if (!texts.includes(name)) add(what, name, part[name], rows);
+  if (!known.length && Object.keys(part).length) told.add(`${what} ${Object.values(part).map((one) => words(short(one))).join(" ")}`);
+}
+
+/** Add the figures of a domain to their rows, floors beside them in brackets.
+ * @param {string} what @param {string} domain @param {any} figures @param {Map<string, Record<string, string>>} rows */
+function add(what, domain, figures, rows) {
+  const { floor = null, below, of, real = floor, true_distance: known = real, ...drawn } = typeof figures === "object" ? figures : { value: figures };
+  for (const [key, value] of Object.entries(drawn)) {
+    if (typeof value !== "number" || what === "images") continue;
+    const itself = VALUES.includes(key);
+    const beside = itself ? known : floor?.[key];
+    const name = itself ? what : `${what}, ${key === "true_floor" ? "unrelated pairs" : words(key)}`;
+    rows.set(name, { ...rows.get(name), [domain]: short(value) + (typeof beside === "number" ? ` (${short(beside)})` : "") });
   }
-  const { floor = null, of, ...rest } = part;
-  for (const [key, value] of Object.entries(rest)) {
-    if (!domain) read(what, key, value, rows, told);
-    else if (typeof value === "number") {
-      const beside = typeof floor === "number" ? floor : floor?.[key];
-      const name = ["drawn", "value"].includes(key) ? what : `${what}, ${key.replaceAll("_", " ")}`;
-      read(name, domain, `${short(value)}${beside === undefined ? "" : ` (${short(beside)})`}`, rows, told);
-    }
-  }
+}
+
+/** @param {string} name */
+function words(name) {
+  return name.replaceAll("_", " ");
 }
 
 /** @param {any} value */
 function short(value) {
-  return typeof value === "number" && !Number.isInteger(value) ? value.toFixed(value < 1 ? 3 : 2) : String(value);
+  const fraction = typeof value === "number" && !Number.isInteger(value);
+  return fraction ? value.toFixed(Math.abs(value) < 1 ? 3 : 2).replace("-0.000", "0.000") : String(value);
 }

@@ -25,7 +25,7 @@ export class PairLens extends Part {
     /** @type {Pair} */
     this.peeked = null;
     const pick = (/** @type {"left" | "right"} */ side) => {
-      const select = h("select", { "aria-label": `Domain ${side} of the border`, onchange: () => this.set({ [side]: select.value }) },
+      const select = h("select", { "aria-label": `Domain ${side} of the border`, onchange: () => this.pick(side, select.value) },
         ...domains.map((name) => h("option", { value: name }, name)));
       return select;
     };
@@ -47,6 +47,20 @@ export class PairLens extends Part {
         h("button", { className: "quiet", "aria-label": `Save ${name} as PNG`, onclick: () => this.save(name) }, "Save PNG"))))),
       h("div", { className: "bar" }, this.add));
     await this.fetch();
+  }
+
+  /** Return the domains to both sides of the border. */
+  get sides() {
+    const { left, right } = this.state;
+    const { domains } = this.studio;
+    return [left, right].map((name, i) => (domains.includes(name) ? name : domains[Math.min(i, domains.length - 1)]));
+  }
+
+  /** Lay a domain on one side; if the other has it, they change places. @param {"left" | "right"} side @param {string} name */
+  pick(side, name) {
+    const [left, right] = this.sides;
+    if ((side === "left" ? right : left) === name) this.set({ left: right, right: left });
+    else this.set({ [side]: name });
   }
 
   /** Fetch the kept pair as it is now. */
@@ -75,8 +89,8 @@ export class PairLens extends Part {
     if (!this.shown || this.model !== this.studio.card) return;
     const { domains } = this.studio;
     const { point, title, images } = this.shown;
-    const { left, right, wipe, keys } = this.state;
-    const sides = [left, right].map((name, i) => (domains.includes(name) ? name : domains[Math.min(i, domains.length - 1)]));
+    const { wipe, keys } = this.state;
+    const { sides } = this;
     this.heading.textContent = `${title[0].toUpperCase()}${title.slice(1)}, closely`;
     [this.left.value, this.right.value] = sides;
     [this.above.src, this.below.src] = sides.map((name) => images[name]);

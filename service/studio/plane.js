@@ -24,7 +24,7 @@ export class PairPlane extends Part {
     /** @type {HTMLInputElement[]} */
     this.corners = CORNERS.map((name, i) => h("input", {
       type: "number", min: "0", max: String(MAX_SEED), required: true, "aria-label": `Seed at the ${name}`,
-      onchange: () => this.corners[i].checkValidity() && this.set({ corners: this.state.corners.with(i, this.corners[i].value), view: [0, 0, 1] }),
+      onchange: () => this.type(i),
     }));
     this.side = Math.min(SIDE, Math.floor(Math.sqrt(this.studio.limit("/generate", "latents", 64))));
     const across = this.clientWidth / domains.length > 200 ? domains.length : 1;
@@ -45,6 +45,13 @@ export class PairPlane extends Part {
     await this.fetch();
   }
 
+  /** Take a corner's seed as typed; a wrong one is replaced by what it was. @param {number} i */
+  type(i) {
+    const { corners } = this.state;
+    if (this.corners[i].checkValidity()) this.set({ corners: corners.with(i, String(this.corners[i].valueAsNumber)), view: [0, 0, 1] });
+    this.corners[i].value = this.state.corners[i].split(".")[0];
+  }
+
   rows() {
     const numbers = Array.from({ length: this.side }, (_, i) => i);
     return numbers.map((y) => h("div", { role: "row" }, ...numbers.map((x) =>
@@ -59,6 +66,8 @@ export class PairPlane extends Part {
   async fetch() {
     const { corners, view: [x, y, side] } = this.state;
     this.corners.forEach((input, i) => (input.value = corners[i].split(".")[0]));
+    const left = side === 1 && [this.out, this.whole].some((button) => button === document.activeElement);
+    if (left) /** @type {HTMLElement} */ (this.querySelector(".cell[tabindex='0']")).focus(); // a disabled button loses it
     this.out.disabled = this.whole.disabled = side === 1;
     const steps = Array.from({ length: this.side }, (_, i) => i / (this.side - 1));
     this.places = steps.flatMap((v) => steps.map((u) => [x + u * side, y + v * side].map((one) => +one.toFixed(6))));

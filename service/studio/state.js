@@ -7,6 +7,9 @@ export const MAX_SEED = Number.MAX_SAFE_INTEGER;
 const SEED = String.raw`\d{1,16}(?:\.\d{1,10})?`;
 const LATENT = String.raw`l(?:[\w-]{16})*(?:[\w-]{6}|[\w-]{11}|[\w-]{16})`; // three float32 are 16 letters
 const POINT = new RegExp(`^(?:${SEED}|p${SEED}(?:,${SEED}){3}@[\\d.e-]+,[\\d.e-]+|${LATENT})$`);
+const MAX_INDEX = 2 ** 32 - 1;
+export const STEPS = [4, 8, 16, 32]; // frames between two key frames
+const KEEP_MS = 150; // browsers bound how often a URL may change
 
 /**
  * @typedef {object} State
@@ -37,16 +40,26 @@ const number = (low, high, whole) => (/** @type {string} */ text) => {
 };
 const word = (/** @type {string} */ text) => (/^[\w .:-]{1,80}$/.test(text) ? text : undefined);
 const truth = (/** @type {string} */ text) => ({ 1: true, 0: false })[text];
-const points = (/** @type {string} */ text) => text.split("~").filter((one) => POINT.test(one)).slice(0, 64);
+const points = (/** @type {string} */ text) => [...new Set(text.split("~").filter(isPoint))].slice(0, 64);
+const corners = (/** @type {string} */ text) => text.split("~").filter((one) => isPoint(one) && kindOf(one) === "seed");
+
+/** Return whether a text is a point: of seeds that there are, at a place on the plane. @param {string} text */
+function isPoint(text) {
+  if (!POINT.test(text)) return false;
+  if (kindOf(text) === "given") return true;
+  const [seeds, place = "0"] = text.replace("p", "").split("@");
+  const known = (/** @type {string} */ one) => Number(one.split(".")[0]) <= MAX_SEED && Number(one.split(".")[1] ?? 0) <= MAX_INDEX;
+  return seeds.split(",").every(known) && place.split(",").every((one) => Number(one) >= 0 && Number(one) <= 1);
+}
 
 /** The fields of an empty page, and how each is read from a URL: undefined if it is wrong. @type {Record<keyof State, [any, (text: string) => any]>} */
 const FIELDS = {
   model: [null, word], digest: [null, word], seed: [0, number(0, MAX_SEED, true)],
   truncation: [null, number(0.1, 100)], directions: [{}, readDirections],
   class: [null, word], confidence: [0, number(0, 1)], agree: [false, truth],
-  keys: [[], points], steps: [16, number(2, 64, true)], loop: [true, truth], frame: [0, number(0, 1e4, true)],
+  keys: [[], points], steps: [16, (text) => STEPS.find((one) => String(one) === text)], loop: [true, truth], frame: [0, number(0, 1e4, true)],
   pin: [null, (text) => points(text)[0]], left: [null, word], right: [null, word], wipe: [50, number(0, 100)],
-  corners: [["0", "1", "2", "3"], (text) => (points(text).length === 4 ? points(text) : undefined)],
+  corners: [["0", "1", "2", "3"], (text) => (corners(text).length === 4 ? corners(text) : undefined)],
   view: [[0, 0, 1], (text) => {
     const [x, y, side] = text.split(",").map(Number);
     return x >= 0 && y >= 0 && side > 0 && Math.max(x, y) + side < 1.00001 ? [x, y, side] : undefined;
@@ -107,7 +120,20 @@ export class Store extends EventTarget {
   constructor() {
     super();
     this.state = readState(location.search);
-    addEventListener("popstate", () => this.set(readState(location.search)));
+    addEventListener("pagehide", () => this.keep());
+  }
+
+  /** Write the state into the URL. */
+  keep() {
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    history.replaceState(null, "", `${location.pathname}?${writeState(this.state)}`);
+  }
+
+  /** Let the browser's Back return to what is shown now. */
+  enter() {
+    this.keep();
+    history.pushState(null, "", location.href);
   }
 
   /**
@@ -121,9 +147,7 @@ export class Store extends EventTarget {
     if (!changed.length) return;
     Object.assign(this.state, changes);
     if (!silent) this.dispatchEvent(new CustomEvent("change", { detail: changed }));
-    clearTimeout(this.#timer);
-    const keep = () => history.replaceState(null, "", `${location.pathname}?${writeState(this.state)}`);
-    this.#timer = window.setTimeout(keep, 150); // browsers bound how often a URL may change
+    this.#timer ||= window.setTimeout(() => this.keep(), KEEP_MS); // also while a walk is played
   }
 
   /** Call back when any of these fields changes. @param {(keyof State)[]} names @param {() => void} call */

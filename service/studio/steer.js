@@ -4,7 +4,11 @@ import { h } from "./dom.js";
 import { Part } from "./studio.js";
 
 const WIDEST = 3; // of a normal prior, from which on nothing is cut off
+export const MOST_SPREADS = 10; // that the service takes
 const SPREADS = 2; // to either side of a direction
+
+/** Return the bound on a latent's values from which on nothing is cut off. @param {boolean} normal */
+export const mostVaried = (normal) => (normal ? WIDEST : 1);
 
 export class PairSteer extends Part {
   /** @param {import("./studio.js").Studio} studio */
@@ -15,7 +19,7 @@ export class PairSteer extends Part {
 
   open() {
     const { card, normal } = this.studio;
-    const most = normal ? WIDEST : 1;
+    const most = mostVaried(normal);
     /** @type {(() => void)[]} */
     this.draws = [];
     const variety = this.slider("Variety", [normal ? 0.3 : 0.1, most, 0.1], () => this.state.truncation ?? most,

@@ -139,7 +139,7 @@ export class PairStrip extends Part {
   /** @param {number} at in each row, behind its name @param {Column} column */
   draw(at, column) {
     const cellOf = (/** @type {Element} */ row, /** @type {() => HTMLElement} */ make) => row.children[at] ?? row.appendChild(make());
-    cellOf(this.head, () => h("span", { role: "columnheader" })).textContent = String(column.seed);
+    cellOf(this.head, () => h("span", { role: "columnheader" })).textContent = this.pair(column).point;
     for (const row of this.rows) {
       const { domain } = row.dataset;
       const cell = cellOf(row, () => h("div", { role: "gridcell", className: "cell", tabIndex: -1 }, h("img", { alt: "", decoding: "sync" })));

@@ -203,6 +203,7 @@ export class Part extends HTMLElement {
 
   /** Fetch anew: at once if the part is on the screen, otherwise when nothing has changed for a moment. */
   refresh() {
+    if (!this.childElementCount) return; // it is not open yet
     clearTimeout(this.resting);
     const { top, bottom } = this.getBoundingClientRect();
     if (bottom > 0 && top < innerHeight) this.fetch();

@@ -1,7 +1,7 @@
 /** The walk: key frames in an order of one's own, and the path through them: scrubbed, played, saved. */
 
 import { h, size, wholeScale } from "./dom.js";
-import { kindOf } from "./state.js";
+import { kindOf, STEPS } from "./state.js";
 import { Part } from "./studio.js";
 
 const FRAME_MS = 100; // as saved animations have it
@@ -24,7 +24,7 @@ export class PairWalk extends Part {
     this.stage = card.domains.map((domain) => size(h("img", { alt: `${domain.name}, this frame of the walk` }), domain, wholeScale(domain.width, room, Math.floor)));
     this.scrub = h("input", { type: "range", min: "0", "aria-label": "Frame", oninput: () => (this.stop(), this.set({ frame: Number(this.scrub.value) })) });
     this.playing = h("button", { className: "main", onclick: () => (this.timer ? this.stop() : this.play()) }, "Play");
-    this.steps = h("select", { onchange: () => this.set({ steps: Number(this.steps.value), frame: 0 }) }, ...["4", "8", "16", "32"].map((n) => h("option", { value: n }, n)));
+    this.steps = h("select", { onchange: () => this.set({ steps: Number(this.steps.value), frame: 0 }) }, ...STEPS.map((n) => h("option", { value: String(n) }, String(n))));
     this.loop = h("input", { type: "checkbox", onchange: () => this.set({ loop: this.loop.checked, frame: 0 }) });
     this.hint = h("p", { className: "hint" }, "Click pictures above: each becomes a key frame, and the walk leads from one to the next.",
       h("button", { onclick: () => this.set({ keys: [0, 1, 2].map((i) => `${this.state.seed + i}`), frame: 0 }) }, "Walk through the first three"));
@@ -47,11 +47,11 @@ export class PairWalk extends Part {
     const between = several ? Math.min(steps, most) : 2;
     await this.latest.run(async (signal) => {
       const response = await this.studio.path(several ? keys : [keys[0], keys[0]], { steps: between, loop: several && loop, signal });
-      this.frames = (await response.json()).frames;
-      this.list.replaceChildren(...keys.map((point, i) => this.keyframe(point, this.frames[i * (between - 1)].images)));
+      const { frames } = await response.json();
+      if (this.state.keys !== keys) return; // others since, which a newer response shows
+      this.frames = frames;
+      this.arrange(keys.map((point, i) => this.keyframe(point, this.frames[i * (between - 1)].images)));
       this.scrub.max = String(this.frames.length - 1);
-      /** @type {HTMLElement} */ (this.list.children[this.focused])?.focus();
-      this.focused = undefined;
       this.draw();
     });
   }
@@ -68,9 +68,31 @@ export class PairWalk extends Part {
     return item;
   }
 
+  /**
+   * Show key frames, and keep the focus among them: on one of them, or at a place.
+   * @param {HTMLElement[]} items @param {number} [at]
+   */
+  arrange(items, at = this.placeOf(document.activeElement)) {
+    this.list.replaceChildren(...items);
+    if (at >= 0) (items[Math.min(at, items.length - 1)] ?? this.hint.querySelector("button")).focus();
+  }
+
+  /** Return the place of the key frame that an element is of; -1 if it is of none. @param {Element} element */
+  placeOf(element) {
+    return [...this.list.children].indexOf(element.closest(".keys li"));
+  }
+
+  /** Take these key frames at once; their images follow. @param {string[]} keys @param {number} at the place of the focus */
+  reorder(keys, at) {
+    const items = /** @type {HTMLElement[]} */ ([...this.list.children]);
+    this.set({ keys, frame: 0 });
+    this.arrange(keys.map((point) => items.find((one) => one.dataset.point === point)).filter(Boolean), at);
+  }
+
   /** @param {string} point */
   leaveOut(point) {
-    this.set({ keys: this.state.keys.filter((one) => one !== point), frame: 0 });
+    const { keys } = this.state;
+    this.reorder(keys.filter((one) => one !== point), keys.indexOf(point));
   }
 
   /** @param {KeyboardEvent} event */
@@ -81,12 +103,10 @@ export class PairWalk extends Part {
     const at = keys.indexOf(item.dataset.point);
     const to = at + ({ ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key] ?? 0);
     if (event.key === "Delete" || event.key === "Backspace") {
-      this.focused = Math.min(at, keys.length - 2);
       this.leaveOut(keys[at]);
     } else if (to !== at && keys[to] !== undefined) {
       event.preventDefault();
-      this.focused = to;
-      this.set({ keys: keys.toSpliced(at, 1).toSpliced(to, 0, keys[at]), frame: 0 });
+      this.reorder(keys.toSpliced(at, 1).toSpliced(to, 0, keys[at]), to);
     }
   }
 

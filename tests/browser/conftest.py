@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from base64 import b64decode
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 SWITCHES += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 PATIENCE_MS = 20_000  # beside other tests a page may take seconds
 MODEL = "digit_edge_negative"
+QUERY = f"?model={MODEL}"
 DOMAINS = ("digit", "edge", "negative")
 
 
@@ -102,6 +104,11 @@ def picture_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def cell(page: Page, domain: str, seed: int) -> Locator:
     """Return the cell of a domain and a seed of the strip."""
     return page.locator(f'[data-domain="{domain}"] .cell[aria-label^="{domain}, seed {seed}"]').first
+
+
+def expect_in_url(page: Page, name: str, pattern: str) -> None:
+    """Wait until the URL has a field of the state, whose value is of a pattern."""
+    expect(page).to_have_url(re.compile(rf"[?&]{name}={pattern}(&|$)"))
 
 
 def on_screen(locator: Locator) -> Pixels:

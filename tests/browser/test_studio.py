@@ -18,12 +18,24 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 from playwright.sync_api import Browser, Download, Page, Request, expect
 
-from tests.browser.conftest import DOMAINS, MODEL, Pixels, Visitor, cell, decode, inner, on_screen, picture
+from tests.browser.conftest import (
+    DOMAINS,
+    MODEL,
+    MODELS,
+    QUERY,
+    Pixels,
+    Visitor,
+    cell,
+    decode,
+    expect_in_url,
+    inner,
+    on_screen,
+    picture,
+)
 from tests.conftest import write_model
 from tests.running import Service, services
 
 Pairs = Callable[..., list[dict[str, Any]]]
-QUERY = f"?model={MODEL}"
 BEYOND_110 = r"[?&]seed=(11[1-9]|1[2-9]\d|[2-9]\d\d)(&|$)"  # in a URL
 
 
@@ -44,11 +56,6 @@ def texts_of(png: bytes) -> dict[str, str]:
     image = Image.open(io.BytesIO(png))
     assert isinstance(image, PngImageFile)
     return {name: str(text) for name, text in image.text.items()}
-
-
-def expect_in_url(page: Page, name: str, pattern: str) -> None:
-    """Wait until the URL has a field of the state, whose value is of a pattern."""
-    expect(page).to_have_url(re.compile(rf"[?&]{name}={pattern}(&|$)"))
 
 
 def test_seeds_are_columns_and_domains_are_rows(visit: Visitor, pairs: Pairs) -> None:
@@ -86,6 +93,22 @@ def test_a_model_is_picked_and_described(visit: Visitor, service: Service) -> No
     figures = card["quality"]["pixel_agreement"]["edge"]
     row = page.get_by_role("row").filter(has_text="pixel agreement, binarised")
     expect(row).to_contain_text(f"{figures['binarised']:.3f} ({figures['floor']['binarised']:.3f})")
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted(MODELS.iterdir()) if (path / "sheet.png").exists()])
+def test_every_models_card_can_be_read(visit: Visitor, service: Service, name: str) -> None:
+    """Facts are wide enough, no row is empty, and those measured without labels have their figures, too."""
+    page = visit.open(f"?model={name}")
+    facts = page.locator("model-card dd")
+    assert min(one.bounding_box()["width"] for one in facts.all()) > 200  # type: ignore[index]  # it is shown
+    rows = page.locator("model-card tbody tr")
+    assert all(any("0" <= one <= "9" for one in text.partition("\t")[2]) for text in rows.all_inner_texts())
+    quality = httpx.get(f"{service.url}/models/{name}", timeout=60).json()["quality"]
+    for domain in quality.get("without_labels", {"domains": {}})["domains"].values():
+        figures = domain["precision"]
+        expect(rows.filter(has_text="precision")).to_contain_text(
+            f"{figures['generated']:.3f} ({figures['floor']:.3f})" if figures["generated"] else "0 ("
+        )
 
 
 def test_counterparts_light_up(visit: Visitor) -> None:

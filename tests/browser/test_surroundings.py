@@ -16,11 +16,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import MODEL, MODELS, Visitor, cell, on_screen
+from tests.browser.conftest import MODELS, QUERY, Visitor, cell, on_screen
 from tests.running import Service, services
 
 KEY = "a-key-that-is-long-enough"
-QUERY = f"?model={MODEL}"
 
 
 @contextmanager
@@ -69,7 +68,7 @@ def test_a_service_that_leaves_is_told_and_found_again(browser: Browser) -> None
         service.process.wait()
         page.get_by_label("First seed").fill("50")
         page.get_by_label("First seed").press("Enter")
-        expect(page.locator("#notices")).to_contain_text("the service does not answer")
+        expect(page.locator("#notices")).to_contain_text("The service does not answer.")
         with services(MODELS) as start:
             start(port=service.port)
             expect(cell(page, "digit", 50)).to_be_visible(timeout=30_000)
@@ -77,11 +76,14 @@ def test_a_service_that_leaves_is_told_and_found_again(browser: Browser) -> None
 
 
 def test_an_error_is_shown_with_its_code(browser: Browser) -> None:
-    """What the service refuses is shown with its detail, code and request id."""
+    """What the service refuses is shown in its words; the details have code and request id."""
     with visiting(browser, max_frames=8) as (_, visitor):
         page = visitor.open(QUERY + "&keys=1~2~3&steps=8")
         page.evaluate("document.querySelector('pair-walk').save('gif')")
-        expect(page.locator("#notices")).to_contain_text("413 · too_large · request")
+        notices = page.locator("#notices")
+        notices.get_by_text("Details").click()
+        expect(notices).to_contain_text("413 · too_large · request")
+        expect(notices.get_by_role("button", name="Try again")).to_have_count(0)  # the same would be refused again
 
 
 def test_small_limits_are_kept_to(browser: Browser) -> None:
