@@ -16,6 +16,7 @@ import base64
 import functools
 import io
 import math
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -63,6 +64,7 @@ READ_S = 60.0  # longest wait for bytes, if no timeout is given
 GRACE_S = 5.0  # for the service's 504 to arrive, before the client stops waiting itself
 RETRIES, RETRY_S = 3, 0.1  # of connections that are cut or refused; the first wait, which doubles
 CUT = (httpx.NetworkError, httpx.RemoteProtocolError)
+KEY = re.compile(r"[!-+\--~]{16,256}")  # as the service has them
 LISTS = ("domains", "to")  # of names, of which one may be given by itself
 PNG_MODES = ("1", "L", "LA", "I;16", "I;16B", "P", "RGB", "RGBA")  # of PIL
 
@@ -150,6 +152,13 @@ class _Methods(Generic[Http]):
         timeout: float | None = None,  # seconds that the service may work on a request; otherwise its own limit applies
         max_wait: float = 60.0,  # seconds that a request may wait in all, if it is refused with Retry-After
     ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"url is {url!r}: allowed is an address such as {LOCAL}")
+        if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
+            raise ValueError(f"timeout is {timeout!r}: allowed are seconds, a number above 0")
+        key = key and key.strip()  # of a file, with the end of its line
+        if key is not None and not KEY.fullmatch(key):
+            raise ValueError(f"key has {len(key)} characters: allowed are 16 to 256 of visible ASCII without a comma")
         self._http: Http = self._open()
         self._url, self._max_wait = url.rstrip("/"), max_wait
         self._headers = {"User-Agent": f"cogan/{__version__}"}
@@ -204,7 +213,7 @@ class _Methods(Generic[Http]):
 
     @_Method
     def _shard(self, number: int | np.integer[Any], **options: Unpack[ShardOptions]) -> Call[Iterator[Pair]]:
-        if not isinstance(number, int | np.integer):
+        if not isinstance(number, int | np.integer) or number < 0:
             raise ValueError(f"number of a shard is {number!r}: allowed are whole numbers from 0")
         return Call(read_shard, f"shards/{int(number):06d}.tar", _fields(options))
 
@@ -270,6 +279,9 @@ class _Methods(Generic[Http]):
                 raise problem_error(response)
 
     def _request(self, call: Call[Any]) -> httpx.Request:
+        for name, value in call.fields.items():
+            if isinstance(value, list | tuple) and not value:  # which httpx would leave out of a query
+                raise ValueError(f"{name} is {value}: allowed is at least one; leave {name} out for the default")
         query, body = (_query(call.fields), None) if call.verb == "GET" else (None, call.fields)
         url, wait = f"{self._url}/{call.path.lstrip('/')}", {"timeout": self._timeout.as_dict()}
         address = httpx.URL(url).copy_merge_params(query) if query else url  # `fetch` takes a path that has a query
@@ -392,10 +404,7 @@ def _made_with(pairs: Sequence[Pair], fields: Fields) -> dict[str, Any]:
 
 
 def _query(fields: Fields) -> dict[str, Any]:
-    """Return fields as a query has them: directions are 1:2.0,thickness:-1.0. Raises ValueError for an empty list."""
-    for name, value in fields.items():
-        if isinstance(value, list | tuple) and not value:  # which httpx would leave out
-            raise ValueError(f"{name} is {value}: allowed is at least one; leave {name} out for the default")
+    """Return fields as a query has them: directions are 1:2.0,thickness:-1.0."""
     return {
         name: ",".join(f"{key}:{one}" for key, one in value.items()) if isinstance(value, Mapping) else value
         for name, value in fields.items()

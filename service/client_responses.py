@@ -25,6 +25,7 @@ from service.errors import FieldError, OtherError, RequestError
 
 MAX_DETAIL = 200  # characters of a response that is not the service's
 MADE_WITH = ("model", "truncation", "directions")  # what the images of a seed and an index depend on
+TAR_END = bytes(1024)  # without it, something between service and client has cut the tar
 FACTS = ("seed", "index", "t", "labels", "agree")
 
 Fields = Mapping[str, Any]
@@ -114,6 +115,8 @@ def read_shard(response: httpx.Response, fields: Fields) -> Iterator[Pair]:
     images, name = dict[str, Pixels](), response.headers.get("Content-Disposition", "")
     model = re.search(r'filename="(.+)-\d+\.tar"', name)
     with checked(response), tarfile.open(fileobj=io.BytesIO(response.content)) as archive:
+        if not response.content.endswith(TAR_END):
+            raise EOFError("the end of the tar is missing")
         for member in archive:
             content = cast("IO[bytes]", archive.extractfile(member)).read()
             domain, _, kind = member.name.partition(".")[2].rpartition(".")

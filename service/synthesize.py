@@ -19,15 +19,16 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict
 from pydantic_settings import PydanticBaseSettingsSource as Source
 from tqdm import tqdm
 
+from service.api.schemas import QuerySteps
 from service.engine.models import ModelRepository
 from service.engine.onnx_model import OnnxModel, require_provider
 from service.errors import RequestError, StartError
-from service.generation.generator import check_domains
+from service.generation.generator import check_directions, check_domains
 from service.generation.images import ENCODER_ID
 from service.generation.pairs import add_classifiers
 from service.generation.shards import FORMATS, ShardSpec
@@ -41,11 +42,32 @@ MANIFEST, CARD = "manifest.json", "README.md"
 Row = dict[str, Any]  # `number` of a shard to make; `name`, `digest` and `pairs` of one that is made
 PACKAGES = {"parquet": ("--format", "pyarrow.parquet", "datasets"), "ray": ("--engine", "ray.data", "ray")}
 LICENSE = re.compile(r"\bCC (BY(?:-[A-Z]{2})*) (\d\.\d)")
+STEPS = TypeAdapter[Any](QuerySteps)
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 
 
 class SynthesisError(StartError):
     """The data set cannot be made; the command exits with status 2."""
+
+
+def _check_place(to: str) -> str:
+    if not to.strip():
+        raise ValueError("allowed is a folder, or a URL such as s3://bucket/pairs")
+    return to
+
+
+def _check_steps(directions: str) -> str:
+    try:
+        STEPS.validate_python(directions)
+    except ValidationError as error:
+        raise ValueError(describe_errors(error)) from error
+    return directions
+
+
+def _check_part(shards: str) -> str:
+    if not re.fullmatch("[1-9][0-9]*/[1-9][0-9]*", shards):
+        raise ValueError("allowed is PART/PARTS, such as 3/10, from 1/10 to 10/10")
+    return shards
 
 
 class Synthesis(BaseSettings):
@@ -72,18 +94,20 @@ class Synthesis(BaseSettings):
     """Name of the generator."""
     pairs: int = Field(ge=1, le=MAX_SEED)
     """Pairs: of each seed from 0 on one. With filters, fewer if no candidate of a seed passes."""
-    to: str = Field(pattern=r"\S")
+    to: Annotated[str, AfterValidator(_check_place)]
     """Folder or URL (s3://, gs://, hf://) to write to."""
     format: Literal["webdataset", "imagefolder", "parquet"] = "webdataset"
     """Tars of images and JSON, folders of images and metadata.jsonl, or parquet tables."""
     size: int = Field(default=1000, ge=1, le=100_000)
     """Pairs of a shard."""
-    shards: Annotated[str, Field(pattern="^[1-9][0-9]*/[1-9][0-9]*$")] = "1/1"
+    shards: Annotated[str, AfterValidator(_check_part)] = "1/1"
     """Part of the shards to make here: 3/10 is the third of ten."""
     domains: Annotated[list[str], Field(min_length=1)] | None = None
     """Domains, in this order; otherwise all."""
     truncation: float | None = Field(default=None, ge=MIN_TRUNCATION, allow_inf_nan=False)
     """Bound on every value of a latent."""
+    directions: Annotated[str, AfterValidator(_check_steps)] | None = None
+    """Spreads to move along directions of the model, by number or name: 1:2,thickness:-1."""
     labels: bool = False
     """Label the images: class, confidence, agreement."""
     class_name: str | None = Field(default=None, alias="class")
@@ -138,7 +162,10 @@ class ShardWriter:
         model = models[wanted.model]
         filters = Filters(wanted.class_name, wanted.min_confidence, wanted.agree) or None
         domains = check_domains(model, wanted.domains, place)
-        spec = GenerationSpec(model, domains, (), wanted.truncation, labels=wanted.labels, filters=filters)
+        steps = check_directions(model, STEPS.validate_python(wanted.directions), place)
+        spec = GenerationSpec(
+            model, domains, (), wanted.truncation, directions=steps, labels=wanted.labels, filters=filters
+        )
         return add_classifiers(spec, list(models.values()), place) if wanted.labels or filters else spec
 
     @cached_property
@@ -241,6 +268,7 @@ def _plan(writer: ShardWriter) -> dict[str, Any]:
         "filters": {"class": filters.class_name, "min_confidence": filters.min_confidence, "agree": filters.agree},
         "quality": spec.model.metadata.quality,
         "data_license": spec.model.metadata.data_license,
+        **({"directions": {str(i + 1): value for i, value in spec.directions}} if spec.directions else {}),
     }
 
 
@@ -267,7 +295,8 @@ def _check_plan(storage: Storage, plan: dict[str, Any], synthesis: Synthesis) ->
     except (ValueError, TypeError, KeyError, IsADirectoryError) as error:
         remedy = "choose another place, or remove it with its shards"
         raise SynthesisError(f"{storage.path}/{MANIFEST} is no manifest of shards ({error}); {remedy}") from error
-    if other := [f"{name} {found[name]!r:.80}" for name in plan if found[name] != plan[name]]:
+    known = {"directions": None} | plan  # which only shards with some record
+    if other := [f"{name} {found.get(name)!r:.80}" for name in known if found.get(name) != known[name]]:
         remedy = "choose another place, or remove it with its shards, if there are any"
         raise SynthesisError(f"{storage.path}/{MANIFEST} is of other pairs: {', '.join(other)}; {remedy}")
     return recorded
@@ -367,12 +396,22 @@ def _write_card(plan: dict[str, Any], data_files: str) -> str:
     return "---\n" + "\n".join(front) + "\n---\n\n" + "\n\n".join(text) + "\n"
 
 
+def _describe_options(error: ValidationError) -> str:
+    """Return what is wrong with options, each by its name on the command line."""
+    lines = list[str]()
+    for one in error.errors():
+        value = "" if one["type"] == "missing" else f" {one['input']!r:.80}"
+        option = str(one["loc"][0]).replace("_", "-")
+        lines.append(f"--{option}{value}: {one['msg'].removeprefix('Value error, ')}")
+    return "; ".join(lines)
+
+
 def main() -> None:
     """Run the command line; exit with status 2 and one line for what is wrong."""
     try:
         synthesize(CliApp.run(Synthesis, sys.argv[1:]))
     except (StartError, RequestError, ValidationError) as error:
-        reason = describe_errors(error) if isinstance(error, ValidationError) else str(error)
+        reason = _describe_options(error) if isinstance(error, ValidationError) else str(error)
         for wrong in error.errors[:1] if isinstance(error, RequestError) else ():  # fields of a request are options
             option = wrong.pointer[1:].partition("/")[0].replace("_", "-")
             if option not in ("", "model"):  # which is none, and in the message

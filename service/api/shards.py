@@ -103,17 +103,20 @@ class ShardRoutes:
         return ShardSpec(pairs, range(start, start + query.size), query.format)
 
     async def _slices(self, parts: Iterator[bytes], until: Callable[[], float]) -> AsyncIterator[bytes]:
-        """Yield what slices of work make, each after the one before is sent. Raises DeadlineExceeded for a late one."""
+        """Yield what slices of work make, each after the one before is sent. Raises DeadlineExceeded for a late one.
+
+        Each slice has a deadline of its own: filters may pass over thousands of candidates before there is a pair.
+        """
         loop, done = asyncio.get_running_loop(), False
         while not done:
-            sent = b""
             try:
                 async with asyncio.timeout_at(until()):
-                    while not sent and not done:
-                        sent, done = await loop.run_in_executor(self._bulk, self._work, parts)
+                    made, done = await loop.run_in_executor(self._bulk, self._work, parts)
             except TimeoutError as error:
-                raise DeadlineExceeded("the next pairs of the shard were not computed before the deadline") from error
-            yield sent
+                late = "a run of the shard's model was not computed before the deadline: request it later"
+                raise DeadlineExceeded(late) from error
+            if made:
+                yield made
 
     def _work(self, parts: Iterator[bytes]) -> tuple[bytes, bool]:
         """Work for a slice, after a while of waiting for others; return what it made, and whether it is the last."""

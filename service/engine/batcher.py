@@ -294,7 +294,7 @@ class Batcher:
     def _expire(self, entry: Entry[Any]) -> None:
         if not entry.done.done():
             waited = time.perf_counter() - entry.queued_at
-            late = f"{entry.job.size} images were not computed within {waited:.1f} s: request fewer, or later"
+            late = f"{entry.job.size} images were not computed within {waited:.2g} s: request fewer, or later"
             entry.done.set_exception(DeadlineExceeded(late))
             self._metrics.rejected.labels("deadline").inc()
 

@@ -52,7 +52,7 @@ class Generator:
         too many pixels.
         """
         _check_latents(model, latents, "/latents/{}" if path is None else "/keyframes/{}/latent")
-        chosen, steps = check_domains(model, domains, place), _check_directions(model, directions, place)
+        chosen, steps = check_domains(model, domains, place), check_directions(model, directions, place)
         options = (steps, count, labels, filters)
         spec = GenerationSpec(model, chosen, tuple(latents), truncation, path, format_, *options)
         if labels or filters:
@@ -138,7 +138,7 @@ def check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) -
     return requested
 
 
-def _check_directions(model: OnnxModel, given: Mapping[str, float] | None, place: str) -> tuple[tuple[int, float], ...]:
+def check_directions(model: OnnxModel, given: Mapping[str, float] | None, place: str) -> tuple[tuple[int, float], ...]:
     """Return steps along directions by number, from 0; those of 0 spreads are left out, as they change nothing."""
     if not given:
         return ()

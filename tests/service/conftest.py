@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -18,10 +19,17 @@ from onnx import helper
 from service.app import create_app
 from service.client import AsyncClient, Client
 from service.engine.onnx_model import Arrays, OnnxModel
-from service.metadata import METADATA_KEY
+from service.metadata import METADATA_KEY, Direction
 from service.settings import Settings
-from tests.conftest import Shape, build_graph, describe_model, write_model
+from tests.conftest import LATENT_DIM, Shape, build_graph, describe_model, write_model
 from tests.running import START, Service, services
+
+SPREAD = 0.5
+VECTORS = [[float(z == 0) for z in range(LATENT_DIM)], [1 / math.sqrt(LATENT_DIM)] * LATENT_DIM]
+DIRECTIONS = [
+    Direction(vector=tuple(VECTORS[0]), spread=SPREAD),
+    Direction(name="thickness", vector=tuple(VECTORS[1]), spread=SPREAD),
+]
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ from tests.service.conftest import statuses
 Start = Callable[..., Service]
 Open = Callable[..., Client]
 KEY = "secret-secret-secret"
+PIXELS = np.zeros((28, 28), np.uint8)
 
 
 @pytest.fixture
@@ -171,6 +172,9 @@ def test_what_is_not_of_the_service_is_an_error(
         (lambda client: client.interpolate([1, 2], domains=[]), "domains"),
         (lambda client: list(client.shards(0, domains=[])), "domains"),
         (lambda client: client.fetch("generate", {"seeds": []}), "seeds"),
+        (lambda client: client.generate(latents=[]), "latents"),
+        (lambda client: client.interpolate([]), "keyframes"),
+        (lambda client: client.translate(PIXELS, to=[]), "to"),
         (lambda client: client.generate(seed=1, format="png"), "format is 'png': allowed is 'json'"),
         (lambda client: client.generate(latents=[[0.0]], format="npz"), "format"),
         (lambda client: client.interpolate([1, 2], format="gif"), "format"),
@@ -179,6 +183,7 @@ def test_what_is_not_of_the_service_is_an_error(
         (lambda client: client.translate("digit.png"), "image is 'digit.png': allowed are the bytes"),
         (lambda client: client.translate(io.BytesIO(b"")), "image is <_io.BytesIO"),
         (lambda client: list(client.shards([1.5])), "number of a shard is 1.5: allowed are whole numbers"),
+        (lambda client: list(client.shards(-1)), "number of a shard is -1: allowed are whole numbers"),
     ],
 )
 def test_requests_that_would_mean_something_else_are_not_sent(
@@ -191,11 +196,30 @@ def test_requests_that_would_mean_something_else_are_not_sent(
     assert not requests
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"url": "localhost:8000"}, "url is 'localhost:8000': allowed is an address such as http://localhost:8000"),
+        ({"key": "é" * 20}, "^key has 20 characters: allowed are 16 to 256 of visible ASCII without a comma$"),
+        ({"key": ""}, "key has 0 characters"),
+        ({"timeout": "5"}, "timeout is '5': allowed are seconds"),
+        ({"timeout": np.nan}, "timeout is nan"),
+        ({"timeout": 0}, "timeout is 0"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_client_of_wrong_options_is_not_made(kind: type[Client], options: dict[str, Any], error: str) -> None:
+    """What is allowed is said, and no key."""
+    with pytest.raises(ValueError, match=error):
+        kind(**options)
+
+
 def test_a_key_is_sent(start: Start, tiny_model: Callable[..., Path], connect_to: Open) -> None:
     """Without one, or with a wrong one, the service refuses."""
     tiny_model()
     service = start(api_keys=KEY)
-    assert connect_to(service.url, key=KEY).generate(seed=7).model == "tiny"
+    for key in (KEY, f"{KEY}\n"):  # as a file has it
+        assert connect_to(service.url, key=key).generate(seed=7).model == "tiny"
     for key, detail in ((None, "an API key is required"), ("wrong" * 4, "the API key is wrong")):
         with pytest.raises(Unauthorized, match=detail):
             connect_to(service.url, key=key).generate(seed=7)
@@ -357,3 +381,13 @@ def test_a_shard_that_is_cut_is_downloaded_again(served: Service, connect_to: Op
     with cutting(served.port, times=1, after=5000) as (url, cut):
         assert [pair.seed for pair in connect_to(url).shards(1, size=10)] == list(range(10, 20))
         assert cut == [True, False]
+
+
+def test_a_shard_without_its_end_is_an_error(
+    served: Service, answering: Callable[..., list[httpx.Request]], connect_to: Open
+) -> None:
+    """As of a proxy that hides where it was cut, between two files: no part is taken for all of it."""
+    whole = httpx.get(f"{served.url}/shards/0.tar?size=10").content
+    answering(httpx.Response(200, content=whole[: whole.index(b"4.digit.png")]))
+    with pytest.raises(OtherError, match="which the client cannot read; check the address and proxies"):
+        list(connect_to("http://service").shards(0, size=10))

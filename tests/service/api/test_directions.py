@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,10 @@ import httpx
 import numpy as np
 import pytest
 
-from service.metadata import Direction
-from tests.conftest import LATENT_DIM
+from tests.service.conftest import DIRECTIONS, SPREAD, VECTORS
 
 pytestmark = pytest.mark.anyio
 Connect = Callable[..., httpx.AsyncClient]
-SPREAD = 0.5
-VECTORS = [[float(z == 0) for z in range(LATENT_DIM)], [1 / math.sqrt(LATENT_DIM)] * LATENT_DIM]
-DIRECTIONS = [
-    Direction(vector=tuple(VECTORS[0]), spread=SPREAD),
-    Direction(name="thickness", vector=tuple(VECTORS[1]), spread=SPREAD),
-]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import socket
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.api.shards import ShardRoutes
 from service.engine.onnx_model import Arrays, OnnxModel
 from service.latents import MAX_SEED
 from tests.running import Service, listening
@@ -188,6 +189,24 @@ async def test_a_shard_too_slow_for_its_deadline_is_504(tiny_model: Callable[...
     tiny_model(turns=400_000)
     refused = await connect(deadline_s=0.05).get("/shards/0.tar")
     assert (refused.status_code, refused.json()["code"]) == (504, "deadline_exceeded")
+
+
+async def test_a_filter_may_take_longer_than_the_deadline(
+    labelled: httpx.AsyncClient, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run of the model has a deadline of its own, however many candidates are passed over before a pair."""
+    url, work = "/shards/2.tar?size=30&class=two", ShardRoutes._work
+    whole, slices = (await labelled.get(url)).content, list[float]()
+
+    def slowly(self: ShardRoutes, parts: Iterator[bytes]) -> tuple[bytes, bool]:
+        slices.append(time.perf_counter())
+        time.sleep(0.3)
+        return work(self, parts)
+
+    monkeypatch.setattr("service.api.shards.SLICE_S", 0.0)
+    monkeypatch.setattr(ShardRoutes, "_work", slowly)
+    assert (await connect(deadline_s=2.0).get(url)).content == whole
+    assert slices[-1] - slices[0] > 2.0
 
 
 def request(port: int, path: str, *headers: str) -> socket.socket:
