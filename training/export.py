@@ -51,7 +51,7 @@ from training.onnx_export import (
 from training.pretrained.classifier import load_recorded
 from training.pretrained.exported import model_file, read_metadata
 from training.runs.figures import save_sheet
-from training.runs.folder import RunFolder, Snapshot, load_adapted, load_average, snapshot_step
+from training.runs.folder import RunFolder, Snapshot, load_adapted, load_average
 from training.train_encoder import load_encoder
 
 MAX_BATCH = 64
@@ -131,7 +131,7 @@ def export_encoder(run: RunFolder, domain: str, options: ExportOptions) -> tuple
         **name_and_version(options, f"{experiment.name}_{domain}_encoder"),
         prior=experiment.latent_prior,
         domains=domains_of(experiment, domain),
-        goes_with=(exported_generator(run, options.models),),
+        goes_with=(exported_generator(run, options.models, quality["generator_steps"]),),
         provenance=Provenance(
             experiment={"verb": "train_encoder", "recipe": recipe, "run": run.description()["experiment"]},
             seed=recipe["seed"],
@@ -146,12 +146,12 @@ def export_encoder(run: RunFolder, domain: str, options: ExportOptions) -> tuple
     return write(encoder, metadata, options)
 
 
-def exported_generator(run: RunFolder, models: Path) -> str:
+def exported_generator(run: RunFolder, models: Path, steps: int) -> str:
     """Return the graph digest of the newest version of a run's exported generator.
 
-    Raises RunError unless that version came from the run's best snapshot, as the encoder did.
+    Raises RunError unless that version came from the snapshot after so many steps, as the encoder did.
     """
-    experiment, steps = run.description()["experiment"], snapshot_step(run)
+    experiment = run.description()["experiment"]
     file = newest_file(models / experiment["name"])
     made = read_metadata(file).provenance if file.is_file() else None
     if made is None or (made.experiment, made.steps) != (experiment, steps):

@@ -38,12 +38,14 @@ from training.runs.folder import (
     RESTORED_FROM,
     MetricsLog,
     RunFolder,
+    Snapshot,
     list_checkpoints,
     load_average,
     load_checkpoint,
     load_discriminator,
     provenance,
     save_checkpoint,
+    snapshot_after,
 )
 from training.runs.recorder import stop_requested
 
@@ -58,6 +60,8 @@ class EncoderOptions:
     recipe: EncoderRecipe = field(default_factory=EncoderRecipe)
     classifiers: Path = Path("classifiers")
     """Folder of the evaluation classifiers that `training.train_classifier` made."""
+    snapshot: Snapshot = "best"
+    """Whose generator: that of the least distance while the run went on, or of the last checkpoint."""
     descent_images: Positive = 500
     """Test images of each domain whose latents are found by descent too, as the ceiling of what is measured."""
     log_every: Positive = 100
@@ -74,7 +78,7 @@ def main(target: Path, arguments: list[str]) -> None:
     """Train the encoder of a run to its last step, and measure it on the whole test sets."""
     options = parse(EncoderOptions(), arguments)
     run = RunFolder.open(target)
-    trainer = EncoderTrainer(run, options.recipe, options.machine.fabric())  # checks the recipe before it is kept
+    trainer = EncoderTrainer(run, options.recipe, options.machine.fabric(), options.snapshot)  # checks the recipe
     tests = RealTests(run.experiment(), options.classifiers)  # what is missing at the end is an error at the start
     folder = EncoderFolder.open_or_create(run, options.recipe)
     parameters = count_weights(trainer.encoder.encoder)
@@ -94,11 +98,11 @@ def main(target: Path, arguments: list[str]) -> None:
 class EncoderTrainer:
     """The encoder of a run, its optimiser and its batches; `step` is the whole algorithm."""
 
-    def __init__(self, run: RunFolder, recipe: EncoderRecipe, fabric: Fabric) -> None:
+    def __init__(self, run: RunFolder, recipe: EncoderRecipe, fabric: Fabric, snapshot: Snapshot = "best") -> None:
         """Initialise the encoder. Raises RunError without a checkpoint, DataError if the images cannot be read."""
         experiment = replace(run.experiment(), batch_size=recipe.batch_size, seed=recipe.seed)
         fabric.seed_everything(recipe.seed, verbose=False)
-        generator, self.generator_steps = load_average(run)
+        generator, self.generator_steps = load_average(run, snapshot)
         self.encoder = LatentEncoder(generator, experiment, recipe).to(fabric.device)
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
         if recipe.feature_weight and RESTORED_FROM in run.description():
@@ -232,7 +236,8 @@ def load_encoder(run: RunFolder) -> tuple[LatentEncoder, dict[str, Any], dict[st
     if not folder.quality_file.is_file():
         raise RunError(f"{run.path} has no measured encoder: python -m training.train_encoder {run.path}")
     description, quality = read_json(folder.recipe_file, dict), read_json(folder.quality_file, dict)
-    encoder = LatentEncoder(load_average(run)[0], run.experiment(), RECIPE.validate_python(description["recipe"]))
+    generator, _ = load_average(run, snapshot_after(run, quality["generator_steps"]))
+    encoder = LatentEncoder(generator, run.experiment(), RECIPE.validate_python(description["recipe"]))
     encoder.encoder.load_state_dict(load_checkpoint(folder.checkpoints)["encoder"])
     encoder.passes = quality["passes"]
     return encoder.eval(), description, quality

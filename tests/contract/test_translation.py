@@ -135,7 +135,7 @@ def make_models(monkeypatch: pytest.MonkeyPatch, folder: Path) -> tuple[RunFolde
         errors = trainer.encoder.encode(name, images.images)[1][:, -1]
         shares = {str(share): float(errors.quantile(share)) for share in QUANTILES}
         domains[name] = {"error": {"mean": float(errors.mean()), "quantiles": shares}}
-    quality = {"steps": 4, "passes": 2, "error_by_passes": [], "domains": domains}
+    quality = {"steps": 4, "generator_steps": 6, "passes": 2, "error_by_passes": [], "domains": domains}
     write_json(encoders.quality_file, quality)
     write_json(run.quality_file, {"steps": 6})
     models = folder / "models"

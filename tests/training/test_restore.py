@@ -86,7 +86,8 @@ def test_an_encoder_of_a_restored_run_is_exported(make_experiment: MakeExperimen
     trainer.step()
     save_checkpoint(folder.checkpoints, 1, trainer.state_dict())
     parts = {"edge": {"images": 1, "error": {"mean": 1.0, "quantiles": {"0.5": 1.0}}}}
-    write_json(folder.quality_file, {"steps": 1, "passes": 1, "error_by_passes": [1.0], "domains": parts})
+    steps = {"steps": 1, "generator_steps": trainer.generator_steps}
+    write_json(folder.quality_file, steps | {"passes": 1, "error_by_passes": [1.0], "domains": parts})
     encoder, _ = export(run, ExportOptions(models=tmp_path / "models", encoder_of="edge"))
     assert read_metadata(encoder).kind == "encoder"
     models = ExportOptions(models=tmp_path / "models")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,15 @@ from training.files import write_json
 from training.networks.coupled import generate, latents_of_seeds
 from training.pretrained.encoder import EncoderRecipe, LatentEncoder, descend, encoder_architecture
 from training.pretrained.exported import read_metadata
-from training.runs.folder import RunFolder, load_average, load_checkpoint, save_checkpoint
+from training.runs.folder import (
+    RunFolder,
+    Snapshot,
+    load_average,
+    load_checkpoint,
+    save_best,
+    save_checkpoint,
+    snapshot_after,
+)
 from training.train_encoder import EncoderFolder, EncoderTrainer, load_encoder
 
 from .conftest import CPU
@@ -192,6 +201,19 @@ def test_an_encoder_belongs_to_the_generator_it_began_with(run: RunFolder) -> No
         trainer.load_state_dict(state)
 
 
+def test_an_encoder_is_of_the_snapshot_that_is_named(run: RunFolder) -> None:
+    """That of the least distance, or the last; it belongs to that one from then on."""
+    save_best(run, 5, load_checkpoint(run.checkpoints)["average"], "frechet_distance", 1.0)
+    try:
+        names: tuple[Snapshot, ...] = ("best", "last")
+        assert [EncoderTrainer(run, RECIPE, CPU.fabric(), name).generator_steps for name in names] == [5, 1]
+        assert [snapshot_after(run, steps) for steps in (5, 1)] == ["best", "last"]
+        with pytest.raises(RunError, match="no longer holds its generator after 3 steps"):
+            snapshot_after(run, 3)
+    finally:
+        shutil.rmtree(run.best)
+
+
 @pytest.mark.parametrize("choices", [0, 5])
 def test_an_exported_encoder_is_one_pass(make_run: Callable[..., RunFolder], tmp_path: Path, choices: int) -> None:
     """In onnxruntime each pass refines the latents as PyTorch does, and the file names its generator."""
@@ -200,7 +222,13 @@ def test_an_exported_encoder_is_one_pass(make_run: Callable[..., RunFolder], tmp
     trainer.step()
     save_checkpoint(folder.checkpoints, 1, trainer.state_dict())
     parts = {"images": 1, "error": {"mean": 1.0, "quantiles": {"0.5": 1.0}}}
-    measured = {"steps": 1, "passes": 2, "error_by_passes": [2.0, 1.0], "domains": {"edge": parts}}
+    measured = {
+        "steps": 1,
+        "generator_steps": 1,
+        "passes": 2,
+        "error_by_passes": [2.0, 1.0],
+        "domains": {"edge": parts},
+    }
     write_json(folder.quality_file, measured)
     options = ExportOptions(models=tmp_path, encoder_of="edge")
     with pytest.raises(RunError, match="does not hold the generator that the encoder belongs to"):
@@ -210,7 +238,7 @@ def test_an_exported_encoder_is_one_pass(make_run: Callable[..., RunFolder], tmp
     file, _ = export(run, options)
     metadata = read_metadata(file)
     assert (metadata.kind, metadata.name, metadata.quality["passes"]) == ("encoder", "tiny_edge_encoder", 2)
-    assert metadata.goes_with == (graph_digest(generator.read_bytes()),) == (exported_generator(run, tmp_path),)
+    assert metadata.goes_with == (graph_digest(generator.read_bytes()),) == (exported_generator(run, tmp_path, 1),)
     encoder, *_ = load_encoder(run)
     images = generate(encoder.generator, latents_of_seeds(encoder.prior, range(3)))["edge"]
     expected, _ = encoder.encode("edge", images)
@@ -232,6 +260,6 @@ def test_a_run_that_learned_on_is_exported_anew(run: RunFolder, tmp_path: Path) 
     later = save_checkpoint(run.checkpoints, 2, state | {"steps_done": 2})
     try:
         with pytest.raises(RunError, match="does not hold the generator"):
-            exported_generator(run, tmp_path)
+            exported_generator(run, tmp_path, 2)
     finally:
         later.unlink()

@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -243,6 +243,15 @@ def load_discriminator(run: RunFolder) -> CoupledDiscriminator:
 def snapshot_step(run: RunFolder, snapshot: Snapshot = "best") -> int:
     """Return the step of the snapshot that `load_average` loads; 0 if there is none."""
     return last_step(_snapshots(run, snapshot))
+
+
+def snapshot_after(run: RunFolder, steps: int) -> Snapshot:
+    """Return which snapshot of a run is that after so many steps. Raises RunError if neither is."""
+    for name in get_args(Snapshot):
+        if snapshot_step(run, name) == steps:
+            found: Snapshot = name
+            return found
+    raise RunError(f"{run.path} no longer holds its generator after {steps} steps: train what belongs to it anew")
 
 
 def _snapshots(run: RunFolder, snapshot: Snapshot) -> Path:
