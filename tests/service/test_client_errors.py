@@ -218,8 +218,8 @@ def test_a_key_is_sent(start: Start, tiny_model: Callable[..., Path], connect_to
     """Without one, or with a wrong one, the service refuses."""
     tiny_model()
     service = start(api_keys=KEY)
-    for key in (KEY, f"{KEY}\n"):  # as a file has it
-        assert connect_to(service.url, key=key).generate(seed=7).model == "tiny"
+    for right in (KEY, f"{KEY}\n"):  # as a file has it
+        assert connect_to(service.url, key=right).generate(seed=7).model == "tiny"
     for key, detail in ((None, "an API key is required"), ("wrong" * 4, "the API key is wrong")):
         with pytest.raises(Unauthorized, match=detail):
             connect_to(service.url, key=key).generate(seed=7)

@@ -62,7 +62,7 @@ def test_a_damaged_file_of_json_is_named(tmp_path: Path) -> None:
     """A file that a user or a full disk cut short is no traceback."""
     (tmp_path / "quality.json").write_text('{"steps": ')
     with pytest.raises(RunError, match=r"quality\.json does not hold JSON: Expecting value: line 1"):
-        read_json(tmp_path / "quality.json")
+        read_json(tmp_path / "quality.json", dict)
 
 
 @pytest.mark.parametrize(
