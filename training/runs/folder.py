@@ -209,7 +209,7 @@ def locked(run: RunFolder, processes: Processes) -> Iterator[None]:
     """
     lock = FileLock(run.lock_file)
     if processes.leads:
-        with suppress(Timeout), writing(run.lock_file):
+        with writing(run.lock_file), suppress(Timeout):  # which is an OSError
             lock.acquire(blocking=False)
     if not processes.broadcast(lock.is_locked):
         raise RunError(f"{run.path} is being trained by another process: wait for its end, or stop it first")
