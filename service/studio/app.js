@@ -159,8 +159,7 @@ async function openPicture(file) {
   const other = studio.cards.find(({ name }) => name === model);
   if (!other) return notify("drop", `${file.name} was made by the model ${model}, which is not served here.`);
   studio.card = other;
-  store.enter();
-  store.set({ ...readState(view), digest: null, model: null }, true);
+  store.enter({ ...readState(view), digest: null, model: null });
   await openModel();
   notify("drop", other.digest === digest
     ? `${file.name} is ${studio.title(store.state.pin ?? "")} of ${model}, and this is its view.`
@@ -197,8 +196,7 @@ async function translate(file) {
 for (const part of [strip, steer, lens, walk, plane, take]) part.start(studio);
 picker.addEventListener("change", () => {
   studio.card = studio.cards.find(({ name }) => name === picker.value);
-  store.enter();
-  store.set({ model: picker.value, digest: studio.digest, pin: null, keys: [], frame: 0, directions: {}, class: null, left: null, right: null }, true);
+  store.enter({ model: picker.value, digest: studio.digest, pin: null, keys: [], frame: 0, directions: {}, class: null, left: null, right: null });
   openModel().catch(report);
 });
 document.addEventListener("peek", (event) => lens.peek(/** @type {CustomEvent} */ (event).detail));

@@ -127,13 +127,18 @@ export class Store extends EventTarget {
   keep() {
     clearTimeout(this.#timer);
     this.#timer = 0;
-    history.replaceState(null, "", `${location.pathname}?${writeState(this.state)}`);
+    history.replaceState(null, "", this.#address);
   }
 
-  /** Let the browser's Back return to what is shown now. */
-  enter() {
+  get #address() {
+    return `${location.pathname}?${writeState(this.state)}`;
+  }
+
+  /** Change fields for a model that is about to open; the browser's Back returns to what is shown now. @param {Partial<State>} changes */
+  enter(changes) {
     this.keep();
-    history.pushState(null, "", location.href);
+    Object.assign(this.state, changes);
+    history.pushState(null, "", this.#address);
   }
 
   /**
