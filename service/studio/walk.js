@@ -1,7 +1,7 @@
 /** The walk: key frames in an order of one's own, and the path through them: scrubbed, played, saved. */
 
 import { h, size, wholeScale } from "./dom.js";
-import { kindOf, STEPS } from "./state.js";
+import { kindOf, STEPS, write } from "./state.js";
 import { Part } from "./studio.js";
 
 const FRAME_MS = 100; // as saved animations have it
@@ -48,7 +48,7 @@ export class PairWalk extends Part {
     await this.latest.run(async (signal) => {
       const response = await this.studio.path(several ? keys : [keys[0], keys[0]], { steps: between, loop: several && loop, signal });
       const { frames } = await response.json();
-      if (this.state.keys !== keys) return; // others since, which a newer response shows
+      if (write(this.state.keys) !== write(keys)) return; // others since, which a newer response shows
       this.frames = frames;
       this.arrange(keys.map((point, i) => this.keyframe(point, this.frames[i * (between - 1)].images)));
       this.scrub.max = String(this.frames.length - 1);
