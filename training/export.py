@@ -96,7 +96,7 @@ def main(target: Path, arguments: list[str]) -> None:
     options = parse(ExportOptions(), arguments)
     if target.suffix == ".pt":
         file, report = export_classifier(target, options)
-    elif target.suffix == ".onnx" or not (target / "experiment.json").is_file():
+    elif target.suffix == ".onnx" or not RunFolder.is_at(target):
         file, report = export_again(model_file(target), options)
     else:
         file, report = export(RunFolder.open(target), options)

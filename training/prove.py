@@ -45,7 +45,7 @@ from training.metrics.quality import (
 from training.metrics.translation import Examples, compare, fit_translator, join_prints, measure_copies, take_prints
 from training.pretrained.classifier import Classifier, accuracy, fit, labels_of
 from training.pretrained.exported import model_file, read_metadata
-from training.runs.folder import provenance
+from training.runs.folder import RunFolder, provenance
 from training.runs.proof_page import page, section
 from training.sample import Source, open_session, open_source
 from training.zoo import CLASSIFIERS, size_mismatch
@@ -94,7 +94,7 @@ class ProofOptions:
 def main(target: Path, arguments: list[str]) -> None:
     """Prove a model, or write the page of a folder of results."""
     options = parse(ProofOptions(), arguments)
-    if (target / "experiment.json").is_file():
+    if RunFolder.is_at(target):
         raise ConfigError(f"{target} is a run: export it, and prove the model, models/NAME")
     if any(target.glob("*.json")):
         write_lines(options.page, page(target).splitlines())

@@ -118,7 +118,7 @@ def sample(source: Source, options: SampleOptions) -> list[Path]:
 
 def open_source(target: Path, machine: Machine) -> Source:
     """Open a run folder, an exported model's file or its folder. Raises RunError if it is neither."""
-    if (target / "experiment.json").is_file():
+    if RunFolder.is_at(target):
         run = RunFolder.open(target)
         generator = load_average(run)[0].to(machine.device("drawing"))
         return Source(lambda latents: generate(generator, latents), run.experiment().latent_prior, run, generator)

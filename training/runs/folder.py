@@ -84,10 +84,15 @@ class RunFolder:
         return run
 
     @classmethod
+    def is_at(cls, path: Path) -> bool:
+        """Return whether a folder is that of a run."""
+        return cls(path)._experiment_file.is_file()
+
+    @classmethod
     def open(cls, path: Path) -> RunFolder:
         """Open an existing run. Raises RunError if there is none."""
         run = cls(path)
-        if not run._experiment_file.is_file():
+        if not cls.is_at(path):
             raise RunError(f"{path} is no run folder: it has no {run._experiment_file.name}")
         return run
 
