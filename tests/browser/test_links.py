@@ -91,7 +91,7 @@ def test_sides_of_the_border_change_places(visit: Visitor) -> None:
 
 
 def test_an_error_goes_with_its_cause(visit: Visitor) -> None:
-    """What a part of the page was refused is told until the part succeeds."""
+    """The notice of a failed request goes when the same part of the page succeeds."""
     page = visit.open(QUERY + "&class=zebra")
     expect(page.locator("#notices")).to_contain_text("zebra")
     page.get_by_role("group", name="Only pairs that").get_by_label("read as").select_option("3")

@@ -76,7 +76,7 @@ def test_a_service_that_leaves_is_told_and_found_again(browser: Browser) -> None
 
 
 def test_an_error_is_shown_with_its_code(browser: Browser) -> None:
-    """What the service refuses is shown in its words; the details have code and request id."""
+    """An error shows the service's message; its code and request id are under Details."""
     with visiting(browser, max_frames=8) as (_, visitor):
         page = visitor.open(QUERY + "&keys=1~2~3&steps=8")
         page.evaluate("document.querySelector('pair-walk').save('gif')")

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from service.app import create_app
+from service.client import KEY as CLIENT_KEY
 from service.client import AsyncClient, Client
 from service.errors import (
     DeadlineExceeded,
@@ -32,6 +33,7 @@ from service.errors import (
     UnknownModel,
     UnknownPath,
 )
+from service.http.access import VALID_KEY
 from service.http.problems import problem_response
 from service.server import Server
 from service.settings import Settings
@@ -209,9 +211,14 @@ def test_requests_that_would_mean_something_else_are_not_sent(
 )
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_a_client_of_wrong_options_is_not_made(kind: type[Client], options: dict[str, Any], error: str) -> None:
-    """What is allowed is said, and no key."""
+    """The error names what is allowed, and never shows the key."""
     with pytest.raises(ValueError, match=error):
         kind(**options)
+
+
+def test_the_client_takes_the_keys_that_the_service_does() -> None:
+    """The client does not import the service's access control, so both state the pattern."""
+    assert CLIENT_KEY.pattern == VALID_KEY.pattern
 
 
 def test_a_key_is_sent(start: Start, tiny_model: Callable[..., Path], connect_to: Open) -> None:

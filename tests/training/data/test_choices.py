@@ -312,7 +312,7 @@ def test_the_size_of_the_command_line_chooses_the_rest(
 
 
 def test_a_recipe_that_is_completed_is_a_base(tmp_path: Path) -> None:
-    """What it leaves to be chosen is chosen for the recipe that builds on it, and told once."""
+    """Fields that the base leaves unset are chosen for the child recipe, and each choice is listed once."""
     complete(tmp_path, "steps = 7", day=SQUARE, night=SQUARE)
     child = tmp_path / "Smaller.toml"
     child.write_text('base = "My pictures.toml"\npixels = 32\n')
