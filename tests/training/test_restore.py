@@ -160,6 +160,22 @@ def test_training_starts_from_the_weights_of_a_file(
         assert (images.float() - learned).abs().mean() < 0.2 * images.float().std()
 
 
+def test_layers_that_the_file_shares_become_each_domains_own(make_experiment: MakeExperiment, tmp_path: Path) -> None:
+    """A recipe that shares fewer layers draws what the file draws; of one that shares more, the field is named."""
+    fewer, some, more = (make_experiment(generator={"shared_layers": shared}) for shared in (1, 2, 3))
+    made, file = make_model(some, tmp_path)
+    state = State(fewer, CPU.fabric())
+    state.start_from(file)
+    latents = latents_of_seeds(fewer.latent_prior, range(100))
+    drawn = generate(state.ema_generator, latents)
+    for name, images in generate(load_average(made)[0], latents).items():
+        assert (images.int() - drawn[name].int()).abs().max() <= 1
+    one, other = state.generator.heads.values()
+    assert not {id(weight) for weight in one.parameters()} & {id(weight) for weight in other.parameters()}
+    with pytest.raises(ConfigError, match=r"generator.shared_layers = 3, and the model has 2; a recipe"):
+        State(more, CPU.fabric()).start_from(file)
+
+
 def test_the_discriminator_learns_alone_at_first(
     make_experiment: MakeExperiment, make_trainer: Callable[..., Trainer]
 ) -> None:

@@ -62,7 +62,10 @@ class GeneratorConfig(NetworkConfig):
     equal_heads: bool = False
     """Start the domains' own layers from equal weights, so that the images of a pair are equal at first."""
     start: str | None = None
-    """File of an exported generator of the same layers that a new run starts from, relative to the current folder."""
+    """File of an exported generator that a new run starts from, relative to the current folder.
+
+    Of the same layers, of which it may share more.
+    """
     updates: Positive = 1
     """Number of updates in a step."""
     ema: Decay = 0.999

@@ -54,8 +54,9 @@ class State:
 
         Raises ConfigError if the file is of another generator than the recipe's, RunError if it is damaged.
         """
-        check_start(self._experiment, file)
-        load_exported(self.generator, file)
+        exported = build_generator(check_start(self._experiment, file))
+        load_exported(exported, file)
+        self.generator.start_from(exported)
         latents = latents_of_seeds(self._experiment.latent_prior, range(SETTLED))
         settle_norms(self.generator, latents.to(self._processes.device))
         self._emas["average"].network.load_state_dict(self.generator.state_dict())

@@ -52,6 +52,17 @@ class CoupledGenerator(nn.Module):
         images: Tensor = self.heads[domain](self._features(latent))
         return images
 
+    def start_from(self, other: CoupledGenerator) -> None:
+        """Take the weights of a generator of the same layers, which shares as many of them or more.
+
+        Domains go by their order. A layer that the other shares alone becomes each domain's own.
+        """
+        for mine, theirs in zip(self.heads.values(), other.heads.values(), strict=True):
+            own = [*self.trunk.children(), *mine.children()]
+            given = [*other.trunk.children(), *theirs.children()]
+            for module, its in zip(own, given, strict=True):
+                module.load_state_dict(its.state_dict())
+
     def _features(self, latent: Tensor) -> Tensor:
         features: Tensor = self.trunk(choose(latent, self.choices)[:, :, None, None])
         return features

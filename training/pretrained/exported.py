@@ -54,9 +54,10 @@ def read_metadata(file: Path) -> ModelMetadata:
         return parse_metadata({entry.key: entry.value for entry in model.metadata_props})
 
 
-def check_start(experiment: Experiment, file: Path) -> None:
-    """Check that a recipe's generator can start from a file's weights.
+def check_start(experiment: Experiment, file: Path) -> Experiment:
+    """Check that a recipe's generator can start from a file's weights; return the experiment that made the file.
 
+    It may share fewer layers: each domain then starts from the shared ones that become its own.
     Raises ConfigError, naming each field that is not the model's, RunError if the file is no exported model.
     """
     named = f"generator.start = {str(file)!r}"
@@ -66,12 +67,16 @@ def check_start(experiment: Experiment, file: Path) -> None:
         raise ConfigError(f"{named} is a {metadata.kind}: name the file of a generator")
     theirs = _layers(made := parse_kept(metadata.provenance.experiment))
     differ = {name: value for name, value in _layers(experiment).items() if value != theirs[name]}
+    shared, its_shared = (one.generator.shared_of(one.architecture("generator")) for one in (experiment, made))
+    if shared > its_shared:
+        differ["generator.shared_layers"], theirs["generator.shared_layers"] = shared, its_shared
     names, its_names = ([domain.name for domain in one.domains] for one in (experiment, made))
     if names != its_names and sorted(names) == sorted(its_names):
         differ, theirs = {"domains": names}, {"domains": its_names}
     if differ:
         found = "; ".join(f"{name} = {value!r}, and the model has {theirs[name]!r}" for name, value in differ.items())
-        raise ConfigError(f"{named}: {found}; a recipe that starts from it must say the same")
+        raise ConfigError(f"{named}: {found}; a recipe that starts from it must say the same, or share fewer layers")
+    return made
 
 
 def _layers(experiment: Experiment) -> dict[str, object]:
@@ -80,7 +85,6 @@ def _layers(experiment: Experiment) -> dict[str, object]:
     return {
         "generator.table": generator.table,
         "generator.width": generator.width,
-        "generator.shared_layers": generator.shared_of(experiment.architecture("generator")),
         "generator.choices": generator.choices,
         "latent_dim": experiment.latent_dim,
         "prior": experiment.prior,
