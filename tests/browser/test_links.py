@@ -100,6 +100,19 @@ def test_an_error_goes_with_its_cause(visit: Visitor) -> None:
     visit.errors.clear()
 
 
+def test_a_notice_has_room_behind_the_page(visit: Visitor) -> None:
+    """It stays in view, and at the page's end it covers nothing."""
+    page = visit.open(QUERY + "&directions=foo:3")
+    notice = page.locator(".notice")
+    expect(notice).to_be_in_viewport(ratio=1)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    expect(notice).to_be_in_viewport(ratio=1)
+    end, above = (one.bounding_box() for one in (page.locator("footer"), notice))
+    assert end is not None
+    assert above is not None
+    assert end["y"] + end["height"] <= above["y"]
+
+
 @pytest.mark.parametrize("model", [MODEL, "digit_edge"])
 def test_a_file_that_is_no_picture_is_told_by_its_name(visit: Visitor, model: str) -> None:
     """Also one that says it is; and the same file can be chosen again."""
