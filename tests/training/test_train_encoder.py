@@ -21,6 +21,7 @@ from training.engine.trainer import Trainer
 from training.errors import ConfigError, RunError
 from training.export import ExportOptions, export, exported_generator
 from training.files import write_json
+from training.metrics import label_free
 from training.networks.coupled import generate, latents_of_seeds
 from training.pretrained.encoder import EncoderRecipe, LatentEncoder, descend, encoder_architecture
 from training.pretrained.exported import read_metadata
@@ -167,6 +168,23 @@ def test_the_verb_trains_measures_and_resumes(
     with pytest.raises(SystemExit):
         run_verb(train_encoder, run, *classifiers, *options, "--recipe.passes", 1)
     assert "recipe.passes = 1, and was 3: remove" in capsys.readouterr().err
+
+
+def test_translations_without_labels_are_recognised(
+    run_verb: Callable[..., None], write_experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be classified is compared with real images by a network that tells the domains apart."""
+    monkeypatch.setattr(label_free, "RECOGNISER_STEPS", 100)
+    labels = [f"--domains.{number}.label-column=none" for number in range(3)]
+    run_verb(train, write_experiment, "--runs", tmp_path, *labels)
+    sizes = ["--recipe.channels", 4, "--recipe.batch-size", 4, "--recipe.domains", "digit"]
+    run_verb(train_encoder, tmp_path / "00000_tiny", "--recipe.steps", 1, "--descent-images", 3, *sizes)
+    measured = json.loads((tmp_path / "00000_tiny/encoder/quality.json").read_text())["domains"]["digit"]
+    for name in ("edge", "negative"):
+        assert measured["real"][name]["recognised"] > 0.9
+        for kind in ("encoder", "floor", "ceiling"):
+            assert measured[kind][name].keys() == {"recognised", "pixel_agreement", "distance"}
+            assert 0 <= measured[kind][name]["recognised"] <= 1
 
 
 def test_a_pass_tries_the_likeliest_choices(make_run: Callable[..., RunFolder]) -> None:

@@ -197,20 +197,34 @@ def _measure(features: Compared) -> tuple[dict[str, Any], Tensor, Tensor]:
 def recognise_domains(domains: Mapping[str, Compared], device: torch.device) -> dict[str, dict[str, float]]:
     """Return the share of each domain's images, generated and real, that a network takes for the domain's own.
 
-    It learns the domains of training images, and shows whether generated images of two domains differ as real ones do.
+    It shows whether generated images of two domains differ as real ones do.
     """
-    images = {name: Compared(*(one.expand(-1, 3, -1, -1) for one in own)) for name, own in domains.items()}
-    network = _learn_domains([own.training for own in images.values()], device)
+    recogniser = DomainRecogniser({name: own.training for name, own in domains.items()}, device)
+    return {
+        name: {"generated": recogniser.share(name, own.generated), "real": recogniser.share(name, own.test)}
+        for name, own in domains.items()
+    }
+
+
+class DomainRecogniser:
+    """A network that tells domains apart; it learns them from training images {domain: uint8 [N, C, H, W]}."""
+
+    def __init__(self, training: Images, device: torch.device) -> None:
+        self._names, self._device = list(training), device
+        self._network = _learn_domains([_rgb(images) for images in training.values()], device)
 
     @torch.inference_mode()
-    def share(own: Tensor, number: int) -> float:
-        parts = [network(from_bytes(part.to(device), RANGE)).flatten(1).argmax(1) for part in own.split(256)]
-        return float((torch.cat(parts) == number).float().mean())
+    def share(self, domain: str, images: Tensor) -> float:
+        """Return the share of images uint8 [N, C, H, W] that it takes for the domain's own."""
+        parts = [
+            self._network(from_bytes(part.to(self._device), RANGE)).flatten(1).argmax(1)
+            for part in _rgb(images).split(256)
+        ]
+        return float((torch.cat(parts) == self._names.index(domain)).float().mean())
 
-    return {
-        name: {"generated": share(own.generated, number), "real": share(own.test, number)}
-        for number, (name, own) in enumerate(images.items())
-    }
+
+def _rgb(images: Tensor) -> Tensor:
+    return images.expand(-1, 3, -1, -1)
 
 
 @torch.enable_grad()

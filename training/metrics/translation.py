@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -22,9 +23,10 @@ from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy, relu
 
 from service.metadata import Prior
 from training.config.experiment import Experiment
-from training.data.dataset import load_pairs
+from training.data.dataset import load_pairs, load_training_sets
 from training.data.sources import share_out
 from training.losses.pixels import Images, from_bytes, to_bytes
+from training.metrics.label_free import DomainRecogniser
 from training.metrics.quality import counterpart_distance, load_evaluation_classifiers, load_real, pixel_agreement
 from training.networks.coupled import generate, latents_of_seeds
 from training.pretrained.classifier import classify, train_once
@@ -204,12 +206,16 @@ def measure_encoder(encoder: LatentEncoder, tests: RealTests, prior: Prior, desc
             "encoder": tests.measure(name, slice(None), generate(encoder.generator, latents[:, passes - 1])),
             "floor": tests.measure(name, slice(None), _nearest(generated, name, tests.inputs[name].images)),
             "ceiling": _descent(encoder, tests, name, latents[:, passes - 1], descent_images),
+            "real": tests.measure_real(name),
         }
     return {"passes": passes, "error_by_passes": by_passes.tolist(), "domains": measured}
 
 
 class RealTests:
-    """Real test images of each domain, their counterparts if known, and evaluation classifiers."""
+    """Real test images of each domain, their counterparts if known, and evaluation classifiers.
+
+    Where a domain has no classifier, a network that tells the domains apart takes its place.
+    """
 
     def __init__(self, experiment: Experiment, classifiers: Path) -> None:
         """Load all of them. Raises DataError, and RunError if an evaluation classifier has not been trained."""
@@ -218,6 +224,12 @@ class RealTests:
         self._classifiers = load_evaluation_classifiers(experiment, real, classifiers)
         origins = {d.name: "pairs" if d.name in pairs else d.image_fields("transform") for d in experiment.domains}
         self._aligned = {name: [n for n, o in origins.items() if o == origin] for name, origin in origins.items()}
+        self._experiment = experiment
+
+    @cached_property
+    def _recogniser(self) -> DomainRecogniser:
+        sets = load_training_sets(self._experiment)
+        return DomainRecogniser({name: one.images for name, one in sets.items()}, torch.device("cpu"))
 
     def measure(self, domain: str, rows: slice, generated: Images) -> dict[str, Any]:
         """Compare translations of rows of a domain's test images with their labels and their true counterparts."""
@@ -227,12 +239,19 @@ class RealTests:
             if labels is not None and name in self._classifiers:
                 kept = classify(self._classifiers[name], generated[name]) == labels[rows]
                 parts["class_kept"] = float(kept.float().mean())
+            if name not in self._classifiers:
+                parts["recognised"] = self._recogniser.share(name, generated[name])
             if name in self._aligned[domain]:
                 true = self.inputs[name].images[rows]
                 parts["pixel_agreement"] = pixel_agreement(true, generated[name])["binarised"]
                 parts["distance"] = counterpart_distance(true, generated[name])["distance"]
             measured[name] = parts
         return measured
+
+    def measure_real(self, domain: str) -> dict[str, Any]:
+        """Measure the real test images of the other domains that have no classifier."""
+        others = [name for name in self.inputs if name not in {domain, *self._classifiers}]
+        return {name: {"recognised": self._recogniser.share(name, self.inputs[name].images)} for name in others}
 
 
 def _nearest(generated: Images, domain: str, images: Tensor, batch: int = 500) -> Images:
