@@ -108,12 +108,19 @@ def _add_middleware(app: FastAPI, settings: Settings, access: AccessControl, cac
 
 
 def _check_aliases(app: FastAPI, settings: Settings) -> None:
-    """Raise SettingsError for an alias of a path that no route of this port has."""
-    for alias, path in settings.routes_by_alias.items():
+    """Raise SettingsError for an alias of a path that no route of this port has, or in place of one that it has."""
+
+    def is_route(path: str) -> bool:
         scope = {"type": "http", "path": path, "method": "GET"}
-        if all(route.matches(scope)[0] is Match.NONE for route in app.routes):
+        return any(route.matches(scope)[0] is not Match.NONE for route in app.routes)
+
+    for alias, path in settings.routes_by_alias.items():
+        named = f"COGAN_ALIASES = '{alias}={path}'"
+        if not is_route(path):
             allowed = "one that /docs lists, and health routes only without COGAN_HEALTH_PORT"
-            raise SettingsError(f"COGAN_ALIASES = '{alias}={path}': there is no route {path!r}; allowed is {allowed}")
+            raise SettingsError(f"{named}: there is no route {path!r}; allowed is {allowed}")
+        if alias != path and is_route(alias):
+            raise SettingsError(f"{named}: {alias!r} is a route itself; allowed is a path that is none")
 
 
 def _base_app(tracer: TracerProvider | None, pools: Iterable[Executor]) -> FastAPI:

@@ -184,7 +184,7 @@ class _Methods(Generic[Http]):
         """
         fields = _json_fields(options, seed=seed, seeds=seeds, index=index, count=count)
         if latents is not None:
-            return Call(read_pairs, "generate", fields | {"latents": _floats(latents)}, "POST")
+            return Call(read_pairs, "generate", fields | {"latents": _floats(latents, "B, Z")}, "POST")
         return Call(read_pairs, "generate", fields)
 
     @_Method
@@ -366,8 +366,13 @@ class AsyncClient(_Methods[httpx.AsyncClient]):
 
 
 def _fields(options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return the fields that are given, by the names and in the types of JSON."""
+    """Return the fields that are given, by the names and in the types of JSON.
+
+    Raises ValueError for directions that are no mapping.
+    """
     renamed = {"class" if name == "class_name" else name: _plain(value) for name, value in {**more, **options}.items()}
+    if not isinstance(renamed.get("directions", {}), Mapping | None):
+        raise ValueError(f"directions is {options['directions']!r:.80}: allowed is a mapping, such as {{1: 2, 3: -1}}")
     given = {name: value for name, value in renamed.items() if value is not None and value != {}}
     return given | {name: [given[name]] for name in LISTS if isinstance(given.get(name), str)}
 
@@ -411,9 +416,11 @@ def _query(fields: Fields) -> dict[str, Any]:
     }
 
 
-def _floats(values: ArrayLike) -> Any:
-    """Return latents as JSON has them. Raises ValueError for what is no finite number."""
+def _floats(values: ArrayLike, axes: str) -> Any:
+    """Return latents as JSON has them. Raises ValueError for what is no finite number, and for other axes."""
     latents = np.asarray(values, np.float64)
+    if latents.ndim != len(axes.split()):
+        raise ValueError(f"latents have the shape {list(latents.shape)}: allowed is [{axes}], B latents of Z numbers")
     if not np.isfinite(latents).all():
         raise ValueError("a latent holds NaN or infinity: allowed are finite numbers")
     return latents.tolist()
@@ -424,7 +431,7 @@ def _keyframe(one: Keyframe) -> dict[str, Any]:
         if one.seed is None:
             raise ValueError("a pair of a latent, a frame or a translation has no seed: give its latent [Z] instead")
         return {"seed": one.seed, "index": one.index}
-    return {"seed": int(one)} if isinstance(one, int | np.integer) else {"latent": _floats(one)}
+    return {"seed": int(one)} if isinstance(one, int | np.integer) else {"latent": _floats(one, "Z")}
 
 
 def _data_url(image: Picture) -> str:

@@ -19,7 +19,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict
 from pydantic_settings import PydanticBaseSettingsSource as Source
 from tqdm import tqdm
@@ -30,7 +30,7 @@ from service.engine.onnx_model import OnnxModel, require_provider
 from service.errors import RequestError, StartError
 from service.generation.generator import check_directions, check_domains
 from service.generation.images import ENCODER_ID
-from service.generation.pairs import add_classifiers
+from service.generation.pairs import MAX_CANDIDATES, add_classifiers
 from service.generation.shards import FORMATS, ShardSpec
 from service.generation.spec import Filters, GenerationSpec
 from service.latents import MAX_SEED, MIN_TRUNCATION
@@ -39,7 +39,7 @@ from service.settings import available_cpus
 from service.storage import Storage, StorageError
 
 MANIFEST, CARD = "manifest.json", "README.md"
-Row = dict[str, Any]  # `number` of a shard to make; `name`, `digest` and `pairs` of one that is made
+Row = dict[str, Any]  # `number` of a shard to make; `name`, `digest`, `seeds` and `pairs` of one that is made
 PACKAGES = {"parquet": ("--format", "pyarrow.parquet", "datasets"), "ray": ("--engine", "ray.data", "ray")}
 LICENSE = re.compile(r"\bCC (BY(?:-[A-Z]{2})*) (\d\.\d)")
 STEPS = TypeAdapter[Any](QuerySteps)
@@ -54,6 +54,12 @@ def _check_place(to: str) -> str:
     if not to.strip():
         raise ValueError("allowed is a folder, or a URL such as s3://bucket/pairs")
     return to
+
+
+def _check_folder(models: Any) -> Any:
+    if "://" in str(models):
+        raise ValueError("allowed is a folder; copy the models of a URL to one")
+    return models
 
 
 def _check_steps(directions: str) -> str:
@@ -116,7 +122,7 @@ class Synthesis(BaseSettings):
     """Take pairs with at least this confidence in every domain that has a classifier."""
     agree: bool = False
     """Take pairs whose classes are equal."""
-    models: Path = Path("models")
+    models: Annotated[Path, BeforeValidator(_check_folder)] = Path("models")
     """Folder that holds <name>/<version>/model.onnx."""
     provider: Literal["cpu", "cuda"] = "cpu"
     """Device that models run on."""
@@ -177,8 +183,9 @@ class ShardWriter:
         """Make a shard. Raises StorageError and OSError if it cannot be written."""
         wanted, name = self.synthesis, self.synthesis.name(row["number"])
         shard = ShardSpec(self.spec, wanted.seeds(row["number"]), "png")
-        digest = self.storage.put(name, lambda path: FORMATS[wanted.format].write(shard, path))
-        return {"name": name, "digest": digest, "pairs": len(shard.seeds)}
+        pairs = list[int]()
+        digest = self.storage.put(name, lambda path: pairs.append(FORMATS[wanted.format].write(shard, path)))
+        return {"name": name, "digest": digest, "seeds": len(shard.seeds), "pairs": pairs[-1]}
 
 
 def _open_models(wanted: Synthesis) -> dict[str, OnnxModel]:
@@ -224,10 +231,14 @@ def _synthesize(synthesis: Synthesis) -> None:
     missing = [number for number in own if synthesis.name(number) not in there]
     make_shards = _run_on_ray if synthesis.engine == "ray" else _run_locally
     total, left = (sum(len(synthesis.seeds(number)) for number in numbers) for numbers in (own, missing))
+    pairs = 0
     with tqdm(total=total, initial=total - left, unit=" pairs", unit_scale=True, mininterval=0.5) as bar:
         for made in make_shards(writer, [{"number": number} for number in missing]):
             digests[made["name"]] = made["digest"]
-            bar.update(made["pairs"])
+            pairs += made["pairs"]
+            bar.update(made["seeds"])
+    if pairs < left:
+        print(f"{left - pairs:,} of {left:,} seeds have no pair that passes the filters: {pairs:,} pairs were made")
     names = [synthesis.name(number) for number in synthesis.numbers]
     if (there := storage.names()).issuperset(names):
         shards = [{"name": name, "digest": digests.get(name) or storage.digest(name)} for name in names]
@@ -384,11 +395,16 @@ def _write_card(plan: dict[str, Any], data_files: str) -> str:
         f"configs: [{{config_name: default, data_files: {json.dumps(data_files)}}}]",
     ]
     filters = ", ".join(f"{name} {value}" for name, value in plan["filters"].items() if value) or "none"
+    each = (
+        "one pair each"
+        if filters == "none"
+        else f"of each the first of {MAX_CANDIDATES:,} candidates that passes, if one does"
+    )
     text = [
         f"# Pairs of {model['name']}",
         f"Generated images of {', '.join(domains)}: those of a pair have one latent, so the same content.",
         f"- Model: `{model['name']}` version {model['version']}, `{model['digest']}`, a coupled GAN (Liu & Tuzel 2016)",
-        f"- Seeds: 0 to {plan['pairs'] - 1}, one pair each; filters: {filters}",
+        f"- Seeds: 0 to {plan['pairs'] - 1}, {each}; filters: {filters}",
         f"- Training data of the model, whose licence holds for these images: {plan['data_license']}",
         "- `manifest.json` has the digests of models and shards, and the measured quality of the model:",
         "```json\n" + json.dumps(plan["quality"], indent=1) + "\n```",

@@ -71,7 +71,9 @@ def require_no_query(request: Request) -> None:
     if request.scope["query_string"] and (query := request.query_params):
         allowed = "none: it belongs in the body"
         wrong = [FieldError(f"/{name}", value, allowed, "query") for name, value in query.items()]
-        raise InvalidRequest("a request with a body has no query; send its fields in the body", wrong[:MAX_WRONG])
+        raise InvalidRequest(
+            "a request with fields in its body has no query; send all fields in the body", wrong[:MAX_WRONG]
+        )
 
 
 def require_json(request: Request) -> None:

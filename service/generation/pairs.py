@@ -99,8 +99,7 @@ def add_classifiers(spec: GenerationSpec, models: Sequence[OnnxModel], place: st
     if not spec.classifiers:
         name, value = next(iter(filters.given.items()))
         wrong = FieldError(f"/{name}", value, "no filter, or a domain that has a classifier", place)
-        detail = f"no served classifier goes with model '{spec.model.name}' in {', '.join(spec.domains)}"
-        raise InvalidRequest(f"{detail}; /models lists what classifiers go with", [wrong])
+        raise InvalidRequest(f"no classifier of {', '.join(spec.domains)} goes with model '{spec.model.name}'", [wrong])
     known = spec.classifiers[0].metadata.classes
     if chosen is not None and chosen not in known:
         domain = spec.classifiers[0].domains[0]

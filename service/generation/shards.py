@@ -9,7 +9,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,10 +66,10 @@ class ShardSpec:
                     yield ShardPair(facts, files)
 
 
-def tar(shard: ShardSpec, count: Callable[[], object] = lambda: None) -> Iterator[bytes]:
+def tar(shard: ShardSpec, count_pair: Callable[[], object] = lambda: None) -> Iterator[bytes]:
     """Yield a POSIX tar in parts, empty ones while models run: <seed>.<domain>.<suffix> and <seed>.json of every seed.
 
-    `count` is called for every pair. With filters the last member, SKIPPED, lists the seeds without a
+    `count_pair` is called for every pair. With filters the last member, SKIPPED, lists the seeds without a
     candidate that passes.
     """
     size, found = 0, set[int]()
@@ -81,7 +82,7 @@ def tar(shard: ShardSpec, count: Callable[[], object] = lambda: None) -> Iterato
         members = b"".join([_member(name, content) for name, content in files])
         size += len(members)
         found.add(seed)
-        count()
+        count_pair()
         yield members
     if shard.pairs.filters is not None:
         skipped = {"candidates": MAX_CANDIDATES, "seeds": [seed for seed in shard.seeds if seed not in found]}
@@ -111,19 +112,24 @@ def _header(name_length: int) -> tuple[bytes, bytes, int]:
 
 
 class FileFormat(NamedTuple):
-    """A file format of shards: suffix of a name, pattern of the files to read, and the function that writes one."""
+    """A file format of shards: suffix of a name, pattern of the files to read, and the function that writes one.
+
+    It returns the number of pairs, of which filters may leave none.
+    """
 
     suffix: str
     data_files: str
-    write: Callable[[ShardSpec, Path], None]
+    write: Callable[[ShardSpec, Path], int]
 
 
-def _write_tar(shard: ShardSpec, path: Path) -> None:
+def _write_tar(shard: ShardSpec, path: Path) -> int:
+    pairs = count()
     with path.open("wb") as file:
-        file.writelines(tar(shard))
+        file.writelines(tar(shard, partial(next, pairs)))
+    return next(pairs)
 
 
-def _write_folder(shard: ShardSpec, path: Path) -> None:
+def _write_folder(shard: ShardSpec, path: Path) -> int:
     """Write <seed>.<domain>.png, and of each pair a line with a column `<domain>_file_name` a domain."""
     path.mkdir()
     lines = list[str]()
@@ -132,9 +138,10 @@ def _write_folder(shard: ShardSpec, path: Path) -> None:
             (path / name).write_bytes(content)
         lines.append(dump({f"{domain}_file_name": name for domain, (name, _) in files.items()} | facts) + "\n")
     (path / METADATA).write_text("".join(lines))
+    return len(lines)
 
 
-def _write_parquet(shard: ShardSpec, path: Path) -> None:
+def _write_parquet(shard: ShardSpec, path: Path) -> int:
     """Write a column of images a domain, in the form that `datasets` knows, and those of the facts."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -154,6 +161,7 @@ def _write_parquet(shard: ShardSpec, path: Path) -> None:
         for facts, files in filter(None, shard.generate())
     ]
     parquet.write_table(pa.Table.from_pylist(rows, schema), path)
+    return len(rows)
 
 
 def _feature(kind: Any) -> dict[str, Any]:

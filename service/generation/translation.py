@@ -130,9 +130,13 @@ class Translator:
     ) -> tuple[bytes, Found, Mapping[str, float]]:
         """Return an image's encoded counterparts, what was found of it, and the seconds of each stage.
 
-        Raises what ImageDecoder.decode and Batcher.submit raise.
+        Raises what ImageDecoder.decode and Batcher.submit raise, and InvalidRequest for an image of one level.
         """
         images, decode_s = await self._decoder.decode(file, wanted.fittings, deadline)
+        if any(image.min() == image.max() for image in images):  # which models find typical, and draw something for
+            wrong = FieldError("/image", f"level {images[0].max()} everywhere", "a picture of something")
+            why = "what is transparent lies on black, where dark ink is not seen; put the picture on a lighter colour"
+            raise InvalidRequest(f"the image is of one level everywhere: {why}", [wrong])
         seconds = Counter[str]({"decode": decode_s})
         passes = zip(wanted.encoders.values(), images, strict=True)
         latents = await asyncio.gather(

@@ -20,7 +20,7 @@ from service.api.schemas import Model
 from service.engine.batcher import Encoding, Job
 from service.engine.models import MODEL_FILE, ModelLoader, ModelRegistry, ModelRepository, printable
 from service.engine.onnx_model import Arrays, OnnxModel, Tensor, take
-from service.errors import FieldError, Unsupported
+from service.errors import FieldError, UnknownPath, Unsupported
 from service.http.access import BINARY_HEADER, refuse_cross_site
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -74,6 +74,8 @@ class InferenceRoutes:
         unsupported = partial(app.api_route, methods=["GET", "POST"], include_in_schema=False)
         for kind in ("systemsharedmemory", "cudasharedmemory"):
             unsupported(f"/v2/{kind}/{{action:path}}")(self.shared_memory)
+        if not self._settings.model_control:
+            unsupported("/v2/repository/{action:path}")(self.model_control_off)
         for path in ("/v2/logging", "/v2/trace/setting", f"{MODEL_PATH}/trace/setting"):
             unsupported(path)(self.server_settings)
 
@@ -150,6 +152,10 @@ class InferenceRoutes:
         if request.method == "GET":
             return []
         raise Unsupported(SHARED_MEMORY)
+
+    async def model_control_off(self) -> None:
+        """Refuse to list, load and unload models."""
+        raise UnknownPath("model control is off; the operator turns it on by COGAN_MODEL_CONTROL=true")
 
     async def server_settings(self) -> None:
         """Refuse to show or change settings of logs and traces."""

@@ -55,18 +55,8 @@ def whole(folder: Path) -> dict[str, bytes]:
 
 def run(models_dir: Path, to: Path, *options: str) -> subprocess.Popen[str]:
     """Start the command."""
-    command = [
-        sys.executable,
-        "-m",
-        "service.synthesize",
-        "tiny",
-        "--to",
-        str(to),
-        "--models",
-        str(models_dir),
-        *options,
-    ]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "service.synthesize", "tiny", "--to", str(to), "--models", str(models_dir)]
+    return subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.anyio
@@ -117,6 +107,26 @@ def test_the_manifest_says_what_determines_the_bytes(make: Callable[..., dict[st
     assert card.startswith("---\n")
     assert "size_categories: [n<1K]" in card
     assert "none: made for tests" in card
+    assert "of each the first of 1,000 candidates that passes, if one does; filters: agree True" in card
+
+
+@pytest.mark.parametrize("form", ["webdataset", "imagefolder", "parquet"])
+def test_pairs_that_the_filters_leave_out_are_counted(
+    make: Callable[..., dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    form: str,
+) -> None:
+    """A seed without a pair is no failure, and is said."""
+    monkeypatch.setattr("service.generation.pairs.MAX_CANDIDATES", 2)
+    make("all", format=form)
+    assert capsys.readouterr().out == ""
+    made = make("some", format=form, class_name="two")
+    told = re.fullmatch(r"(\d+) of 25 seeds have no pair that.*: (\d+) pairs were made\n", capsys.readouterr().out)
+    assert told
+    assert int(told[1]) + int(told[2]) == 25
+    images = sum(name.endswith("digit.png") for name in made)
+    assert int(told[2]) == images if form == "imagefolder" else 0 < int(told[2]) < 25
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
@@ -429,12 +439,13 @@ def test_a_place_that_holds_something_else_is_named(
         ({"model": "reader"}, SynthesisError, "no generator 'reader'"),
         ({"shards": "3/2"}, SynthesisError, "allowed are 1/2 to 2/2"),
         ({"class_name": "nine"}, InvalidRequest, "those of domain 'digit' are zero, one, two"),
-        ({"domains": ["edge"], "agree": True}, InvalidRequest, "no served classifier goes with model 'tiny' in edge"),
+        ({"domains": ["edge"], "agree": True}, InvalidRequest, "no classifier of edge goes with model 'tiny'"),
         ({"domains": ["dog"]}, InvalidRequest, "are digit, edge"),
         ({"domains": []}, ValidationError, "at least 1 item"),
         ({"to": "nowhere://x"}, SynthesisError, "--to nowhere://x: ValueError: Protocol not known"),
         ({"to": "s3:/bucket/x"}, SynthesisError, "--to s3:/bucket/x: it is no URL; write s3://"),
         ({"to": "file://pairs/x"}, SynthesisError, "--to file://pairs/x: 'pairs' is read as a host.*write file:///"),
+        ({"models": "hf://USER/models"}, ValidationError, "allowed is a folder; copy the models of a URL to one"),
         ({"models": Path("/nowhere")}, SynthesisError, "--models /nowhere: the models folder /nowhere cannot be read"),
     ],
 )

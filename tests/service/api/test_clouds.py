@@ -256,6 +256,15 @@ def test_an_alias_of_no_route_is_refused(
         connect(**settings)
 
 
+def test_an_alias_takes_no_routes_place(connect: Callable[..., httpx.AsyncClient]) -> None:
+    """A route would be gone under its own path; that path itself may be named, as platforms do."""
+    with pytest.raises(
+        SettingsError, match=r"'/generate=/translate': '/generate' is a route itself; allowed is a path"
+    ):
+        connect(aliases="/generate=/translate")
+    connect(aliases="/readyz=/readyz")
+
+
 def test_what_is_set_by_hand_stays() -> None:
     """A platform's variables fill in what the container's owner has left open."""
     environment = {"AIP_HTTP_PORT": "8081", "COGAN_PORT": "9000"} | VERTEX

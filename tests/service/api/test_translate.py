@@ -302,6 +302,17 @@ async def test_an_image_of_too_many_pixels_is_refused(connect: Connect) -> None:
     check(await connect().post("/translate", files={"image": file}), 413, "/image", "at most 16777216 pixels")
 
 
+@pytest.mark.usefixtures("encoded")
+async def test_an_image_of_nothing_is_refused(connect: Connect) -> None:
+    """As black ink is, that was drawn on nothing: its counterparts would be those of black."""
+    ink = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    ink.paste((0, 0, 0, 255), (5, 5, 9, 15))
+    for image in (ink, Image.new("L", (20, 20), 255)):
+        response = await connect().post("/translate", files={"image": saved(image, "PNG")})
+        check(response, 422, "/image", "a picture of something")
+        assert "what is transparent lies on black" in response.json()["detail"]
+
+
 async def test_a_late_translation_is_504(tiny_model: Callable[..., Path], connect: Connect) -> None:
     """The deadline covers decoding, passes and generation."""
     tiny_model()

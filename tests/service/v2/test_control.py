@@ -141,11 +141,13 @@ async def test_files_in_a_request_are_refused_by_name(client: httpx.AsyncClient)
 async def test_model_control_is_off_by_default(
     tiny_model: Callable[..., Path], connect: Callable[..., httpx.AsyncClient]
 ) -> None:
-    """Unless it is turned on, no request changes what is served, and nothing says that one could."""
+    """Unless it is turned on, no request changes what is served, and the answer says who can turn it on."""
     tiny_model()
     client = connect()
     for path in ROUTES:
-        assert (await client.post(path)).status_code == 404
+        problem = (await client.post(path)).json()
+        assert (problem["status"], problem["code"]) == (404, "unknown_path")
+        assert "COGAN_MODEL_CONTROL=true" in problem["error"]
     assert (await client.get("/readyz")).status_code == 200
     assert "model_repository" not in (await client.get("/v2")).json()["extensions"]
     assert not [path for path in (await client.get("/openapi.json")).json()["paths"] if "repository" in path]
