@@ -26,6 +26,7 @@ from training.metrics.quality import measure
 from training.networks.coupled import generate, latents_of_seeds
 from training.runs.figures import save_sheet
 from training.runs.folder import RunFolder, Snapshot, chosen_by, load_average
+from training.runs.recorder import check_held_out
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,11 @@ def main(target: Path, arguments: list[str]) -> None:
 def evaluate(run: RunFolder, options: MeasureOptions, device: torch.device) -> dict[str, Any]:
     """Measure a run's snapshot, keep the result and a sheet in its folder, and return the result.
 
-    The last checkpoint is the best one of a run whose snapshots were not measured.
+    The last checkpoint is the best one of a run whose snapshots were not measured. Raises RunError, also if the images
+    have changed of which some are held out.
     """
     check_writable(run.path)
+    check_held_out(run, "be measured")
     experiment = run.experiment()
     generator, steps = load_average(run, options.snapshot)
     pairs = generate(generator.to(device), latents_of_seeds(experiment.latent_prior, range(options.pairs)))

@@ -26,9 +26,11 @@ from training.data.choices import Choices
 from training.engine.machine import Machine
 from training.errors import ConfigError, DivergedError, RunError
 from training.evaluate import MeasureOptions, evaluate
+from training.files import make_folder
 from training.metrics.quality import load_evaluation_classifiers, load_real
 from training.runs.figures import Curve, Rows, Value, flat, save_curves, save_report
 from training.runs.folder import RunFolder, find_run, last_step, snapshot_step
+from training.runs.recorder import check_held_out
 from training.train import complete
 
 Point = Mapping[str, Any]  # a value for each field that is swept over
@@ -63,6 +65,8 @@ def main(target: Path, arguments: list[str]) -> None:
         images: _accuracies(one, options.measure.classifiers)
         for images, one in {(one.domains, one.size): one for one in experiments}.items()
     }
+    if not options.dry_run:
+        make_folder(options.to)
     rows: list[dict[str, Value]] = []
     for point, experiment in zip(points, experiments, strict=True):
         print(", ".join(f"{name} = {value}" for name, value in point.items()))
@@ -98,6 +102,7 @@ def reach(
         print(error)
         run = find_run(options.runs, experiment)
         return {"run": run.path.name if run else ""}
+    check_held_out(run, "be measured")
     known: dict[str, object] = {}
     with suppress(RunError):
         known = run.quality(snapshot_step(run, options.measure.snapshot))
@@ -109,7 +114,6 @@ def reach(
 
 def write(rows: Rows, fields: list[str], folder: Path) -> None:
     """Write the report on the completed points, and the curves of numbers that differ between them."""
-    folder.mkdir(parents=True, exist_ok=True)
     save_report(rows, folder)
     if panels := by_measure(rows, fields):
         save_curves(panels, fields[0], folder / "quality.png")

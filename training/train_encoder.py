@@ -47,7 +47,7 @@ from training.runs.folder import (
     save_checkpoint,
     snapshot_after,
 )
-from training.runs.recorder import stop_requested
+from training.runs.recorder import check_held_out, stop_requested
 
 SHEET_ROWS = 16
 RECIPE = TypeAdapter(EncoderRecipe)
@@ -78,6 +78,7 @@ def main(target: Path, arguments: list[str]) -> None:
     """Train the encoder of a run to its last step, and measure it on the whole test sets."""
     options = parse(EncoderOptions(), arguments)
     run = RunFolder.open(target)
+    check_held_out(run, "have an encoder")
     trainer = EncoderTrainer(run, options.recipe, options.machine.fabric(), options.snapshot)  # checks the recipe
     tests = RealTests(run.experiment(), options.classifiers)  # what is missing at the end is an error at the start
     folder = EncoderFolder.open_or_create(run, options.recipe)

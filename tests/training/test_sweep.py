@@ -51,6 +51,17 @@ def report(tmp_path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_a_place_that_cannot_be_written_is_found_before(
+    run_sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is trained for a report that has no place."""
+    (tmp_path / "sweep").write_text("")
+    with pytest.raises(SystemExit, match="2"):
+        run_sweep(*SHARED)
+    assert f"{tmp_path}/sweep" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_sweep_goes_on_where_it_was(run_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped within its second point and begun again with a third, only what is missing is done."""
     step, steps = Trainer.step, []

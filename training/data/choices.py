@@ -5,6 +5,7 @@ Fields of the recipe are kept; each choice fills an unset field, so the same fie
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,9 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
-from training.config.data import DOMAIN, DomainConfig
+from training.config.data import DOMAIN, RESERVED, DomainConfig
 from training.config.experiment import Values
-from training.data.preprocess import decode, in_mode
+from training.data.preprocess import damaged_images, decode, in_mode
 from training.data.sources import open_rows
 from training.errors import ConfigError, DataError, MissingSplitError
 from training.zoo import GENERATORS
@@ -26,7 +27,8 @@ from training.zoo.modern import SIDES
 SAMPLE = 64  # images of a domain that are inspected
 GREY = 24  # greatest difference of two channels of a grey picture that a JPEG has in colour
 FEW = 10_000  # images of a domain; with fewer a discriminator memorises them (Zhao et al. 2020)
-HELD_OUT = 0.1
+HELD_OUT, FEWEST = 0.1, 2  # share of the images that are held out, and how many at least: a spread takes two
+LONGEST = 64  # characters of a name
 OWN_ROWS = {True: 3, False: 2}  # of the generator, next to the image; more from 64x64 on
 
 
@@ -67,18 +69,24 @@ class Choices:
         return values
 
     def _name(self, domains: list[Values]) -> None:
-        """Name domains by their folders, or the folders around these if they have equal names, such as train."""
+        """Name domains by their folders, with those around these until no name is taken, and else by number."""
         sources = [Path(domain["source"]) for domain in domains]
-        names = [_name_of(source.name) for source in sources]
-        for domain, source, name in zip(domains, sources, names, strict=True):
-            longer = _name_of(f"{source.parent.name}_{source.name}") if names.count(name) > 1 else name
-            self._set(domain, "name", longer, "its folder", f"{source}: ")
+        taken = set[str]()
+        for number, (domain, source) in enumerate(zip(domains, sources, strict=True)):
+            others = sources[:number] + sources[number + 1 :]
+            lengths = range(1, len(source.parts) + 1)
+            free = (name for length in lengths if (name := _own_name(source, length, others)) and name not in taken)
+            name = next(free, f"{_name_of(source.name)}_{number}")
+            taken.add(name)
+            self._set(domain, "name", name, "its folder", f"{source}: ")
 
     def _choose_for(self, domain: Values) -> _Properties:
         """Choose the fields of one domain, and return the properties of its images."""
         config, where = DOMAIN.validate_python(domain), f"{domain['name']}."
         if not domain.keys() & {"held_out", "test_split"} and not _has_test_images(config):
-            self._set(domain, "held_out", HELD_OUT, f"it has no {config.test_split} images to measure with", where)
+            held_out = max(HELD_OUT, math.ceil(100 * FEWEST / len(open_rows(config, "train"))) / 100)
+            held_out = held_out if held_out < 1 else HELD_OUT
+            self._set(domain, "held_out", held_out, f"it has no {config.test_split} images to measure with", where)
             config = DOMAIN.validate_python(domain)
         seen = _inspect(config)
         self._set(domain, "channels", 3 if seen.colour else 1, "colour" if seen.colour else "grey images", where)
@@ -129,9 +137,15 @@ def _have_sources(values: Values) -> bool:
     return all(isinstance(domain, dict) and isinstance(domain.get("source"), str) for domain in domains)
 
 
+def _own_name(source: Path, length: int, others: list[Path]) -> str:
+    """Return the name of so many last parts of a path; empty if it is another one's, too, or has a meaning."""
+    name, *theirs = (_name_of("_".join(path.parts[-length:])) for path in (source, *others))
+    return "" if name in RESERVED or name in theirs else name
+
+
 def _name_of(file: str) -> str:
     """Return a name as domains and experiments have it, which begins with a letter: 2023 is images_2023."""
-    name = re.sub(r"[^a-z0-9_]+", "_", file.lower()).strip("_")
+    name = re.sub(r"[^a-z0-9_]+", "_", file.lower())[-LONGEST + len("images_") :].strip("_")
     return name if name[:1].isalpha() else f"images_{name}".strip("_")
 
 
@@ -175,7 +189,7 @@ def _inspect(config: DomainConfig) -> _Properties:
     """Inspect some images of a domain. Raises DataError if there are none, or one cannot be read."""
     rows = open_rows(config, "train")
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows)), dtype=int))
-    images = [_decode(cell, config) for cell in rows.select(chosen)[config.image_column]]
+    images = _decode_all(rows.select(chosen)[config.image_column], config)
     return _Properties(
         config.count or len(rows),
         int(median(min(image.size) for image in images)),
@@ -184,11 +198,16 @@ def _inspect(config: DomainConfig) -> _Properties:
     )
 
 
-def _decode(cell: dict[str, Any], config: DomainConfig) -> Image.Image:
-    try:
-        return decode(cell)
-    except DataError as error:
-        raise DataError(f"domain {config.name!r}: image {cell['path'] or ''} of {config.source!r} {error}") from error
+def _decode_all(cells: list[dict[str, Any]], config: DomainConfig) -> list[Image.Image]:
+    images, damaged = list[Image.Image](), list[tuple[str, DataError]]()
+    for cell in cells:
+        try:
+            images.append(decode(cell))
+        except DataError as error:
+            damaged.append((cell["path"] or "", error))
+    if damaged:
+        raise damaged_images(damaged, config)
+    return images
 
 
 def _is_colour(image: Image.Image) -> bool:

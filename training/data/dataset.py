@@ -272,11 +272,15 @@ def load_pairs(experiment: Experiment, use: Use = "test") -> dict[str, ImageSet]
 def load_held_out(experiment: Experiment, limit: int = 2000) -> Images:
     """Load at most `limit` test images of each domain, a random sample that is always the same.
 
-    Raises DataError, also if domains have different classes and an auxiliary or coupling loss compares them.
+    Raises DataError, also for fewer than two, which no distance can be measured to, and if domains have different
+    classes and an auxiliary or coupling loss compares them.
     """
     held_out, names = {}, {}
     for domain in experiment.domains:
         test = load_split(domain, "test", experiment.size)
+        if len(test.images) < 2:
+            remedy = "two are needed: add some, or raise the domain's held_out"
+            raise DataError(f"domain {domain.name}: there is one image to measure against; {remedy}")
         names[domain.name] = test.class_names
         held_out[domain.name] = sample_images(test.images, limit)
     if (experiment.lessons or experiment.requires("classifiers")) and (mismatch := class_mismatch(names)):

@@ -15,6 +15,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,7 +115,8 @@ def fit(image: Image.Image, size: tuple[int, int], domain: DomainConfig) -> NDAr
 
 
 ROWS_AT_ONCE = 1000
-PAGES = "pages"  # of a file, in the info of its image
+PAGES = "pages"  # or frames of a file, in the info of its image
+FLAT = 1  # greatest difference of levels in an image that shows nothing
 log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
 Fingerprints = list[bytes | None]
@@ -154,7 +156,7 @@ def decode(cell: dict[str, Any]) -> Image.Image:
     try:
         content = Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
         with Image.open(io.BytesIO(content)) as image:  # by name, Pillow maps a turned TIFF wrongly
-            pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+            pages = _count_pages(image)
             if "transparency" in image.info and (bits := image.tile[0][3]) in FEW_BITS:
                 image.info["transparency"] *= FEW_BITS[bits]
             image.load()
@@ -165,6 +167,13 @@ def decode(cell: dict[str, Any]) -> Image.Image:
         raise DataError("cannot be read: it is empty, or in no format of images that is known") from error
     except Exception as error:  # each of Pillow's formats has errors of its own
         raise DataError(f"cannot be read: {describe_causes(error)}") from error
+
+
+def _count_pages(image: Image.Image) -> int:
+    """Return the number of pages or frames of a file; 1 if those behind the first are damaged, or smaller copies."""
+    with suppress(Exception):
+        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    return 1
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -210,13 +219,16 @@ def _decode(table: datasets.Dataset, domain: DomainConfig, size: tuple[int, int]
     for cells in read_cells(table, domain.image_column):
         damaged += filter(None, _in_threads(decoder, zip(cells, rows, strict=False)))
     if damaged:
-        (first, error), *others = damaged
-        more = f"; nor can {len(others)} others: {', '.join(name for name, _ in others)}" if others else ""
-        raise DataError(
-            f"image {first} of {domain.source!r} {error}{more}; mend or remove {'them' if others else 'it'}"
-        ) from error
+        raise damaged_images(damaged, domain)
     decoder.warn()
     return decoder.pixels
+
+
+def damaged_images(damaged: list[tuple[str, DataError]], domain: DomainConfig) -> DataError:
+    """Return the error that names all images that cannot be read."""
+    (first, error), *others = damaged
+    more = f"; nor can {len(others)} others: {', '.join(name for name, _ in others)}" if others else ""
+    return DataError(f"image {first} of {domain.source!r} {error}{more}; mend or remove {'them' if others else 'it'}")
 
 
 class _Decoder:
@@ -226,7 +238,7 @@ class _Decoder:
         self.pixels = pixels
         self._domain, self._size = domain, size
         self._maxima: list[float] = []  # of grey images of 16 bits
-        self._paged: list[str] = []  # files with several pages
+        self._paged: list[str] = []  # files with several pages or frames
 
     def __call__(self, numbered: tuple[dict[str, Any] | None, int]) -> tuple[str, DataError] | None:
         """Decode a cell into its row. Return the name and the error of a damaged image."""
@@ -245,10 +257,12 @@ class _Decoder:
         return None
 
     def warn(self) -> None:
-        """Log how many images lost pages or depth."""
+        """Log how many images lost pages or depth, and how many show nothing."""
         source, paged = self._domain.source, ", ".join(sorted(self._paged)[:5])
         if paged:
-            log.warning("%s: of %d files with several pages the first is read: %s", source, len(self._paged), paged)
+            log.warning(
+                "%s: of %d files with several pages or frames the first is read: %s", source, len(self._paged), paged
+            )
         if self._maxima:
             log.warning(
                 "%s: %d grey images of 16 bits are scaled from 0..65535 to 0..255; their greatest value is %d",
@@ -256,6 +270,10 @@ class _Decoder:
                 len(self._maxima),
                 max(self._maxima),
             )
+        values = self.pixels.reshape(len(self.pixels), -1)
+        if flat := int((values.max(1) - values.min(1) <= FLAT).sum()):
+            why = "what is transparent lies on black, where dark ink is not seen, and masks of 0 and 1 are black"
+            log.warning("%s: %d of %d images are of one level everywhere; %s", source, flat, len(values), why)
 
 
 def _read_fingerprints(paths: list[str]) -> Pixels:

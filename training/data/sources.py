@@ -316,7 +316,8 @@ def _divide(table: datasets.Dataset, config: SourceConfig, use: Use, counts: NDA
     if not measured or not learned:
         raise DataError(
             f"held_out = {config.held_out} of the {counts.sum()} images in split {config.train_split!r} of "
-            f"{config.source!r} leaves {measured} to measure against and {learned} to learn from"
+            f"{config.source!r} leaves {measured} to measure against and {learned} to learn from; "
+            "set another held_out, a share of all rows, or add images"
         )
     return held_out if use == "test" else ~held_out
 

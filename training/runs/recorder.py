@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from training.data.dataset import ImageSet, digest
+from training.data.dataset import ImageSet, digest, load_training_sets
 from training.data.listing import some
 from training.engine.batches import HeldOutImages
 from training.engine.machine import describe_machine
@@ -26,6 +26,7 @@ from training.files import read_json, write_lines
 from training.losses.pixels import Images
 from training.metrics.label_free import SnapshotMeasure
 from training.networks.coupled import generate, latents_of_seeds
+from training.pretrained.classifier import prune
 from training.runs.figures import by_metric, save_curves, save_film, save_sheet
 from training.runs.folder import (
     MetricsLog,
@@ -196,18 +197,18 @@ def write_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> None:
     write_lines(run.images_file, [json.dumps(record)])
 
 
-def check_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> str:
+def check_images(run: RunFolder, sets: Mapping[str, ImageSet], wanted: str = "go on") -> str:
     """Compare each domain's images with the run's record; return a warning, or an empty text.
 
-    Raises RunError, naming the images, if a domain would learn from other images. A run of an earlier version,
-    without a record, is not checked.
+    Raises RunError, naming what the run cannot do and the images, if a domain has others to learn from. A run of an
+    earlier version, without a record, is not checked.
     """
     if not run.images_file.is_file():
         return ""
     record: dict[str, Any] = read_json(run.images_file, dict)
     if changes := _image_changes(record, sets):
         raise RunError(
-            f"{run.path} cannot go on: its images have changed, and a domain would learn from others than it "
+            f"{run.path} cannot {wanted}: its images have changed, and a domain would learn from others than it "
             f"began with ({'. '.join(changes)}); restore them, or begin a new run"
         )
     if any(record[name]["pixels"] != digest(images.images) for name, images in sets.items()):
@@ -217,6 +218,16 @@ def check_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> str:
     ]:
         return f"the images are the same, but those of {', '.join(relabelled)} have other labels than before"
     return ""
+
+
+def check_held_out(run: RunFolder, wanted: str) -> None:
+    """Raise RunError if a run would be compared with images that it learned from.
+
+    Where images were added or removed since it began, others are held out now.
+    """
+    experiment = run.experiment()
+    if run.images_file.is_file() and any(domain.held_out for domain in experiment.domains):
+        check_images(run, prune(experiment, load_training_sets(experiment)), wanted)
 
 
 def _labels(images: ImageSet) -> str | None:

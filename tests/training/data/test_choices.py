@@ -53,8 +53,8 @@ def test_two_folders_are_enough(tmp_path: Path) -> None:
     experiment = complete(tmp_path, day=((90, 70), "RGB"), night=((64, 100), "L"))
     assert experiment.name == "my_pictures"
     assert [(d.name, d.channels, d.crop, d.held_out) for d in experiment.domains] == [
-        ("day", 3, 1.0, 0.1),
-        ("night", 1, 1.0, 0.1),
+        ("day", 3, 1.0, 0.17),
+        ("night", 1, 1.0, 0.17),
     ]
     assert experiment.size == (64, 64)
     assert {experiment.generator.table, experiment.discriminator.table} == {"modern_64"}
@@ -93,7 +93,7 @@ def test_square_images_are_not_cropped(tmp_path: Path) -> None:
 
 def test_many_images_are_only_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From so many training images on the discriminator does not learn them by heart."""
-    monkeypatch.setattr("training.data.choices.FEW", 11)
+    monkeypatch.setattr("training.data.choices.FEW", 10)
     assert complete(tmp_path, one=SQUARE).discriminator.augmentations == ("flip",)
 
 
@@ -136,6 +136,10 @@ def test_what_is_named_holds(tmp_path: Path, text: str, field: str, value: Any) 
         ("2023", "2024", ["images_2023", "images_2024"]),
         ("horses/train", "zebras/train", ["horses_train", "zebras_train"]),
         ("\u65e5", "Day & Night", ["images", "day_night"]),
+        ("\u65e5/\u6708", "\u65e5/\u706b", ["images_0", "images_1"]),
+        ("x/a/train", "y/a/train", ["x_a_train", "y_a_train"]),
+        ("summer/train", "winter/snow", ["summer_train", "snow"]),
+        ("x" * 70, "y", ["x" * 57, "y"]),
     ],
 )
 def test_folders_name_domains(tmp_path: Path, first: str, second: str, names: list[str]) -> None:
@@ -184,12 +188,15 @@ def test_a_size_that_the_architecture_lacks_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
-    """The error tells the domain and the file."""
+    """The error tells the domain and every file."""
     write_pictures(tmp_path / "one", (64, 64), "RGB")
-    (tmp_path / "one" / "1.jpg").write_bytes(b"no picture")
+    for number in (1, 2):
+        (tmp_path / "one" / f"{number}.jpg").write_bytes(b"no picture")
     file = tmp_path / "recipe.toml"
     file.write_text(f'[[domains]]\nsource = "{tmp_path / "one"}"\n')
-    with pytest.raises(DataError, match=r"'one'.*1\.jpg"):
+    with pytest.raises(
+        DataError, match=r"one/1\.jpg of .*one' cannot be read.* nor can 1 others: .*one/2\.jpg; mend or remove them"
+    ):
         load_experiment(file, Choices(on_gpu=False))
 
 

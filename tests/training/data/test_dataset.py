@@ -134,6 +134,11 @@ PARTLY = (
 )
 
 
+def about_domains(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the lines of the log about domains; others are about their sources."""
+    return [line for line in caplog.messages if line.startswith("domain ")]
+
+
 @pytest.mark.parametrize(
     ("feature", "labels", "line"),
     [
@@ -154,7 +159,7 @@ def test_images_without_classes_train_all_the_same(
     table = datasets.Dataset.from_dict({"image": pictures(1, 2, 3), "label": labels}, features)
     table.to_parquet(tmp_path / "train.parquet")
     assert load_split(DomainConfig("pet", source=str(tmp_path)), "train", SIZE).labels is None
-    assert re.fullmatch(line, "".join(caplog.messages))
+    assert re.fullmatch(line, "".join(about_domains(caplog)))
 
 
 def test_an_image_beside_the_folders_of_classes_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -162,7 +167,7 @@ def test_an_image_beside_the_folders_of_classes_is_reported(tmp_path: Path, capl
     source = folder(tmp_path, "cat", "dog")
     Image.new("L", SIZE, 9).save(source / "train" / "stray.png")
     assert load_split(DomainConfig("pet", source=str(source)), "train", SIZE).labels is None
-    (line,) = caplog.messages
+    (line,) = about_domains(caplog)
     assert line.startswith("domain pet: 1 of 3 images")
     assert line.endswith("train/stray.png")
 
@@ -346,6 +351,16 @@ def experiment(first: Path, second: Path, **changes: Any) -> Experiment:
     return parse_experiment({"name": "pets", "data_license": "none", "domains": domains} | changes)
 
 
+def test_one_image_is_too_few_to_measure_against(tmp_path: Path) -> None:
+    """No distance to it can be computed at the end, so it is an error at the start."""
+    for split, count in (("train", 3), ("test", 1)):
+        (tmp_path / split).mkdir()
+        for number in range(count):
+            Image.new("L", SIZE, number).save(tmp_path / split / f"{number}.png")
+    with pytest.raises(DataError, match=r"domain a: there is one image to measure against; two are needed"):
+        load_held_out(coupled({"name": "a", "source": str(tmp_path)}))
+
+
 def test_test_images_that_are_learned_from_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A copy in the training images of another domain counts, as it is known by its bytes."""
     for number, folder in enumerate(("a/train", "a/test", "b/train", "b/test")):
@@ -354,7 +369,7 @@ def test_test_images_that_are_learned_from_are_reported(tmp_path: Path, caplog: 
     shutil.copy(tmp_path / "a/test/1.png", tmp_path / "b/train/copy.png")
     experiment = coupled(*({"name": name, "source": str(tmp_path / name), "channels": 3} for name in "ab"))
     report_learned(experiment, load_training_sets(experiment))
-    (line,) = caplog.messages
+    (line,) = about_domains(caplog)
     assert line.startswith("domain a: of 1 images that it is measured against, 1 are learned from")
     assert line.endswith("copy.png")
 

@@ -393,9 +393,27 @@ def test_a_name_of_other_bytes_is_read(tmp_path: Path) -> None:
 
 
 def test_the_first_page_of_a_scan_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Of files with several pages the first counts, and that is said."""
+    """Of files with several pages or frames the first counts, and that is said."""
     train = write(tmp_path / "train", 1)
     first, second = (Image.new("L", SIZE, level) for level in (21, 22))
     first.save(train / "scan.tif", save_all=True, append_images=[second])
-    assert levels(tmp_path) == [1, 21]
-    assert f"of 1 files with several pages the first is read: {train}/scan.tif" in caplog.text
+    first.save(train / "walk.gif", save_all=True, append_images=[second])
+    assert levels(tmp_path) == [1, 21, 21]
+    named = f"{train}/scan.tif, {train}/walk.gif"
+    assert f"of 2 files with several pages or frames the first is read: {named}" in caplog.text
+
+
+def test_images_that_show_nothing_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Dark ink on a transparent ground, and masks of 0 and 1, are black."""
+    train = tmp_path / "train"
+    train.mkdir()
+    ink = Image.new("RGBA", SIZE)
+    ink.paste((0, 0, 0, 255), (0, 0, 4, 4))
+    mask = Image.new("L", SIZE)
+    mask.paste(1, (0, 0, 4, 4))
+    seen = Image.new("L", SIZE)
+    seen.paste(255, (0, 0, 4, 4))
+    for name, image in {"ink": ink, "mask": mask, "seen": seen}.items():
+        image.save(train / f"{name}.png")
+    load(tmp_path)
+    assert "2 of 3 images are of one level everywhere; what is transparent lies on black" in caplog.text

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.summary.writer import event_file_writer
 
-from training import sample, train
+from training import evaluate as evaluation
+from training import sample, train, train_encoder
 from training.config.experiment import Experiment
 from training.data.dataset import ImageSet, Origin
 from training.engine.machine import Processes, describe_machine
@@ -370,6 +372,26 @@ def test_a_run_of_other_images_is_refused(
     for part in ("cannot go on: its images have changed", "are new: ", "were another domain's: ", "train/2"):
         assert part in error
     assert "restore them, or begin a new run" in error
+
+
+@pytest.mark.parametrize(("verb", "wanted"), [(evaluation, "be measured"), (train_encoder, "have an encoder")])
+def test_a_run_is_not_compared_with_what_it_learned_from(
+    run_verb: RunVerb,
+    write_experiment: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    verb: ModuleType,
+    wanted: str,
+) -> None:
+    """New images would have others held out, among them some that were learned from."""
+    add(tmp_path / "photos", *range(0, 200, 10))
+    write_experiment.write_text(write_experiment.read_text().replace("someone/digits", str(tmp_path / "photos")))
+    held_out = [f"--domains.{number}.held-out=0.2" for number in range(3)]
+    run_verb(train, write_experiment, "--runs", tmp_path, "--steps", 1, *held_out)
+    add(tmp_path / "photos", 201, 202, 203)
+    with pytest.raises(SystemExit, match="2"):
+        run_verb(verb, tmp_path / "00000_tiny")
+    assert f"cannot {wanted}: its images have changed" in capsys.readouterr().err
 
 
 def test_images_that_are_gone_are_named(begun: Path, tmp_path: Path, run_verb: RunVerb) -> None:
