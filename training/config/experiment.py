@@ -146,7 +146,8 @@ class Experiment:
 
     def architecture(self, network: Literal["generator", "discriminator", "encoder"]) -> Architecture:
         """Return the architecture of a network."""
-        return ARCHITECTURES[network][getattr(self, network).table]
+        architecture = ARCHITECTURES[network][getattr(self, network).table]
+        return architecture.with_first(self.discriminator.first_width) if network == "discriminator" else architecture
 
     @property
     def size(self) -> tuple[int, int]:

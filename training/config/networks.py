@@ -154,6 +154,8 @@ class DiscriminatorConfig(CoupledEncoderConfig):
 
     table: Annotated[str, one_of(DISCRIMINATORS), listed(DISCRIMINATORS)] = "digit"
     """Name of the architecture."""
+    first_width: Annotated[float, Field(gt=0)] = 1.0
+    """Further multiplier of its first layer's channels: with fewer than a window has values, it sees few flaws."""
     updates: Positive = 1
     """Number of updates in a step."""
     alone: Annotated[int, Field(ge=0)] = 0

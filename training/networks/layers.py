@@ -63,6 +63,12 @@ class Architecture:
     size: tuple[int, int]  # H, W
     layers: tuple[Layer, ...]
 
+    def with_first(self, width: float) -> Architecture:
+        """Return the architecture with so many times the channels of its first layer."""
+        first, *others = self.layers
+        assert isinstance(first.out, int), "an image, a logit and a latent come last"
+        return replace(self, layers=(replace(first, out=round(first.out * width)), *others))
+
 
 Shape = tuple[int, int, int]  # C, H, W
 Built = tuple[list[nn.Module], Shape]

@@ -45,6 +45,15 @@ def test_gradients_reach_the_latent_and_the_pixels(side: int) -> None:
     assert all(weight.grad is not None and weight.grad.any() for weight in weights)
 
 
+def test_a_wide_first_layer_is_all_that_is_wider() -> None:
+    """The layer next to the images has three times the channels, and each behind it as many as before."""
+    table = DISCRIMINATORS["modern_64"]
+    plain, wide = (CoupledDiscriminator(one, {"a": 3}, 1 / 4, 4) for one in (table, table.with_first(3.0)))
+    convolutions = [[m.out_channels for m in d.modules() if isinstance(m, torch.nn.Conv2d)] for d in (plain, wide)]
+    assert convolutions[1] == [3 * convolutions[0][0], *convolutions[0][1:]]
+    assert wide({"a": torch.zeros(2, 3, 64, 64)})["a"].shape == (2,)
+
+
 def test_no_discriminator_normalises() -> None:
     """So a gradient penalty is that of each image, and all images of an update are judged together."""
     for side in SIDES:
