@@ -34,6 +34,7 @@ from training.runs.recorder import check_held_out
 from training.train import complete
 
 Point = Mapping[str, Any]  # a value for each field that is swept over
+PIXELS = "pixels"  # the field that a recipe without architectures is completed by
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,16 @@ class SweepOptions:
 @verb
 def main(target: Path, arguments: list[str]) -> None:
     """Sweep over the fields of a recipe."""
-    choices = Choices(Machine.from_environment().has_gpu(), size_asked_for(arguments))
-    options = parse(SweepOptions(load_experiment(target, choices)), arguments)
+    has_gpu = Machine.from_environment().has_gpu()
+
+    def read(pixels: int | None) -> SweepOptions:
+        return parse(SweepOptions(load_experiment(target, Choices(has_gpu, pixels))), arguments)
+
+    options = read(size_asked_for(arguments))
     device = options.machine.device("a sweep")
     points = read_points(options.over)
-    experiments = [move(options.experiment, point) for point in points]
+    bases = [read(point[PIXELS]) if PIXELS in point else options for point in points]
+    experiments = [move(base.experiment, point) for base, point in zip(bases, points, strict=True)]
     accuracies_by_images = {
         images: _accuracies(one, options.measure.classifiers)
         for images, one in {(one.domains, one.size): one for one in experiments}.items()

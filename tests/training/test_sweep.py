@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from training import sweep
 from training.config.experiment import Experiment
@@ -60,6 +61,23 @@ def test_a_place_that_cannot_be_written_is_found_before(
         run_sweep(*SHARED)
     assert f"{tmp_path}/sweep" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_each_size_has_the_architecture_that_is_chosen_for_it(
+    run_verb: RunVerb, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recipe that names none is completed for every point."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            Image.new("L", (40, 40), 10 * number).save(tmp_path / name / f"{number}.png")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("".join(f'[[domains]]\nsource = "{tmp_path / name}"\n' for name in "ab"))
+    run_verb(sweep, recipe, "--over", "pixels=16,32", "--steps", 2, "--dry-run")
+    assert capsys.readouterr().out.count("0 of 2 steps are done") == 2
+    with pytest.raises(SystemExit, match="2"):
+        run_verb(sweep, recipe, "--over", "pixels=16,48", "--dry-run")
+    assert "pixels = 48: allowed are 16, 28, 32" in capsys.readouterr().err
 
 
 def test_a_sweep_goes_on_where_it_was(run_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
