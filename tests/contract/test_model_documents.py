@@ -15,8 +15,6 @@ ROOT = Path(__file__).parents[2]
 PAPER = {"edge": 0.952, "negative": 0.967}  # pixel agreement, Liu & Tuzel 2016
 LEAST_KEPT = {"digit": 0.875}  # of print, which no pixel couples to a hand; else 0.95
 FILES = model_files("generator")
-EARLIER = {"digit_edge_negative"}  # as models/README.md says
-OF_EARLIER = pytest.mark.xfail(strict=True, reason="made by an earlier recipe of its name")
 
 
 def quality_rows(metadata: ModelMetadata) -> list[str]:
@@ -112,11 +110,7 @@ def test_the_readme_shows_a_sheet_of_each_model(file: Path) -> None:
     assert f"({sheet.relative_to(MODELS)})" in (MODELS / "README.md").read_text()
 
 
-@pytest.mark.parametrize(
-    "file",
-    [pytest.param(file, marks=OF_EARLIER if METADATA[file].name in EARLIER else ()) for file in FILES],
-    ids=lambda file: file.parts[-3],
-)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.parts[-3])
 def test_the_experiment_that_made_a_model_is_committed(file: Path) -> None:
     """The experiment in a model's metadata is the committed one of its name, to the last field."""
     metadata = METADATA[file]
