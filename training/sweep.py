@@ -108,12 +108,13 @@ def reach(
         print(error)
         run = find_run(options.runs, experiment)
         return {"run": run.path.name if run else ""}
-    check_held_out(run, "be measured")
     known: dict[str, object] = {}
     with suppress(RunError):
         known = run.quality(snapshot_step(run, options.measure.snapshot))
     if (known.get("pairs"), known.get("classifier_accuracy", {})) != (options.measure.pairs, accuracies):
         known = evaluate(run, options.measure, device)
+    else:
+        check_held_out(run, "be measured")
     numbers = {name: value for name, value in flat(known).items() if isinstance(value, float | int)}
     return {"run": run.path.name, **numbers}
 

@@ -173,7 +173,7 @@ def test_the_verb_trains_measures_and_resumes(
 def test_translations_without_labels_are_recognised(
     run_verb: Callable[..., None], write_experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What cannot be classified is compared with real images by a network that tells the domains apart."""
+    """Without a classifier, a network that tells the domains apart judges translations and real images."""
     monkeypatch.setattr(label_free, "RECOGNISER_STEPS", 100)
     labels = [f"--domains.{number}.label-column=none" for number in range(3)]
     run_verb(train, write_experiment, "--runs", tmp_path, *labels)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from training.config.data import DOMAIN, RESERVED, DomainConfig
 from training.config.experiment import Values
 from training.data.preprocess import damaged_images, decode, in_mode
-from training.data.sources import open_rows
+from training.data.sources import MIN_IMAGES, open_rows
 from training.errors import ConfigError, DataError, MissingSplitError
 from training.zoo import GENERATORS
 from training.zoo.modern import SIDES
@@ -27,7 +27,7 @@ from training.zoo.modern import SIDES
 SAMPLE = 64  # images of a domain that are inspected
 GREY = 24  # greatest difference of two channels of a grey picture that a JPEG has in colour
 FEW = 10_000  # images of a domain; with fewer a discriminator memorises them (Zhao et al. 2020)
-HELD_OUT, FEWEST = 0.1, 2  # share of the images that are held out, and how many at least: a spread takes two
+HELD_OUT = 0.1  # share of the images; more where that is too few to measure against
 LONGEST = 64  # characters of a name
 OWN_ROWS = {True: 3, False: 2}  # of the generator, next to the image; more from 64x64 on
 
@@ -84,7 +84,7 @@ class Choices:
         """Choose the fields of one domain, and return the properties of its images."""
         config, where = DOMAIN.validate_python(domain), f"{domain['name']}."
         if not domain.keys() & {"held_out", "test_split"} and not _has_test_images(config):
-            held_out = max(HELD_OUT, math.ceil(100 * FEWEST / len(open_rows(config, "train"))) / 100)
+            held_out = max(HELD_OUT, math.ceil(100 * MIN_IMAGES / len(open_rows(config, "train"))) / 100)
             held_out = held_out if held_out < 1 else HELD_OUT
             self._set(domain, "held_out", held_out, f"it has no {config.test_split} images to measure with", where)
             config = DOMAIN.validate_python(domain)

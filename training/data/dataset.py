@@ -19,7 +19,16 @@ from training.config.data import DomainConfig, PatchesConfig, Use
 from training.config.experiment import Experiment
 from training.data.listing import as_called, log_once, some
 from training.data.preprocess import Fingerprints, decode, decode_rows, fingerprints, holds_images, in_mode, read_cells
-from training.data.sources import group_of_rows, join_rows, locate, number_rows, open_rows, share_out, share_out_images
+from training.data.sources import (
+    MIN_IMAGES,
+    group_of_rows,
+    join_rows,
+    locate,
+    number_rows,
+    open_rows,
+    share_out,
+    share_out_images,
+)
 from training.errors import DataError
 from training.losses.pixels import Images, transform
 
@@ -278,7 +287,7 @@ def load_held_out(experiment: Experiment, limit: int = 2000) -> Images:
     held_out, names = {}, {}
     for domain in experiment.domains:
         test = load_split(domain, "test", experiment.size)
-        if len(test.images) < 2:
+        if len(test.images) < MIN_IMAGES:
             remedy = "two are needed: add some, or raise the domain's held_out"
             raise DataError(f"domain {domain.name}: there is one image to measure against; {remedy}")
         names[domain.name] = test.class_names

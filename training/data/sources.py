@@ -42,6 +42,7 @@ DATA_ROOT = "COGAN_DATA"
 HUB_NAME = re.compile(r"(?!.*(--|\.\.))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
 HUB_TIMEOUT = 10.0  # s
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
+MIN_IMAGES = 2  # to measure against: of fewer no spread can be computed
 
 datasets.disable_progress_bars()
 datasets.logging.set_verbosity(logging.CRITICAL)  # errors are raised, too

@@ -26,6 +26,7 @@ from training.config.data import DomainConfig
 from training.config.experiment import Experiment
 from training.data.dataset import digest, load_split, load_training_sets, sample_images
 from training.data.preprocess import cached
+from training.data.sources import MIN_IMAGES
 from training.errors import DataError, RunError
 from training.losses.auxiliary import COUPLINGS
 from training.losses.pixels import AUGMENTATIONS, Images, from_bytes
@@ -38,7 +39,6 @@ MEASURING_SIDE: int | None = None  # pixels; None is the network's training size
 SNAPSHOT_SIDE = 128  # pixels; a third of those of the networks' own size
 NEIGHBOURS = 3  # Kynkaanniemi et al. 2019, section 3.1
 BATCH = 8  # images; larger ones leave the cache of a CPU
-MIN_IMAGES = 2  # of which a spread can be computed
 RECOGNISER = (  # of domains: quick, for images of any size
     *(Layer("conv", out, 3, 2, 1, norm="batch", activation="relu") for out in (16, 32, 64)),
     Layer("conv", 128, 3, 2, 1, norm="batch", activation="relu", dropout=0.5),

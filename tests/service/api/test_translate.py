@@ -304,7 +304,7 @@ async def test_an_image_of_too_many_pixels_is_refused(connect: Connect) -> None:
 
 @pytest.mark.usefixtures("encoded")
 async def test_an_image_of_nothing_is_refused(connect: Connect) -> None:
-    """As black ink is, that was drawn on nothing: its counterparts would be those of black."""
+    """Black ink on a transparent ground is all black, and a white sheet all white: neither has counterparts."""
     ink = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
     ink.paste((0, 0, 0, 255), (5, 5, 9, 15))
     for image in (ink, Image.new("L", (20, 20), 255)):
