@@ -137,7 +137,8 @@ def prepare(
     labels = check_labels(experiment, {name: kept.labels for name, kept in sets.items()})
     images = {name: kept.images for name, kept in sets.items()}
     moved = check_images(run, sets) if run else ""
-    trainer = Trainer(experiment, images, fabric, load_loss_networks(experiment), labels)
+    loss_networks = load_loss_networks(experiment, images, fabric.device)
+    trainer = Trainer(experiment, images, fabric, loss_networks, labels)
     if (start := experiment.generator.start) and not (run and last_step(run.checkpoints)):
         trainer.state.start_from(Path(start))
     measure, reason = choose_measure(experiment, sets, classifiers, trainer.processes.device)

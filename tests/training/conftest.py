@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from lightning_fabric import Fabric
 
 from training.config import Precision
+from training.config.data import DomainConfig
 from training.config.experiment import Experiment, parse_experiment
 from training.data.dataset import ImageSet, load_training_sets
 from training.engine.machine import Machine
@@ -23,8 +25,10 @@ from training.engine.trainer import Trainer, check_labels
 from training.losses.auxiliary import COUPLINGS
 from training.metrics import label_free
 from training.networks.weights import initialise
+from training.pretrained import recogniser
 from training.pretrained.classifier import Classifier
 from training.pretrained.features import VGG19, LossNetwork, LossNetworks
+from training.pretrained.recogniser import COUPLING, DomainRecogniser, OwnDomain
 from training.zoo import CLASSIFIERS
 
 CPU = Machine(accelerator="cpu", threads=1, precision="32-true")
@@ -41,7 +45,7 @@ KINDS: dict[str, dict[str, object]] = {
 def _one_thread() -> None:
     torch.set_num_threads(1)
     label_free.MEASURING_SIDE = 32  # pixels, to save time
-    label_free.RECOGNISER_STEPS = 50  # more where the recogniser itself is tested
+    recogniser.STEPS = 50  # more where the recogniser itself is tested
     os.environ["COGAN_PRECISION"] = "32-true"  # whatever this machine is good at, in other processes too
 
 
@@ -67,23 +71,32 @@ def make_experiment(digits_folder: Path) -> Callable[..., Experiment]:
     return make
 
 
-def random_feature_network(_channels: int) -> VGG19:
+def random_feature_network() -> VGG19:
     """Make a narrow one whose layers let an image's contrast through, as those that have learned do."""
     network = VGG19(1 / 32)
     initialise(network, "he")
     return network
 
 
+@cache
+def recogniser_of_noise(names: tuple[str, ...], size: tuple[int, int]) -> DomainRecogniser:
+    """Train a recogniser of domains on noise."""
+    images = {name: torch.randint(256, (9, 1, *size), dtype=torch.uint8) for name in names}
+    return DomainRecogniser(images, torch.device("cpu"), COUPLING)
+
+
 def random_loss_networks(experiment: Experiment) -> LossNetworks:
     """Make the loss networks of an experiment, small, untrained and always the same."""
     torch.manual_seed(0)
     tables = {table.size: name for name, table in CLASSIFIERS.items()}
-    kinds: dict[str, Callable[[int], LossNetwork]] = {
-        "classifiers": lambda channels: Classifier(tables[experiment.size], channels, 10),
-        "feature_network": random_feature_network,
+    names = tuple(domain.name for domain in experiment.domains)
+    kinds: dict[str, Callable[[DomainConfig], LossNetwork]] = {
+        "classifiers": lambda domain: Classifier(tables[experiment.size], domain.channels, 10),
+        "feature_network": lambda _: random_feature_network(),
+        "recogniser": lambda domain: OwnDomain(recogniser_of_noise(names, experiment.size), domain.name),
     }
     return {
-        coupling.name: {domain.name: kinds[required](domain.channels).eval() for domain in experiment.domains}
+        coupling.name: {domain.name: kinds[required](domain).eval() for domain in experiment.domains}
         for coupling in experiment.couplings
         if (required := COUPLINGS[coupling.name].requires) in kinds
     }

@@ -21,8 +21,8 @@ from training.engine.trainer import Trainer
 from training.errors import ConfigError, RunError
 from training.export import ExportOptions, export, exported_generator
 from training.files import write_json
-from training.metrics import label_free
 from training.networks.coupled import generate, latents_of_seeds
+from training.pretrained import recogniser
 from training.pretrained.encoder import EncoderRecipe, LatentEncoder, descend, encoder_architecture
 from training.pretrained.exported import read_metadata
 from training.runs.folder import (
@@ -174,7 +174,7 @@ def test_translations_without_labels_are_recognised(
     run_verb: Callable[..., None], write_experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a classifier, a network that tells the domains apart judges translations and real images."""
-    monkeypatch.setattr(label_free, "RECOGNISER_STEPS", 100)
+    monkeypatch.setattr(recogniser, "STEPS", 100)
     labels = [f"--domains.{number}.label-column=none" for number in range(3)]
     run_verb(train, write_experiment, "--runs", tmp_path, *labels)
     sizes = ["--recipe.channels", 4, "--recipe.batch-size", 4, "--recipe.domains", "digit"]

@@ -47,6 +47,8 @@ class CouplingInputs:
     """By domain, images -> probabilities [B, K], of classes or of attributes."""
     image_features: Mapping[str, Callable[[Tensor], Sequence[Tensor]]] = field(default_factory=dict)
     """By domain, images -> features [B, C, H, W] of a feature network; the last ones are of the content."""
+    recognise: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    """By domain, images -> log probabilities [B] that they are the domain's own."""
     encode: Callable[[Images], Images] | None = None
     """Images -> latents [B, Z], by domain."""
 
@@ -56,7 +58,7 @@ class Coupling:
     """A coupling loss: a description, the inputs required besides the generated images, and the function."""
 
     about: str
-    requires: Literal["classifiers", "layers", "encoder", "feature_network", "nothing"]
+    requires: Literal["classifiers", "layers", "encoder", "feature_network", "recogniser", "nothing"]
     loss: Callable[[GeneratedBatch, CouplingInputs], Tensor]
 
 
@@ -106,6 +108,14 @@ def style(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     return _sum(losses)
 
 
+def recognised(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
+    """Sum, over domains, the cross entropy of generated images with their own domain (Choi et al. 2018, equation 3).
+
+    What sets the domains apart must show; a network that learned it from the training images says whether it does.
+    """
+    return _sum(-inputs.recognise[name](batch).mean() for name, batch in generated.images.items())
+
+
 def reconstruction(generated: GeneratedBatch, _inputs: CouplingInputs) -> Tensor:
     """Sum, over domains, the Huber loss between generated and real images, whose minimum is their mean."""
     return _sum(huber_loss(batch, generated.real[name]) for name, batch in generated.images.items())
@@ -146,6 +156,7 @@ COUPLINGS = {
         "equal features of a pretrained network (the content of its perceptual loss)", "feature_network", content
     ),
     "style": Coupling("Gram matrices of real images (the style of its perceptual loss)", "feature_network", style),
+    "recognised": Coupling("images that are taken for their own domain's (StarGAN's)", "recogniser", recognised),
     "reconstruction": Coupling(
         "the mean real image, for a start that should fade (DCGAN-Tensorflow)", "nothing", reconstruction
     ),

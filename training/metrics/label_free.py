@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
 from training.config.data import DomainConfig
@@ -29,22 +28,16 @@ from training.data.preprocess import cached
 from training.data.sources import MIN_IMAGES
 from training.errors import DataError, RunError
 from training.losses.auxiliary import COUPLINGS
-from training.losses.pixels import AUGMENTATIONS, Images, from_bytes
+from training.losses.pixels import Images
 from training.metrics.quality import FrechetDistance, Sets
-from training.networks.layers import Layer, build
-from training.pretrained.classifier import RANGE, classifier_file, load_classifier, train_once
+from training.pretrained.classifier import classifier_file, load_classifier
 from training.pretrained.features import PACKAGES, EfficientNetLite
+from training.pretrained.recogniser import DomainRecogniser
 
 MEASURING_SIDE: int | None = None  # pixels; None is the network's training size
 SNAPSHOT_SIDE = 128  # pixels; a third of those of the networks' own size
 NEIGHBOURS = 3  # Kynkaanniemi et al. 2019, section 3.1
 BATCH = 8  # images; larger ones leave the cache of a CPU
-RECOGNISER = (  # of domains: quick, for images of any size
-    *(Layer("conv", out, 3, 2, 1, norm="batch", activation="relu") for out in (16, 32, 64)),
-    Layer("conv", 128, 3, 2, 1, norm="batch", activation="relu", dropout=0.5),
-    Layer("linear", "classes"),
-)
-RECOGNISER_STEPS, RECOGNISER_BATCH = 1000, 16  # batch: images of each domain
 NEAREST_SHOWN = 12  # generated images on the sheet, beside the nearest training image
 
 
@@ -204,48 +197,6 @@ def recognise_domains(domains: Mapping[str, Compared], device: torch.device) -> 
         name: {"generated": recogniser.share(name, own.generated), "real": recogniser.share(name, own.test)}
         for name, own in domains.items()
     }
-
-
-class DomainRecogniser:
-    """A network that tells domains apart; it learns them from training images {domain: uint8 [N, C, H, W]}."""
-
-    def __init__(self, training: Images, device: torch.device) -> None:
-        self._names, self._device = list(training), device
-        self._network = _learn_domains([_rgb(images) for images in training.values()], device)
-
-    @torch.inference_mode()
-    def share(self, domain: str, images: Tensor) -> float:
-        """Return the share of images uint8 [N, C, H, W] that it takes for the domain's own."""
-        parts = [
-            self._network(from_bytes(part.to(self._device), RANGE)).flatten(1).argmax(1)
-            for part in _rgb(images).split(256)
-        ]
-        return float((torch.cat(parts) == self._names.index(domain)).float().mean())
-
-
-def _rgb(images: Tensor) -> Tensor:
-    return images.expand(-1, 3, -1, -1)
-
-
-@torch.enable_grad()
-def _learn_domains(domains: Sequence[Tensor], device: torch.device) -> nn.Module:
-    """Train a network on uint8 [N, 3, H, W] of each domain: images [B, 3, H, W] in RANGE -> logits [B, K, 1, 1].
-
-    It sees as many of each, translated a little; the result is the same at every call.
-    """
-    height, width = domains[0].shape[2:]
-    owners = torch.arange(len(domains), device=device).repeat_interleave(RECOGNISER_BATCH)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network, _ = build(RECOGNISER, (3, height, width), 1.0, {"classes": len(domains)})
-
-        def loss() -> Tensor:
-            drawn = torch.cat([own[torch.randint(len(own), (RECOGNISER_BATCH,))] for own in domains])
-            images = AUGMENTATIONS["translation"](from_bytes(drawn.to(device), RANGE))
-            return cross_entropy(network(images).flatten(1), owners)
-
-        train_once(network.to(device), loss, RECOGNISER_STEPS)
-    return network
 
 
 FIRST_SEED = 1_000_000  # of the latents; `evaluate` takes those from 0

@@ -26,11 +26,11 @@ from training.config.experiment import Experiment
 from training.data.dataset import load_pairs, load_training_sets
 from training.data.sources import share_out
 from training.losses.pixels import Images, from_bytes, to_bytes
-from training.metrics.label_free import DomainRecogniser
 from training.metrics.quality import counterpart_distance, load_evaluation_classifiers, load_real, pixel_agreement
 from training.networks.coupled import generate, latents_of_seeds
 from training.pretrained.classifier import classify, train_once
 from training.pretrained.encoder import LatentEncoder, descend
+from training.pretrained.recogniser import DomainRecogniser
 
 UNIT = (0.0, 1.0)
 BATCH = 64

@@ -26,8 +26,10 @@ from training.data.sources import locate
 from training.errors import ConfigError, RunError
 from training.files import expecting
 from training.losses.auxiliary import COUPLINGS
+from training.losses.pixels import Images
 from training.networks.layers import build
 from training.pretrained.classifier import Classifier, classifier_file, load_classifier
+from training.pretrained.recogniser import COUPLING, DomainRecogniser, OwnDomain
 from training.zoo import FEATURES
 
 ARCHITECTURE = FEATURES["vgg19"]
@@ -203,17 +205,26 @@ def _fold(network: Any) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
     return stem, network._blocks, head
 
 
-LossNetwork = Classifier | EfficientNetLite | VGG19
+LossNetwork = Classifier | EfficientNetLite | VGG19 | OwnDomain
 LossNetworks = Mapping[str, Mapping[str, LossNetwork]]  # by coupling and domain
 
 
-def load_loss_networks(experiment: Experiment) -> LossNetworks:
-    """Load what couplings compare by. Raises RunError if one is missing, ConfigError if domains' classes differ."""
-    return {
-        coupling.name: LOADERS[COUPLINGS[coupling.name].requires](coupling, experiment)
-        for coupling in experiment.couplings
-        if COUPLINGS[coupling.name].requires in LOADERS
-    }
+def load_loss_networks(experiment: Experiment, images: Images, device: torch.device) -> LossNetworks:
+    """Load what couplings compare by, or train it on a device on the training images, uint8 [N, C, H, W] by domain.
+
+    Raises RunError if a file is missing, ConfigError if domains' classes differ.
+    """
+    loaded: dict[str, Mapping[str, LossNetwork]] = {}
+    for coupling in experiment.couplings:
+        match COUPLINGS[coupling.name].requires:
+            case "classifiers":
+                loaded[coupling.name] = _classifiers(coupling, experiment)
+            case "feature_network":
+                loaded[coupling.name] = dict.fromkeys(images, _feature_network(coupling.feature_network, experiment))
+            case "recogniser":
+                recogniser = DomainRecogniser(images, device, COUPLING)
+                loaded[coupling.name] = {name: OwnDomain(recogniser, name) for name in images}
+    return loaded
 
 
 def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, LossNetwork]:
@@ -227,13 +238,5 @@ def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[st
     return classifiers
 
 
-def _feature_network(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, LossNetwork]:
-    name = coupling.feature_network
-    network = EfficientNetLite(name, loss_side(experiment.size)) if name in PACKAGES else load_vgg19(name)
-    return dict.fromkeys((domain.name for domain in experiment.domains), network)
-
-
-LOADERS: dict[str, Callable[[CouplingConfig, Experiment], Mapping[str, LossNetwork]]] = {
-    "classifiers": _classifiers,
-    "feature_network": _feature_network,
-}
+def _feature_network(name: str, experiment: Experiment) -> EfficientNetLite | VGG19:
+    return EfficientNetLite(name, loss_side(experiment.size)) if name in PACKAGES else load_vgg19(name)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tests.training.conftest import CPU
 from tests.training.test_train import assert_same
 from training.config.experiment import Experiment
+from training.data.dataset import load_training_sets
 from training.engine.state import WeightedLosses
 from training.engine.trainer import Trainer, check_labels
 from training.errors import ConfigError, DataError, RunError
@@ -107,6 +108,20 @@ def test_a_heavy_coupling_draws_together(make_experiment: MakeExperiment, make_t
     assert ends[1] < 0.9 * ends[0]
 
 
+def test_generated_images_show_their_domain(make_experiment: MakeExperiment, fabric: Fabric) -> None:
+    """A heavy `recognised` makes dark digits of one head and light ones of the other, which began as equals."""
+    ends = []
+    for weight in (0.0, 1e3):
+        generator = APART | {"learning_rate": 5e-3, "equal_heads": True}
+        couplings = coupled("recognised", weight=weight)
+        experiment = make_experiment(("digit", "negative"), generator=generator, batch_size=8, couplings=couplings)
+        images = {name: loaded.images for name, loaded in load_training_sets(experiment).items()}
+        networks = load_loss_networks(experiment, images, fabric.device)
+        losses = train(Trainer(experiment, images, fabric, networks), 20)
+        ends.append(losses[-1]["recognised"])
+    assert ends[1] < 0.5 * ends[0]
+
+
 def test_semantic_asks_classifiers_that_stay(make_experiment: MakeExperiment, fabric: Fabric) -> None:
     """Classes that differ cost the generator, and the classifiers that say so learn nothing from it."""
     experiment = make_experiment(couplings=coupled("semantic"), generator={"initialisation": "he"})
@@ -120,11 +135,11 @@ def test_semantic_asks_classifiers_that_stay(make_experiment: MakeExperiment, fa
 
 def test_classifiers_are_read_for_those_who_ask(make_experiment: MakeExperiment, tmp_path: Path) -> None:
     """A cycle needs none; missing loss networks are named with their path."""
-    assert load_loss_networks(make_experiment(couplings=coupled("cycle"))) == {}
+    assert load_loss_networks(make_experiment(couplings=coupled("cycle")), {}, torch.device("cpu")) == {}
     for name, message in (("semantic", "train_classifier"), ("content", r"vgg\.pth is missing")):
         missing = coupled(name)[0] | {"classifiers": str(tmp_path), "feature_network": str(tmp_path / "vgg.pth")}
         with pytest.raises(RunError, match=message):
-            load_loss_networks(make_experiment(couplings=[missing]))
+            load_loss_networks(make_experiment(couplings=[missing]), {"digit": torch.empty(0)}, torch.device("cpu"))
 
 
 def test_features_are_those_of_the_generated_pairs(make_experiment: MakeExperiment, make_trainer: MakeTrainer) -> None:

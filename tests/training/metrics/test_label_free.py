@@ -13,7 +13,6 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from training.config.experiment import Experiment
 from training.data.dataset import load_split
 from training.errors import DataError
-from training.metrics import label_free
 from training.metrics.label_free import (
     Compared,
     extract,
@@ -27,6 +26,7 @@ from training.metrics.label_free import (
     precision_recall,
     recognise_domains,
 )
+from training.pretrained import recogniser
 
 MakeExperiment = Callable[..., Experiment]
 CPU = torch.device("cpu")
@@ -149,7 +149,7 @@ def test_two_images_are_needed(make_experiment: MakeExperiment) -> None:
 
 def test_domains_are_recognised_by_what_sets_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Generated images of the right kind are taken for their own domain's, and those of the other's kind are not."""
-    monkeypatch.setattr(label_free, "RECOGNISER_STEPS", 1000)
+    monkeypatch.setattr(recogniser, "STEPS", 1000)
     random = torch.Generator().manual_seed(0)
 
     def dark(count: int, channels: int = 1) -> Tensor:
