@@ -232,13 +232,15 @@ class _Methods(Generic[Http]):
         model: str | None = None,
         refine: int | None = None,
         fit: Literal["crop", "pad"] | None = None,
+        invert: bool = False,
     ) -> Call[Translation]:
         """Find the latent of an image and generate its counterparts in the domains `to`.
 
-        Without `source`, its domain is the one that reconstructs it best; `refine` is the number of further passes.
+        Without `source`, its domain is the one that reconstructs it best; `refine` is the number of further passes;
+        `invert` exchanges light and dark first.
         Raises ValueError for an array that is not of bytes or not one image, and for a PIL image of other values.
         """
-        fields = _fields({"from": source}, to=to, model=model, refine=refine, fit=fit)
+        fields = _fields({"from": source}, to=to, model=model, refine=refine, fit=fit, invert=invert or None)
         return Call(read_translation, "translate", fields | {"image": _data_url(image)}, "POST")
 
     @_Method

@@ -105,6 +105,7 @@ class ImageRoutes:
             filters=filters,
             count=wanted.count if filters else 1,
             directions=wanted.directions,
+            scale=wanted.scale,
         )
         return spec, random
 
@@ -129,6 +130,7 @@ class ImageRoutes:
             path=path,
             labels=wanted.labels,
             directions=wanted.directions,
+            scale=wanted.scale,
         )
         return await self._send(request, spec, place)
 

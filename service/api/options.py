@@ -181,7 +181,7 @@ def choose_format(
     """
     if requested is not None:
         return requested
-    formats = {name: form for name, form in formats.items() if form.labels or not labels}
+    formats = {name: form for name, form in formats.items() if not (labels and form.picture)}
     if not accept or accept == "*/*":
         return next(iter(formats))
     ranges = _media_ranges(accept)

@@ -36,6 +36,8 @@ DomainNames = Annotated[
 ]
 OF_A_SEED: JsonDict = {"required": ["seed"], "properties": {"seed": {"type": "integer"}}}
 OF_SEEDS = ("seed", "seeds", "index", "count", "truncation", "class", "min_confidence", "agree")  # not of latents
+MAX_SCALE = 64
+Scale = Annotated[int, Field(ge=1, le=MAX_SCALE), WHOLE]
 Step = Annotated[float, Field(ge=-MAX_STEP, le=MAX_STEP, allow_inf_nan=False)]
 Steps = Annotated[dict[str, Step], Field(max_length=2 * MAX_DIRECTIONS)]
 PairFormat = Literal["json", "png", "webp", "zip", "npz"]
@@ -119,6 +121,8 @@ class _PairRequest(_ImageRequest, FilterFields):
     """Images of every seed, from `index` on; with filters, those that pass, of at most 1000 candidates."""
     format: PairFormat | None = None
     """Format of the response; otherwise what `Accept` prefers, or json."""
+    scale: Scale = 1
+    """Side of the square that a pixel becomes, in pictures: png and webp."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -174,6 +178,8 @@ class _FrameRequest(_ImageRequest):
     """Return to the first key frame."""
     format: FrameFormat | None = None
     """Format of the response, images as animations; otherwise what `Accept` prefers, or json."""
+    scale: Scale = 1
+    """Side of the square that a pixel becomes, in pictures: gif, webp and png."""
 
 
 class Keyframe(ClosedModel):

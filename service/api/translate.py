@@ -47,6 +47,10 @@ class TranslateFields(schemas.ClosedModel):
     """Passes of the encoder after the first; otherwise as many as were measured to help."""
     fit: Fit | None = None
     """Fit of the image to the model's shape: crop keeps its middle, pad adds black; otherwise that of training."""
+    invert: bool = False
+    """Exchange light and dark first, as for ink on paper where the model knows light strokes on black."""
+    scale: schemas.Scale = 1
+    """Side of the square that a pixel becomes, in pictures: png and webp."""
 
 
 class TranslateForm(TranslateFields):
@@ -133,8 +137,9 @@ class TranslateRoutes:
                 latents=[LatentSpec(0, values=(0.0,) * model.prior.latent_dim)],
                 place=place,
                 format_=options.choose_format(fields.format, header(request, "accept"), PAIR_FORMATS),
+                scale=fields.scale,
             )
-        return TranslationSpec(spec, encoders, fields.refine, fields.fit)
+        return TranslationSpec(spec, encoders, fields.refine, fields.fit, fields.invert)
 
 
 def read_upload(request: Request, content: bytes) -> Upload:

@@ -63,6 +63,8 @@ class Fitting(NamedTuple):
     margin: int = 0
     crop: float | None = None
     pad: bool = False
+    invert: bool = False
+    """Whether light and dark are exchanged first."""
 
 
 class ImageDecoder:
@@ -224,14 +226,16 @@ def _unreadable(file: bytes, why: str) -> InvalidRequest:
 
 
 def _as_8_bits(image: Image.Image) -> Image.Image:
-    """Return grey of 16 bits, 0 to 65535, as grey of 8 bits; a level that is transparent becomes black."""
+    """Return grey of 16 bits, 0 to 65535, as grey of 8 bits, and a level that is transparent as such."""
     if not (image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")):
         return image
     levels = np.asarray(image, np.float32)
     if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:  # white is 0, which Pillow inverts at 8 bits alone
         levels = 65535 - levels
-    seen = levels * (levels != image.info.get("transparency", -1))
-    return Image.fromarray(np.rint(seen * (255 / 65535)).astype(np.uint8))
+    grey = Image.fromarray(np.rint(levels * (255 / 65535)).astype(np.uint8))
+    if (clear := image.info.get("transparency")) is None:
+        return grey
+    return Image.merge("LA", (grey, Image.fromarray(np.uint8(255) * (levels != clear))))
 
 
 def _orientation(exif: bytes) -> int:
@@ -247,11 +251,13 @@ def _orientation(exif: bytes) -> int:
 
 
 def fit(image: Image.Image, fitting: Fitting) -> Pixels:
-    """Return an image of `read_image` as one of a domain, uint8 [H, W, C]; what can be seen through lies on black."""
+    """Return an image of `read_image` as one of a domain, uint8 [H, W, C]; what can be seen through becomes black."""
     domain, size = fitting.domain, (fitting.domain.width, fitting.domain.height)
     if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
-    image = ImageOps.expand(image.convert(MODES[domain.channels]), fitting.margin)
+        ground = Image.new("RGBA", image.size, "white" if fitting.invert else "black")
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    image = image.convert(MODES[domain.channels])
+    image = ImageOps.expand(ImageOps.invert(image) if fitting.invert else image, fitting.margin)
     if fitting.pad:
         factor = max(image.width / size[0], image.height / size[1])
         inner = max(1, round(image.width / factor)), max(1, round(image.height / factor))  # of a strip, too, a line

@@ -35,9 +35,9 @@ class Format:
     weight: int = 1  # how many pixels one of its counts as, by the time it takes
 
     @property
-    def labels(self) -> bool:
-        """True if it has room for labels: a picture has none."""
-        return not self.media_type.startswith("image/")
+    def picture(self) -> bool:
+        """True if it is a picture, which may be scaled and has no room for labels."""
+        return self.media_type.startswith("image/")
 
     def seconds(self, spec: GenerationSpec) -> float:
         """Return roughly the seconds that encoding takes."""
@@ -109,27 +109,34 @@ def _npz(generated: GeneratedImages) -> Encoding:
 
 def _webp_sheet(generated: GeneratedImages) -> Encoding:
     rows = list[Pixels]()
-    for row in sheet_rows(generated.images):
+    for row in _rows(generated):
         rows.append(row)
         yield
     return images.webp(np.concatenate(rows))
 
 
+def _png_sheet(generated: GeneratedImages) -> Encoding:
+    spec = generated.spec
+    height = spec.size * spec.scale * max(one.height for one in spec.shapes)
+    return images.png_of_rows(_rows(generated), height)
+
+
+def _rows(generated: GeneratedImages) -> Iterator[Pixels]:
+    return sheet_rows(generated.images, generated.spec.scale)
+
+
 PAIR_FORMATS = {
     "json": Format("application/json", _json),
-    "png": Format(
-        "image/png",
-        lambda g: images.png_of_rows(sheet_rows(g.images), g.spec.size * max(one.height for one in g.spec.shapes)),
-    ),
+    "png": Format("image/png", _png_sheet),
     "webp": Format("image/webp", _webp_sheet, images.WEBP_SIDE, weight=2),
     "zip": Format("application/zip", _zip),
     "npz": Format("application/x-npz", _npz),
 }
 FRAME_FORMATS = {
     "json": PAIR_FORMATS["json"],
-    "gif": Format("image/gif", lambda g: images.gif(sheet_rows(g.images)), images.GIF_SIDE, weight=8),
-    "webp": Format("image/webp", lambda g: images.animated_webp(sheet_rows(g.images)), images.WEBP_SIDE, weight=2),
-    "png": Format("image/png", lambda g: images.animated_png(sheet_rows(g.images), g.spec.size)),
+    "gif": Format("image/gif", lambda g: images.gif(_rows(g)), images.GIF_SIDE, weight=8),
+    "webp": Format("image/webp", lambda g: images.animated_webp(_rows(g)), images.WEBP_SIDE, weight=2),
+    "png": Format("image/png", lambda g: images.animated_png(_rows(g), g.spec.size)),
     "zip": PAIR_FORMATS["zip"],
     "npz": PAIR_FORMATS["npz"],
 }

@@ -45,6 +45,7 @@ class Generator:
         labels: bool = False,
         filters: Filters | None = None,
         count: int = 1,
+        scale: int = 1,
     ) -> GenerationSpec:
         """Return the normal form of a request; `place` is where its fields are.
 
@@ -54,10 +55,11 @@ class Generator:
         _check_latents(model, latents, "/latents/{}" if path is None else "/keyframes/{}/latent")
         chosen, steps = check_domains(model, domains, place), check_directions(model, directions, place)
         options = (steps, count, labels, filters)
-        spec = GenerationSpec(model, chosen, tuple(latents), truncation, path, format_, *options)
+        spec = GenerationSpec(model, chosen, tuple(latents), truncation, path, format_, *options, scale=scale)
         if labels or filters:
             spec = add_classifiers(spec, self._registry.models, place)
-        self._check_format(spec, place)
+        _check_format(spec, place)
+        self._check_cost(spec, place)
         return spec
 
     async def generate(self, spec: GenerationSpec, deadline: float, place: str) -> tuple[bytes, Seconds]:
@@ -90,36 +92,45 @@ class Generator:
     async def _submit(self, job: Job[T], deadline: float) -> tuple[T, Seconds]:
         return await self._registry.batcher(job.model.name).submit(job, deadline)
 
-    def _check_format(self, spec: GenerationSpec, place: str) -> None:
-        """Check that a format has room for labels and images, and that these cost no more than the limit."""
-        known = formats(spec)
-        form, rows = known[spec.format], 1 if spec.path is not None else spec.size
-        if spec.labels and not form.labels:
-            having = ", ".join(name for name, one in known.items() if one.labels)
-            wrong = FieldError("/labels", True, f"false, or a format of {having}", place)
-            raise InvalidRequest(f"{spec.format} has no room for labels; {having} have", [wrong])
+    def _check_cost(self, spec: GenerationSpec, place: str) -> None:
+        """Check that the images fit their format, and that they cost no more than the limit."""
+        known, rows = formats(spec), 1 if spec.path is not None else spec.size
+        form, pixels = known[spec.format], spec.pixels
         height = rows * max(domain.height for domain in spec.shapes)
-        side, pixels = max(height, sum(domain.width for domain in spec.shapes)), spec.pixels
+        side = spec.scale * max(height, sum(domain.width for domain in spec.shapes))
 
         def fits(one: Format) -> bool:
             return side <= one.max_side and pixels * one.weight <= self._max_pixels
 
         if fits(form):
             return
-        fitting = [name for name, one in known.items() if fits(one)]
+        fitting = [name for name, one in known.items() if fits(one) and (one.picture or spec.scale == 1)]
         if side > form.max_side:
             detail = f"{spec.format} has at most {form.max_side} pixels a side, and this would have {side}"
         else:
             weight = f", each of which counts as {form.weight} in {spec.format}" if form.weight > 1 else ""
             detail = f"a response has at most {self._max_pixels} pixels; this would have {pixels}{weight}"
+        fewer = "fewer images at once" if spec.scale == 1 else "fewer images at once, or a smaller scale"
         remedy = f"or another format ({', '.join(fitting)})" if fitting else "or fewer domains"
         wrong = FieldError("/format", spec.format, fitting or "fewer images", place)
-        raise TooLarge(f"{detail}; request fewer images at once, {remedy}", [wrong])
+        raise TooLarge(f"{detail}; request {fewer}, {remedy}", [wrong])
 
 
 def formats(spec: GenerationSpec) -> Mapping[str, Format]:
     """Return the formats by name: those of interpolations or of pairs."""
     return FRAME_FORMATS if spec.path is not None else PAIR_FORMATS
+
+
+def _check_format(spec: GenerationSpec, place: str) -> None:
+    """Check that the format has labels, if they are wanted, or pictures that can be scaled."""
+    pictures = [name for name, one in formats(spec).items() if one.picture]
+    others = [name for name in formats(spec) if name not in pictures]
+    if spec.labels and spec.format in pictures:
+        wrong = FieldError("/labels", True, f"false, or a format of {', '.join(others)}", place)
+        raise InvalidRequest(f"{spec.format} has no room for labels; {', '.join(others)} have", [wrong])
+    if spec.scale > 1 and spec.format in others:
+        wrong = FieldError("/scale", spec.scale, f"1, or a format of {', '.join(pictures)}", place)
+        raise InvalidRequest(f"{spec.format} has images as the model draws them; {', '.join(pictures)} scale", [wrong])
 
 
 def check_domains(model: OnnxModel, domains: Sequence[str] | None, place: str) -> tuple[str, ...]:

@@ -98,10 +98,10 @@ def webp(pixels: Pixels) -> bytes:
     return _save(pixels, "WEBP", lossless=True, method=0, quality=0)
 
 
-def sheet_rows(images: Mapping[str, Pixels]) -> Iterator[Pixels]:
+def sheet_rows(images: Mapping[str, Pixels], scale: int = 1) -> Iterator[Pixels]:
     """Yield the images [B, H, W, C] of all domains as B rows [H, W, C], the domains side by side.
 
-    Smaller images are centred on black; grey becomes RGB beside colour.
+    Smaller images are centred on black; grey becomes RGB beside colour; a pixel becomes a square of side `scale`.
     """
     size, heights, widths, channels = zip(*(column.shape for column in images.values()), strict=True)
     for i in range(size[0]):
@@ -111,7 +111,7 @@ def sheet_rows(images: Mapping[str, Pixels]) -> Iterator[Pixels]:
             above = (max(heights) - height) // 2
             row[above : above + height, left : left + width] = column[i]
             left += width
-        yield row
+        yield row if scale == 1 else row.repeat(scale, 0).repeat(scale, 1)
 
 
 def gif(frames: Iterable[Pixels]) -> Encoding:

@@ -86,6 +86,7 @@ class GenerationSpec:
     labels: bool = False
     filters: Filters | None = None
     classifiers: tuple[OnnxModel, ...] = ()  # of the domains that have one, in their order
+    scale: int = 1  # side of the square that a pixel becomes, in a picture
 
     @property
     def size(self) -> int:
@@ -94,13 +95,13 @@ class GenerationSpec:
 
     @cached_property
     def shapes(self) -> list[Domain]:
-        """The requested domains, with their sizes, in the order requested."""
+        """The requested domains, with their sizes before they are scaled, in the order requested."""
         return [self.model.shapes[name] for name in self.domains]
 
     @property
     def pixels(self) -> int:
         """Pixels of the response, all images together."""
-        return self.size * sum(domain.height * domain.width for domain in self.shapes)
+        return self.size * self.scale**2 * sum(domain.height * domain.width for domain in self.shapes)
 
     @cached_property
     def key(self) -> str:
@@ -108,7 +109,7 @@ class GenerationSpec:
         latents = [(one.index, one.seed, one.values) for one in self.latents]
         what: tuple[object, ...] = (
             *(self.model.digest, self.domains, latents, self.truncation, self.path, self.format, self.directions),
-            *(self.labels, self.filters, self.count, tuple(one.digest for one in self.classifiers)),
+            *(self.labels, self.filters, self.count, tuple(one.digest for one in self.classifiers), self.scale),
         )
         return hashlib.sha256(f"{self.model.engine} {ENCODER_ID} {what!r}".encode()).hexdigest()[:32]
 

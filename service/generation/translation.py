@@ -88,6 +88,7 @@ class TranslationSpec:
     encoders: Mapping[str, OnnxModel]
     refine: int | None
     fit: Fit | None
+    invert: bool = False
 
     @property
     def fittings(self) -> list[Fitting]:
@@ -100,7 +101,8 @@ class TranslationSpec:
         for name in self.encoders:
             trained = known.get(name, _TrainedFit(name=name))
             crop = 1.0 if self.fit == "crop" else trained.crop
-            fittings.append(Fitting(self.spec.model.shapes[name], trained.margin, crop, self.fit == "pad"))
+            pad = self.fit == "pad"
+            fittings.append(Fitting(self.spec.model.shapes[name], trained.margin, crop, pad, self.invert))
         return fittings
 
 
@@ -135,8 +137,8 @@ class Translator:
         images, decode_s = await self._decoder.decode(file, wanted.fittings, deadline)
         if any(image.min() == image.max() for image in images):  # which models find typical, and draw something for
             wrong = FieldError("/image", f"level {images[0].max()} everywhere", "a picture of something")
-            why = "what is transparent lies on black, where dark ink is not seen; put the picture on a lighter colour"
-            raise InvalidRequest(f"the image is of one level everywhere: {why}", [wrong])
+            why = "dark ink on a transparent ground is seen with invert=true"
+            raise InvalidRequest(f"the image is of one level everywhere; {why}", [wrong])
         seconds = Counter[str]({"decode": decode_s})
         passes = zip(wanted.encoders.values(), images, strict=True)
         latents = await asyncio.gather(

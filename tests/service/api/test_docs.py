@@ -134,7 +134,7 @@ async def test_the_document_needs_nothing_that_it_lacks(client: httpx.AsyncClien
         for path in ("/generate", "/interpolate")
     }
     images, filters = (
-        {"model", "domains", "truncation", "directions", "format", "labels"},
+        {"model", "domains", "truncation", "directions", "format", "scale", "labels"},
         {"class", "min_confidence", "agree"},
     )
     assert queries["/generate"] == images | {"seed", "seeds", "index", "count"} | filters

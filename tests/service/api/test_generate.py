@@ -86,6 +86,27 @@ async def test_sheets_have_rows_of_latents(client: httpx.AsyncClient, form: str,
     assert pixels(response.content).shape == (3 * 10, 6 + 9, 3)
 
 
+@pytest.mark.parametrize("form", ["png", "webp"])
+async def test_a_picture_is_scaled(client: httpx.AsyncClient, form: str) -> None:
+    """A pixel becomes a square, by GET and by POST; the limit of pixels counts what is sent."""
+    once = pixels((await client.get(f"/generate?seed=7&format={form}")).content)
+    scaled = await client.get(f"/generate?seed=7&format={form}&scale=3")
+    assert np.array_equal(pixels(scaled.content), once.repeat(3, 0).repeat(3, 1))
+    assert (await client.post("/generate", json={"seed": 7, "format": form, "scale": 3})).content == scaled.content
+    refused = await client.get("/generate?seed=7&count=64&format=png&scale=64")
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (413, "/format")
+    assert "a smaller scale" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("form", ["json", "zip", "npz"])
+async def test_only_pictures_are_scaled(client: httpx.AsyncClient, form: str) -> None:
+    """Other formats have the images as the model draws them, and the error names those that scale."""
+    refused = await client.get(f"/generate?seed=7&format={form}&scale=2")
+    assert (refused.status_code, refused.json()["errors"][0]["allowed"]) == (422, "1, or a format of png, webp")
+    assert (await client.get(f"/generate?seed=7&format={form}&scale=1")).status_code == 200
+    assert (await client.get("/generate?seed=7&format=png&scale=65")).json()["errors"][0]["pointer"] == "/scale"
+
+
 async def test_archives_hold_the_images_of_the_json(client: httpx.AsyncClient) -> None:
     """A zip has a PNG for every image, an npz an array for every domain, of the same pixels."""
     pairs = (await client.get("/generate?seed=7&count=2")).json()["pairs"]

@@ -79,11 +79,13 @@ async def test_methods_differ_and_the_prior_chooses(client: httpx.AsyncClient) -
 @pytest.mark.parametrize("form", ["gif", "webp", "png"])
 async def test_animations_have_every_frame(client: httpx.AsyncClient, form: str) -> None:
     """An animation repeats, and shows the domains side by side, frame by frame."""
-    response = await client.get("/interpolate?from=1&to=2&steps=6", headers={"accept": f"image/{form}"})
-    assert response.headers["content-type"] == f"image/{form}"
-    image = Image.open(io.BytesIO(response.content))
-    assert (image.size, getattr(image, "n_frames", 1)) == ((15, 10), 6)
-    assert image.info["loop"] == 0
+    for scale in (1, 4):
+        url = f"/interpolate?from=1&to=2&steps=6&scale={scale}"
+        response = await client.get(url, headers={"accept": f"image/{form}"})
+        assert response.headers["content-type"] == f"image/{form}"
+        image = Image.open(io.BytesIO(response.content))
+        assert (image.size, getattr(image, "n_frames", 1)) == ((15 * scale, 10 * scale), 6)
+        assert image.info["loop"] == 0
 
 
 @pytest.mark.parametrize("form", ["zip", "npz"])

@@ -206,6 +206,7 @@ async def test_the_word_is_the_place_among_test_images(
         ({"margin": 1, "crop": 0.8}, {}, {"margin": 1, "crop": 0.8}),
         ({"crop": 0.8}, {"fit": "crop"}, {"crop": 1.0}),
         ({"margin": 3}, {"fit": "pad"}, {"margin": 3, "pad": True}),
+        ({"margin": 2}, {"invert": "true"}, {"margin": 2, "invert": True}),
         ({"margin": "none"}, {}, {}),
     ],
 )
@@ -264,6 +265,8 @@ async def test_a_model_needs_an_encoder(tiny_model: Callable[..., Path], connect
         ({"files": {"image": FILE}, "data": {"to": ["digit", "zebra"]}}, 422, "/to/1"),
         ({"files": {"image": FILE}, "data": {"fit": "squash"}}, 422, "/fit"),
         ({"files": {"image": FILE}, "data": {"format": "gif"}}, 422, "/format"),
+        ({"files": {"image": FILE}, "data": {"invert": "perhaps"}}, 422, "/invert"),
+        ({"files": {"image": FILE}, "data": {"scale": "2"}}, 422, "/scale"),
         ({"files": {"image": FILE}, "data": {"to": [""] * 200}}, 400, ""),
         ({"files": {"image": FILE}, "params": {"from": "digit"}}, 422, "/from"),
         ({"files": {"image": FILE}, "headers": {"x-request-timeout": "0"}}, 422, "/x-request-timeout"),
@@ -310,7 +313,9 @@ async def test_an_image_of_nothing_is_refused(connect: Connect) -> None:
     for image in (ink, Image.new("L", (20, 20), 255)):
         response = await connect().post("/translate", files={"image": saved(image, "PNG")})
         check(response, 422, "/image", "a picture of something")
-        assert "what is transparent lies on black" in response.json()["detail"]
+        assert "invert=true" in response.json()["detail"]
+    seen = await connect().post("/translate", files={"image": saved(ink, "PNG")}, data={"invert": "true"})
+    assert seen.status_code == 200
 
 
 async def test_a_late_translation_is_504(tiny_model: Callable[..., Path], connect: Connect) -> None:
@@ -342,7 +347,7 @@ async def test_the_document_has_every_kind_of_body(connect: Connect) -> None:
     content = operation["requestBody"]["content"]
     images = {f"image/{name}" for name in ("png", "jpeg", "webp", "gif", "bmp", "tiff")}
     assert set(content) == images | {"multipart/form-data", "application/json"}
-    fields = {"model", "from", "to", "format", "refine", "fit"}
+    fields = {"model", "from", "to", "format", "refine", "fit", "invert", "scale"}
     for kind in ("multipart/form-data", "application/json"):
         assert set(content[kind]["schema"]["properties"]) == fields | {"image"}
     assert fields < {parameter["name"] for parameter in operation["parameters"]}

@@ -104,6 +104,27 @@ def test_a_grey_that_is_transparent_is_black(bits: int) -> None:
     assert fit(read_image(white_png(bits, 0)), Fitting(domain(8, 8))).min() == 255
 
 
+@pytest.mark.parametrize("pad", [False, True])
+def test_dark_ink_is_inverted_and_what_is_added_is_not(pad: bool) -> None:
+    """Ink on paper or on a transparent ground becomes light on black; so is the margin, and what `pad` adds."""
+    ink = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    ink.paste((40, 0, 0, 255), (1, 1, 3, 3))
+    paper = Image.alpha_composite(Image.new("RGBA", ink.size, "white"), ink).convert("RGB")
+    expected = np.zeros((10 if pad else 6, 6, 3), np.uint8)
+    expected[slice(4, 6) if pad else slice(2, 4), 2:4] = [215, 255, 255]
+    for image in (ink, paper):
+        fitting = Fitting(domain(*expected.shape), margin=1, pad=pad, invert=True)
+        assert np.array_equal(fit(read_image(saved(image, "PNG")), fitting), expected)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_transparent_grey_is_a_ground_to_be_inverted(bits: int) -> None:
+    """At every depth, what can be seen through becomes black also if light and dark are exchanged."""
+    inverting = Fitting(domain(8, 8), invert=True)
+    assert fit(read_image(white_png(bits, 2**bits - 1)), inverting).max() == 0
+    assert fit(read_image(white_png(bits, 0)), inverting).max() == 0
+
+
 @pytest.mark.parametrize("size", [(2000, 20), (20, 2000), (10_000, 1), (56, 1), (1, 2**24)])
 def test_a_padded_strip_is_seen(size: tuple[int, int]) -> None:
     """Of the narrowest image, a line of pixels is left between the black."""
