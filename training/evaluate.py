@@ -26,7 +26,7 @@ from training.metrics.quality import measure
 from training.networks.coupled import generate, latents_of_seeds
 from training.runs.figures import save_sheet
 from training.runs.folder import RunFolder, Snapshot, chosen_by, load_average
-from training.runs.recorder import check_held_out
+from training.runs.images import check_held_out
 
 
 @dataclass(frozen=True)

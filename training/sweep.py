@@ -30,7 +30,7 @@ from training.files import make_folder
 from training.metrics.quality import load_evaluation_classifiers, load_real
 from training.runs.figures import Curve, Rows, Value, flat, save_curves, save_report
 from training.runs.folder import RunFolder, find_run, last_step, snapshot_step
-from training.runs.recorder import check_held_out
+from training.runs.images import check_held_out
 from training.train import complete
 
 Point = Mapping[str, Any]  # a value for each field that is swept over

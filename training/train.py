@@ -50,15 +50,8 @@ from training.runs.folder import (
     machines,
     read_metrics,
 )
-from training.runs.recorder import (
-    Recorder,
-    Watch,
-    check_images,
-    measure_snapshot,
-    preview,
-    stop_requested,
-    write_images,
-)
+from training.runs.images import check_images, write_images
+from training.runs.recorder import Recorder, Watch, measure_snapshot, preview, stop_requested
 
 WARM_UP = 3  # steps before those that are timed
 MIN_STEPS, MAX_PERIOD, MIN_SECONDS = 8, 64, 5.0  # of the timed steps

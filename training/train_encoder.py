@@ -47,7 +47,8 @@ from training.runs.folder import (
     save_checkpoint,
     snapshot_after,
 )
-from training.runs.recorder import check_held_out, stop_requested
+from training.runs.images import check_held_out
+from training.runs.recorder import stop_requested
 
 SHEET_ROWS = 16
 RECIPE = TypeAdapter(EncoderRecipe)

@@ -199,7 +199,7 @@ def _errors_in(path: Path) -> Iterator[None]:
     """Prefix errors with the file's path."""
     try:
         yield
-    except (OSError, tomllib.TOMLDecodeError, ConfigError) as error:
+    except (OSError, ValueError, ConfigError) as error:  # ValueError: of TOML, or of a number too long
         raise ConfigError(f"{path}: {error}") from error
     except RecursionError:
         raise ConfigError(f"{path}: lists or tables lie in one another too deeply, and no field needs that") from None

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,8 +20,9 @@ from pydantic import ValidationError
 
 from training.config.data import DOMAIN, RESERVED, DomainConfig
 from training.config.experiment import Values
-from training.data.preprocess import damaged_images, decode, in_mode
-from training.data.sources import MIN_IMAGES, open_rows
+from training.data.folders import ImageFolder
+from training.data.preprocess import damaged_images, decode, in_mode, read_cells
+from training.data.sources import MIN_IMAGES, locate, open_rows
 from training.errors import ConfigError, DataError, MissingSplitError
 from training.zoo import GENERATORS
 from training.zoo.modern import SIDES
@@ -86,7 +89,7 @@ class Choices:
         if not domain.keys() & {"held_out", "test_split"} and not _has_test_images(config):
             held_out = max(HELD_OUT, math.ceil(100 * MIN_IMAGES / len(open_rows(config, "train"))) / 100)
             held_out = held_out if held_out < 1 else HELD_OUT
-            self._set(domain, "held_out", held_out, f"it has no {config.test_split} images to measure with", where)
+            self._set(domain, "held_out", held_out, _why_held_out(config), where)
             config = DOMAIN.validate_python(domain)
         seen = _inspect(config)
         self._set(domain, "channels", 3 if seen.colour else 1, "colour" if seen.colour else "grey images", where)
@@ -185,29 +188,52 @@ def _has_test_images(config: DomainConfig) -> bool:
     return True
 
 
+def _why_held_out(config: DomainConfig) -> str:
+    """Return why images are held out of those to learn from, and which others would do."""
+    root = Path(locate(config.source))
+    named = ImageFolder(root).split_folders if root.is_dir() else []
+    others = [name for name in named if not name.casefold().startswith("train")]
+    reason = f"it has no {config.test_split} images to measure with"
+    return reason + (f'; test_split = "{others[0]}" would take those' if others else "")
+
+
 def _inspect(config: DomainConfig) -> _Properties:
     """Inspect some images of a domain. Raises DataError if there are none, or one cannot be read."""
     rows = open_rows(config, "train")
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows)), dtype=int))
-    images = _decode_all(rows.select(chosen)[config.image_column], config)
+    try:
+        images = _look_at(rows.select(chosen)[config.image_column], config)
+    except DataError:  # about some of the damaged images: all of them are to be named
+        _look_at(chain.from_iterable(read_cells(rows, config.image_column)), config)
+        raise
     return _Properties(
         config.count or len(rows),
-        int(median(min(image.size) for image in images)),
-        any(_is_colour(image) for image in images),
+        int(median(min(image.width, image.height) for image in images)),
+        any(image.colour for image in images),
         all(image.width == image.height for image in images),
     )
 
 
-def _decode_all(cells: list[dict[str, Any]], config: DomainConfig) -> list[Image.Image]:
-    images, damaged = list[Image.Image](), list[tuple[str, DataError]]()
+class _Look(NamedTuple):
+    """An image's size in pixels, and whether it is in colour."""
+
+    width: int
+    height: int
+    colour: bool
+
+
+def _look_at(cells: Iterable[dict[str, Any] | None], config: DomainConfig) -> list[_Look]:
+    looks, damaged = list[_Look](), list[tuple[str, DataError]]()
     for cell in cells:
+        assert cell  # rows without an image do not count
         try:
-            images.append(decode(cell))
+            image = decode(cell)
+            looks.append(_Look(*image.size, _is_colour(image)))
         except DataError as error:
             damaged.append((cell["path"] or "", error))
     if damaged:
         raise damaged_images(damaged, config)
-    return images
+    return looks
 
 
 def _is_colour(image: Image.Image) -> bool:

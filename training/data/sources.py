@@ -157,8 +157,11 @@ def number_rows(config: SourceConfig, use: Use) -> tuple[datasets.Dataset, NDArr
     split = config.split_for(use)
     table = _read(config, use)
     if config.image_column not in table.column_names:
+        apart = any(mark in name for name in table.column_names for mark in ";\t")
+        remedy = "separate columns by commas" if apart else "image_column names one of them"
         raise DataError(
-            f"image_column {config.image_column!r} is not among the columns {table.column_names} of {config.source!r}"
+            f"image_column {config.image_column!r} is not among the columns {table.column_names} of "
+            f"{config.source!r}: {remedy}"
         )
     try:
         table = table.cast_column(config.image_column, datasets.Image(decode=False))
@@ -222,8 +225,8 @@ def _image_splits(root: Path, tables: list[Path], config: SourceConfig, use: Use
     pictured = [table for table in tables if holds_pictures(table)] if has_images(root) else []
     inside = [table for table in pictured if any(map(table.is_relative_to, places or [root]))]
     if found and not (inside or (named and config.needed_columns - IMAGE_COLUMNS)):
-        if pictured:
-            log_once(f"{root}: images in folders are read, and not tables of images: {some([*map(str, pictured)])}")
+        if unread := [table for table in tables if table in pictured or any(is_table_of(one, table) for one in both)]:
+            log_once(f"{root}: images in folders are read, and not tables: {some([*map(str, unread)])}")
         other = [] if config.held_out or use == "test" else split_names(config.test_split)
         return folder.splits(names, other)
     zipped = {} if found else archives_of(root, [*names, *both])
@@ -241,6 +244,8 @@ def _packed_folder(archive: Path, name: str) -> Path:
     found = folder.root if folder.is_one_split else folder.find(name)
     if found is None:
         raise DataError(f"{archive} has folders {folder.split_folders}, and none of split {name!r}: unpack it")
+    if others := [one for one, place in folder.folders.items() if not folder.is_one_split and place != found]:
+        log_once(f"{archive}: images in folder {found.name} are read, and not folders {sorted(others)}")
     return found
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -240,6 +241,8 @@ def read_tables(root: Path, tables: list[Path], config: SourceConfig, split: str
         _check_files(tables)
         packed = f"{packed}; read as a table: " if (packed := _packed(tables)) else ""
         cause = describe_causes(error).replace(str(links), str(root))
+        if "corresponds to no data" in cause:  # as `datasets` says it
+            cause = f"split {split!r} has no row"
         raise DataError(f"{packed}{cause}; its tables are {named}") from error
     _report_other_formats(tables, table.info.builder_name or "")
     if "__key__" in table.features and config.image_column not in table.features:  # WebDataset, or any tar of images
@@ -335,7 +338,7 @@ def _packed(tables: Sequence[Path]) -> str:
     """Return what to do about an archive that is not called as a split is; empty if there is none."""
     for file in tables:
         if file.suffix.lower() in PACKED and not SPLIT_PART.fullmatch(file.stem):
-            return f"{file.name} is an archive: unpack it" + ", or call it train.zip" * (file.suffix.lower() == ".zip")
+            return f"{file.name} is an archive: unpack it"
     return ""
 
 
@@ -345,8 +348,8 @@ def _with_paths(
     """Return a table whose relative paths of images are those from the folder of the table."""
     folders = {one.parent for one in tables}
     if address := next((name for name in names if name and "://" in name), None):
-        if address.startswith("zip://") and (packed := _packed(tables)):
-            raise DataError(packed)
+        if address.startswith("zip://"):
+            raise DataError(_packed(tables) or f"{tables[0].name} is an archive: unpack it")
         remedy = "images are not fetched: download them, and write their paths"
         raise DataError(f"column {column!r} holds addresses such as {address!r:.80}, and {remedy}")
     if len(folders) > 1 and any(name and not Path(name).is_absolute() for name in names):
@@ -369,9 +372,10 @@ def _path_from(folder: Path, name: str) -> str:
 
 
 def archives_of(root: Path, splits: Collection[str]) -> dict[str, Path]:
-    """Return the archives of splits' images, in any case: train.zip, Train.zip."""
-    there = {path.name.casefold(): path for path in sorted(root.iterdir())}
-    return {name: there[file] for name in splits if (file := f"{name}.zip".casefold()) in there}
+    """Return the archives of splits' images, in any case and by any of a split's names: train.zip, Training.zip."""
+    archives = [path for path in sorted(root.iterdir()) if path.suffix.lower() == ".zip"]
+    there = {meant(path.stem): path for path in archives} | {path.stem.casefold(): path for path in archives}
+    return {name: there[name.casefold()] for name in splits if name.casefold() in there}
 
 
 def unzip(archive: Path) -> Path:
@@ -381,6 +385,8 @@ def unzip(archive: Path) -> Path:
         aside = folder.with_name(f".{os.getpid()}.part")
         try:
             with zipfile.ZipFile(archive) as files:
+                if repeated := [name for name, count in Counter(files.namelist()).items() if count > 1]:
+                    log_once(f"{archive} has several files of one name, and the last of each counts: {some(repeated)}")
                 files.extractall(aside)
             if not folder.is_dir():  # of another process meanwhile
                 aside.rename(folder)

@@ -1,32 +1,22 @@
-"""Recorder of a run: metrics, sheets, checkpoints, measured snapshots, training images, at the end a plot and a film.
-
-The images that each domain learns from are recorded, so that a resumed run learns from the same.
-"""
+"""Recorder of a run: metrics, sheets, checkpoints, measured snapshots, at the end a plot and a film."""
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
 
-from training.data.dataset import ImageSet, digest, load_training_sets
-from training.data.listing import some
 from training.engine.batches import HeldOutImages
 from training.engine.machine import describe_machine
 from training.engine.trainer import Trainer
-from training.errors import DivergedError, RunError
-from training.files import read_json, write_lines
+from training.errors import DivergedError
 from training.losses.pixels import Images
 from training.metrics.label_free import SnapshotMeasure
 from training.networks.coupled import generate, latents_of_seeds
-from training.pretrained.classifier import prune
 from training.runs.figures import by_metric, save_curves, save_film, save_sheet
 from training.runs.folder import (
     MetricsLog,
@@ -182,75 +172,3 @@ def stop_requested(processes: int) -> Iterator[Callable[[], bool]]:
         yield lambda: bool(signals)
     finally:
         restore()
-
-
-def write_images(run: RunFolder, sets: Mapping[str, ImageSet]) -> None:
-    """Write each domain's images into the run: fingerprints and names, and a digest of all pixels and of all labels."""
-    record = {
-        name: {
-            "pixels": digest(images.images),
-            "labels": _labels(images),
-            "images": [list(origin) for origin in images.origins],
-        }
-        for name, images in sets.items()
-    }
-    write_lines(run.images_file, [json.dumps(record)])
-
-
-def check_images(run: RunFolder, sets: Mapping[str, ImageSet], wanted: str = "go on") -> str:
-    """Compare each domain's images with the run's record; return a warning, or an empty text.
-
-    Raises RunError, naming what the run cannot do and the images, if a domain has others to learn from. A run of an
-    earlier version, without a record, is not checked.
-    """
-    if not run.images_file.is_file():
-        return ""
-    record: dict[str, Any] = read_json(run.images_file, dict)
-    if changes := _image_changes(record, sets):
-        raise RunError(
-            f"{run.path} cannot {wanted}: its images have changed, and a domain would learn from others than it "
-            f"began with ({'. '.join(changes)}); restore them, or begin a new run"
-        )
-    if any(record[name]["pixels"] != digest(images.images) for name, images in sets.items()):
-        return "the images are the same, but in another order, or decoded or fitted otherwise than before"
-    if relabelled := [
-        name for name, images in sets.items() if record[name].get("labels", "") not in ("", _labels(images))
-    ]:
-        return f"the images are the same, but those of {', '.join(relabelled)} have other labels than before"
-    return ""
-
-
-def check_held_out(run: RunFolder, wanted: str) -> None:
-    """Raise RunError if a run would be compared with images that it learned from.
-
-    Where images were added or removed since it began, others are held out now.
-    """
-    experiment = run.experiment()
-    if run.images_file.is_file() and any(domain.held_out for domain in experiment.domains):
-        check_images(run, prune(experiment, load_training_sets(experiment)), wanted)
-
-
-def _labels(images: ImageSet) -> str | None:
-    """Return a digest of the labels of images; None if they have none."""
-    return None if images.labels is None else digest(images.labels)
-
-
-def _image_changes(record: Mapping[str, Any], sets: Mapping[str, ImageSet]) -> list[str]:
-    """Return the added and missing images of each domain, compared with the run's record."""
-    known = {name: {mark: file for file, mark in domain["images"]} for name, domain in record.items()}
-    owners = {mark: name for name, images in known.items() for mark in images}
-    changes = []
-    for name, images in sets.items():
-        now = {origin.fingerprint: origin.name for origin in images.origins}
-        counts = Counter(origin.fingerprint for origin in images.origins)
-        before = Counter(mark for _, mark in record.get(name, {"images": []})["images"])
-        taken = [now[mark] for mark in now if owners.get(mark, name) != name]
-        added = [now[mark] for mark in counts - before if mark not in owners or owners[mark] == name]
-        gone = [known[name][mark] for mark in before - counts]
-        parts = [
-            f"{len(files)} {what}: {some(files)}"
-            for what, files in (("were another domain's", taken), ("are new", added), ("are gone", gone))
-            if files
-        ]
-        changes += [f"domain {name}: {'; '.join(parts)}"] if parts else []
-    return changes

@@ -185,7 +185,7 @@ def test_a_missing_field_is_named() -> None:
         parse_experiment({"name": "a", "domains": [DIGIT]})
 
 
-@pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe\x00", b'name = "a"'])
+@pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe\x00", b'name = "a"', b"seed = " + b"9" * 5000])
 def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes) -> None:
     """Neither broken TOML nor bytes that are no text nor a half experiment ends in a traceback."""
     file = tmp_path / "broken.toml"

@@ -200,6 +200,29 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
         load_experiment(file, Choices(on_gpu=False))
 
 
+def test_damaged_pictures_beyond_the_sample_are_named(tmp_path: Path) -> None:
+    """Of many pictures some are inspected; if one is damaged all are, floats and whole numbers of 32 bits, too."""
+    write_pictures(tmp_path / "photos" / "train", (8, 8), "L", count=200)
+    damaged = [f"{number:03d}.tif" for number in range(0, 200, 7)]
+    for number, name in enumerate(damaged):
+        values = np.zeros((8, 8), np.float32 if number % 2 else np.int32)
+        Image.fromarray(values).save(tmp_path / "photos" / "train" / name)
+    write_pictures(tmp_path / "photos" / "test", (8, 8), "L")
+    with pytest.raises(DataError, match=rf"{damaged[0]} of .* holds values of mode I.*; nor can 28 others: "):
+        complete_source(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "advice"), [("Val", 'test_split = "Val" would take those'), ("cats", "")])
+def test_other_pictures_to_measure_with_are_named(tmp_path: Path, name: str, advice: str) -> None:
+    """Where some are held out although a folder of another split would do, the choice says so."""
+    write_pictures(tmp_path / "photos" / "train", (64, 64), "RGB")
+    write_pictures(tmp_path / "photos" / name, (64, 64), "RGB")
+    made = "\n".join(complete_source(tmp_path))
+    assert "it has no test images to measure with" in made
+    assert ("would take those" in made) == bool(advice)
+    assert advice in made
+
+
 def complete_source(tmp_path: Path, **fields: Any) -> list[str]:
     """Return the choices for a recipe of one source, the folder `photos`."""
     choices = Choices(on_gpu=False)

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import unicodedata
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -190,9 +191,11 @@ def test_splits_may_be_packed(tmp_path: Path) -> None:
         load(tmp_path / "packed")
 
 
-@pytest.mark.parametrize("name", ["train.zip", "Train.ZIP"])
-def test_an_archive_with_both_splits_is_read_by_their_names(tmp_path: Path, name: str) -> None:
-    """No test image in it is learned from, and its name counts in any case."""
+@pytest.mark.parametrize("name", ["train.zip", "Train.ZIP", "training.zip"])
+def test_an_archive_with_both_splits_is_read_by_their_names(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No test image in it is learned from, which is said; its name counts in any case, and as that of a folder."""
     write(tmp_path / "photos" / "train", 1, 2)
     write(tmp_path / "photos" / "test", 9)
     (tmp_path / "packed").mkdir()
@@ -200,6 +203,29 @@ def test_an_archive_with_both_splits_is_read_by_their_names(tmp_path: Path, name
     Path(made).rename(tmp_path / "packed" / name)
     assert levels(tmp_path / "packed", held_out=0.5)[0] in (1, 2)
     assert {*levels(tmp_path / "packed", held_out=0.5), *levels(tmp_path / "packed", "test", held_out=0.5)} == {1, 2}
+    said = f"{tmp_path / 'packed' / name}: images in folder train are read, and not folders ['test']"
+    assert caplog.messages.count(said) == 1
+
+
+def test_what_an_archive_loses_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of two files of one name the last is unpacked, as by any program; a path beside the folders is not read."""
+    picture = write(tmp_path / "photos", 1, 2) / "001.png"
+    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
+        archive.write(picture, "a.png")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.write(tmp_path / "photos" / "002.png", "a.png")
+    shutil.rmtree(tmp_path / "photos")
+    assert levels(tmp_path) == [2]
+    said = f"{tmp_path / 'train.zip'} has several files of one name, and the last of each counts: a.png"
+    assert caplog.messages.count(said) == 1
+
+
+def test_a_table_beside_folders_of_images_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its classes are not read, unless a field names a column of it: that is said."""
+    write(tmp_path / "train", 1, 2)
+    (tmp_path / "train.csv").write_text("image,label\ntrain/001.png,0\ntrain/002.png,1\n")
+    assert levels(tmp_path) == [1, 2]
+    assert f"{tmp_path}: images in folders are read, and not tables: {tmp_path / 'train.csv'}" in caplog.messages
 
 
 def test_images_in_no_split_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -178,10 +178,26 @@ def test_images_beside_tables_of_images_are_reported(
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image;label\na.png;1\n", r"\['image;label'\].*: separate columns by commas$"),
+        ("image\tlabel\na.png\t1\n", "separate columns by commas$"),
+        ("file,label\na.png,1\n", "image_column names one of them$"),
+        ("image,label\n", "split 'train' has no row; its tables are train.csv"),
+    ],
+)
+def test_a_table_that_is_read_otherwise_gets_a_remedy(tmp_path: Path, text: str, message: str) -> None:
+    """Semicolons, tabs, another header, or nothing below it."""
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("name", "folders", "message"),
     [
-        ("photos.zip", ("",), "photos.zip is an archive: unpack it, or call it train.zip$"),
-        ("photos.zip", ("cat", "dog"), "photos.zip is an archive: unpack it, or call it train.zip; read as a table: "),
+        ("photos.zip", ("",), "photos.zip is an archive: unpack it$"),
+        ("photos.zip", ("cat", "dog"), "photos.zip is an archive: unpack it; read as a table: "),
         ("photos.tar", ("",), r"photos.tar is an archive of columns .+: unpack it, or choose image_column"),
         ("photos.7z", (), "photos.7z is an archive: unpack it; read as a table: "),
         ("photos.rar", (), r"nor arrays but photos.rar; left out 1 \(archives: unpack them\)"),
