@@ -19,11 +19,7 @@ export class PairTake extends Part {
     this.tab ??= "curl";
     this.code = h("code", {});
     this.tabs = h("div", { className: "tabs", role: "group", "aria-label": "Language" });
-    const copy = h("button", { className: "quiet copy", onclick: async () => {
-      await navigator.clipboard.writeText(this.code.textContent);
-      copy.textContent = "Copied";
-      setTimeout(() => (copy.textContent = "Copy"), 1500);
-    } }, "Copy");
+    this.copied = h("button", { className: "quiet copy", onclick: () => this.copy() }, "Copy");
     const button = (/** @type {string} */ text, /** @type {() => Promise<void>} */ act, className = "") =>
       h("button", { className, onclick: () => act().catch(this.studio.report) }, text);
     this.animation = button("Walk as GIF", () => this.studio.saveWalk("gif"));
@@ -31,8 +27,16 @@ export class PairTake extends Part {
       h("h2", {}, "Take it away"),
       h("div", { className: "bar" }, button("Sheet as PNG", () => this.file("png"), "main"), button("Arrays as npz", () => this.file("npz")), this.animation),
       this.tabs,
-      h("div", { className: "code" }, h("pre", { tabIndex: 0, "aria-label": "Command" }, this.code), copy));
+      h("div", { className: "code" }, h("pre", { tabIndex: 0, "aria-label": "Command" }, this.code), this.copied));
     this.draw();
+  }
+
+  /** Copy the command; where the browser has no clipboard, as on plain http, select it for the keyboard. */
+  async copy() {
+    const done = await navigator.clipboard?.writeText(this.code.textContent).then(() => true, () => false);
+    if (!done) getSelection().selectAllChildren(this.code);
+    this.copied.textContent = done || document.execCommand("copy") ? "Copied" : "Press Ctrl+C";
+    setTimeout(() => (this.copied.textContent = "Copy"), done ? 1500 : 4000);
   }
 
   /** URL of what the strip shows, in a format. @param {string} format */

@@ -439,6 +439,16 @@ def test_what_is_shown_is_taken_away(visit: Visitor, service: Service, tmp_path:
     assert Image.open(io.BytesIO(gif)).format == "GIF"
 
 
+@pytest.mark.parametrize(("works", "told"), [("true", "Copied"), ("false", "Press Ctrl+C")])
+def test_a_command_is_copied_without_a_clipboard(visit: Visitor, works: str, told: str) -> None:
+    """As on plain http of another host: the command is selected, and what is left to do is said."""
+    init = "Object.defineProperty(navigator, 'clipboard', { value: undefined });"
+    page = visit.open(QUERY, init=f"{init} document.execCommand = () => {works};")
+    page.get_by_role("button", name="Copy", exact=True).click()
+    expect(page.get_by_role("button", name=told)).to_be_visible()
+    assert page.evaluate("getSelection().toString()").startswith("curl -o ")
+
+
 def test_the_sheet_says_what_it_is(visit: Visitor) -> None:
     """A saved sheet carries model, digest and seeds, and the view that made it."""
     page = visit.open(QUERY + "&seed=40")
