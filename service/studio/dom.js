@@ -1,6 +1,11 @@
 /** Elements, grids that arrow keys move in, and sizes in whole pixels. */
 
+import { MAX_SEED } from "./state.js";
+
 /** @typedef {{name: string, width: number, height: number, channels: number, description?: string}} Domain */
+
+/** What one does with a picture, by mouse or by finger. */
+export const CLICK = matchMedia("(pointer: coarse)").matches ? "Tap" : "Click";
 
 /**
  * Build an element. What the element has as a property is set as one, `on…` listens, the rest are attributes.
@@ -77,6 +82,21 @@ export function listen(grid, peek, choose) {
 /** Return names as a sentence has them: a, b and c. @param {string[]} names */
 export function listed(names) {
   return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+}
+
+/** Return a class as a text has it: one of merged letters, "Z z", as "Z or z". @param {string} name */
+export function classText(name) {
+  return /^\S( \S)+$/.test(name) ? name.replaceAll(" ", " or ") : name;
+}
+
+/** Return the seed that was typed; one that is none is refused with what is allowed: null. @param {HTMLInputElement} input */
+export function typedSeed(input) {
+  input.setCustomValidity("");
+  if (input.checkValidity()) return input.valueAsNumber;
+  input.setCustomValidity(`whole numbers from 0 to ${MAX_SEED}`);
+  input.addEventListener("input", () => input.setCustomValidity(""), { once: true });
+  input.reportValidity();
+  return null;
 }
 
 /** Offer a file to be saved. @param {Blob} blob @param {string} name */

@@ -1,6 +1,6 @@
 /** The plane between four corners: every place on it is a pair, and every domain shows it; click to zoom in. */
 
-import { h, listen, rowsOf, size, wholeScale } from "./dom.js";
+import { CLICK, h, listen, rowsOf, size, typedSeed, wholeScale } from "./dom.js";
 import { MAX_SEED } from "./state.js";
 import { Part } from "./studio.js";
 
@@ -39,17 +39,18 @@ export class PairPlane extends Part {
     this.whole = h("button", { onclick: () => this.set({ view: [0, 0, 1] }) }, "Whole plane");
     this.replaceChildren(
       h("h2", {}, "The plane between four seeds"),
-      h("p", { className: "hint" }, "Neighbours differ a little. Click a place to zoom into it."),
+      h("p", { className: "hint" }, `Neighbours differ a little. ${CLICK} a place to zoom into it.`),
       h("div", { className: "bar corners" }, ...CORNERS.map((name, i) => h("label", {}, `${name} `, this.corners[i])), this.out, this.whole),
       h("div", { className: "maps" }, ...this.maps.map((map, i) => h("figure", {}, h("figcaption", {}, domains[i]), map))));
     await this.fetch();
   }
 
-  /** Take a corner's seed as typed; a wrong one is replaced by what it was. @param {number} i */
+  /** Take a corner's seed as typed. @param {number} i */
   type(i) {
-    const { corners } = this.state;
-    if (this.corners[i].checkValidity()) this.set({ corners: corners.with(i, String(this.corners[i].valueAsNumber)), view: [0, 0, 1] });
-    this.corners[i].value = this.state.corners[i].split(".")[0];
+    const seed = typedSeed(this.corners[i]);
+    if (seed === null) return;
+    this.set({ corners: this.state.corners.with(i, String(seed)), view: [0, 0, 1] });
+    this.corners[i].value = String(seed);
   }
 
   rows() {

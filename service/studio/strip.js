@@ -1,12 +1,14 @@
 /** The strip: seeds as columns, domains as rows. A column lights up as a whole: its images are counterparts. */
 
 import { Problem } from "./api.js";
-import { h, listen, rowsOf, size, wholeScale, widest } from "./dom.js";
+import { classText, h, listen, rowsOf, size, typedSeed, wholeScale, widest } from "./dom.js";
 import { MAX_SEED } from "./state.js";
 import { Part } from "./studio.js";
 
 const BATCH = 16; // columns of a request, at least
 const MAX_COLUMNS = 400; // from then on, onward begins anew
+const MOST_DIGITS = 7; // of a seed above its column; of a longer one the last are shown
+const LAST_DIGITS = 5;
 
 /** @typedef {{class: string, confidence: number}} Label */
 /** @typedef {{seed: number, index: number, images: import("./studio.js").Images, labels?: Record<string, Label>}} Column */
@@ -19,9 +21,10 @@ export class PairStrip extends Part {
     this.columns = [];
     this.first = 0; // seed of the first column
     this.seed = h("input", { type: "number", min: "0", max: String(MAX_SEED), step: "1", required: true, id: "seed", onchange: () => this.type() });
-    this.grid = h("div", { role: "grid", "aria-label": "Pairs: a row for each domain, a column for each seed" });
+    this.grid = h("div", { role: "grid", "aria-label": "Pairs: a row for each domain, a column for each seed", "aria-busy": true });
     this.scroller = h("div", { className: "scroller", onscroll: () => this.scrolled() }, this.grid);
     this.caption = h("p", { className: "caption" });
+    this.told = h("span", { className: "told", role: "status" });
     const turn = (/** @type {number} */ way) => this.show(Math.max(0, this.state.seed + way * Math.max(1, this.visible - 1)));
     this.replaceChildren(
       this.scroller,
@@ -30,7 +33,7 @@ export class PairStrip extends Part {
         h("button", { title: "Back", "aria-label": "Earlier seeds", onclick: () => turn(-1) }, "←"),
         h("button", { title: "On", "aria-label": "Later seeds", onclick: () => turn(1) }, "→"),
         h("button", { onclick: () => this.show(Math.floor(Math.random() * 1e6)) }, "Surprise me"),
-        this.caption),
+        this.told, this.caption),
     );
     listen(this.grid, (cell) => this.peek(cell), (cell) => this.choose(cell));
     studio.store.when(["seed"], () => this.state.seed !== this.seedInView && this.show(this.state.seed));
@@ -52,6 +55,7 @@ export class PairStrip extends Part {
     this.foot.hidden = true;
     this.rows.forEach((one, i) => (one.dataset.domain = domains[i].name));
     this.grid.replaceChildren(this.head, ...this.rows, this.foot);
+    this.grid.ariaBusy = "true";
     this.columns = [];
     await this.show(this.state.seed);
   }
@@ -67,8 +71,8 @@ export class PairStrip extends Part {
   }
 
   type() {
-    if (this.seed.checkValidity()) this.show(Number(this.seed.value));
-    else this.seed.value = String(this.state.seed);
+    const seed = typedSeed(this.seed);
+    if (seed !== null) this.show(seed);
   }
 
   /** Show pairs from a seed on. @param {number} seed */
@@ -132,6 +136,7 @@ export class PairStrip extends Part {
   put(at, columns) {
     columns.forEach((column, i) => this.draw(at + i + 1, column));
     this.columns.splice(at, columns.length, ...columns);
+    this.grid.ariaBusy = "false";
     if (!this.grid.querySelector(".cell[tabindex='0']") && this.columns.length) rowsOf(this.grid)[0][0].tabIndex = 0;
     this.mark();
   }
@@ -139,7 +144,7 @@ export class PairStrip extends Part {
   /** @param {number} at in each row, behind its name @param {Column} column */
   draw(at, column) {
     const cellOf = (/** @type {Element} */ row, /** @type {() => HTMLElement} */ make) => row.children[at] ?? row.appendChild(make());
-    cellOf(this.head, () => h("span", { role: "columnheader" })).textContent = this.pair(column).point;
+    this.name(cellOf(this.head, () => h("span", { role: "columnheader" })), column);
     for (const row of this.rows) {
       const { domain } = row.dataset;
       const cell = cellOf(row, () => h("div", { role: "gridcell", className: "cell", tabIndex: -1 }, h("img", { alt: "", decoding: "sync" })));
@@ -148,13 +153,24 @@ export class PairStrip extends Part {
     }
     this.foot.hidden = !column.labels;
     const classes = new Set(Object.values(column.labels ?? {}).map((label) => label.class)); // each one's, if they differ
-    cellOf(this.foot, () => h("span", { role: "gridcell", className: "label" })).textContent = [...classes].join(" / ");
+    const label = cellOf(this.foot, () => h("span", { role: "gridcell", className: "label" }));
+    label.textContent = [...classes].map(classText).join(" / ");
+    label.classList.toggle("differ", classes.size > 1);
+    /** @type {HTMLElement} */ (label).title = classes.size > 1 ? "the rows are read as different classes" : "";
+  }
+
+  /** Head a column with its seed, and with the number of the image, if the first of the seed did not pass. @param {Element} head @param {Column} column */
+  name(head, { seed, index }) {
+    const digits = String(seed);
+    const short = digits.length > MOST_DIGITS ? `…${digits.slice(-LAST_DIGITS)}` : digits;
+    head.replaceChildren(short, ...(index ? [" ", h("small", {}, `#${index}`)] : []));
+    head.setAttribute("title", this.studio.title(this.pair({ seed, index, images: {} }).point));
   }
 
   /** @param {Column} column @param {string} domain @param {string} before */
   reading(column, domain, before) {
     const label = column.labels?.[domain];
-    return label ? `${before}reads as ${label.class} (${Math.round(label.confidence * 100)} %)` : "";
+    return label ? `${before}reads as ${classText(label.class)} (${Math.round(label.confidence * 100)} %)` : "";
   }
 
   scrolled() {
@@ -184,6 +200,7 @@ export class PairStrip extends Part {
     if (column) cell.parentElement.firstElementChild.classList.add("on");
     this.grid.classList.toggle("lit", Boolean(column));
     this.caption.textContent = column ? this.describe(column) : this.passedOver();
+    if (column) this.told.textContent = "";
     this.dispatchEvent(new CustomEvent("peek", { bubbles: true, detail: column ? this.pair(column) : null }));
   }
 
@@ -191,7 +208,7 @@ export class PairStrip extends Part {
   describe(column) {
     const passed = column.index ? ` (the first of its images that passes, number ${column.index})` : "";
     const read = this.studio.domains.map((name) => this.reading(column, name, `${name} `)).filter(Boolean);
-    return `Seed ${column.seed}${passed}: ${read.join("; ") || "one latent vector, drawn in every row"}`;
+    return `Seed ${column.seed}${passed}: ${read.join("; ") || "one random number, drawn in every row"}`;
   }
 
   /** Return what the filters passed over. */
@@ -201,13 +218,16 @@ export class PairStrip extends Part {
     return named || confidence || agree ? `${this.columns.length} pairs shown of ${over + this.columns.length} drawn; ${over} passed over by the filters` : "";
   }
 
-  /** Keep a column: it is looked at closely, and is a key frame. @param {HTMLElement | null} cell */
+  /** Keep a column: it is looked at closely, and is a key frame; one that is kept is left out again. @param {HTMLElement | null} cell */
   choose(cell) {
     const column = this.columns[this.placeOf(cell)];
     if (!column) return;
-    const { keys } = this.state;
+    const { keys, pin } = this.state;
     const { point } = this.pair(column);
-    this.set({ pin: point, keys: keys.includes(point) ? keys : [...keys, point] });
+    const kept = keys.includes(point);
+    const next = kept ? keys.filter((one) => one !== point) : [...keys, point];
+    this.set(kept ? { pin: pin === point ? null : pin, keys: next, frame: 0 } : { pin: point, keys: next });
+    this.told.textContent = `${kept ? "Removed from" : "Added to"} the walk (${next.length})`;
   }
 
   /** Mark the columns that are kept. */
