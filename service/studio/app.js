@@ -1,21 +1,22 @@
 /** The page: a model is chosen, its parts are opened, notices are shown, and pictures may be dropped. */
 
 import { PairStrip } from "./strip.js";
-import { MOST_SPREADS, mostVaried, PairSteer } from "./steer.js";
+import { MOST_SPREADS, mostVaried, PairSteer, usualFilters } from "./steer.js";
 import { PairLens } from "./lens.js";
 import { PairWalk } from "./walk.js";
 import { PairPlane } from "./plane.js";
 import { PairTake } from "./take.js";
+import { OwnPicture, PICTURES } from "./own.js";
 import { ModelCard } from "./card.js";
 import { Api, Problem } from "./api.js";
-import { h, listed, rowsOf, size, wholeScale } from "./dom.js";
+import { CLICK, h, listed, rowsOf } from "./dom.js";
 import { readTexts } from "./files.js";
-import { pointOf, readState, Store } from "./state.js";
+import { readState, Store } from "./state.js";
 import { Studio } from "./studio.js";
 
 const GREETING_MS = 2500;
 const REFUSED = [413, 415, 422]; // which the same request stays
-const PICTURES = "PNG, JPEG, WebP, GIF, BMP or TIFF";
+const NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 
 /** @type {<T extends Element>(selector: string) => T} */
 const find = (selector) => document.querySelector(selector);
@@ -27,11 +28,14 @@ const plane = /** @type {PairPlane} */ (find("pair-plane"));
 const take = /** @type {PairTake} */ (find("pair-take"));
 const card = /** @type {ModelCard} */ (find("model-card"));
 const picker = /** @type {HTMLSelectElement} */ (find("#model"));
-const own = /** @type {HTMLInputElement} */ (find("#own"));
+const own = /** @type {OwnPicture} */ (find("own-picture"));
+const invitation = /** @type {HTMLElement} */ (find("#invitation"));
 
 const api = new Api(new URL(".", document.baseURI), askKey);
 const store = new Store();
 const studio = new Studio(api, store, report);
+
+let lifted = false; // a picture of the page is being dragged, which is no file
 
 /** Show a notice under a name; the next one of the name takes its place. @param {string} name @param {(string | Node)[]} content texts are paragraphs */
 function notify(name, ...content) {
@@ -106,30 +110,46 @@ async function open() {
 
 async function openModel() {
   walk.stop();
-  for (const part of [strip, lens, walk, plane]) part.cancel();
+  for (const part of [strip, lens, walk, plane, own]) part.cancel();
   const { name } = studio.card;
   const { digest, model } = store.state;
   if (digest && !studio.digest.startsWith(digest) && model === name) {
     notify("digest", `This was made by another file of ${name} (${digest}); the one served now is ${studio.digest}. The pictures may differ.`);
   }
-  store.set({ model: name, digest: studio.digest, ...fitting() }, true);
-  notify("error");
+  store.set({ model: name, digest: studio.digest, ...fitting(), ...fittingFilters() }, true);
+  for (const one of ["error", "drop"]) notify(one);
   picker.value = name;
-  const { domains } = studio;
-  find("#headline").textContent = domains.length > 1
-    ? `Each column is one thing, drawn as ${listed(domains)}.` : `Each picture is one ${domains[0]}, drawn from its seed.`;
+  find("#headline").textContent = headline();
   steer.open();
+  own.open();
+  if (filtered()) await describe();
   await strip.open();
   if (!strip.columns.length) return;
   await lens.open(strip.pair(strip.columns[0]));
-  card.show(studio.card);
+  card.show(studio.card, studio.classifiers[0]?.classes ?? []);
   take.open(() => strip.columns.slice(0, strip.visible).map(({ seed }) => seed));
   greet();
-  studio.document ??= await api.json(api.url("openapi.json"));
+  await describe();
   steer.offerFilters();
   if (studio.classifiers.length) strip.redraw(); // with labels, if the service has them
   take.draw();
-  await Promise.all([walk.open(), plane.open()]);
+  await Promise.all([walk.open(seen), plane.open()]);
+}
+
+/** Fetch the service's description of itself, once. */
+async function describe() {
+  studio.document ??= await api.json(api.url("openapi.json"));
+}
+
+/** Pairs whose images are there: the strip's, and the one in the lens. */
+function seen() {
+  return [...strip.columns.map((column) => strip.pair(column)), lens.shown].filter(Boolean);
+}
+
+function headline() {
+  const { domains } = studio;
+  if (domains.length < 2) return `One random number, drawn as ${domains[0]}.`;
+  return `One random number, drawn ${NUMBERS[domains.length] ?? domains.length} ways: ${listed(domains)}.`;
 }
 
 /** Return what of the state fits the model, of a URL that was made for another one, and say what does not. */
@@ -143,6 +163,23 @@ function fitting() {
   return { directions: Object.fromEntries(within), truncation: truncation !== null && truncation >= mostVaried(studio.normal) ? null : truncation };
 }
 
+function filtered() {
+  const { class: named, confidence, agree } = store.state;
+  return Boolean(named || confidence || agree);
+}
+
+/** Return filters that fit the model; an address that the page has not made, and that names none, gets those that the model opens with. */
+function fittingFilters() {
+  const { class: named, digest } = store.state;
+  const [classifier] = studio.classifiers;
+  notify("filters");
+  if (!filtered()) return digest ? {} : usualFilters(studio);
+  if (!classifier) notify("filters", `${studio.card.name} has no classifier, so it cannot be filtered.`);
+  else if (named && !classifier.classes.includes(named)) notify("filters", `${studio.card.name} has no class ${named}, so it is left out.`);
+  else return {};
+  return classifier ? { class: null } : usualFilters(studio);
+}
+
 /** Light one column up for a moment, so that one sees what belongs together. */
 function greet() {
   if (store.state.pin || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
@@ -154,61 +191,62 @@ function greet() {
 async function openPicture(file) {
   if (!file) return;
   if (!file.type.startsWith("image/")) return notify("drop", `${file.name} is no picture. Choose a ${PICTURES}.`);
-  const { View: view, Model: model, Digest: digest } = readTexts(await file.arrayBuffer());
-  if (!view) return translate(file);
+  notify("drop", `Reading ${file.name}…`);
+  const texts = readTexts(await file.arrayBuffer());
+  const { View: view, Model: model, Digest: digest } = texts;
+  if (!view) {
+    notify("drop");
+    return own.read(file, file.name);
+  }
   const other = studio.cards.find(({ name }) => name === model);
   if (!other) return notify("drop", `${file.name} was made by the model ${model}, which is not served here.`);
   studio.card = other;
-  store.enter({ ...readState(view), digest: null, model: null });
+  store.enter({ ...readState(view), digest: studio.digest, model: null });
   await openModel();
   notify("drop", other.digest === digest
-    ? `${file.name} is ${studio.title(store.state.pin ?? "")} of ${model}, and this is its view.`
+    ? `${file.name} is ${content(texts)} of ${model}, and this is its view.`
     : `${file.name} was made by another file of ${model}: ${digest.slice(0, 19)}, and ${other.digest.slice(0, 19)} is served now. The pictures may differ.`);
 }
 
-/** Show the counterparts of a picture of one's own and keep them in the lens, or tell what they need. @param {File} file */
-async function translate(file) {
-  const { name: model, domains } = studio.card;
-  if (!studio.companions("encoder").length) {
-    return notify("drop", `${file.name} was not saved here, and ${model} has no encoder, which would find its counterparts.`);
-  }
-  notify("drop");
-  let found;
-  try {
-    found = await api.json(api.url("translate", { model, format: "json" }), { body: file });
-  } catch (error) {
-    if (!REFUSED.includes(error.status)) throw error;
-    return notify("drop", `${file.name} was not read: ${error.message}. Choose a ${PICTURES}.`);
-  }
-  if (studio.card.name === model) store.set({ pin: pointOf(found.latent) });
-  const figures = domains.map((domain) => h("figure", {},
-    size(h("img", { src: found.pairs[0].images[domain.name], alt: `${domain.name} of ${file.name}` }), domain, wholeScale(domain.width, 84)),
-    h("figcaption", {}, domain.name)));
-  /** @type {Record<string, string>} */
-  const likeness = {
-    typical: " and is like what the model knows",
-    unusual: " and is unusual for the model",
-    unlike: " but is unlike anything the model knows, so its counterparts mean little",
-  };
-  notify("drop", `${file.name} was read as ${found.from}${likeness[found.likeness] ?? ""}. The lens keeps it: directions move it, and it can be added to the walk.`, h("div", { className: "counterparts" }, ...figures));
+/** Return what a saved picture says that it shows. @param {Record<string, string>} texts */
+function content({ Seed: seed = "" }) {
+  const [, first, last] = /^(\d+)-(\d+)$/.exec(seed) ?? [];
+  return first ? `a sheet of seeds ${first} to ${last}` : studio.title(store.state.pin ?? "");
 }
 
-for (const part of [strip, steer, lens, walk, plane, take]) part.start(studio);
-picker.addEventListener("change", () => {
-  studio.card = studio.cards.find(({ name }) => name === picker.value);
-  store.enter({ model: picker.value, digest: studio.digest, pin: null, keys: [], frame: 0, directions: {}, class: null, left: null, right: null });
+/** Open another model. @param {string} name */
+function choose(name) {
+  studio.card = studio.cards.find((one) => one.name === name && one.kind === "generator");
+  store.enter({ model: name, digest: studio.digest, pin: null, keys: [], frame: 0, directions: {}, left: null, right: null, ...usualFilters(studio) });
   openModel().catch(report);
-});
+}
+
+/** Show what a file that is held over the page would become. @param {DragEvent} event */
+function invite(event) {
+  if (lifted || !event.dataTransfer?.types.includes("Files") || !studio.card) return;
+  invitation.textContent = own.invitation;
+  invitation.hidden = false;
+}
+
+for (const part of [strip, steer, lens, walk, plane, take, own]) part.start(studio);
+if (CLICK === "Tap") find("#how").textContent = "Tap a picture: its counterparts light up, and it is a stop on a walk; tap it again to leave it out.";
+picker.addEventListener("change", () => choose(picker.value));
+document.addEventListener("model", (event) => choose(/** @type {CustomEvent} */ (event).detail));
+document.addEventListener("picture", (event) => openPicture(/** @type {CustomEvent} */ (event).detail).catch(report));
 document.addEventListener("peek", (event) => lens.peek(/** @type {CustomEvent} */ (event).detail));
-strip.addEventListener("drawn", () => take.draw());
+strip.addEventListener("drawn", () => {
+  take.draw();
+  if (strip.columns.length) lens.follow(strip.columns.map((column) => strip.pair(column)));
+});
+document.addEventListener("dragstart", () => (lifted = true));
+document.addEventListener("dragend", () => (lifted = false));
+document.addEventListener("dragenter", invite);
 document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("dragleave", (event) => event.relatedTarget || (invitation.hidden = true)); // it has left the page
 document.addEventListener("drop", (event) => {
   event.preventDefault();
-  openPicture(event.dataTransfer?.files[0]).catch(report);
-});
-own.addEventListener("change", () => {
-  openPicture(own.files[0]).catch(report);
-  own.value = ""; // so that the same file can be chosen again
+  invitation.hidden = true;
+  if (!lifted) openPicture(event.dataTransfer?.files[0]).catch(report);
 });
 addEventListener("popstate", () => {
   const { model } = store.state;

@@ -5,8 +5,8 @@ import { h, listed } from "./dom.js";
 const VALUES = ["drawn", "generated", "value"]; // what the figure itself is called
 
 export class ModelCard extends HTMLElement {
-  /** @param {import("./studio.js").Card} card */
-  show(card) {
+  /** @param {import("./studio.js").Card} card @param {string[]} classes that its classifiers know */
+  show(card, classes) {
     /** @type {Map<string, Record<string, string>>} */
     const rows = new Map();
     /** @type {Set<string>} */
@@ -17,19 +17,34 @@ export class ModelCard extends HTMLElement {
     const facts = {
       draws: listed(card.domains.map((one) => `${one.name} (${one.width} × ${one.height}${one.channels === 3 ? ", colour" : ""})`)),
       latent: `${card.prior.latent_dim} values, ${card.prior.distribution}`,
-      licence: card.data_license, credit: card.credit, version: card.version, digest: card.digest, measured: [...told].join(", "),
+      licence: card.data_license, credit: card.credit, version: card.version, digest: card.digest,
     };
+    const verdict = agreement(card, classes);
     const cells = (/** @type {"th" | "td"} */ tag, /** @type {string[]} */ texts) => texts.map((text) => h(tag, tag === "th" ? { scope: "col" } : {}, text));
     const body = [...rows].map(([what, row]) => h("tr", {}, h("th", { scope: "row" }, what), ...cells("td", domains.map((name) => row[name] ?? "–"))));
     const caption = "Measured quality; in brackets what real pictures reach, or for pixels what unrelated ones do";
-    this.replaceChildren(
+    this.replaceChildren(...[
       h("h2", {}, `The model ${card.name}`),
+      verdict && h("p", {}, verdict),
       h("dl", {}, ...Object.entries(facts).flatMap(([name, text]) => (text ? [h("dt", {}, name), h("dd", {}, text)] : []))),
-      body.length ? h("div", { className: "table", tabIndex: 0, role: "region", "aria-label": "Measured quality" },
-        h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, ...cells("th", ["measure", ...domains]))), h("tbody", {}, ...body))) : "");
+      body.length && h("details", {}, h("summary", {}, "Everything that was measured"), h("div", { className: "table", tabIndex: 0, role: "region", "aria-label": "Measured quality" },
+        h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, ...cells("th", ["measure", ...domains]))), h("tbody", {}, ...body))),
+      told.size && h("p", { className: "hint" }, `${[...told].join(", ")}.`)),
+    ].filter(Boolean));
   }
 }
 customElements.define("model-card", ModelCard);
+
+/** Return in how many pairs the pictures show the same, as a sentence; none if it was not measured. @param {import("./studio.js").Card} card @param {string[]} classes */
+function agreement({ domains: [first, ...others], quality }, classes) {
+  const shares = others.filter(({ name }) => name in (quality.class_agreement ?? {}))
+    .map(({ name }) => ({ name, of100: Math.floor(100 * quality.class_agreement[name]) }));
+  if (!shares.length) return "";
+  const noun = classes.every((one) => /^\d$/.test(one)) ? "digit" : classes.every((one) => /^\p{L}( \p{L})*$/u.test(one)) ? "letter" : "class";
+  if (others.length === 1) return `In ${shares[0].of100} of 100 pairs both pictures show the same ${noun}.`;
+  const parts = shares.map(({ name, of100 }, i) => `${first.name} and ${name} ${i ? "" : `show the same ${noun} `}in ${of100}${i ? "" : " of 100 pairs"}`);
+  return `${parts.join(", ")}.`.replace(/^./, (letter) => letter.toUpperCase());
+}
 
 /**
  * Collect a part of the measured quality: figures by measure and domain, and what is said of all domains at once.

@@ -79,9 +79,9 @@ export function listen(grid, peek, choose) {
   });
 }
 
-/** Return names as a sentence has them: a, b and c. @param {string[]} names */
-export function listed(names) {
-  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+/** Return names as a sentence has them: a, b and c. @param {string[]} names @param {string} [word] before the last */
+export function listed(names, word = "and") {
+  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} ${word} ${names.at(-1)}`;
 }
 
 /** Return a class as a text has it: one of merged letters, "Z z", as "Z or z". @param {string} name */

@@ -13,11 +13,6 @@ function crc32(bytes) {
   return ~crc >>> 0;
 }
 
-/** Return the bytes of a data URL. @param {string} url */
-export function dataBytes(url) {
-  return Uint8Array.from(atob(url.slice(url.indexOf(",") + 1)), (char) => char.charCodeAt(0));
-}
-
 /**
  * Return a PNG with texts (chunks tEXt, PNG specification 11.3.3.2); its pixels stay as they are.
  * @param {Uint8Array} png @param {Record<string, string>} texts Latin-1

@@ -1,7 +1,7 @@
 /** The lens: one pair closely. Two domains lie over one another, and a border between them can be moved. */
 
 import { h, save, size, wholeScale, widest } from "./dom.js";
-import { addTexts, dataBytes } from "./files.js";
+import { addTexts } from "./files.js";
 import { kindOf } from "./state.js";
 import { Part } from "./studio.js";
 
@@ -44,7 +44,7 @@ export class PairLens extends Part {
       this.heading,
       h("div", { className: "wipe" }, this.glass, domains.length > 1 && h("div", { className: "ends" }, this.left, this.right)),
       h("div", { className: "thumbs" }, ...domains.map((name, i) => h("figure", {}, this.thumbs[i], h("figcaption", {}, name,
-        h("button", { className: "quiet", "aria-label": `Save ${name} as PNG`, onclick: () => this.save(name) }, "Save PNG"))))),
+        h("button", { className: "quiet", "aria-label": `Save ${name} as PNG`, onclick: () => this.save(name).catch(this.studio.report) }, "Save PNG"))))),
       h("div", { className: "bar" }, this.add));
     await this.fetch();
   }
@@ -81,6 +81,12 @@ export class PairLens extends Part {
     this.draw();
   }
 
+  /** Show a pair of the strip, which was redrawn, while none is kept: the one shown before if it is there. @param {Pair[]} pairs */
+  follow(pairs) {
+    this.first = pairs.find(({ point }) => point === this.first?.point) ?? pairs[0];
+    this.draw();
+  }
+
   get shown() {
     return this.peeked ?? this.pinned ?? this.first;
   }
@@ -105,12 +111,13 @@ export class PairLens extends Part {
     this.set({ keys: [...this.state.keys, point], pin: point });
   }
 
-  /** Save an image as the service sent it, with what it is. @param {string} domain */
-  save(domain) {
-    const { point, images } = this.shown;
+  /** Save an image, enlarged by whole pixels, with what it is. @param {string} domain */
+  async save(domain) {
+    const { point } = this.shown;
+    const { card } = this.studio;
     const texts = this.studio.texts(point, { Domain: domain });
     const kind = kindOf(point);
-    save(addTexts(dataBytes(images[domain]), texts), `${this.studio.card.name}-${kind === "given" ? kind : point}-${domain}.png`);
+    save(addTexts(await this.studio.picture(point, domain), texts), `${card.name}-${kind === "given" ? kind : point}-${domain}.png`);
   }
 }
 customElements.define("pair-lens", PairLens);

@@ -1,7 +1,7 @@
 /** What all parts of the page share: the model, its pairs, and the parameters of every request. */
 
 import { Latest } from "./api.js";
-import { save } from "./dom.js";
+import { save, widest } from "./dom.js";
 import { readRows } from "./files.js";
 import { kindOf, latentOf, write, writeState } from "./state.js";
 
@@ -26,6 +26,7 @@ import { kindOf, latentOf, write, writeState } from "./state.js";
 
 const DIGITS = 12; // of a digest, in a URL
 const REST_MS = 120;
+const SAVED = 256; // pixels that the side of a saved image has, at most, if it is smaller itself
 
 /** One model at a time, and what the service can do. */
 export class Studio {
@@ -61,9 +62,9 @@ export class Studio {
     return this.card.prior.distribution === "normal";
   }
 
-  /** Cards of a kind that go with the model. @param {string} kind */
-  companions(kind) {
-    const { name, graph_digest: graph } = this.card;
+  /** Cards of a kind that go with a model. @param {string} kind @param {Card} [model] */
+  companions(kind, model = this.card) {
+    const { name, graph_digest: graph } = model;
     return this.cards.filter((card) => card.kind === kind && card.goes_with.some((one) => one === name || one === graph));
   }
 
@@ -102,13 +103,13 @@ export class Studio {
 
   /**
    * Return the response to a walk through points, `steps` from one to the next, both counted: two are the points alone.
-   * @param {string[]} points @param {{steps?: number, loop?: boolean, format?: string, signal?: AbortSignal}} options
+   * @param {string[]} points @param {{steps?: number, loop?: boolean, format?: string, scale?: number, signal?: AbortSignal}} options
    */
-  async path(points, { steps = 2, loop = false, format = "json", signal }) {
+  async path(points, { steps = 2, loop = false, format = "json", scale = 1, signal }) {
     const keyframes = await Promise.all(points.map((point) => this.#keyframe(point, signal)));
     const { truncation, ...common } = this.common;
     const bounded = keyframes.some((one) => "seed" in one) ? { truncation } : {}; // of seeds alone
-    const body = { ...common, ...bounded, keyframes, steps, loop, format };
+    const body = { ...common, ...bounded, keyframes, steps, loop, format, scale };
     return this.api.fetch(this.api.url("interpolate"), { body, signal });
   }
 
@@ -118,14 +119,27 @@ export class Studio {
     return { point, title: this.title(point), images: frames[0].images };
   }
 
+  /** Whole number by which saved pictures are enlarged. */
+  get scale() {
+    return Math.max(1, Math.floor(SAVED / widest(this.card.domains)));
+  }
+
+  /** Return an image of a pair as an enlarged PNG. @param {string} point @param {string} domain */
+  async picture(point, domain) {
+    const { model, truncation, directions } = this.common;
+    const { latent, ...seed } = /** @type {any} */ (await this.#keyframe(point));
+    const body = { model, directions, ...(latent ? { latents: [latent] } : { ...seed, truncation }), domains: [domain], format: "png", scale: this.scale };
+    return new Uint8Array(await (await this.api.fetch(this.api.url("generate"), { body })).arrayBuffer());
+  }
+
   /** Save the walk as an animation that the service makes. @param {string} format */
   async saveWalk(format) {
     const { keys, steps, loop } = this.state;
-    const response = await this.path(keys, { steps, loop, format });
+    const response = await this.path(keys, { steps, loop, format, scale: this.scale });
     save(await response.blob(), `${this.card.name}-walk.${format}`);
   }
 
-  /** @param {string} point @param {AbortSignal} signal */
+  /** @param {string} point @param {AbortSignal} [signal] */
   async #keyframe(point, signal) {
     const kind = kindOf(point);
     if (kind === "seed") return seedOf(point);
@@ -139,7 +153,7 @@ export class Studio {
    * Return latents between four corners at places (u, v). With weights w they are the sum of w times a corner, divided
    * by the root of the sum of squares for a normal prior, so that they stay as typical as the corners. The arithmetic
    * is the same in every browser.
-   * @param {string[]} corners @param {number[][]} places @param {AbortSignal} signal @returns {Promise<number[][]>}
+   * @param {string[]} corners @param {number[][]} places @param {AbortSignal | undefined} signal @returns {Promise<number[][]>}
    */
   async plane(corners, places, signal) {
     const latents = await this.#corners(corners, signal);
@@ -153,7 +167,7 @@ export class Studio {
     });
   }
 
-  /** @param {string[]} corners @param {AbortSignal} signal */
+  /** @param {string[]} corners @param {AbortSignal | undefined} signal */
   async #corners(corners, signal) {
     const { model, truncation } = this.common;
     const key = JSON.stringify([this.card.digest, corners, truncation]);

@@ -41,8 +41,8 @@ export class PairTake extends Part {
 
   /** URL of what the strip shows, in a format. @param {string} format */
   url(format) {
-    const { api, common, filters } = this.studio;
-    return api.url("generate", { ...common, seeds: this.seeds(), ...filters, format });
+    const { api, common, filters, scale } = this.studio;
+    return api.url("generate", { ...common, seeds: this.seeds(), ...filters, format, scale: format === "png" ? scale : null });
   }
 
   /** URL of shards of the same model, domains and filters, with `number` as it is. @param {string} number */

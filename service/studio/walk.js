@@ -1,6 +1,6 @@
 /** The walk: key frames in an order of one's own, and the path through them: scrubbed, played, saved. */
 
-import { h, size, wholeScale } from "./dom.js";
+import { CLICK, h, size, wholeScale } from "./dom.js";
 import { kindOf, STEPS, write } from "./state.js";
 import { Part } from "./studio.js";
 
@@ -17,7 +17,10 @@ export class PairWalk extends Part {
     studio.store.when(["frame"], () => this.draw());
   }
 
-  async open() {
+  /** @param {() => import("./studio.js").Pair[]} seen pairs whose images are there already, those of the strip first */
+  async open(seen) {
+    this.seen = seen;
+    this.frames = [];
     const { card, domains } = this.studio;
     const room = Math.min(140, (this.clientWidth - 60) / domains.length);
     this.list = h("ol", { className: "keys", "aria-label": "Key frames, in order" });
@@ -26,9 +29,9 @@ export class PairWalk extends Part {
     this.playing = h("button", { className: "main", onclick: () => (this.timer ? this.stop() : this.play()) }, "Play");
     this.steps = h("select", { onchange: () => this.set({ steps: Number(this.steps.value), frame: 0 }) }, ...STEPS.map((n) => h("option", { value: String(n) }, String(n))));
     this.loop = h("input", { type: "checkbox", onchange: () => this.set({ loop: this.loop.checked, frame: 0 }) });
-    this.hint = h("p", { className: "hint" }, "Click pictures above: each becomes a key frame, and the walk leads from one to the next.",
-      h("button", { onclick: () => this.set({ keys: [0, 1, 2].map((i) => `${this.state.seed + i}`), frame: 0 }) }, "Walk through the first three"));
-    this.player = h("div", { className: "player" }, h("div", { className: "stage" }, ...this.stage), this.scrub,
+    this.hint = h("p", { className: "hint" }, `${CLICK} pictures above: each becomes a key frame, and the walk leads from one to the next.`,
+      h("button", { onclick: () => this.set({ keys: this.seen().slice(0, 3).map(({ point }) => point), frame: 0 }) }, "Walk through the first three"));
+    this.player = h("div", { className: "player", hidden: true }, h("div", { className: "stage" }, ...this.stage), this.scrub,
       h("div", { className: "bar" }, this.playing, h("label", {}, this.loop, " Loop"), h("label", {}, "Frames between ", this.steps),
         h("button", { onclick: () => this.save("gif") }, "Save GIF"), h("button", { onclick: () => this.save("webp") }, "Save WebP")));
     this.replaceChildren(h("h2", {}, "A walk"), this.hint, this.list, this.player);
@@ -40,9 +43,11 @@ export class PairWalk extends Part {
   async fetch() {
     const { keys, loop, steps } = this.state;
     const several = keys.length > 1;
-    [this.hint.hidden, this.player.hidden] = [several, !several];
+    this.hint.hidden = several;
+    this.player.hidden ||= !several;
     [this.loop.checked, this.steps.value] = [loop, String(steps)];
-    if (!keys.length) return this.list.replaceChildren();
+    this.preview();
+    if (!keys.length) return;
     const most = Math.max(2, Math.floor(this.studio.limit("/interpolate", "steps", 256) / keys.length));
     const between = several ? Math.min(steps, most) : 2;
     await this.latest.run(async (signal) => {
@@ -52,14 +57,24 @@ export class PairWalk extends Part {
       this.frames = frames;
       this.arrange(keys.map((point, i) => this.keyframe(point, this.frames[i * (between - 1)].images)));
       this.scrub.max = String(this.frames.length - 1);
+      this.player.hidden = !several;
       this.draw();
     });
   }
 
-  /** @param {string} point @param {import("./studio.js").Images} images */
+  /** Show the key frames before the walk is there: those in the list, and new ones with images seen elsewhere. */
+  preview() {
+    const { keys } = this.state;
+    const items = /** @type {HTMLElement[]} */ ([...this.list.children]);
+    if (write(keys) === write(items.map((item) => item.dataset.point))) return;
+    const known = new Map(this.seen().map(({ point, images }) => [point, images]));
+    this.arrange(keys.map((point) => items.find((item) => item.dataset.point === point) ?? this.keyframe(point, known.get(point))));
+  }
+
+  /** @param {string} point @param {import("./studio.js").Images} [images] */
   keyframe(point, images) {
     const [domain] = this.studio.card.domains;
-    const image = size(h("img", { alt: "", src: images[domain.name], draggable: false }), domain, wholeScale(domain.width, 56));
+    const image = size(h("img", { alt: "", draggable: false, ...(images && { src: images[domain.name] }) }), domain, wholeScale(domain.width, 56));
     const title = this.studio.title(point);
     const kind = kindOf(point);
     const away = h("button", { className: "away", "aria-label": `Remove ${title} from the walk`, onclick: () => this.leaveOut(point) }, "×");

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
+from PIL.PngImagePlugin import PngImageFile
+from playwright.sync_api import Browser, ConsoleMessage, Download, Locator, Page, expect, sync_playwright
 
 from tests.running import Service, services
 
@@ -143,6 +144,20 @@ def picture(seen: Locator | Pixels, width: int, height: int) -> Pixels:
 def inner(pixels: Pixels) -> Pixels:
     """Return pixels without the two outermost rows and columns, where corners are rounded."""
     return pixels[2:-2, 2:-2]
+
+
+def saved(page: Page, name: str) -> tuple[Download, bytes]:
+    """Return the file that a button saves."""
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name=name, exact=True).click()
+    return waiting.value, waiting.value.path().read_bytes()
+
+
+def texts_of(png: bytes) -> dict[str, str]:
+    """Return the texts that a PNG carries."""
+    image = Image.open(io.BytesIO(png))
+    assert isinstance(image, PngImageFile)
+    return {name: str(text) for name, text in image.text.items()}
 
 
 def decode(data_url: str) -> Pixels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import MODEL, QUERY, Visitor, cell, expect_in_url
 
@@ -71,15 +71,20 @@ def test_the_focus_stays_in_the_walk(visit: Visitor) -> None:
 
 
 def test_the_focus_stays_in_the_plane(visit: Visitor) -> None:
-    """A button that can do nothing more leaves it to the plane; a wrong corner is what it was."""
+    """A button that can do nothing more leaves it to the plane; a wrong corner is refused with what is allowed."""
     page = visit.open(QUERY + "&view=0.25,0.25,0.5")
     page.get_by_role("button", name="Zoom out").press("Enter")
     expect(page.locator(".map .cell:focus")).to_have_count(1)
     corner = page.get_by_label("Seed at the top left")
-    for text, seed in (("1e3", "1000"), ("-3", "1000"), ("1.5", "1000")):
-        corner.fill(text)
-        corner.press("Enter")
-        expect(corner).to_have_value(seed)
+    corner.fill("1e3")
+    corner.press("Enter")
+    expect(corner).to_have_value("1000")
+    for field in (corner, page.get_by_label("First seed")):
+        for text in ("-3", "1.5", "9" * 20, ""):
+            field.fill(text)
+            field.press("Enter")
+            told = str(field.evaluate("one => one.validationMessage"))
+            assert told == "whole numbers from 0 to 9007199254740991"
     expect_in_url(page, "corners", "1000~1~2~3")
 
 
@@ -92,12 +97,58 @@ def test_sides_of_the_border_change_places(visit: Visitor) -> None:
 
 def test_an_error_goes_with_its_cause(visit: Visitor) -> None:
     """The notice of a failed request goes when the same part of the page succeeds."""
-    page = visit.open(QUERY + "&class=zebra")
+    page = visit.open(QUERY)
+    problem = {"status": 422, "content_type": "application/problem+json", "body": '{"detail": "zebra", "code": "x"}'}
+    page.route("**/generate?*", lambda route: route.fulfill(**problem))  # type: ignore[arg-type]  # of mixed values
+    filters = page.get_by_role("group", name="Only pairs that")
+    filters.get_by_label("read as").select_option("2")
     expect(page.locator("#notices")).to_contain_text("zebra")
-    page.get_by_role("group", name="Only pairs that").get_by_label("read as").select_option("3")
+    page.unroute("**/generate?*")
+    filters.get_by_label("read as").select_option("3")
     expect(page.locator("#notices")).to_be_empty()
     assert all("422" in error for error in visit.errors)
     visit.errors.clear()
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("?model=digit_edge&class=zebra", "digit_edge has no class zebra, so it is left out."),
+        ("?model=faces_drawn&class=5", "faces_drawn has no classifier, so it cannot be filtered."),
+    ],
+)
+def test_filters_that_a_model_lacks_are_left_out(visit: Visitor, query: str, told: str) -> None:
+    """The address no longer has them, and the page says so."""
+    page = visit.open(query)
+    expect(page.locator("#notices")).to_contain_text(told)
+    expect_in_url(page, "digest", r"\w{12}")
+    assert "class" not in page.url
+
+
+def test_a_long_seed_is_told_by_its_end(visit: Visitor) -> None:
+    """Heads of columns differ, their titles have all digits, and the field has room for them."""
+    page = visit.open(QUERY + "&seed=123456789012345")
+    heads = page.locator("[role=columnheader]")
+    expect(heads.nth(1)).to_have_text("…12346")
+    expect(heads.nth(1)).to_have_attribute("title", "seed 123456789012346")
+    field = page.get_by_label("First seed")
+    assert field.evaluate("one => one.scrollWidth <= one.clientWidth")
+
+
+def test_tiles_stand_for_pictures_that_are_late(visit: Visitor) -> None:
+    """Until the service answers, the strip is busy and not blank."""
+    page = visit.open(QUERY, ready=False)
+    held: list[Route] = []
+    page.route("**/generate?*", lambda route: held.append(route))
+    page.reload()
+    expect(page.locator(".images")).to_have_count(3)
+    grid = page.locator("pair-strip [role=grid]")
+    expect(grid).to_have_attribute("aria-busy", "true")
+    tiles = page.locator(".images").first.evaluate("one => getComputedStyle(one, '::after').backgroundImage")
+    assert "gradient" in tiles
+    page.unroute("**/generate?*")
+    page.reload()
+    expect(grid).to_have_attribute("aria-busy", "false")
 
 
 def test_a_notice_has_room_behind_the_page(visit: Visitor) -> None:
@@ -124,6 +175,7 @@ def test_a_file_that_is_no_picture_is_told_by_its_name(visit: Visitor, model: st
         notices.get_by_role("button", name="Close").click()
     if model == "digit_edge":
         choose.set_input_files({"name": "cut.png", "mimeType": "image/png", "buffer": b"\x89PNG\r\n\x1a\n"})
-        expect(notices).to_contain_text("cut.png was not read: ")
+        expect(page.locator(".result")).to_contain_text("cut.png was not read: ")
+        expect(page.locator(".result")).not_to_contain_text("Choose a PNG")  # it says that it is one
         assert all("422" in error for error in visit.errors)
         visit.errors.clear()

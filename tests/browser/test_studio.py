@@ -15,8 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile, PngInfo
-from playwright.sync_api import Browser, Download, Page, Request, expect
+from playwright.sync_api import Request, expect
 
 from tests.browser.conftest import (
     DOMAINS,
@@ -31,9 +30,10 @@ from tests.browser.conftest import (
     inner,
     on_screen,
     picture,
+    saved,
+    texts_of,
 )
-from tests.conftest import write_model
-from tests.running import Service, services
+from tests.running import Service
 
 Pairs = Callable[..., list[dict[str, Any]]]
 BEYOND_110 = r"[?&]seed=(11[1-9]|1[2-9]\d|[2-9]\d\d)(&|$)"  # in a URL
@@ -42,20 +42,6 @@ BEYOND_110 = r"[?&]seed=(11[1-9]|1[2-9]\d|[2-9]\d\d)(&|$)"  # in a URL
 def equal(first: Pixels, second: Pixels) -> bool:
     """Return whether two images are the same, without their rounded corners."""
     return bool((inner(first) == inner(second)).all())
-
-
-def saved(page: Page, name: str) -> tuple[Download, bytes]:
-    """Return the file that a button saves."""
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name=name, exact=True).click()
-    return waiting.value, waiting.value.path().read_bytes()
-
-
-def texts_of(png: bytes) -> dict[str, str]:
-    """Return the texts that a PNG carries."""
-    image = Image.open(io.BytesIO(png))
-    assert isinstance(image, PngImageFile)
-    return {name: str(text) for name, text in image.text.items()}
 
 
 def test_seeds_are_columns_and_domains_are_rows(visit: Visitor, pairs: Pairs) -> None:
@@ -84,12 +70,14 @@ def test_seeds_are_columns_and_domains_are_rows(visit: Visitor, pairs: Pairs) ->
 def test_a_model_is_picked_and_described(visit: Visitor, service: Service) -> None:
     """Another model has rows of its own, and its card tells quality with floors, licence and digest."""
     page = visit.open(QUERY)
-    assert "Each column is one thing, drawn as digit, edge and negative." in page.locator("h1").inner_text()
+    assert "drawn three ways: digit, edge and negative." in page.locator("h1").inner_text()
     page.get_by_label("Model").select_option("digit_edge")
     expect(page.locator(".images")).to_have_count(2)
     card = httpx.get(f"{service.url}/models/digit_edge", timeout=60).json()
     expect(page.locator("model-card")).to_contain_text(card["digest"])
     expect(page.locator("model-card")).to_contain_text("CC BY-SA 3.0")
+    expect(page.locator("model-card")).to_contain_text("In 99 of 100 pairs both pictures show the same digit.")
+    page.get_by_text("Everything that was measured").click()
     figures = card["quality"]["pixel_agreement"]["edge"]
     row = page.get_by_role("row").filter(has_text="pixel agreement, binarised")
     expect(row).to_contain_text(f"{figures['binarised']:.3f} ({figures['floor']['binarised']:.3f})")
@@ -101,6 +89,7 @@ def test_every_models_card_can_be_read(visit: Visitor, service: Service, name: s
     page = visit.open(f"?model={name}")
     facts = page.locator("model-card dd")
     assert min(one.bounding_box()["width"] for one in facts.all()) > 200  # type: ignore[index]  # it is shown
+    page.get_by_text("Everything that was measured").click()
     rows = page.locator("model-card tbody tr")
     assert all(any("0" <= one <= "9" for one in text.partition("\t")[2]) for text in rows.all_inner_texts())
     quality = httpx.get(f"{service.url}/models/{name}", timeout=60).json()["quality"]
@@ -174,7 +163,7 @@ def test_clicked_images_make_a_walk(visit: Visitor, service: Service) -> None:
     expect(page.get_by_label("Frame", exact=True)).to_have_value(re.compile(r"^(2[2-9]|[34]\d)$"))
     page.get_by_role("button", name="Pause").click()
     for name, format_ in (("Save GIF", "gif"), ("Save WebP", "webp")):
-        made = httpx.post(f"{service.url}/interpolate", json=body | {"format": format_}, timeout=60).content
+        made = httpx.post(f"{service.url}/interpolate", json=body | {"format": format_, "scale": 9}, timeout=60).content
         assert saved(page, name)[1] == made
 
 
@@ -282,8 +271,8 @@ def test_filters_tell_what_they_passed_over(visit: Visitor, pairs: Pairs) -> Non
     filters = page.get_by_role("group", name="Only pairs that")
     expect(page.locator(".foot .label").first).to_have_text(re.compile(r"^\d"))
     filters.get_by_label("read as").select_option("3")
-    filters.get_by_label("at least this sure").fill("0.9")
-    filters.get_by_label("are read alike in every domain").check()
+    filters.get_by_label("classifier at least").fill("0.9")
+    filters.get_by_label("all rows show the same class").check()
     page.mouse.move(5, 5)  # off the strip, which scrolls below it
     expect(page.locator(".caption")).to_contain_text("passed over by the filters")
     expect(page.locator(".foot .label", has_text="/")).to_have_count(0)  # of the filter before, if it is shown yet
@@ -332,83 +321,6 @@ def test_the_url_is_the_whole_state(visit: Visitor, pairs: Pairs) -> None:
     }
 
 
-def drop(page: Page, name: str, content: bytes) -> None:
-    """Drop a file on the page."""
-    page.evaluate(
-        """([name, bytes]) => {
-            const transfer = new DataTransfer();
-            transfer.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
-            const options = { dataTransfer: transfer, bubbles: true, cancelable: true };
-            document.body.dispatchEvent(new DragEvent("drop", options));
-        }""",
-        [name, list(content)],
-    )
-
-
-def test_a_saved_picture_brings_its_view_back(visit: Visitor, service: Service, pairs: Pairs) -> None:
-    """A saved PNG has the service's pixels and says what it is; dropped, it restores its view, or tells a digest."""
-    page = visit.open(QUERY + "&pin=8&truncation=0.9")
-    download, content = saved(page, "Save edge as PNG")
-    image = Image.open(io.BytesIO(content))
-    texts = texts_of(content)
-    digest = httpx.get(f"{service.url}/models/{MODEL}", timeout=60).json()["digest"]
-    assert [texts[name] for name in ("Model", "Digest", "Seed", "Index", "Domain")] == [MODEL, digest, "8", "0", "edge"]
-    (pair,) = pairs(seed=8, truncation=0.9)
-    assert (np.asarray(image.convert("RGB")) == decode(pair["images"]["edge"])).all()
-    other = visit.open("?model=digit_edge")
-    drop(other, download.suggested_filename, content)
-    expect(other.locator("#notices")).to_contain_text(f"seed 8 of {MODEL}, and this is its view")
-    expect(other.locator(".thumbs img").nth(1)).to_have_attribute("src", pair["images"]["edge"])
-    changed, info = io.BytesIO(), PngInfo()
-    for name, text in (texts | {"Digest": "sha256:" + "0" * 64}).items():
-        info.add_text(name, text)
-    image.save(changed, "PNG", pnginfo=info)
-    drop(other, "old.png", changed.getvalue())
-    expect(other.locator("#notices")).to_contain_text("made by another file")
-
-
-def test_a_picture_of_ones_own_is_told_what_it_needs(visit: Visitor) -> None:
-    """Without an encoder, the page says so."""
-    page = visit.open(QUERY)
-    plain = io.BytesIO()
-    Image.new("L", (28, 28), 200).save(plain, "PNG")
-    page.get_by_label("Choose a picture").set_input_files(
-        {"name": "mine.png", "mimeType": "image/png", "buffer": plain.getvalue()}
-    )
-    expect(page.locator("#notices")).to_contain_text(f"{MODEL} has no encoder")
-
-
-def test_a_picture_of_ones_own_gets_its_counterparts(browser: Browser, models_dir: Path) -> None:
-    """With an encoder, the page shows what the service makes of the picture, and keeps it in its URL."""
-    write_model(models_dir)
-    write_model(models_dir, ("digit",), "reader", kind="encoder", goes_with=("tiny",))
-    mine = io.BytesIO()
-    Image.linear_gradient("L").resize((8, 6)).save(mine, "PNG")
-    with services(models_dir) as start:
-        url = start(processes=1).url
-        page = Visitor(browser, url).open()
-        page.get_by_label("Choose a picture").set_input_files(
-            {"name": "mine.png", "mimeType": "image/png", "buffer": mine.getvalue()}
-        )
-        expect(page.locator("#notices")).to_contain_text("mine.png was read as digit")
-        found = httpx.post(
-            f"{url}/translate", content=mine.getvalue(), headers={"content-type": "image/png"}, timeout=60
-        ).json()
-        for place, image in enumerate(found["pairs"][0]["images"].values()):
-            expect(page.locator(".counterparts img").nth(place)).to_have_attribute("src", image)
-        expect(page.locator("pair-lens h2")).to_have_text("A picture of one's own, closely")
-        page.get_by_role("button", name="Add to the walk").click()
-        expect(page.locator(".keys li")).to_contain_text("given")
-        expect_in_url(page, "keys", "l[\\w-]+")
-        for other in (Visitor(browser, url).open(url=page.url), page):
-            for place, image in enumerate(found["pairs"][0]["images"].values()):
-                expect(other.locator(".thumbs img").nth(place)).to_have_attribute("src", image)
-            other.context.close()
-        cut = Visitor(browser, url).open(f"?pin={'l' + 'A' * 7}")  # no latent: left out, as all that is wrong
-        expect(cut.locator("pair-lens h2")).to_have_text(re.compile(r"^Seed \d+, closely$"))
-        cut.context.close()
-
-
 def test_a_digest_in_a_url_that_differs_is_told(visit: Visitor) -> None:
     """The URL of another file of the model warns that pictures may differ."""
     page = visit.open(QUERY + "&digest=000000000000")
@@ -425,12 +337,12 @@ def test_what_is_shown_is_taken_away(visit: Visitor, service: Service, tmp_path:
     body = {"model": MODEL, "seeds": seeds[: len(digits)], "truncation": 1.5, "format": "npz"}
     assert httpx.post(f"{service.url}/generate", json=body, timeout=60).content == arrays
     assert len(digits) >= 8
-    pixels = np.asarray(Image.open(io.BytesIO(sheet)).convert("L"))
+    pixels = np.asarray(Image.open(io.BytesIO(sheet)).convert("L"))[::9, ::9]  # 252 pixels a side are to be looked at
     assert (pixels.reshape(len(digits), 28, 3, 28)[:, :, 0] == digits[..., 0]).all()
     curl = page.locator("pair-take code").inner_text()
     subprocess.run(["bash", "-euc", curl.replace("curl", "curl -sS")], cwd=tmp_path, check=True)
     assert (tmp_path / f"{MODEL}.npz").read_bytes() == arrays
-    assert (np.asarray(Image.open(tmp_path / f"{MODEL}.png").convert("L")) == pixels).all()
+    assert (np.asarray(Image.open(tmp_path / f"{MODEL}.png").convert("L"))[::9, ::9] == pixels).all()
     page.get_by_role("button", name="Python").click()
     code = page.locator("pair-take code").inner_text()
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -463,3 +375,43 @@ def test_nothing_is_wider_than_the_page(visit: Visitor, width: int) -> None:
     """At any width the page scrolls down, never sideways."""
     page = visit.open(QUERY + "&keys=1~2~3~4~5~6~7~8", viewport={"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_a_second_click_removes_a_key_frame(visit: Visitor) -> None:
+    """The caption counts the key frames, and the player is there from two on."""
+    page = visit.open(QUERY)
+    for seed in (1, 4):
+        cell(page, "digit", seed).click()
+    expect(page.locator(".told")).to_have_text("Added to the walk (2)")
+    expect(page.locator(".player")).to_be_visible()
+    cell(page, "edge", 4).click()
+    expect(page.locator(".told")).to_have_text("Removed from the walk (1)")
+    expect(page.locator(".player")).to_be_hidden()
+    expect_in_url(page, "keys", "1")
+
+
+def test_lens_and_walk_are_of_filtered_pairs(visit: Visitor, pairs: Pairs) -> None:
+    """Nothing is shown that the filters pass over: lens and walk take their pairs from the strip."""
+    page = visit.open(QUERY + "&class=7&confidence=0.99&agree=1")
+    expect(page.locator(".foot .label").first).to_have_text("7")
+    expected = pairs(seeds=[0, 1, 2], min_confidence=0.99, agree=True, **{"class": "7"})
+    expect(page.locator(".thumbs img").first).to_have_attribute("src", expected[0]["images"]["digit"])
+    expect(page.locator("[role=columnheader] small").first).to_have_text(re.compile(r"^#\d+$"))
+    page.get_by_role("button", name="Walk through the first three").click()
+    points = [f"{pair['seed']}.{pair['index']}".removesuffix(".0") for pair in expected]
+    expect_in_url(page, "keys", re.escape("~".join(points)))
+
+
+def test_a_weak_model_opens_with_filters(visit: Visitor) -> None:
+    """Few pairs of letters agree: those that do are shown, unless an address of the page says otherwise."""
+    page = visit.open("?model=letters")
+    filters = page.get_by_role("group", name="Only pairs that")
+    expect(filters.get_by_label("all rows show the same class")).to_be_checked()
+    expect(page.locator(".caption")).to_contain_text("passed over by the filters")
+    filters.get_by_label("all rows show the same class").uncheck()
+    filters.get_by_label("classifier at least").fill("0")
+    expect(page.locator(".label.differ").first).to_have_attribute("title", "the rows are read as different classes")
+    expect(page.locator(".caption")).to_be_empty()
+    again = visit.open(url=page.url)
+    expect(again.locator(".foot .label").first).to_be_visible()
+    expect(again.get_by_label("all rows show the same class")).not_to_be_checked()

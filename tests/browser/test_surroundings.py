@@ -194,7 +194,7 @@ def test_any_number_of_domains(browser: Browser, tiny_model: Callable[..., Path]
     tiny_model(("a", "b", "c", "d"), name="several")
     with visiting(browser, models_dir) as (_, visitor):
         page = visitor.open("?model=single")
-        expect(page.locator("h1")).to_have_text("Each picture is one only, drawn from its seed.")
+        expect(page.locator("h1")).to_have_text("One random number, drawn as only.")
         expect(page.get_by_label("Domain right of the border")).to_have_count(0)
         page.get_by_label("Model").select_option("several")
         expect(page.locator(".images")).to_have_count(4)
