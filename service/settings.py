@@ -8,7 +8,16 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AnyHttpUrl,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -17,8 +26,11 @@ from service.errors import SettingsError
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 OF_TRAINING = {"COGAN_ACCELERATOR", "COGAN_DATA", "COGAN_PRECISION"}  # COGAN_THREADS is of both
 ALIAS = TypeAdapter(Annotated[str, Field(pattern=r"^/[^\s,=]*=/[^\s,=]*$")])
-ORIGIN = TypeAdapter(Annotated[str, Field(pattern=r"^https?://[^/\s,]+$")])
-PAGE_ORIGIN = TypeAdapter(Annotated[str, Field(pattern=r"^https?://[^/\s,*]+$")])  # compared as it is
+ORIGIN = TypeAdapter(Annotated[str, Field(pattern=r"^https?://[a-zA-Z0-9_.:*\[\]-]+$")])
+HTTP_URL = TypeAdapter(AnyHttpUrl)
+AS_SENT = (
+    "an origin as browsers send it: small letters, xn--… for others than ASCII, no port 80 or 443, no '/' at its end"
+)
 
 
 def _each(check: Callable[[str], object], allowed: str) -> AfterValidator:
@@ -39,10 +51,18 @@ def _each(check: Callable[[str], object], allowed: str) -> AfterValidator:
     return AfterValidator(check_all)
 
 
+def _check_page_origin(text: str) -> None:
+    """Raise ValueError for an origin that no page has: origins are compared as they are."""
+    if "*" in ORIGIN.validate_python(text) or str(HTTP_URL.validate_python(text)) != f"{text}/":
+        raise ValueError
+
+
 Networks = Annotated[str, _each(ip_network, "an address or a network, such as 10.0.0.0/8")]
 Aliases = Annotated[str, _each(ALIAS.validate_python, "a path and a route, such as /ping=/readyz")]
-Origins = Annotated[str, _each(ORIGIN.validate_python, "an origin, such as https://example.com")]  # or patterns of some
-PageOrigins = Annotated[str, _each(PAGE_ORIGIN.validate_python, "an origin, such as https://example.com")]
+Origins = Annotated[
+    str, _each(ORIGIN.validate_python, "an origin in ASCII, such as https://example.com")
+]  # or patterns
+PageOrigins = Annotated[str, _each(_check_page_origin, AS_SENT)]
 
 
 def available_cpus(cgroup_limit: Path = CGROUP_LIMIT) -> int:

@@ -40,6 +40,12 @@ def test_port_has_two_names(monkeypatch: pytest.MonkeyPatch, variable: str) -> N
         ("COGAN_TRUSTED_PROXIES", "10.0.0.0/8,*"),  # which uvicorn would take for an address
         ("COGAN_CORS_ORIGINS", "https://a.example,*"),
         ("COGAN_CORS_ORIGINS", "example.com"),
+        ("COGAN_CORS_ORIGINS", "https://example.com:443"),  # a browser leaves the default port out
+        ("COGAN_CORS_ORIGINS", "https://Example.com"),
+        ("COGAN_CORS_ORIGINS", "https://münchen.de"),
+        ("COGAN_CORS_ORIGINS", "https://example.com/"),
+        ("COGAN_FRAME_ORIGINS", "https://a.example;script-src"),
+        ("COGAN_FRAME_ORIGINS", "https://münchen.de"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
@@ -93,9 +99,9 @@ def test_runs_are_small_on_a_gpu() -> None:
 def test_networks_and_origins_may_be_several(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are separated by commas, addresses of either family; a star allows all, and stands alone."""
     monkeypatch.setenv("COGAN_TRUSTED_PROXIES", "10.0.0.0/8, ::1")
-    monkeypatch.setenv("COGAN_CORS_ORIGINS", "https://a.example, http://localhost:3000")
+    monkeypatch.setenv("COGAN_CORS_ORIGINS", "https://xn--mnchen-3ya.de, http://localhost:3000, http://[::1]:8080")
     assert load_settings().trusted_proxies == "10.0.0.0/8,::1"
-    assert load_settings().cors_origins == "https://a.example,http://localhost:3000"
+    assert load_settings().cors_origins == "https://xn--mnchen-3ya.de,http://localhost:3000,http://[::1]:8080"
     monkeypatch.setenv("COGAN_TRUSTED_PROXIES", "")  # nobody
     assert load_settings().trusted_proxies == ""
     monkeypatch.setenv("COGAN_CORS_ORIGINS", "*")
