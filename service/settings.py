@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
     AnyHttpUrl,
+    BeforeValidator,
     Field,
     SecretStr,
     TypeAdapter,
@@ -27,6 +30,7 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 OF_TRAINING = {"COGAN_ACCELERATOR", "COGAN_DATA", "COGAN_PRECISION"}  # COGAN_THREADS is of both
 ALIAS = TypeAdapter(Annotated[str, Field(pattern=r"^/[^\s,=]*=/[^\s,=]*$")])
 ORIGIN = TypeAdapter(Annotated[str, Field(pattern=r"^https?://[a-zA-Z0-9_.:*\[\]-]+$")])
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")  # of a URL that lacks a slash
 HTTP_URL = TypeAdapter(AnyHttpUrl)
 AS_SENT = (
     "an origin as browsers send it: small letters, xn--… for others than ASCII, no port 80 or 443, no '/' at its end"
@@ -65,6 +69,26 @@ Origins = Annotated[
 PageOrigins = Annotated[str, _each(_check_page_origin, AS_SENT)]
 
 
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]  # empty is as if unset
+
+
+def check_url(text: str | Path) -> str:
+    """Return a folder or URL, of a file as fsspec takes it. Raises ValueError for one that is mistyped."""
+    text = str(text)
+    if not text or text != text.strip():
+        raise ValueError("it is empty, or has white space around it; write a folder or a URL")
+    if text.startswith("~"):
+        raise ValueError("only a shell replaces ~; write the whole path, or ./~… for a folder of this name")
+    if typo := SCHEME.match(text):
+        raise ValueError(f"it is no URL; write {typo[1]}://…, or ./{typo[1]}:/… for a folder of this name")
+    if text.startswith("file://"):
+        host, slash, path = text.removeprefix("file://").partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise ValueError(f"{host!r} is read as a host, allowed is localhost; write file:///… or a folder")
+        return unquote(f"file:///{path}")
+    return text
+
+
 def available_cpus(cgroup_limit: Path = CGROUP_LIMIT) -> int:
     """Return the number of processors of this process: its affinity, limited by the container's quota."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -86,9 +110,9 @@ class Settings(BaseSettings):
     """Address to listen on; 0.0.0.0 for all of IPv4, :: for IPv6 as well."""
     port: int = Field(default=8000, ge=0, le=65535, validation_alias=AliasChoices("COGAN_PORT", "PORT"))
     """Port to listen on, also read from PORT; 0 takes a free one."""
-    models_dir: str | Path = "models"
+    models_dir: Annotated[str | Path, AfterValidator(check_url)] = "models"
     """Folder that holds <name>/<version>/model.onnx, or its URL, such as s3://bucket/models."""
-    models_cache: Path | None = None
+    models_cache: OptionalPath = None
     """Folder for the copy of models from a URL, kept for the next start; by default a temporary one."""
     models_refresh_s: float = Field(default=0.0, ge=0, le=86_400)
     """Seconds between looks at a URL for changed models; 0 looks once, at the start."""
@@ -130,7 +154,7 @@ class Settings(BaseSettings):
     """Serve /livez, /readyz and /metrics on this port only."""
     api_keys: SecretStr | None = None
     """API keys, separated by commas; if set, all but health, metrics, docs and the studio's page need one."""
-    api_keys_file: Path | None = None
+    api_keys_file: OptionalPath = None
     """File with more API keys, one a line, read at the start; # begins a comment."""
     rate_limit: float = Field(default=0.0, ge=0)
     """Requests per second of one key or address, in each process; 0 is no limit."""

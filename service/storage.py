@@ -14,15 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 from uuid import uuid4
 
 from service.errors import StartError
 from service.generation.shards import METADATA
+from service.settings import check_url
 
 PART = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # what a run is writing, or was when it was killed
 KEEP_PART_S = 86_400  # without a change; no run writes one part for so long
-SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")  # of a URL that lacks a slash
 
 
 class StorageError(StartError):
@@ -50,13 +49,10 @@ class Storage:
     def __init__(self, url: str) -> None:
         """`url` is of a folder, or has a scheme. Raises StorageError for a URL that is wrong or that fsspec rejects."""
         self._fs: Any = None  # of a URL
-        if typo := SCHEME.match(url):
-            raise StorageError(f"it is no URL; write {typo[1]}://…, or ./{typo[1]}:/… for a folder of this name")
-        if url.startswith("file://"):
-            host, slash, path = url.removeprefix("file://").partition("/")
-            if host not in ("", "localhost") or not slash:
-                raise StorageError(f"{host!r} is read as a host, allowed is localhost; write file:///… or a folder")
-            url = unquote(f"/{path}")
+        try:
+            url = check_url(url).removeprefix("file://")
+        except ValueError as error:
+            raise StorageError(str(error)) from error
         self.path = str(Path(url).absolute())
         if "://" in url:
             with _store_errors():

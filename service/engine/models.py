@@ -90,9 +90,9 @@ class ModelRepository:
             places = ("", *_visible(self.folder))
             inside = any(os.access(self.folder / place / MODEL_FILE, os.F_OK) for place in places)
         except OSError as error:
-            return f"the models folder {self.folder} cannot be read: {error.strerror}"
+            return f"the models folder '{self.folder}' cannot be read: {error.strerror}"
         hint = "; it is a model itself: name the folder around it" if inside else ""
-        return f"the models folder {self.folder} holds no <name>/<version>/{MODEL_FILE}{hint}"
+        return f"the models folder '{self.folder}' holds no <name>/<version>/{MODEL_FILE}{hint}"
 
     def load(self, name: str, served: OnnxModel | None) -> LoadResult:
         """Load the highest version that can be served.

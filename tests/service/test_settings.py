@@ -39,6 +39,12 @@ def test_port_has_two_names(monkeypatch: pytest.MonkeyPatch, variable: str) -> N
         ("COGAN_TRUSTED_PROXIES", "10.0.0.0/8, proxy"),
         ("COGAN_TRUSTED_PROXIES", "10.0.0.0/8,*"),  # which uvicorn would take for an address
         ("COGAN_CORS_ORIGINS", "https://a.example,*"),
+        ("COGAN_MODELS_DIR", ""),
+        ("COGAN_MODELS_DIR", "s3:/bucket/models"),
+        ("COGAN_MODELS_DIR", "file:/models"),
+        ("COGAN_MODELS_DIR", "file://tmp/models"),
+        ("COGAN_MODELS_DIR", "~/models"),
+        ("COGAN_MODELS_DIR", " s3://bucket/models"),
         ("COGAN_CORS_ORIGINS", "example.com"),
         ("COGAN_CORS_ORIGINS", "https://example.com:443"),  # a browser leaves the default port out
         ("COGAN_CORS_ORIGINS", "https://Example.com"),
@@ -116,6 +122,20 @@ def test_an_origin_is_compared_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("COGAN_CORS_ORIGINS")
     monkeypatch.setenv("COGAN_FRAME_ORIGINS", "https://*.example")
     assert load_settings().frame_origins == "https://*.example"
+
+
+def test_an_empty_path_is_as_if_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose sets a variable without a value to nothing, which is not the working directory."""
+    for variable in ("COGAN_MODELS_CACHE", "COGAN_API_KEYS_FILE"):
+        monkeypatch.setenv(variable, "")
+    settings = load_settings()
+    assert (settings.models_cache, settings.api_keys_file) == (None, None)
+
+
+def test_the_url_of_a_file_may_have_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read as fsspec takes it, which knows neither a host nor percent-encoding."""
+    monkeypatch.setenv("COGAN_MODELS_DIR", "file://localhost/my%20models")
+    assert load_settings().models_dir == "file:///my models"
 
 
 def test_model_control_is_off_unless_it_is_turned_on(monkeypatch: pytest.MonkeyPatch) -> None:
