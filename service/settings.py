@@ -217,5 +217,9 @@ def _describe(problem: ErrorDetails) -> str:
     if not problem["loc"]:
         return str(problem["ctx"]["error"])
     field = str(problem["loc"][0]).lower().removeprefix("cogan_")
-    about = Settings.model_fields[field].description
-    return f"COGAN_{field.upper()} = {problem['input']!r:.80}: {problem['msg']} ({about})"
+    about, variable, value = Settings.model_fields[field].description, f"COGAN_{field.upper()}", problem["input"]
+    if variable not in os.environ and field.upper() in os.environ:
+        variable = field.upper()  # PORT
+    if str(value).startswith("tcp://"):  # Kubernetes names the address of a service `cogan` so
+        about = f"{about} Kubernetes has set it: set enableServiceLinks: false"
+    return f"{variable} = {value!r:.80}: {problem['msg']} ({about})"

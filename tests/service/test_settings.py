@@ -32,6 +32,7 @@ def test_port_has_two_names(monkeypatch: pytest.MonkeyPatch, variable: str) -> N
     [
         ("COGAN_PORT", "http"),
         ("COGAN_PORT", "99999"),
+        ("PORT", "8000/tcp"),
         ("COGAN_PROVIDER", "tpu"),
         ("COGAN_THREADS", "0"),
         ("COGAN_DEADLINE_S", "-1"),
@@ -60,7 +61,14 @@ def test_a_wrong_setting_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SettingsError, match=f"^{variable} = '?{re.escape(value)}'?.*[a-z]") as caught:
         load_settings()
     assert "\n" not in str(caught.value)
-    assert str(caught.value).count("COGAN_") == 1
+    assert str(caught.value).count("COGAN_") == variable.count("COGAN_")
+
+
+def test_an_address_of_kubernetes_gets_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service named cogan sets COGAN_PORT in every pod of its namespace."""
+    monkeypatch.setenv("COGAN_PORT", "tcp://10.0.0.1:8000")
+    with pytest.raises(SettingsError, match=r"^COGAN_PORT = 'tcp://.+: false"):
+        load_settings()
 
 
 def test_settings_are_frozen() -> None:
