@@ -75,6 +75,10 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header without the white space after its value, which is not of it (RFC 9110, section 5.5)."""
+        super().on_header(name, value.rstrip(b" \t"))
+
     def on_headers_complete(self) -> None:
         """Start a request, unless its head is refused; an exception ends in `send_400_response`."""
         self._in_head, self._since_body = False, 0

@@ -48,8 +48,15 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 # Names of uvicorn that it may change without notice: those that service/http/protocol.py uses or overrides
 UVICORN_INTERNALS = (
-    *("_unsupported_upgrade_warning", "data_received", "eof_received", "on_body", "on_headers_complete"),
-    *("on_message_begin", "on_message_complete", "on_response_complete", "pause_writing", "resume_writing"),
+    *("_unsupported_upgrade_warning", "data_received", "eof_received", "on_body", "on_header"),
+    *(
+        "on_headers_complete",
+        "on_message_begin",
+        "on_message_complete",
+        "on_response_complete",
+        "pause_writing",
+        "resume_writing",
+    ),
     *("send_400_response", "shutdown", "timeout_keep_alive_handler"),
 )
 UVICORN_ATTRIBUTES = (
@@ -137,6 +144,16 @@ async def test_a_flood_of_headers_is_431(folder: Path, pieces: Iterable[bytes]) 
         answer, _ = await talk(port, pieces)
     assert (problem(answer)["status"], problem(answer)["code"]) == (431, "head_too_large")
     assert "65536 bytes" in problem(answer)["detail"]
+
+
+async def test_white_space_around_a_value_is_not_of_it(folder: Path) -> None:
+    """A key, a number or an encoding with a blank or a tab behind it is the same one."""
+    key, spaced = "k" * 16, b"X-API-Key: \t" + b"k" * 16 + b" \t\r\nContent-Encoding: identity \r\n"
+    async with listening(folder, api_keys=key) as port:
+        head = POST + spaced + b"X-Request-Id: abc \r\nConnection: close \r\n"
+        answer, _ = await talk(port, [head + b"Content-Length: %d \r\n\r\n" % len(BODY) + BODY])
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"x-request-id: abc\r\n" in answer
 
 
 async def test_trailers_are_no_headers(folder: Path) -> None:
