@@ -197,7 +197,7 @@ def _open_models(wanted: Synthesis) -> dict[str, OnnxModel]:
         raise SynthesisError(f"--models {wanted.models}: {repository.unavailable_reason()}")
     known = [name for name, model in models.items() if model.metadata.kind == "generator"]
     if wanted.model not in known:
-        _, errors = results.get(wanted.model, (None, ()))
+        _, errors = results.get(wanted.model, (None, [one for _, errors in results.values() for one in errors]))
         detail = f" ({'; '.join(error.reason for error in errors)})" if errors else ""
         raise SynthesisError(f"no generator {wanted.model!r} in {wanted.models}{detail}; there are {', '.join(known)}")
     return models

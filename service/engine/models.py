@@ -31,11 +31,17 @@ MODEL_FILE = "model.onnx"
 ROOT = "."  # path of an error that is the models folder's own
 LOST_FOUND = "lost+found"  # a volume's own folder, which only root may read
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
+MODEL_PATH = re.compile(rf"[^/]+/({VERSION.pattern})/{re.escape(MODEL_FILE)}")  # below the models folder
+PLACE = (
+    f"a model is found at <name>/<version>/{MODEL_FILE} alone; move or rename it, or, if COGAN_MODELS_DIR is a model "
+    "itself, name the folder around it"
+)
 LOOK_EVERY_S = 0.5  # so that a change holds everywhere within a second
 UNLOADED = "it was unloaded by request"
 RETRY = {"Retry-After": "5"}
 T = TypeVar("T")
-Fingerprint = dict[str, dict[str, object]]  # of each version's file, or why it cannot be read, by name of the model
+Files = dict[str, object]  # by path below the models folder: what changes with a file, or why it cannot be read
+Fingerprint = dict[str, Files]  # by name of the model
 
 
 class LoadError(NamedTuple):
@@ -66,33 +72,19 @@ class ModelRepository:
         for name in names:
             try:
                 files = self._files(name)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
             except OSError as error:  # its load reports it
                 files = {} if name == LOST_FOUND else {ROOT: _reason(error)}
             if files:
                 found[name] = files
         return found
 
-    def versions(self, name: str) -> tuple[list[str], list[str]]:
-        """Return a model's version folders, the highest first, and those that are numbered wrongly, such as 01.
-
-        If there is no version, the first is a folder of any name. Raises OSError if the model's folder cannot be read.
-        """
-        found = list(self._files(name))
-        valid = sorted(filter(VERSION.fullmatch, found), key=int, reverse=True)
-        return valid or found[:1], [folder for folder in found if folder.isdecimal() and folder not in valid]
-
     def unavailable_reason(self) -> str:
         """Return why there are no models."""
         try:
             next(self.folder.iterdir(), None)
-            places = ("", *_visible(self.folder))
-            inside = any(os.access(self.folder / place / MODEL_FILE, os.F_OK) for place in places)
         except OSError as error:
             return f"the models folder '{self.folder}' cannot be read: {error.strerror}"
-        hint = "; it is a model itself: name the folder around it" if inside else ""
-        return f"the models folder '{self.folder}' holds no <name>/<version>/{MODEL_FILE}{hint}"
+        return f"the models folder '{self.folder}' holds no <name>/<version>/{MODEL_FILE}"
 
     def load(self, name: str, served: OnnxModel | None) -> LoadResult:
         """Load the highest version that can be served.
@@ -102,10 +94,9 @@ class ModelRepository:
         """
         errors = list[LoadError]()
         try:
-            versions, misnumbered = self.versions(name)
-            if any(map(VERSION.fullmatch, versions)):
-                errors += [LoadError(printable(f"{name}/{one}/{MODEL_FILE}"), _misnamed(one)) for one in misnumbered]
-            for version in versions:
+            found = {path: MODEL_PATH.fullmatch(path) for path in self._files(name)}
+            errors += [LoadError(printable(path), _misplacement(path)) for path, match in found.items() if not match]
+            for version in sorted((match[1] for match in found.values() if match), key=int, reverse=True):
                 try:
                     return self._load_version(name, version, served), errors
                 except (ModelRefused, OSError) as error:
@@ -117,8 +108,6 @@ class ModelRepository:
         return served, errors or [LoadError(printable(name), f"it holds no <version>/{MODEL_FILE} any more")]
 
     def _load_version(self, name: str, version: str, served: OnnxModel | None) -> OnnxModel:
-        if not VERSION.fullmatch(version):
-            raise ModelRefused(_misnamed(version))
         path = self.folder / name / version / MODEL_FILE
         if not stat.S_ISREG(path.stat().st_mode):  # to open a FIFO would wait for its writer
             raise ModelRefused("it is no regular file")
@@ -127,24 +116,44 @@ class ModelRepository:
         model = OnnxModel(path, self._provider, self._max_batch)
         if (model.name, model.version) != (name, version):
             found = f"{model.name}/{model.version}"
-            raise ModelRefused(f"its metadata says {found}, but its folder is {printable(f'{name}/{version}')}")
+            raise ModelRefused(
+                f"its metadata says {found}, but its folder is {printable(f'{name}/{version}')}; rename it"
+            )
         return model
 
-    def _files(self, name: str) -> dict[str, object]:
-        """Return what changes with the file of each version folder that has one. Raises OSError."""
-        found = dict[str, object]()
-        for version in _visible(self.folder / name):
+    def _files(self, name: str) -> Files:
+        """Return the model files of a name, also links to nothing and what is in a wrong place. Raises OSError."""
+        found = Files()
+        try:
+            versions = _visible(self.folder / name)
+        except (FileNotFoundError, NotADirectoryError):
+            return dict.fromkeys(self._misplaced(name))
+        for version in versions:
+            path = f"{name}/{version}/{MODEL_FILE}"
             try:
-                seen = (self.folder / name / version / MODEL_FILE).stat()
-                found[version] = seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size, seen.st_ino
+                seen = (self.folder / path).stat()
+                found[path] = seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size, seen.st_ino
             except (FileNotFoundError, NotADirectoryError):
-                continue
+                found |= dict.fromkeys(self._misplaced(f"{name}/{version}"))
             except OSError as error:  # its load reports it
-                found[version] = _reason(error)
+                found[path] = _reason(error)
         return found
 
+    def _misplaced(self, path: str) -> list[str]:
+        """Return what is meant as a model, in a folder without a model file or in the place of a folder."""
+        place = self.folder / path
+        if place.is_dir():
+            found = (*place.glob("[!.]*.[oO][nN][nN][xX]"), *place.glob(f"[!.]*/{MODEL_FILE}"))
+            return [str(file.relative_to(self.folder)) for file in found]
+        if VERSION.fullmatch(place.name):
+            return [f"{path}/{MODEL_FILE}"]
+        return [path] if place.suffix.lower() == ".onnx" else []
 
-def _misnamed(version: str) -> str:
+
+def _misplacement(path: str) -> str:
+    *_, version, file = ("", *path.split("/"))
+    if file != MODEL_FILE or path.count("/") != 2:
+        return PLACE
     allowed = "allowed are whole numbers from 1 to 999999999, without zeros in front"
     return f"the version folder is named '{printable(version)}'; {allowed}"
 
@@ -161,6 +170,7 @@ def _visible(folder: Path) -> list[str]:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         hint = f": user {os.geteuid()} may not read it" if isinstance(error, PermissionError) else ""
+        hint = ": it is gone, or a link to nothing" if isinstance(error, FileNotFoundError) else hint
         return f"{error.strerror}{hint}"
     return str(error)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -279,13 +278,9 @@ async def _read(request: Request, model: type[Model]) -> Model:
 
 
 def _versions(repository: ModelRepository) -> list[tuple[str, str]]:
-    """Return all names with their versions, except of folders that cannot be read."""
-    found = []
-    for name in repository.fingerprint() or ():
-        with suppress(OSError):
-            versions, misnumbered = repository.versions(name)
-            found += [(printable(name), printable(version)) for version in dict.fromkeys(versions + misnumbered)]
-    return found
+    """Return all names with their versions, also of folders that are no version."""
+    paths = [path.split("/") for files in (repository.fingerprint() or {}).values() for path in files]
+    return [(printable(path[0]), printable(path[1])) for path in paths if len(path) == 3 and path[2] == MODEL_FILE]
 
 
 def _ready(name: str, version: str) -> schemas.IndexEntry:

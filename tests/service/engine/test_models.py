@@ -87,6 +87,9 @@ def test_what_is_no_model_is_ignored(tiny_model: Callable[..., Path], models_dir
     (models_dir / "gone").symlink_to("nowhere")
     (models_dir / "tiny" / "2").mkdir()
     (models_dir / "tiny" / "config.pbtxt").write_text("")
+    (models_dir / "tiny" / "1" / "sheet.png").write_text("")
+    (models_dir / "samples" / ".half").mkdir()
+    (models_dir / "samples" / ".half" / "model.onnx").write_text("half")
     (models_dir / ".half" / "1").mkdir(parents=True)
     (models_dir / ".half" / "1" / "model.onnx").write_text("half")
     (models_dir / "new" / ".1").mkdir(parents=True)
@@ -121,14 +124,46 @@ def test_refused_models_do_not_affect_others(tiny_model: Callable[..., Path], mo
 
 
 def test_a_number_that_is_no_version_is_reported(tiny_model: Callable[..., Path], models_dir: Path) -> None:
-    """A date or a zero in front makes no version, and that is said although another one is served."""
-    for version in ("20241231235959", "03", "0", "4.part", "latest"):
+    """A date, a word or a blank makes no version, and that is said although another one is served."""
+    wrong = ("20241231235959", "03", "0", "v4", "latest", "4 ")
+    for version in wrong:
         tiny_model(version="2").parent.rename(models_dir / "tiny" / version)
     tiny_model(version="2")
     registry = open_folder(models_dir)
     assert served(registry) == [("tiny", "2")]
-    assert set(reasons(registry)) == {f"tiny/{version}/model.onnx" for version in ("0", "03", "20241231235959")}
+    assert set(reasons(registry)) == {f"tiny/{version}/model.onnx" for version in wrong}
     assert "'03'; allowed are whole numbers from 1 to 999999999" in reasons(registry)["tiny/03/model.onnx"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("model.onnx", "plain/model.onnx", "tiny/tiny.onnx", "tiny/9/Model.onnx", "tiny/9/tiny.onnx"),
+        "nested/tiny/8/model.onnx",
+    ],
+)
+def test_a_model_in_a_wrong_place_is_reported(tiny_model: Callable[..., Path], models_dir: Path, wrong: str) -> None:
+    """A model that nobody would find is refused with where it belongs, beside the one that is served."""
+    source = tiny_model()
+    (models_dir / wrong).parent.mkdir(parents=True, exist_ok=True)
+    (models_dir / wrong).write_bytes(source.read_bytes())
+    registry = open_folder(models_dir)
+    assert served(registry) == [("tiny", "1")]
+    assert list(reasons(registry)) == [wrong]
+    assert "found at <name>/<version>/model.onnx alone" in reasons(registry)[wrong]
+
+
+@pytest.mark.parametrize("link", ["tiny/9", "tiny/9/model.onnx"])
+def test_a_version_that_is_a_link_to_nothing_is_reported(
+    tiny_model: Callable[..., Path], models_dir: Path, link: str
+) -> None:
+    """It is refused like a version that cannot be read."""
+    tiny_model()
+    (models_dir / link).parent.mkdir(exist_ok=True)
+    (models_dir / link).symlink_to("nowhere")
+    registry = open_folder(models_dir)
+    assert served(registry) == [("tiny", "1")]
+    assert "link to nothing" in reasons(registry)["tiny/9/model.onnx"]
 
 
 def test_a_name_that_is_no_text_is_reported_as_text(tiny_model: Callable[..., Path], models_dir: Path) -> None:
@@ -179,7 +214,7 @@ def test_a_model_in_place_of_its_folder_is_told(
     (models_dir / inside / "lost+found").mkdir(mode=0o0)
     monkeypatch.chdir(models_dir / inside)
     with unprivileged():
-        assert "name the folder around it" in ModelRepository(Path(), "cpu", 8).unavailable_reason()
+        assert "name the folder around it" in (open_folder(Path()).unavailable_reason or "")
 
 
 @pytest.mark.parametrize(
