@@ -152,10 +152,13 @@ class _Methods(Generic[Http]):
         timeout: float | None = None,  # seconds that the service may work on a request; otherwise its own limit applies
         max_wait: float = 60.0,  # seconds that a request may wait in all, if it is refused with Retry-After
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"url is {url!r}: allowed is an address such as {LOCAL}")
+        _check_url(url)
         if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
             raise ValueError(f"timeout is {timeout!r}: allowed are seconds, a number above 0")
+        if not (isinstance(max_wait, int | float) and 0 <= max_wait < math.inf):
+            raise ValueError(f"max_wait is {max_wait!r}: allowed are seconds, a number from 0")
+        if not isinstance(key, str | None):
+            raise ValueError(f"key is of type {type(key).__name__}: allowed is a str")
         key = key and key.strip()  # of a file, with the end of its line
         if key is not None and not KEY.fullmatch(key):
             raise ValueError(f"key has {len(key)} characters: allowed are 16 to 256 of visible ASCII without a comma")
@@ -313,7 +316,7 @@ class Client(_Methods[httpx.Client]):
 
         Whole shards are downloaded, one at a time.
         """
-        for number in [numbers] if isinstance(numbers, int | np.integer) else numbers:
+        for number in numbers if isinstance(numbers, Iterable) else [numbers]:
             yield from self._shard(number, **options)
 
     def close(self) -> None:
@@ -345,7 +348,7 @@ class AsyncClient(_Methods[httpx.AsyncClient]):
 
     async def shards(self, numbers: Numbers, **options: Unpack[ShardOptions]) -> AsyncIterator[Pair]:
         """Iterate over the pairs of shards, as `Client.shards` does."""
-        for number in [numbers] if isinstance(numbers, int | np.integer) else numbers:
+        for number in numbers if isinstance(numbers, Iterable) else [numbers]:
             for pair in await self._shard(number, **options):
                 yield pair
 
@@ -365,6 +368,17 @@ class AsyncClient(_Methods[httpx.AsyncClient]):
     async def _reply(self, request: httpx.Request, wait_s: float) -> httpx.Response:
         await asyncio.sleep(wait_s)
         return await self._http.send(request)
+
+
+def _check_url(url: str) -> None:
+    """Raise ValueError for what is no address of a service."""
+    try:
+        address = httpx.URL(url)
+        if address.scheme in ("http", "https") and address.host and not (address.query or address.fragment):
+            return
+    except (TypeError, httpx.InvalidURL):
+        pass
+    raise ValueError(f"url is {url!r}: allowed is an address such as {LOCAL}, without a query")
 
 
 def _fields(options: Mapping[str, Any], **more: Any) -> dict[str, Any]:

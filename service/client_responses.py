@@ -173,4 +173,7 @@ def problem_error(response: httpx.Response) -> RequestError:
             return OtherError(response.status_code, problem["detail"], headers)
         return known[problem["code"]](problem["detail"], [FieldError(**one) for one in problem["errors"]], headers)
     except (ValueError, KeyError, TypeError):  # a proxy's, or of a newer service
-        return OtherError(response.status_code, response.text[:MAX_DETAIL] or response.reason_phrase, headers)
+        detail = f"{response.url} answered {response.status_code} {response.reason_phrase}"
+        if response.has_redirect_location:
+            detail = f"{detail}, a redirect to {headers['location']}; give the client that address"
+        return OtherError(response.status_code, f"{detail}: {response.text[:MAX_DETAIL]}", headers)

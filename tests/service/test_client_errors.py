@@ -60,6 +60,9 @@ def arrays(served: Service, path: str) -> dict[str, Any]:
 # Errors
 
 
+ANSWERED = "http://service/models answered"
+
+
 @pytest.mark.parametrize(
     ("call", "error", "field"),
     [
@@ -116,10 +119,15 @@ def test_every_error_of_the_service_arrives(
 @pytest.mark.parametrize(
     ("response", "detail"),
     [
-        (httpx.Response(502, text="<h1>Bad gateway</h1>"), "<h1>Bad gateway</h1>"),
-        (httpx.Response(502), "Bad Gateway"),
+        (httpx.Response(502, text="<h1>Bad gateway</h1>"), f"{ANSWERED} 502 Bad Gateway: <h1>Bad gateway</h1>"),
+        (httpx.Response(502), f"{ANSWERED} 502 Bad Gateway"),
+        (httpx.Response(404, json={}), f"{ANSWERED} 404 Not Found: {{}}"),
+        (
+            httpx.Response(307, headers={"Location": "https://service/models"}),
+            f"{ANSWERED} 307 Temporary Redirect, a redirect to https://service/models; give the client that address",
+        ),
         (httpx.Response(418, json={"code": "other_error", "detail": "a teapot", "errors": []}), "a teapot"),
-        (httpx.Response(409, json={"code": "of_tomorrow", "detail": "no", "errors": []}), '{"code":"of_tomorrow"'),
+        (httpx.Response(409, json={"code": "of_tomorrow", "detail": "no", "errors": []}), f"{ANSWERED} 409 Conflict"),
     ],
 )
 def test_other_errors_keep_their_status(
@@ -188,6 +196,7 @@ def test_what_is_not_of_the_service_is_an_error(
         (lambda client: client.interpolate([[[0.5]], 7]), r"latents have the shape \[1, 1\]: allowed is \[Z\]"),
         (lambda client: client.generate(directions=[2, -1]), r"directions is \[2, -1\]: allowed is a mapping, such as"),
         (lambda client: list(client.shards([1.5])), "number of a shard is 1.5: allowed are whole numbers"),
+        (lambda client: list(client.shards(1.5)), "number of a shard is 1.5: allowed are whole numbers"),
         (lambda client: list(client.shards(-1)), "number of a shard is -1: allowed are whole numbers"),
     ],
 )
@@ -205,6 +214,13 @@ def test_requests_that_would_mean_something_else_are_not_sent(
     ("options", "error"),
     [
         ({"url": "localhost:8000"}, "url is 'localhost:8000': allowed is an address such as http://localhost:8000"),
+        ({"url": None}, "url is None: allowed is an address"),
+        ({"url": "http://service\n"}, r"url is 'http://service\\n': allowed is an address"),
+        ({"url": "http://"}, "url is 'http://': allowed is an address"),
+        ({"url": "http://service?model=a"}, "url is 'http://service\\?model=a': .*, without a query"),
+        ({"key": b"k" * 20}, "^key is of type bytes: allowed is a str$"),
+        ({"max_wait": np.nan}, "max_wait is nan: allowed are seconds"),
+        ({"max_wait": "x"}, "max_wait is 'x': allowed are seconds"),
         ({"key": "é" * 20}, "^key has 20 characters: allowed are 16 to 256 of visible ASCII without a comma$"),
         ({"key": ""}, "key has 0 characters"),
         ({"timeout": "5"}, "timeout is '5': allowed are seconds"),
