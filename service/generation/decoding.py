@@ -136,7 +136,10 @@ def read_image(file: bytes, stopped: Stopped = lambda: False) -> Image.Image:
     except RequestError:
         raise
     except UnidentifiedImageError:
-        raise _unreadable(file, "the image is of no known format") from None
+        starts = {name: Image.OPEN[name][1] for name in FORMATS}
+        damaged = next((name for name, accepts in starts.items() if accepts and accepts(file[:16])), None)
+        why = f"the {damaged} is damaged; send it anew" if damaged else "the image is of no known format"
+        raise _unreadable(file, why) from None
     except Image.DecompressionBombError:
         raise _too_many_pixels("too many pixels") from None
     except Exception as error:  # each of Pillow's formats has errors of its own

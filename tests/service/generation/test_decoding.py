@@ -189,6 +189,14 @@ def test_what_is_no_image_is_refused(file: bytes) -> None:
     assert all(name in caught.value.detail for name in FORMATS)
 
 
+def test_a_damaged_image_is_called_so() -> None:
+    """A file that begins like one of a listed format was damaged on its way."""
+    file = bytearray(saved(picture(), "PNG"))
+    file[20] ^= 1  # in its header, which has a checksum
+    with pytest.raises(InvalidRequest, match="the PNG is damaged; send it anew"):
+        read_image(bytes(file))
+
+
 @pytest.mark.parametrize("name", list(greedy_files()))
 def test_greedy_files_are_refused_at_once(name: str) -> None:
     """Huge sides, metadata of megabytes, tiny parts and many scans are found before they cost anything."""
