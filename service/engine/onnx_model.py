@@ -39,7 +39,7 @@ PROVIDERS: dict[Provider, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-DTYPES: dict[DataType, tuple[type[np.generic], str]] = {
+DTYPES: dict[str, tuple[type[np.generic], str]] = {
     "FP32": (np.float32, "tensor(float)"),
     "UINT8": (np.uint8, "tensor(uint8)"),
 }
@@ -196,7 +196,8 @@ def _load_session(content: bytes, provider: Provider) -> ort.InferenceSession:
     try:
         session = ort.InferenceSession(content, options, providers=[PROVIDERS[provider]])
     except Exception as error:  # onnxruntime's errors share no base class
-        raise ModelRefused(f"onnxruntime cannot read the file: {_first_line(error)}") from error
+        remedy = "; it is damaged or incomplete, copy it again" if "INVALID_PROTOBUF" in str(error) else ""
+        raise ModelRefused(f"onnxruntime cannot read the file: {_first_line(error)}{remedy}") from error
     if (active := session.get_providers()[0]) != PROVIDERS[provider][0]:
         raise ProviderMissing(
             f"COGAN_PROVIDER = {provider!r}, but onnxruntime fell back to {active}; "

@@ -119,7 +119,7 @@ def test_refused_models_do_not_affect_others(tiny_model: Callable[..., Path], mo
     registry = open_folder(models_dir)
     assert served(registry) == [("ant", "1"), ("zebra", "1")]
     assert "cannot read the file" in reasons(registry)["damaged/1/model.onnx"]
-    assert "here/1, but its folder is elsewhere/1" in reasons(registry)["elsewhere/1/model.onnx"]
+    assert "here/1, but its folder is elsewhere/1; rename it" in reasons(registry)["elsewhere/1/model.onnx"]
     assert "'v1'; allowed are whole numbers" in reasons(registry)["beta/v1/model.onnx"]
 
 

@@ -234,6 +234,7 @@ def test_a_damaged_file_is_refused(tiny_model: Callable[..., Path], content: byt
     with pytest.raises(ModelRefused) as caught:
         OnnxModel(path)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("copy it again")
 
 
 def test_another_format_of_onnxruntime_is_refused(tiny_model: Callable[..., Path]) -> None:
