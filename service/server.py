@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -30,6 +31,11 @@ from service.telemetry.metrics import Metrics
 logger = logging.getLogger("cogan.server")
 KEEP_ALIVE_S = 75  # longer than proxies keep idle connections
 PING, PONG = b"?", b"!"  # of a supervisor; of the event loop
+HOSTS = "allowed is a name or an address of this machine, without scheme and port, such as 127.0.0.1 or 0.0.0.0"
+REMEDIES = {
+    errno.EADDRINUSE: "stop what listens there, or set another port",
+    errno.EACCES: "set a port from 1024 on, as others are root's",
+}
 READY, FAILED = b"r", b"e"  # before it, and the reason follows FAILED
 
 
@@ -49,8 +55,10 @@ def bind_addresses(host: str, port: int, variable: str, exclusive: bool) -> list
                     number = _port(bound) if bound else port
                     bound.append(stack.enter_context(socket.socket(family, socket.SOCK_STREAM)))
                     _bind(bound[-1], (address[0], number, *address[2:]), exclusive)
-        except OSError as error:
-            raise SettingsError(f"COGAN_HOST = {host!r}, {variable} = {port}: {error.strerror}") from error
+        except (OSError, UnicodeError) as error:  # of a name that no host can have
+            reason = getattr(error, "strerror", None) or "no name of a host"
+            remedy = REMEDIES.get(getattr(error, "errno", 0), HOSTS)
+            raise SettingsError(f"COGAN_HOST = {host!r}, {variable} = {port}: {reason}; {remedy}") from error
         stack.pop_all()  # they stay open
     return bound
 

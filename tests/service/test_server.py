@@ -100,6 +100,13 @@ def test_an_unknown_host_is_named() -> None:
         bind_addresses("no.such.host.invalid", 1, "COGAN_HEALTH_PORT", exclusive=True)
 
 
+@pytest.mark.parametrize("host", ["http://127.0.0.1", "127.0.0.1:18210", "unix:/tmp/x", "", "a..b"])
+def test_what_is_no_host_is_told_what_is(host: str) -> None:
+    """A URL, a port and a path are not part of a host."""
+    with pytest.raises(SettingsError, match=r"without scheme and port, such as 127\.0\.0\.1"):
+        bind_addresses(host, 0, "COGAN_PORT", exclusive=True)
+
+
 def test_an_address_is_written_as_browsers_read_it() -> None:
     """IPv6 stands in brackets."""
     assert url(("::1", 8000, 0, 0)) == "http://[::1]:8000"
