@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +30,7 @@ from service.generation.encoding import Format
 from service.http.middleware import BODY_SIZE, header
 
 TIMEOUT = "X-Request-Timeout"
+JSON_TYPE = re.compile(r"application/(.*\+)?json")  # media types of JSON
 MAX_WRONG = 20  # wrong fields that a response lists
 LARGE_BODY = 2**15  # bytes, from which on parsing takes over a millisecond
 NO_LIMITS: Mapping[str, int] = {}
@@ -79,8 +81,7 @@ def require_no_query(request: Request) -> None:
 def require_json(request: Request) -> None:
     """Raise UnsupportedMediaType unless the body's Content-Type is JSON."""
     media_type = (header(request, "content-type") or "").partition(";")[0].strip().lower()
-    kind, _, subtype = media_type.partition("/")
-    if kind != "application" or not (subtype == "json" or subtype.endswith("+json")):
+    if not JSON_TYPE.fullmatch(media_type):
         wrong = FieldError("/content-type", media_type, "application/json", "header")
         raise UnsupportedMediaType("the body must be JSON; send the header 'Content-Type: application/json'", [wrong])
 

@@ -6,6 +6,7 @@ import logging
 from base64 import b64decode, b64encode
 from functools import partial
 from typing import Annotated, Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
@@ -64,7 +65,7 @@ class TranslateRequest(TranslateFields):
 
     model_config = ConfigDict(strict=True)
 
-    image: str = Field(json_schema_extra={"pattern": "^data:image/[a-z]+;base64,[A-Za-z0-9+/]+={0,2}$"})
+    image: str = Field(json_schema_extra={"pattern": "^\\s*[Dd][Aa][Tt][Aa]:[^,]+,[^,]+$"})
     """Data URL of the image, in base64."""
 
 
@@ -151,11 +152,12 @@ def read_upload(request: Request, content: bytes) -> Upload:
     media_type = kind.decode("latin-1").lower()
     if media_type.startswith("image/"):
         return Upload(options.read_query(request, TranslateFields), content, "query")
-    if media_type not in (FORM, JSON):
+    is_json = options.JSON_TYPE.fullmatch(media_type)
+    if not is_json and media_type != FORM:
         wrong = FieldError("/content-type", media_type, [FORM, JSON, *IMAGE_TYPES], "header")
         raise UnsupportedMediaType(f"the body must be {FORM}, an image ({', '.join(IMAGE_TYPES)}) or {JSON}", [wrong])
     options.require_no_query(request)
-    if media_type == JSON:
+    if is_json:
         body = options.parse_body(TranslateRequest, content)
         return Upload(body, _decode_url(body.image), "body")
     parts = _read_form(content, parameters.get(b"boundary"))
@@ -195,9 +197,12 @@ def _read_form(content: bytes, boundary: bytes | None) -> list[tuple[str, bytes]
 def _decode_url(url: str) -> bytes:
     """Return the bytes of a data URL. Raises InvalidRequest; nothing is ever fetched."""
     head, _, data = url.partition(",")
+    head, data = head.strip().lower(), "".join(unquote(data).split())  # as browsers read it
     try:
         if not (head.startswith("data:image/") and head.endswith(";base64")):
             raise ValueError("it is no data URL of an image in base64")
+        if "-" in data or "_" in data:
+            raise ValueError("it is URL-safe base64; write + for - and / for _")
         return b64decode(data, validate=True)
     except ValueError as error:
         wrong = FieldError("/image", url, "data:image/png;base64,... with one of the listed formats")

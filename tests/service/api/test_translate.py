@@ -243,6 +243,31 @@ async def test_a_model_needs_an_encoder(tiny_model: Callable[..., Path], connect
 
 
 @pytest.mark.parametrize(
+    ("head", "write"),
+    [
+        ("data:image/png;base64,", lambda text: "\n".join(text[i : i + 76] for i in range(0, len(text), 76)) + "\n"),
+        (" DATA:Image/PNG;BASE64,", str),
+        ("data:image/png;base64,", lambda text: text.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")),
+    ],
+)
+@pytest.mark.usefixtures("encoded")
+async def test_data_urls_are_read_as_browsers_do(connect: Connect, head: str, write: Callable[[str], str]) -> None:
+    """Lines of base64, capitals and percent-encoding change nothing, nor does another media type of JSON."""
+    client, plain = connect(), base64.b64encode(FILE).decode()
+    first = await client.post("/translate", json={"image": f"data:image/png;base64,{plain}"})
+    content = json.dumps({"image": head + write(plain)})
+    again = await client.post("/translate", content=content, headers={"content-type": "application/vnd.x+json"})
+    assert (again.status_code, again.content) == (200, first.content)
+
+
+@pytest.mark.usefixtures("encoded")
+async def test_url_safe_base64_gets_the_remedy(connect: Connect) -> None:
+    """Its letters are not those of a data URL."""
+    response = await connect().post("/translate", json={"image": "data:image/png;base64,_-8="})
+    assert "URL-safe base64; write + for - and / for _" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
     ("request_", "status", "pointer"),
     [
         ({"content": FILE, "headers": {"content-type": "text/plain"}}, 415, "/content-type"),
