@@ -129,6 +129,8 @@ class ModelRepository:
         except (FileNotFoundError, NotADirectoryError):
             return dict.fromkeys(self._misplaced(name))
         for version in versions:
+            if not VERSION.fullmatch(version) and _is_link_beside(self.folder / name / version):
+                continue  # latest -> 8
             path = f"{name}/{version}/{MODEL_FILE}"
             try:
                 seen = (self.folder / path).stat()
@@ -161,6 +163,10 @@ def _misplacement(path: str) -> str:
 def printable(name: str) -> str:
     """Return a name with its bytes that are no UTF-8 written out, as JSON can hold it."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _is_link_beside(path: Path) -> bool:
+    return path.is_symlink() and path.exists() and path.resolve().parent == path.parent.resolve()
 
 
 def _visible(folder: Path) -> list[str]:

@@ -99,7 +99,7 @@ def test_an_error_goes_with_its_cause(visit: Visitor) -> None:
     """The notice of a failed request goes when the same part of the page succeeds."""
     page = visit.open(QUERY)
     problem = {"status": 422, "content_type": "application/problem+json", "body": '{"detail": "zebra", "code": "x"}'}
-    page.route("**/generate?*", lambda route: route.fulfill(**problem))  # type: ignore[arg-type]  # of mixed values
+    page.route("**/generate?*", lambda route: route.fulfill(**problem))
     filters = page.get_by_role("group", name="Only pairs that")
     filters.get_by_label("read as").select_option("2")
     expect(page.locator("#notices")).to_contain_text("zebra")

@@ -124,11 +124,12 @@ def test_refused_models_do_not_affect_others(tiny_model: Callable[..., Path], mo
 
 
 def test_a_number_that_is_no_version_is_reported(tiny_model: Callable[..., Path], models_dir: Path) -> None:
-    """A date, a word or a blank makes no version, and that is said although another one is served."""
+    """A date, a word or a blank makes no version, and that is said although another one is served; a link to it is none."""
     wrong = ("20241231235959", "03", "0", "v4", "latest", "4 ")
     for version in wrong:
         tiny_model(version="2").parent.rename(models_dir / "tiny" / version)
     tiny_model(version="2")
+    (models_dir / "tiny" / "newest").symlink_to("2")
     registry = open_folder(models_dir)
     assert served(registry) == [("tiny", "2")]
     assert set(reasons(registry)) == {f"tiny/{version}/model.onnx" for version in wrong}
