@@ -124,7 +124,7 @@ def test_refused_models_do_not_affect_others(tiny_model: Callable[..., Path], mo
 
 
 def test_a_number_that_is_no_version_is_reported(tiny_model: Callable[..., Path], models_dir: Path) -> None:
-    """A date, a word or a blank makes no version, and that is said although another one is served; a link to it is none."""
+    """A date, a word or a blank makes no version, and that is said beside a version; a link to one says nothing new."""
     wrong = ("20241231235959", "03", "0", "v4", "latest", "4 ")
     for version in wrong:
         tiny_model(version="2").parent.rename(models_dir / "tiny" / version)
