@@ -26,6 +26,7 @@ import { kindOf, latentOf, write, writeState } from "./state.js";
 
 const DIGITS = 12; // of a digest, in a URL
 const REST_MS = 120;
+const ANIMATED = 2 ** 22; // pixels of a saved walk, all frames together: a GIF of them is within the service's usual limit
 const SAVED = 256; // pixels that the side of a saved image has, at most, if it is smaller itself
 
 /** One model at a time, and what the service can do. */
@@ -135,7 +136,10 @@ export class Studio {
   /** Save the walk as an animation that the service makes. @param {string} format */
   async saveWalk(format) {
     const { keys, steps, loop } = this.state;
-    const response = await this.path(keys, { steps, loop, format, scale: this.scale });
+    const frames = (steps - 1) * (keys.length - (loop ? 0 : 1)) + 1;
+    const pixels = frames * this.card.domains.reduce((sum, { width, height }) => sum + width * height, 0);
+    const scale = Math.max(1, Math.min(this.scale, Math.floor(Math.sqrt(ANIMATED / pixels))));
+    const response = await this.path(keys, { steps, loop, format, scale });
     save(await response.blob(), `${this.card.name}-walk.${format}`);
   }
 
