@@ -226,10 +226,10 @@ def test_screenshots(visit: Visitor, picture_folder: Path, name: str, width: int
 
 def test_the_studio_shows_colour(visit: Visitor, picture_folder: Path) -> None:
     """The picture that the README begins with: three domains of a model in colour, a pair pointed at."""
-    page = visit.open("?model=faces_drawn&seed=20", viewport={"width": 1280, "height": 590})
+    page = visit.open("?model=faces_drawn&seed=0", viewport={"width": 1280, "height": 590})
     expect(page.locator(".map .cell img[src]").first).to_be_visible()
-    cell(page, "glasses", 24).hover()
+    cell(page, "glasses", 3).hover()
     page.wait_for_timeout(400)
     page.screenshot(path=picture_folder / "studio_faces.png")
-    seen = on_screen(cell(page, "plain", 24).locator("img")).astype(int)
+    seen = on_screen(cell(page, "plain", 3).locator("img")).astype(int)
     assert (seen.max(2) - seen.min(2)).max() > 60  # of 255: skin and hair are not grey
