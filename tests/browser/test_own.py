@@ -109,17 +109,35 @@ def choose(page: Page, name: str, content: bytes) -> None:
     page.get_by_label("Choose a picture").set_input_files(file)  # type: ignore[arg-type]  # a dict is one
 
 
-def test_a_drawing_becomes_a_pair(visit: Visitor) -> None:
-    """What is drawn is shown beside its counterparts when the pen rests, and cleared with them."""
-    page = visit.open(READER)
+def draw(page: Page, first: tuple[int, int], *others: tuple[int, int]) -> None:
+    """Draw a line through places of the board."""
     board = page.locator("canvas")
     board.scroll_into_view_if_needed()
     box = board.bounding_box()
     assert box is not None
-    page.mouse.move(box["x"] + 112, box["y"] + 30)
+    page.mouse.move(box["x"] + first[0], box["y"] + first[1])
     page.mouse.down()
-    page.mouse.move(box["x"] + 108, box["y"] + 190, steps=5)
+    for x, y in others:
+        page.mouse.move(box["x"] + x, box["y"] + y, steps=5)
     page.mouse.up()
+
+
+def test_the_studio_shows_a_drawing(visit: Visitor, picture_folder: Path) -> None:
+    """The picture of the docs: a five and its counterparts."""
+    page = visit.open(READER, viewport={"width": 1280, "height": 900})
+    draw(page, (152, 45), (78, 45), (74, 101), (112, 94), (148, 112), (148, 152), (112, 179), (74, 168))
+    expect(page.locator(".counterparts img")).to_have_count(3)
+    page.mouse.move(0, 0)
+    page.locator("own-picture").screenshot(path=picture_folder / "studio_own.png")
+    shown = [seen.get_attribute("alt") for seen in page.locator(".counterparts img").all()]
+    assert len(set(shown)) == 3  # each says what it is
+
+
+def test_a_drawing_becomes_a_pair(visit: Visitor) -> None:
+    """What is drawn is shown beside its counterparts when the pen rests, and cleared with them."""
+    page = visit.open(READER)
+    board = page.locator("canvas")
+    draw(page, (112, 30), (108, 190))
     expect(page.locator(".result")).to_contain_text("Taken for a handwritten digit")
     expect(page.locator(".counterparts figcaption")).to_have_text(["yours", "digit", "edge"])
     drawn = decode(str(page.locator(".counterparts img").nth(1).get_attribute("src")))[..., 0]
