@@ -38,10 +38,9 @@ class InputTensor(_Request):
     """A tensor of a request: `data` as numbers, flat or nested by its shape, or binary."""
 
     name: str
-    shape: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    shape: list[Annotated[int, Field(ge=1)]] = Field(min_length=2, max_length=4)
     """The number of rows, and the shape of each."""
-    datatype: str = Field(json_schema_extra={"enum": ["FP32", "UINT8"]})
-    """As the model's tensor has it."""
+    datatype: Literal["FP32", "UINT8"]
     parameters: TensorParameters | None = None
     data: list[Any] | None = None
 

@@ -86,10 +86,10 @@ async def test_outputs_choose_their_form_one_by_one(client: httpx.AsyncClient) -
         ({"name": "z"}, "/inputs/0/name", "latent"),
         ({"datatype": "FP16"}, "/inputs/0/datatype", "FP32"),
         ({"datatype": None}, "/inputs/0/datatype", "Required"),
-        ({"shape": [8]}, "/inputs/0/shape", "[rows, 8]"),
+        ({"shape": [8]}, "/inputs/0/shape", "at least 2"),
         ({"shape": [0, 8]}, "/inputs/0/shape/0", "1"),
         ({"shape": [1, 8, 1]}, "/inputs/0/shape", "[rows, 8]"),
-        ({"shape": [1] * 5}, "/inputs/0/shape", "[rows, 8]"),
+        ({"shape": [1] * 5}, "/inputs/0/shape", "at most 4"),
         ({"shape": [1, 9]}, "/inputs/0/shape", "[rows, 8]"),
         ({"shape": ["1", 8]}, "/inputs/0/shape/0", "integer"),
         ({"shape": [2, 8]}, "/inputs/0/data", "16 values for the shape [2, 8]"),
@@ -113,12 +113,6 @@ async def test_a_wrong_input_is_pointed_at(
 ) -> None:
     """Wrong names, datatypes, shapes, numbers of values and values are refused, each with what is allowed."""
     check(await client.post(PATH, json=request(**changes)), 422, pointer, allowed)
-
-
-async def test_a_wrong_datatype_is_told_that_of_its_tensor(client: httpx.AsyncClient) -> None:
-    """Types that other tensors have are not allowed."""
-    response = await client.post(PATH, json=request(datatype="fp32"))
-    assert response.json()["detail"] == "body /inputs/0/datatype: allowed is FP32"
 
 
 @pytest.mark.parametrize(
