@@ -67,6 +67,7 @@ def before_call(_: schemathesis.HookContext, case: schemathesis.Case[Any], __: d
         for request in (case.query, case.body):
             if isinstance(request, dict) and request.get("labels") and not case.operation.path.startswith("/shards"):
                 request["format"] = "json"  # a picture has no labels
+                request.pop("scale", None)
 
 
 def _hurries(seconds: object) -> bool:
@@ -91,6 +92,8 @@ def _keep_the_rules(request: dict[str, Any]) -> None:
     if request.get("min_confidence") is not None:
         request["min_confidence"] = 0.0  # so that there are as many as are requested
     request.pop("directions", None)  # the model has none
+    if request.get("scale") not in (None, 1):
+        request["format"] = "png"  # pictures alone are scaled
     if request.get("domains"):  # they are the model's, whichever is served
         request["domains"] = DOMAINS[: len(request["domains"])]
     if request.get("seeds"):

@@ -72,6 +72,8 @@ class ModelRepository:
         for name in names:
             try:
                 files = self._files(name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
             except OSError as error:  # its load reports it
                 files = {} if name == LOST_FOUND else {ROOT: _reason(error)}
             if files:
@@ -127,7 +129,9 @@ class ModelRepository:
         try:
             versions = _visible(self.folder / name)
         except (FileNotFoundError, NotADirectoryError):
-            return dict.fromkeys(self._misplaced(name))
+            if misplaced := self._misplaced(name):
+                return dict.fromkeys(misplaced)
+            raise
         for version in versions:
             if not VERSION.fullmatch(version) and _is_link_beside(self.folder / name / version):
                 continue  # latest -> 8

@@ -448,7 +448,7 @@ def test_a_place_that_holds_something_else_is_named(
         ({"to": "s3:/bucket/x"}, SynthesisError, "--to s3:/bucket/x: it is no URL; write s3://"),
         ({"to": "file://pairs/x"}, SynthesisError, "--to file://pairs/x: 'pairs' is read as a host.*write file:///"),
         ({"models": "hf://USER/models"}, ValidationError, "allowed is a folder; copy the models of a URL to one"),
-        ({"models": Path("/nowhere")}, SynthesisError, "--models /nowhere: the models folder /nowhere cannot be read"),
+        ({"models": Path("/nowhere")}, SynthesisError, "--models /nowhere: the models folder '/nowhere' cannot be"),
     ],
 )
 def test_bad_input_is_named(
