@@ -39,7 +39,7 @@ PROVIDERS: dict[Provider, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-DTYPES: dict[str, tuple[type[np.generic], str]] = {
+DTYPES: dict[DataType, tuple[type[np.generic], str]] = {
     "FP32": (np.float32, "tensor(float)"),
     "UINT8": (np.uint8, "tensor(uint8)"),
 }

@@ -6,7 +6,7 @@ import { PairLens } from "./lens.js";
 import { PairWalk } from "./walk.js";
 import { PairPlane } from "./plane.js";
 import { PairTake } from "./take.js";
-import { OwnPicture, PICTURES } from "./own.js";
+import { OwnPicture, PICTURES, REFUSED } from "./own.js";
 import { ModelCard } from "./card.js";
 import { Api, Problem } from "./api.js";
 import { CLICK, h, listed, rowsOf } from "./dom.js";
@@ -15,7 +15,6 @@ import { readState, Store } from "./state.js";
 import { Studio } from "./studio.js";
 
 const GREETING_MS = 2500;
-const REFUSED = [413, 415, 422]; // which the same request stays
 const NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 
 /** @type {<T extends Element>(selector: string) => T} */

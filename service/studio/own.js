@@ -6,7 +6,7 @@ import { pointOf } from "./state.js";
 import { Part } from "./studio.js";
 
 export const PICTURES = "PNG, JPEG, WebP, GIF, BMP or TIFF";
-const REFUSED = [413, 415, 422]; // a picture that is none, or too large
+export const REFUSED = [413, 415, 422]; // which the same request stays, as of a picture that is too large
 const UNKNOWN_FORMAT = 415;
 const WIDTH = 84;
 /** @type {Record<string, string>} */

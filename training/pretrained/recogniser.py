@@ -29,7 +29,7 @@ class Kind:
     layers: Sequence[Layer]
     seed: int
     times: int = 1
-    """How many times STEPS it learns."""
+    """Its training steps, in multiples of STEPS."""
     noise: float = 0.0
     """Standard deviation of the noise on its training images, in RANGE."""
 
@@ -89,7 +89,7 @@ class DomainRecogniser(nn.Module):
 
 
 class OwnDomain(nn.Module):
-    """What a coupling loss asks of a domain's images."""
+    """Log probability that images are of one domain, as a coupling loss needs it."""
 
     def __init__(self, recogniser: DomainRecogniser, domain: str) -> None:
         super().__init__()
