@@ -292,8 +292,9 @@ def load_held_out(experiment: Experiment, limit: int = 2000) -> Images:
             raise DataError(f"domain {domain.name}: there is one image to measure against; {remedy}")
         names[domain.name] = test.class_names
         held_out[domain.name] = sample_images(test.images, limit)
-    if (experiment.lessons or experiment.requires("classifiers")) and (mismatch := class_mismatch(names)):
-        raise DataError(f"{mismatch}; lessons and the semantic coupling need domains of the same classes")
+    compared = experiment.lessons or experiment.requires("classifiers") or experiment.requires("choices")
+    if compared and (mismatch := class_mismatch(names)):
+        raise DataError(f"{mismatch}; lessons, and couplings by classes, need domains of the same classes")
     return held_out
 
 

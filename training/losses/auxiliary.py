@@ -47,6 +47,8 @@ class CouplingInputs:
     """By domain, images -> probabilities [B, K], of classes or of attributes."""
     image_features: Mapping[str, Callable[[Tensor], Sequence[Tensor]]] = field(default_factory=dict)
     """By domain, images -> features [B, C, H, W] of a feature network; the last ones are of the content."""
+    read_choices: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    """By domain, images -> log probabilities [B, N] of the class that each of a latent's N choices stands for."""
     recognise: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """By domain, images -> log probabilities [B] that they are the domain's own."""
     encode: Callable[[Images], Images] | None = None
@@ -58,7 +60,7 @@ class Coupling:
     """A coupling loss: a description, the inputs required besides the generated images, and the function."""
 
     about: str
-    requires: Literal["classifiers", "layers", "encoder", "feature_network", "recogniser", "nothing"]
+    requires: Literal["classifiers", "choices", "layers", "encoder", "feature_network", "recogniser", "nothing"]
     loss: Callable[[GeneratedBatch, CouplingInputs], Tensor]
 
 
@@ -68,6 +70,20 @@ def semantic(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     Each domain's classifier is trained on its real images alone: that needs labels, and no pairs.
     """
     return _spread([inputs.classify[name](batch) for name, batch in generated.images.items()])
+
+
+def chosen(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
+    """Sum, over domains, the cross entropy of images with the class that their latent's choice stands for.
+
+    That is the generator's part of AC-GAN (Odena et al. 2017, equation 3), by classifiers that learn nothing
+    meanwhile, each from its domain's labelled images.
+    """
+    losses = []
+    for name, batch in generated.images.items():
+        read = inputs.read_choices[name](batch)
+        choices = generated.latents[:, : read.shape[1]].argmax(1, keepdim=True)
+        losses.append(-read.gather(1, choices).mean())
+    return _sum(losses)
 
 
 def weights(_generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
@@ -148,6 +164,7 @@ def _spread(values: Sequence[Tensor]) -> Tensor:
 
 COUPLINGS = {
     "semantic": Coupling("classes that agree (Soft-CoGAN's semantic loss)", "classifiers", semantic),
+    "chosen": Coupling("each of generator.choices shows one class (AC-GAN's)", "choices", chosen),
     "weights": Coupling("own layers with equal weights (Soft-CoGAN's weight regulariser)", "layers", weights),
     "features": Coupling("own layers with equal outputs (its feature regulariser)", "layers", features),
     "pixels": Coupling("images of a pair that differ in few pixels", "nothing", pixels),

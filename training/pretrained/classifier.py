@@ -18,6 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.functional import log_softmax
 from tqdm import tqdm
 
 from service.metadata import Domain, Provenance
@@ -97,6 +98,36 @@ class Classifier(nn.Module):
         low, high = image_range
         scale = (RANGE[1] - RANGE[0]) / (high - low)
         return lambda images: label_distribution(self.labelling, self.logits((images - low) * scale + RANGE[0])).probs
+
+
+class ChosenClass(nn.Module):
+    """Log probabilities of the classes that a latent's choices stand for, as a coupling loss needs them."""
+
+    def __init__(self, classifier: Classifier, classes: Tensor) -> None:
+        """Take the class [N] of each of N choices."""
+        super().__init__()
+        self.classifier, self.classes = classifier, classes.tolist()
+
+    def of_range(self, image_range: tuple[float, float]) -> Callable[[Tensor], Tensor]:
+        """Return a differentiable function from float images of that range to log probabilities [B, N]."""
+        low, high = image_range
+        scale = (RANGE[1] - RANGE[0]) / (high - low)
+        return lambda images: log_softmax(self.classifier.logits((images - low) * scale + RANGE[0]).float(), 1)[
+            :, self.classes
+        ]
+
+
+def share_choices(counts: Tensor, choices: int) -> Tensor:
+    """Return the class [N] of each of N choices: one for every class, and the rest as they are frequent, by D'Hondt.
+
+    `counts` [K] says how often each class occurs. Raises ValueError if there are fewer choices than classes.
+    """
+    if choices < len(counts):
+        raise ValueError(f"{choices} choices of {len(counts)} classes")
+    given = torch.ones_like(counts)
+    for _ in range(choices - len(counts)):
+        given[(counts / (given + 1)).argmax()] += 1
+    return torch.arange(len(counts)).repeat_interleave(given)
 
 
 def fit(

@@ -28,7 +28,14 @@ from training.files import expecting
 from training.losses.auxiliary import COUPLINGS
 from training.losses.pixels import Images
 from training.networks.layers import build
-from training.pretrained.classifier import Classifier, classifier_file, load_classifier
+from training.pretrained.classifier import (
+    ChosenClass,
+    Classifier,
+    classifier_file,
+    classify,
+    load_classifier,
+    share_choices,
+)
 from training.pretrained.recogniser import COUPLING, DomainRecogniser, OwnDomain
 from training.zoo import FEATURES
 
@@ -205,7 +212,7 @@ def _fold(network: Any) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
     return stem, network._blocks, head
 
 
-LossNetwork = Classifier | EfficientNetLite | VGG19 | OwnDomain
+LossNetwork = Classifier | ChosenClass | EfficientNetLite | VGG19 | OwnDomain
 LossNetworks = Mapping[str, Mapping[str, LossNetwork]]  # by coupling and domain
 
 
@@ -219,6 +226,8 @@ def load_loss_networks(experiment: Experiment, images: Images, device: torch.dev
         match COUPLINGS[coupling.name].requires:
             case "classifiers":
                 loaded[coupling.name] = _classifiers(coupling, experiment)
+            case "choices":
+                loaded[coupling.name] = _chosen_classes(_classifiers(coupling, experiment), experiment, images, device)
             case "feature_network":
                 loaded[coupling.name] = dict.fromkeys(images, _feature_network(coupling.feature_network, experiment))
             case "recogniser":
@@ -227,7 +236,7 @@ def load_loss_networks(experiment: Experiment, images: Images, device: torch.dev
     return loaded
 
 
-def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, LossNetwork]:
+def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[str, Classifier]:
     folder = Path(coupling.classifiers)
     classifiers = {
         domain.name: load_classifier(classifier_file(folder, domain, experiment.size)) for domain in experiment.domains
@@ -236,6 +245,24 @@ def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[st
     if len(set(class_counts.values())) > 1:
         raise ConfigError(f"coupling {coupling.name!r}: domains must have the same classes; they have {class_counts}")
     return classifiers
+
+
+def _chosen_classes(
+    classifiers: Mapping[str, Classifier], experiment: Experiment, images: Images, device: torch.device
+) -> Mapping[str, LossNetwork]:
+    """Share the choices of a latent out among the classes as the classifiers find them in the training images."""
+    choices, counts = experiment.generator.choices, torch.zeros(())
+    for name, classifier in classifiers.items():
+        if classifier.attributes or choices < classifier.values:
+            labels = "attributes, not classes" if classifier.attributes else f"{classifier.values} classes"
+            raise ConfigError(
+                f"coupling 'chosen': domain {name} has {labels}, and generator.choices = {choices}: each choice shows "
+                "one class, so there must be classes, and as many choices or more"
+            )
+        found = classify(classifier.to(device), images[name])
+        counts = counts + found.bincount(minlength=classifier.values)
+    classes_of_choices = share_choices(counts.long(), choices)
+    return {name: ChosenClass(classifier, classes_of_choices) for name, classifier in classifiers.items()}
 
 
 def _feature_network(name: str, experiment: Experiment) -> EfficientNetLite | VGG19:
