@@ -26,7 +26,7 @@ from training.losses.auxiliary import COUPLINGS
 from training.metrics import label_free
 from training.networks.weights import initialise
 from training.pretrained import recogniser
-from training.pretrained.classifier import Classifier
+from training.pretrained.classifier import Classifier, ClassOfChoice, share_choices
 from training.pretrained.features import VGG19, LossNetwork, LossNetworks
 from training.pretrained.recogniser import COUPLING, DomainRecogniser, OwnDomain
 from training.zoo import CLASSIFIERS
@@ -92,6 +92,9 @@ def random_loss_networks(experiment: Experiment) -> LossNetworks:
     names = tuple(domain.name for domain in experiment.domains)
     kinds: dict[str, Callable[[DomainConfig], LossNetwork]] = {
         "classifiers": lambda domain: Classifier(tables[experiment.size], domain.channels, 10),
+        "choices": lambda domain: ClassOfChoice(
+            Classifier(tables[experiment.size], domain.channels, 10), share_choices(torch.ones(10), 10)
+        ),
         "feature_network": lambda _: random_feature_network(),
         "recogniser": lambda domain: OwnDomain(recogniser_of_noise(names, experiment.size), domain.name),
     }

@@ -218,7 +218,7 @@ class CouplingConfig:
     weight: Weight
     """Its weight in the generator's loss."""
     classifiers: str = "couplers"
-    """Folder of the classifiers of `semantic` and `chosen`; not those that evaluate the pairs."""
+    """Folder of the classifiers of `semantic` and `classes`; not those that evaluate the pairs."""
     feature_network: str = "efficientnet_lite0"
     """Of `content` and `style`: efficientnet_lite0, efficientnet_lite2, or VGG19 by a hub name or a file."""
     layers: Positive = 1

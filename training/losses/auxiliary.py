@@ -72,7 +72,7 @@ def semantic(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     return _spread([inputs.classify[name](batch) for name, batch in generated.images.items()])
 
 
-def chosen(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
+def classes(generated: GeneratedBatch, inputs: CouplingInputs) -> Tensor:
     """Sum, over domains, the cross entropy of images with the class that their latent's choice stands for.
 
     That is the generator's part of AC-GAN (Odena et al. 2017, equation 3), by classifiers that learn nothing
@@ -164,7 +164,7 @@ def _spread(values: Sequence[Tensor]) -> Tensor:
 
 COUPLINGS = {
     "semantic": Coupling("classes that agree (Soft-CoGAN's semantic loss)", "classifiers", semantic),
-    "chosen": Coupling("each of generator.choices shows one class (AC-GAN's)", "choices", chosen),
+    "classes": Coupling("each of generator.choices shows one class (AC-GAN's)", "choices", classes),
     "weights": Coupling("own layers with equal weights (Soft-CoGAN's weight regulariser)", "layers", weights),
     "features": Coupling("own layers with equal outputs (its feature regulariser)", "layers", features),
     "pixels": Coupling("images of a pair that differ in few pixels", "nothing", pixels),

@@ -100,7 +100,7 @@ class Classifier(nn.Module):
         return lambda images: label_distribution(self.labelling, self.logits((images - low) * scale + RANGE[0])).probs
 
 
-class ChosenClass(nn.Module):
+class ClassOfChoice(nn.Module):
     """Log probabilities of the classes that a latent's choices stand for, as a coupling loss needs them."""
 
     def __init__(self, classifier: Classifier, classes: Tensor) -> None:
@@ -124,7 +124,7 @@ def share_choices(counts: Tensor, choices: int) -> Tensor:
     """
     if choices < len(counts):
         raise ValueError(f"{choices} choices of {len(counts)} classes")
-    given = torch.ones_like(counts)
+    given = torch.ones(len(counts), dtype=torch.long)
     for _ in range(choices - len(counts)):
         given[(counts / (given + 1)).argmax()] += 1
     return torch.arange(len(counts)).repeat_interleave(given)

@@ -29,8 +29,8 @@ from training.losses.auxiliary import COUPLINGS
 from training.losses.pixels import Images
 from training.networks.layers import build
 from training.pretrained.classifier import (
-    ChosenClass,
     Classifier,
+    ClassOfChoice,
     classifier_file,
     classify,
     load_classifier,
@@ -212,7 +212,7 @@ def _fold(network: Any) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
     return stem, network._blocks, head
 
 
-LossNetwork = Classifier | ChosenClass | EfficientNetLite | VGG19 | OwnDomain
+LossNetwork = Classifier | ClassOfChoice | EfficientNetLite | VGG19 | OwnDomain
 LossNetworks = Mapping[str, Mapping[str, LossNetwork]]  # by coupling and domain
 
 
@@ -227,7 +227,9 @@ def load_loss_networks(experiment: Experiment, images: Images, device: torch.dev
             case "classifiers":
                 loaded[coupling.name] = _classifiers(coupling, experiment)
             case "choices":
-                loaded[coupling.name] = _chosen_classes(_classifiers(coupling, experiment), experiment, images, device)
+                loaded[coupling.name] = _classes_of_choices(
+                    _classifiers(coupling, experiment), experiment, images, device
+                )
             case "feature_network":
                 loaded[coupling.name] = dict.fromkeys(images, _feature_network(coupling.feature_network, experiment))
             case "recogniser":
@@ -247,7 +249,7 @@ def _classifiers(coupling: CouplingConfig, experiment: Experiment) -> Mapping[st
     return classifiers
 
 
-def _chosen_classes(
+def _classes_of_choices(
     classifiers: Mapping[str, Classifier], experiment: Experiment, images: Images, device: torch.device
 ) -> Mapping[str, LossNetwork]:
     """Share the choices of a latent out among the classes as the classifiers find them in the training images."""
@@ -256,13 +258,13 @@ def _chosen_classes(
         if classifier.attributes or choices < classifier.values:
             labels = "attributes, not classes" if classifier.attributes else f"{classifier.values} classes"
             raise ConfigError(
-                f"coupling 'chosen': domain {name} has {labels}, and generator.choices = {choices}: each choice shows "
+                f"coupling 'classes': domain {name} has {labels}, and generator.choices = {choices}: each choice shows "
                 "one class, so there must be classes, and as many choices or more"
             )
         found = classify(classifier.to(device), images[name])
         counts = counts + found.bincount(minlength=classifier.values)
-    classes_of_choices = share_choices(counts.long(), choices)
-    return {name: ChosenClass(classifier, classes_of_choices) for name, classifier in classifiers.items()}
+    shared_out = share_choices(counts.long(), choices)
+    return {name: ClassOfChoice(classifier, shared_out) for name, classifier in classifiers.items()}
 
 
 def _feature_network(name: str, experiment: Experiment) -> EfficientNetLite | VGG19:

@@ -330,7 +330,7 @@ def test_the_pairs_of_test_rows_are_kept_to_measure(alphabet: Path, tmp_path: Pa
 
 
 LESSON = {"lessons": [{"name": "labels", "weight": 1.0}]}
-COUPLING = {"couplings": [{"name": "semantic", "weight": 1.0}]}
+BY_CLASSES = [{"couplings": [{"name": name, "weight": 1.0}]} for name in ("semantic", "classes")]
 
 
 def folder(path: Path, *classes: str) -> Path:
@@ -374,10 +374,8 @@ def test_test_images_that_are_learned_from_are_reported(tmp_path: Path, caplog: 
     assert line.endswith("copy.png")
 
 
-@pytest.mark.parametrize("compared", [LESSON, COUPLING])
-def test_auxiliary_losses_and_the_semantic_coupling_need_the_same_classes(
-    tmp_path: Path, compared: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("compared", [LESSON, *BY_CLASSES])
+def test_what_compares_classes_needs_the_same_ones(tmp_path: Path, compared: dict[str, Any]) -> None:
     """A class that one folder lacks moves the numbers of all behind it, which is said before training."""
     ours, theirs = folder(tmp_path / "ours", "cat", "dog"), folder(tmp_path / "theirs", "dog", "wolf")
     with pytest.raises(DataError, match="class 0 of domain theirs is 'dog', and that of ours 'cat'; lessons"):

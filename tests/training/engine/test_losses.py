@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from tests.training.conftest import CPU
 from tests.training.test_train import assert_same
 from training.config.experiment import Experiment
-from training.data.dataset import load_training_sets
+from training.data.dataset import ImageSet, load_training_sets
 from training.engine.state import WeightedLosses
 from training.engine.trainer import Trainer, check_labels
 from training.errors import ConfigError, DataError, RunError
 from training.losses.adversarial import PENALTIES
 from training.losses.auxiliary import AUXILIARY_LOSSES, COUPLINGS, GeneratedBatch
-from training.pretrained.classifier import Classifier
+from training.pretrained.classifier import Classifier, classifier_file, fit, save_classifier
 from training.pretrained.features import load_loss_networks
 from training.train import prepare
 
@@ -131,6 +131,45 @@ def test_semantic_asks_classifiers_that_stay(make_experiment: MakeExperiment, fa
     losses = train(Trainer(experiment, images, fabric, {"semantic": classifiers}), 1)[0]
     assert losses["semantic"] > 0
     assert_same({name: one.state_dict() for name, one in classifiers.items()}, before)
+
+
+def test_choices_show_their_classes(make_experiment: MakeExperiment, fabric: Fabric, tmp_path: Path) -> None:
+    """A heavy `classes` lowers the cost of images that are not of the class of their latent's choice."""
+    ends = []
+    for weight in (0.0, 1e3):
+        couplings = [one | {"classifiers": str(tmp_path)} for one in coupled("classes", weight=weight)]
+        generator = APART | {"learning_rate": 5e-3, "choices": 12}
+        experiment = make_experiment(latent_dim=16, generator=generator, batch_size=16, couplings=couplings)
+        sets = load_training_sets(experiment)
+        images = {name: loaded.images for name, loaded in sets.items()}
+        write_classifiers(experiment, tmp_path, sets=sets)
+        networks = load_loss_networks(experiment, images, fabric.device)
+        losses = train(Trainer(experiment, images, fabric, networks), 20)
+        ends.append(losses[-1]["classes"])
+    assert ends[1] < 0.9 * ends[0], ends
+
+
+def test_choices_are_as_many_as_classes(make_experiment: MakeExperiment, tmp_path: Path) -> None:
+    """Fewer leave a class out, and attributes are none: both are told before a step is made."""
+    couplings = [one | {"classifiers": str(tmp_path)} for one in coupled("classes")]
+    for fields, labels in ({"choices": 7}, "10 classes, and generator.choices = 7"), ({}, "attributes, not classes"):
+        experiment = make_experiment(generator=fields, couplings=couplings)
+        write_classifiers(experiment, tmp_path, () if fields else ("old", "young"))
+        images = {domain.name: torch.zeros(3, 1, 28, 28, dtype=torch.uint8) for domain in experiment.domains}
+        with pytest.raises(ConfigError, match=f"domain digit has {labels}"):
+            load_loss_networks(experiment, images, torch.device("cpu"))
+
+
+def write_classifiers(
+    experiment: Experiment, folder: Path, attributes: tuple[str, ...] = (), sets: dict[str, ImageSet] | None = None
+) -> None:
+    """Write a classifier of each domain, of attributes or of ten classes, trained on its images if there are any."""
+    torch.manual_seed(0)
+    for domain in experiment.domains:
+        classifier = Classifier("digit_small", domain.channels, len(attributes) or 10, attributes)
+        if sets:
+            fit(classifier, sets[domain.name], epochs=20, seed=0)
+        save_classifier(classifier, classifier_file(folder, domain, experiment.size))
 
 
 def test_classifiers_are_read_for_those_who_ask(make_experiment: MakeExperiment, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from training.losses.auxiliary import (
     AuxiliaryInputs,
     CouplingInputs,
     GeneratedBatch,
+    classes,
     content,
     cycle,
     features,
@@ -140,6 +141,15 @@ def test_pixels_of_two_domains_cost_their_difference() -> None:
     assert loss.item() == pytest.approx(2.75 / 4)
     to_left, to_right = torch.autograd.grad(loss, (left, right))
     torch.testing.assert_close(to_left, -to_right)
+
+
+def test_an_image_costs_what_its_choice_is_improbable() -> None:
+    """A half of a probability costs log 2, in each domain; only the greatest of the choices' values counts."""
+    latents = torch.tensor([[0.1, 2.0, -1.0, 9.0], [3.0, 0.0, 1.0, -9.0]])
+    read = torch.tensor([[0.25, 0.5, 0.25], [0.5, 0.2, 0.3]]).log()
+    images = {name: torch.zeros(2, 1, 4, 4) for name in ("left", "right")}
+    loss = classes(GeneratedBatch(images, latents), CouplingInputs(read_choices=dict.fromkeys(images, lambda _: read)))
+    torch.testing.assert_close(loss, torch.tensor(2 * math.log(2)))
 
 
 @pytest.mark.parametrize("name", ["semantic", "weights", "features", "content"])

@@ -24,6 +24,7 @@ from training.pretrained.classifier import (
     load_classifier,
     prune,
     save_classifier,
+    share_choices,
 )
 
 SIZE = (28, 28)
@@ -166,3 +167,13 @@ def test_a_run_learns_from_what_is_left(
     assert 40 < left < 60
     assert f"digit: {left} images" in message
     assert "edge: 100 images" in message
+
+
+def test_choices_are_shared_out_as_classes_are_frequent() -> None:
+    """Every class has one, however rare; of 52 letters that look like 43 classes, a doubled one has two."""
+    assert share_choices(torch.tensor([60, 0, 39, 1]), 10).tolist() == [0] * 5 + [1] + [2] * 3 + [3]
+    doubled = torch.tensor([2] * 9 + [1] * 34)
+    assert share_choices(doubled * 74, 52).bincount().tolist() == doubled.tolist()
+    assert share_choices(torch.tensor([5, 1]), 2).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="3 choices of 4 classes"):
+        share_choices(torch.ones(4), 3)
