@@ -25,7 +25,7 @@ from fastapi import FastAPI
 from service.engine.models import ModelLoader, ModelRegistry
 from service.errors import SettingsError, Stuck
 from service.http.protocol import Connection
-from service.settings import Settings
+from service.settings import Settings, variable_of
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger("cogan.server")
@@ -84,13 +84,14 @@ def hold_ports(settings: Settings) -> tuple[dict[str, str], list[socket.socket]]
     Return the ports by variable, 0 resolved, and the sockets. Raises SettingsError if another service has one.
     """
     ports, held = dict[str, str](), list[socket.socket]()
-    for variable, port in (("COGAN_PORT", settings.port), ("COGAN_HEALTH_PORT", settings.health_port)):
+    for field, port in (("port", settings.port), ("health_port", settings.health_port)):
         if port is not None:
-            exclusive = bind_addresses(settings.host, port, variable, exclusive=True)
-            ports[variable] = str(_port(exclusive))
+            exclusive = bind_addresses(settings.host, port, variable_of(field), exclusive=True)
+            number = _port(exclusive)
             for one in exclusive:
                 one.close()
-            held += bind_addresses(settings.host, int(ports[variable]), variable, exclusive=False)
+            held += bind_addresses(settings.host, number, variable_of(field), exclusive=False)
+            ports[f"COGAN_{field.upper()}"] = str(number)
     for one in held:  # with this option, another service could listen before these processes do
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     return ports, held
@@ -148,7 +149,7 @@ class Server(uvicorn.Server):
         self._registry: ModelRegistry = app.state.registry
         self._loader: ModelLoader = app.state.loader
         self._metrics: Metrics = app.state.metrics
-        self._bound = bind_addresses(settings.host, settings.port, "COGAN_PORT", exclusive=False)
+        self._bound = bind_addresses(settings.host, settings.port, variable_of("port"), exclusive=False)
         self._health = HealthServer(app.state.health, settings) if app.state.health is not app else None
         self._close_at: float | None = None
         self._tasks = set[asyncio.Task[None]]()

@@ -191,7 +191,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _settings_fit(self) -> Settings:
         if self.health_port and self.health_port == self.port:
-            raise ValueError(f"COGAN_HEALTH_PORT = {self.health_port} is COGAN_PORT; set another port, or none")
+            raise ValueError(
+                f"COGAN_HEALTH_PORT = {self.health_port} is {variable_of('port')}; set another port, or none"
+            )
         largest = max(self.max_pairs, self.max_frames)
         if self.max_queue < largest:
             raise ValueError(f"COGAN_MAX_QUEUE = {self.max_queue} is less than the largest response, {largest}")
@@ -207,6 +209,12 @@ def load_settings() -> Settings:
         raise SettingsError("; ".join(map(_describe, wrong))) from error
 
 
+def variable_of(field: str) -> str:
+    """Return the environment variable that sets a field: COGAN_PORT, or PORT where that alone is set."""
+    bare = field.upper()
+    return bare if bare in os.environ and f"COGAN_{bare}" not in os.environ else f"COGAN_{bare}"
+
+
 def unknown_variables() -> list[str]:
     """Return variables that look like a setting and are none."""
     known = {f"COGAN_{name.upper()}" for name in Settings.model_fields} | OF_TRAINING
@@ -217,9 +225,7 @@ def _describe(problem: ErrorDetails) -> str:
     if not problem["loc"]:
         return str(problem["ctx"]["error"])
     field = str(problem["loc"][0]).lower().removeprefix("cogan_")
-    about, variable, value = Settings.model_fields[field].description, f"COGAN_{field.upper()}", problem["input"]
-    if variable not in os.environ and field.upper() in os.environ:
-        variable = field.upper()  # PORT
+    about, value = Settings.model_fields[field].description, problem["input"]
     if str(value).startswith("tcp://"):  # Kubernetes names the address of a service `cogan` so
         about = f"{about} Kubernetes has set it: set enableServiceLinks: false"
-    return f"{variable} = {value!r:.80}: {problem['msg']} ({about})"
+    return f"{variable_of(field)} = {value!r:.80}: {problem['msg']} ({about})"

@@ -67,15 +67,19 @@ def test_a_name_has_all_its_addresses_at_one_port(stack: ExitStack) -> None:
             bind_addresses("localhost", next(iter(ports)), "COGAN_PORT", exclusive)
 
 
-def test_a_held_port_is_for_this_service_only(stack: ExitStack) -> None:
-    """Before any process listens, another service is refused, and processes of this one are not."""
+def test_a_held_port_is_for_this_service_only(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any process listens, another service is refused, by the variable that named the port."""
     ports, held = hold_ports(Settings(port=0, health_port=0))
     port, _ = (stack.enter_context(one).getsockname()[1] for one in held)
     assert ports.keys() == {"COGAN_PORT", "COGAN_HEALTH_PORT"}
     assert ports["COGAN_PORT"] == str(port)
     for host in ("127.0.0.1", "0.0.0.0"):
-        with pytest.raises(SettingsError, match="in use"):
+        with pytest.raises(SettingsError, match=f"COGAN_PORT = {port}: .*in use"):
             hold_ports(Settings(host=host, port=port))
+    with monkeypatch.context() as set_by_platform:
+        set_by_platform.setenv("PORT", str(port))
+        with pytest.raises(SettingsError, match=f", PORT = {port}: .*in use"):
+            hold_ports(Settings(host="127.0.0.1"))
     for _ in range(2):
         (one,) = bind_addresses("127.0.0.1", port, "COGAN_PORT", exclusive=False)
         stack.enter_context(one).listen()

@@ -157,7 +157,7 @@ def test_the_health_port_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same port twice is refused; port 0 is a free one each time."""
     monkeypatch.setenv("PORT", "8123")
     monkeypatch.setenv("COGAN_HEALTH_PORT", "8123")
-    with pytest.raises(SettingsError, match=r"^COGAN_HEALTH_PORT = 8123 is COGAN_PORT"):
+    with pytest.raises(SettingsError, match=r"^COGAN_HEALTH_PORT = 8123 is PORT"):
         load_settings()
     monkeypatch.setenv("PORT", "0")
     monkeypatch.setenv("COGAN_HEALTH_PORT", "0")
