@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,10 +14,12 @@ from typing import Any
 
 import httpx
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
-from playwright.sync_api import Request, expect
+from playwright.sync_api import Browser, Request, expect
 
+from service.metadata import METADATA_KEY
 from tests.browser.conftest import (
     DOMAINS,
     MODEL,
@@ -33,7 +36,7 @@ from tests.browser.conftest import (
     saved,
     texts_of,
 )
-from tests.running import Service
+from tests.running import Service, services
 
 Pairs = Callable[..., list[dict[str, Any]]]
 BEYOND_110 = r"[?&]seed=(11[1-9]|1[2-9]\d|[2-9]\d\d)(&|$)"  # in a URL
@@ -402,9 +405,30 @@ def test_lens_and_walk_are_of_filtered_pairs(visit: Visitor, pairs: Pairs) -> No
     expect_in_url(page, "keys", re.escape("~".join(points)))
 
 
-def test_a_weak_model_opens_with_filters(visit: Visitor) -> None:
-    """Few pairs of letters agree: those that do are shown, unless an address of the page says otherwise."""
-    page = visit.open("?model=letters")
+@pytest.fixture
+def weak_models(tmp_path: Path) -> Path:
+    """Return a folder with digits and print, whose file says that half of its pairs agree."""
+    for name in ("digit_print", "digit_classifier", "print_classifier"):
+        shutil.copytree(MODELS / name, tmp_path / name)
+    (file,) = tmp_path.glob("digit_print/*/model.onnx")
+    model = onnx.load(file)
+    (entry,) = (entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+    stated = json.loads(entry.value)
+    stated["quality"]["class_agreement"] = {"print": 0.5}
+    entry.value = json.dumps(stated)
+    onnx.save(model, file)
+    return tmp_path
+
+
+def test_a_weak_model_opens_with_filters(browser: Browser, weak_models: Path) -> None:
+    """Where few pairs agree, those that do are shown, unless an address of the page says otherwise."""
+    with services(weak_models) as start:
+        show_filters(Visitor(browser, start(cors_origins="").url))
+
+
+def show_filters(visit: Visitor) -> None:
+    """Open a weak model with its filters, and without them."""
+    page = visit.open("?model=digit_print&seed=80")
     filters = page.get_by_role("group", name="Only pairs that")
     expect(filters.get_by_label("all rows show the same class")).to_be_checked()
     expect(page.locator(".caption")).to_contain_text("passed over by the filters")

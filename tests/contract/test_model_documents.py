@@ -76,7 +76,7 @@ def headline_row(metadata: ModelMetadata) -> str:
         distances = quality["counterpart_distance"].items()
         agreement = [f"distance to {n} {one['generated']:.3f} ({one['true_distance']:.3f})" for n, one in distances]
     recipe: Any = metadata.provenance.experiment
-    seen = any(one["name"] == "semantic" for one in recipe.get("couplings", ()))
+    seen = any(one["name"] in {"semantic", "classes"} for one in recipe.get("couplings", ()))
     cells = [
         f"`{metadata.name}`",
         f"{shape.height}x{shape.width} {' and '.join(colours)}",
