@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.metadata import ModelMetadata
-from tests.contract.committed import METADATA, model_files, open_session
+from tests.contract.committed import METADATA, MODELS, model_files, open_session
 from training.losses.pixels import transform
 from training.metrics.quality import pixel_agreement
 from training.networks.coupled import latents_of_seeds
@@ -24,6 +24,7 @@ LEAST_PIXELS = {"edge": 0.952, "negative": 0.967}  # the figures of Liu & Tuzel 
 LEAST_CLASSES = {"letters": 0.83, "digit_print": 0.93, "digit_edge_negative": 0.98}  # of other digits 0.99
 LEAST_BALANCE = {"letters": 0.98}  # of digits 0.98
 MOST_DISTANCE = 1.5  # within pairs, of that within true ones
+MAX_BYTES_OF_ALL = 40_000_000
 MAX_BYTES = 8_000_000
 
 
@@ -43,7 +44,8 @@ def pixels_of(metadata: ModelMetadata) -> dict[str, dict[str, Any]]:
 
 
 def test_the_models_are_there() -> None:
-    """The service has the three models of the paper's tasks to show."""
+    """The service has the three models of the paper's tasks to show, and a clone fetches at most 40 MB of models."""
+    assert sum(file.stat().st_size for file in MODELS.glob("*/*/model.onnx")) <= MAX_BYTES_OF_ALL
     assert {file.parts[-3] for file in FILES} >= {"digit_edge", "digit_negative", "digit_edge_negative"}
 
 
