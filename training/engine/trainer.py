@@ -190,7 +190,8 @@ class CouplingLosses:
                 fabric.to_device(network.requires_grad_(False))
                 networks[name] = network.of_range(generator.image_range)
             encode = encoder.forward if encoder else None
-            self._inputs[coupling.name] = CouplingInputs(coupling.layers, weights, *4 * (networks,), encode)
+            asked = dict.fromkeys(("classify", "image_features", "read_choices", "recognise"), networks)
+            self._inputs[coupling.name] = CouplingInputs(coupling.layers, weights, **asked, encode=encode)
 
     def generated(self, latents: Tensor, images: Images) -> GeneratedBatch:
         """Return the images just generated from latents [B, Z], with the features of the generator's layers."""
