@@ -19,6 +19,7 @@ STATUS_BY_SIGNAL = {signal.SIGTERM: 0, signal.SIGINT: 130}
 PLATFORMS = {"AIP_HTTP_PORT", "SPACE_ID"}  # variables of Vertex AI and of Hugging Face's Spaces
 HANGS_AFTER_S = 5.0  # a thread that is still running when the server has stopped
 logger = logging.getLogger("cogan.start")
+_ended = list[int]()  # statuses by signals that came before the server was up
 
 
 def main() -> None:
@@ -26,14 +27,20 @@ def main() -> None:
 
     As process 1 of a container it would not get SIGTERM otherwise, and SIGHUP would end any process.
     """
-    for number, status in STATUS_BY_SIGNAL.items():
-        signal.signal(number, lambda *_, status=status: sys.exit(status))
+    for number in STATUS_BY_SIGNAL:
+        signal.signal(number, _end)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the models are about to be loaded
     parser = ArgumentParser("cogan-serve", description="Serve models, configured by the variables COGAN_*.")
     parser.add_argument("command", nargs="?", choices=["serve"], help="as SageMaker starts it: on its port and routes")
     parser.add_argument("--child", nargs=2, help=SUPPRESS)  # socket and run folder of a supervised process
     arguments = parser.parse_args()
     sys.exit(_serve_child(*arguments.child) if arguments.child else _serve(arguments.command))
+
+
+def _end(number: int, _frame: object) -> None:
+    """Exit; compiled modules that are being imported may swallow that, so it is looked for again."""
+    _ended.append(STATUS_BY_SIGNAL[signal.Signals(number)])
+    sys.exit(_ended[0])
 
 
 def _serve(command: str | None) -> int:
@@ -60,7 +67,8 @@ def _serve(command: str | None) -> int:
                 return _run_server(None, None)
             from service.supervisor import Supervisor
 
-            return Supervisor(settings).run()
+            supervisor = Supervisor(settings)
+            return _ended[0] if _ended else supervisor.run()
     except StartError as error:
         print(f"cogan-serve: {error}", file=sys.stderr)
         return 2
@@ -86,7 +94,10 @@ def _run_server(supervisor: socket.socket | None, run_folder: Path | None) -> in
 
     settings = load_settings()
     configure_logs(settings.log_level)
-    Server(create_app(settings, run_folder), settings, supervisor).run()
+    server = Server(create_app(settings, run_folder), settings, supervisor)
+    if _ended:
+        return _ended[0]
+    server.run()
     return _exit_status()
 
 

@@ -19,6 +19,17 @@ import pytest
 from tests.running import ALONE, START, Service, killed, tcp_at, wait_until
 
 COMMAND = [sys.executable, "-m", "service"]
+SWALLOWS = """
+import contextlib, signal
+import service.__main__, service.settings as settings
+load = settings.load_settings
+def swallow():
+    with contextlib.suppress(SystemExit):
+        signal.raise_signal(signal.SIGTERM)
+    return load()
+settings.load_settings = swallow
+service.__main__.main()
+"""
 
 
 def has_handler(pid: int, number: int) -> bool:
@@ -28,6 +39,14 @@ def has_handler(pid: int, number: int) -> bool:
         (caught,) = (line.split()[1] for line in lines if line.startswith("SigCgt"))
         return bool(int(caught, 16) >> (number - 1) & 1)
     return False
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_signal_that_an_import_swallows_stops_a_start(models_dir: Path, processes: str) -> None:
+    """Compiled modules ignore exceptions in some callbacks, SystemExit among them."""
+    environment = os.environ | ALONE | {"COGAN_MODELS_DIR": str(models_dir), "COGAN_PROCESSES": processes}
+    ended = subprocess.run([sys.executable, "-c", SWALLOWS], env=environment, timeout=START, check=False)
+    assert ended.returncode == 0
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
