@@ -125,6 +125,13 @@ def to_bytes(images: Tensor, image_range: tuple[float, float]) -> Tensor:
     return ((images - low) * (255 / (high - low)) + 0.5).clamp(0, 255).to(torch.uint8)
 
 
+def between_ranges(given: tuple[float, float], wanted: tuple[float, float]) -> Callable[[Tensor], Tensor]:
+    """Return a differentiable function that maps float images of one range to another."""
+    (low, high), (least, most) = given, wanted
+    scale = (most - least) / (high - low)
+    return lambda images: (images - low) * scale + least
+
+
 def from_bytes(images: Tensor, image_range: tuple[float, float]) -> Tensor:
     """Map uint8 images to the network's range."""
     low, high = image_range

@@ -28,7 +28,7 @@ from training.data.dataset import ImageSet
 from training.errors import DataError, RunError
 from training.files import expecting, write_tensors
 from training.losses.auxiliary import label_distribution, label_loss, label_probability, most_probable
-from training.losses.pixels import AUGMENTATIONS, from_bytes
+from training.losses.pixels import AUGMENTATIONS, between_ranges, from_bytes
 from training.networks.coupled import AdaptedClassifier
 from training.networks.layers import build
 from training.zoo import CLASSIFIERS
@@ -95,9 +95,8 @@ class Classifier(nn.Module):
 
     def of_range(self, image_range: tuple[float, float]) -> Callable[[Tensor], Tensor]:
         """Return a differentiable function from float images of that range to probabilities."""
-        low, high = image_range
-        scale = (RANGE[1] - RANGE[0]) / (high - low)
-        return lambda images: label_distribution(self.labelling, self.logits((images - low) * scale + RANGE[0])).probs
+        moved = between_ranges(image_range, RANGE)
+        return lambda images: label_distribution(self.labelling, self.logits(moved(images))).probs
 
 
 class ClassOfChoice(nn.Module):
@@ -110,11 +109,8 @@ class ClassOfChoice(nn.Module):
 
     def of_range(self, image_range: tuple[float, float]) -> Callable[[Tensor], Tensor]:
         """Return a differentiable function from float images of that range to log probabilities [B, N]."""
-        low, high = image_range
-        scale = (RANGE[1] - RANGE[0]) / (high - low)
-        return lambda images: log_softmax(self.classifier.logits((images - low) * scale + RANGE[0]).float(), 1)[
-            :, self.classes
-        ]
+        moved = between_ranges(image_range, RANGE)
+        return lambda images: log_softmax(self.classifier.logits(moved(images)).float(), 1)[:, self.classes]
 
 
 def share_choices(counts: Tensor, choices: int) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
-from training.losses.pixels import AUGMENTATIONS, Images, from_bytes
+from training.losses.pixels import AUGMENTATIONS, Images, between_ranges, from_bytes
 from training.networks.layers import Layer, build
 from training.pretrained.classifier import RANGE, train_once
 
@@ -100,8 +100,5 @@ class OwnDomain(nn.Module):
 
         They are translated as its training images were, each time differently: so that no single pattern fools it.
         """
-        low, high = image_range
-        scale, place = (RANGE[1] - RANGE[0]) / (high - low), self.recogniser.names.index(self.domain)
-        return lambda images: log_softmax(self.recogniser(translate((images - low) * scale + RANGE[0])).float(), 1)[
-            :, place
-        ]
+        moved, place = between_ranges(image_range, RANGE), self.recogniser.names.index(self.domain)
+        return lambda images: log_softmax(self.recogniser(translate(moved(images))).float(), 1)[:, place]
