@@ -7,6 +7,7 @@ import re
 import shutil
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +86,22 @@ class Visitor:
             self.hosts.add(url.split("/")[2])
 
 
-@pytest.fixture
-def visit(browser: Browser, service: Service) -> Iterator[Visitor]:
-    """Return what opens pages; in the end none has logged an error or asked another host."""
+@contextmanager
+def visiting(browser: Browser, service: Service) -> Iterator[Visitor]:
+    """Give what opens pages of a service; in the end none has logged an error or asked another host."""
     visitor = Visitor(browser, service.url)
     yield visitor
     for context in browser.contexts:
         context.close()
     assert visitor.errors == []
     assert visitor.hosts <= {service.url.split("/")[2]}
+
+
+@pytest.fixture
+def visit(browser: Browser, service: Service) -> Iterator[Visitor]:
+    """Return what opens pages of the committed models."""
+    with visiting(browser, service) as visitor:
+        yield visitor
 
 
 @pytest.fixture

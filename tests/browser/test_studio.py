@@ -35,6 +35,7 @@ from tests.browser.conftest import (
     picture,
     saved,
     texts_of,
+    visiting,
 )
 from tests.running import Service, services
 
@@ -422,8 +423,8 @@ def weak_models(tmp_path: Path) -> Path:
 
 def test_a_weak_model_opens_with_filters(browser: Browser, weak_models: Path) -> None:
     """Where few pairs agree, those that do are shown, unless an address of the page says otherwise."""
-    with services(weak_models) as start:
-        show_filters(Visitor(browser, start(cors_origins="").url))
+    with services(weak_models) as start, visiting(browser, start(cors_origins="")) as visit:
+        show_filters(visit)
 
 
 def show_filters(visit: Visitor) -> None:
